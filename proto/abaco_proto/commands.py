@@ -1,0 +1,71 @@
+"""Commands: what a person can ask for, in the imperative. The api decides what comes of them.
+
+A command is well formed by construction: whoever makes one has checked the input.
+"""
+
+from typing import Any
+
+import msgspec
+
+from abaco_proto.events import Definition
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """The root of all commands."""
+
+
+class RegisterActor(Command, frozen=True, kw_only=True):
+    """Make an actor of an image."""
+
+    definition: Definition
+
+
+class UpdateActor(Command, frozen=True, kw_only=True):
+    """Change the named fields of a definition; ``changes`` holds only fields of ``Definition``."""
+
+    actor_id: str
+    changes: dict[str, Any]
+
+
+class DeleteActor(Command, frozen=True, kw_only=True):
+    """End an actor."""
+
+    actor_id: str
+
+
+class SetState(Command, frozen=True, kw_only=True):
+    """Replace an actor's state."""
+
+    actor_id: str
+    state: Any
+
+
+class SendMessage(Command, frozen=True, kw_only=True):
+    """Put a message into an inbox."""
+
+    actor_id: str
+    message: str
+    content_type: str
+    environment: dict[str, str]
+    sender: str | None = None
+
+
+class Subscribe(Command, frozen=True, kw_only=True):
+    """Send an actor the events that match a pattern."""
+
+    actor_id: str
+    event_pattern: str
+
+
+class ScaleWorkers(Command, frozen=True, kw_only=True):
+    """Keep at least ``num`` workers for an actor."""
+
+    actor_id: str
+    num: int
+
+
+class StopWorker(Command, frozen=True, kw_only=True):
+    """Give up one worker as soon as it is idle."""
+
+    actor_id: str
+    worker_id: str

@@ -1,0 +1,178 @@
+"""The envelope of an event: what travels beside the body, in the message's headers.
+
+====================  ============================================================================
+header                says
+====================  ============================================================================
+``Nats-Msg-Id``       ``<tenant>.<id>``: the event's id, derived from what it says, so that a retry
+                      is no second event
+``Abaco-Time``        when its appender decided it; RFC 3339, UTC. The order is the sequence's
+``Abaco-Causation``   the id of the event, or ``req-…`` of the request, that caused it
+``Abaco-Correlation`` the id of the first message or request of the chain
+``Abaco-Revision``    the actor revision, where one applies
+``traceparent``       W3C trace context, where there is one
+====================  ============================================================================
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from abaco_proto import events as ev
+from abaco_proto.codec import decode
+from abaco_proto.subjects import tenant_of
+
+ID = "Nats-Msg-Id"
+TIME = "Abaco-Time"
+CAUSATION = "Abaco-Causation"
+CORRELATION = "Abaco-Correlation"
+REVISION = "Abaco-Revision"
+TRACEPARENT = "traceparent"
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """An event about to be appended."""
+
+    tenant: str
+    event: ev.Event
+    id: str
+    time: datetime
+    causation_id: str
+    correlation_id: str
+    traceparent: str | None = None
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An event in the log. ``sequence`` is its place: it counts from 1 over the whole stream."""
+
+    sequence: int
+    subject: str
+    tenant: str
+    event: ev.Event
+    id: str
+    time: datetime
+    causation_id: str = ""
+    correlation_id: str = ""
+    traceparent: str | None = None
+
+    def says(self, draft: Draft) -> bool:
+        """Whether this is the record of that very draft, not of an equal wish of someone else."""
+        return (
+            self.id == draft.id
+            and self.causation_id == draft.causation_id
+            and self.event == draft.event
+        )
+
+
+def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one case per rule
+    """The id of an event, derived from what it says.
+
+    Where a type can say the same more than once, ``position`` tells the occasions apart: the
+    sequence of the last event its appender had seen of the same history.
+    """
+    verb = ev.type_of(event).partition(".")[2]
+    match event:
+        case ev.ActorRegistered() | ev.ActorDeleted():
+            return f"{event.actor_id}.{verb}"
+        case ev.ActorStateSet():
+            return f"{event.actor_id}.{verb}.{event.version}"
+        case ev.ActorSubscribed() | ev.ActorUnsubscribed():
+            return f"{event.actor_id}.{verb}.{event.subscription_id}"
+        case ev.MessageReceived():
+            return f"{event.execution_id}.{verb}"
+        case ev.InboxPurged():
+            return f"{event.actor_id}.{verb}.{event.up_to_ordinal}"
+        case ev.ExecutionAssigned() | ev.ExecutionStarted() | ev.ExecutionFinished():
+            return f"{event.execution_id}.{verb}.{event.attempt}"
+        case ev.ExecutionAbandoned():
+            return f"{event.execution_id}.{verb}.{event.attempts}"
+        case ev.ExecutionHaltRequested():
+            return f"{event.execution_id}.{verb}"
+        case (
+            ev.WorkerRequested()
+            | ev.WorkerStopRequested()
+            | ev.WorkerReady()
+            | ev.WorkerFailed()
+            | ev.WorkerStopped()
+            | ev.WorkerLost()
+        ):
+            return f"{event.worker_id}.{verb}"
+        case ev.ActorUpdated():
+            return f"{event.actor_id}.{verb}.{position}"
+        case ev.HostJoined() | ev.HostLost():
+            return f"{event.host_id}.{verb}.{position}"
+    raise AssertionError(f"no id rule for {ev.type_of(event)}")
+
+
+def draft(  # noqa: PLR0913 - an envelope has this many fields
+    event: ev.Event,
+    *,
+    tenant: str,
+    time: datetime,
+    causation_id: str,
+    correlation_id: str | None = None,
+    position: int = 0,
+    traceparent: str | None = None,
+) -> Draft:
+    """Put an event into an envelope. Without a correlation id it is the first of its chain."""
+    own_id = event_id(event, position=position)
+    return Draft(
+        tenant=tenant,
+        event=event,
+        id=own_id,
+        time=time,
+        causation_id=causation_id,
+        correlation_id=correlation_id or own_id,
+        traceparent=traceparent,
+    )
+
+
+def to_headers(draft: Draft) -> dict[str, str]:
+    """The headers of a draft."""
+    headers = {
+        ID: f"{draft.tenant}.{draft.id}",
+        TIME: format_time(draft.time),
+        CAUSATION: draft.causation_id,
+        CORRELATION: draft.correlation_id,
+    }
+    revision = getattr(draft.event, "revision", None)
+    if revision is not None:
+        headers[REVISION] = str(revision)
+    if draft.traceparent is not None:
+        headers[TRACEPARENT] = draft.traceparent
+    return headers
+
+
+def from_message(
+    sequence: int, subject: str, headers: Mapping[str, str] | None, body: bytes
+) -> Recorded:
+    """The event in a stored message. Total: whatever is missing or damaged gets a plain value."""
+    headers = headers or {}
+    tenant = tenant_of(subject)
+    return Recorded(
+        sequence=sequence,
+        subject=subject,
+        tenant=tenant,
+        event=decode(body),
+        id=headers.get(ID, "").removeprefix(f"{tenant}."),
+        time=parse_time(headers.get(TIME, "")),
+        causation_id=headers.get(CAUSATION, ""),
+        correlation_id=headers.get(CORRELATION, ""),
+        traceparent=headers.get(TRACEPARENT),
+    )
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC with microseconds: ``2026-01-02T03:04:05.000006Z``."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """The time in an RFC 3339 text; the epoch when there is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return EPOCH
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

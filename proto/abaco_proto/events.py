@@ -1,0 +1,336 @@
+"""The catalogue of events: every fact the system records, and who may record it.
+
+Rules of this module:
+
+* a name is an aggregate and a past participle, in three spellings:
+  ``ExecutionFinished``, ``execution.finished``, ``….execution.finished``;
+* a field is added with a default, never renamed or removed; a breaking change is a new type and
+  an entry in :mod:`abaco_proto.upcast`;
+* nothing secret in clear, and nothing large: output goes to its own stream.
+
+Units are in the names: ``_ns`` nanoseconds, ``_ms`` milliseconds, ``_bytes`` bytes. Times inside
+events are RFC 3339 in UTC.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Owner(StrEnum):
+    """The service that alone may append an event type."""
+
+    API = "api"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+
+
+class StartKind(StrEnum):
+    """How the container of an execution came to run."""
+
+    POOL = "pool"
+    COLD = "cold"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=""):
+    """The root of all events. ``type`` on the wire is the tag of the class."""
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a registration says about an actor, settings already applied."""
+
+    name: str
+    image: str
+    description: str | None = None
+    default_environment: dict[str, str] = {}
+    stateless: bool = True
+    min_workers: int = 2
+    max_workers: int = 4
+
+
+# -- actor ---------------------------------------------------------------------------------------
+
+
+class ActorRegistered(Event, frozen=True, kw_only=True, tag="actor.registered"):
+    """An actor exists from here on. ``revision`` starts at 1."""
+
+    actor_id: str
+    definition: Definition
+    revision: int = 1
+
+
+class ActorUpdated(Event, frozen=True, kw_only=True, tag="actor.updated"):
+    """The whole new definition. ``revision`` rises when the image changes."""
+
+    actor_id: str
+    definition: Definition
+    revision: int
+
+
+class ActorDeleted(Event, frozen=True, kw_only=True, tag="actor.deleted"):
+    """The actor is gone; what still waits in its inbox never runs."""
+
+    actor_id: str
+
+
+class ActorStateSet(Event, frozen=True, kw_only=True, tag="actor.state_set"):
+    """The actor's state was replaced. ``version`` counts from 1."""
+
+    actor_id: str
+    state: Any
+    version: int
+
+
+class ActorSubscribed(Event, frozen=True, kw_only=True, tag="actor.subscribed"):
+    """Events that match the pattern are to be sent to this actor as messages."""
+
+    actor_id: str
+    subscription_id: str
+    event_pattern: str
+
+
+class ActorUnsubscribed(Event, frozen=True, kw_only=True, tag="actor.unsubscribed"):
+    """A subscription ended."""
+
+    actor_id: str
+    subscription_id: str
+
+
+# -- inbox ---------------------------------------------------------------------------------------
+
+
+class MessageReceived(Event, frozen=True, kw_only=True, tag="message.received"):
+    """A message was accepted: from here on it is exactly one execution.
+
+    ``ordinal`` counts the actor's messages from 0 without gaps. ``message`` is what ``$MSG`` will
+    hold, ``environment`` what the request set on top of the actor's default environment.
+    """
+
+    actor_id: str
+    execution_id: str
+    ordinal: int
+    message: str
+    content_type: str = "text/plain"
+    environment: dict[str, str] = {}
+    sender: str | None = None
+
+
+class InboxPurged(Event, frozen=True, kw_only=True, tag="inbox.purged"):
+    """What waited, up to and including this ordinal, never runs."""
+
+    actor_id: str
+    up_to_ordinal: int
+
+
+# -- worker --------------------------------------------------------------------------------------
+
+
+class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
+    """A host is asked for a seat. ``actor_sequence`` is where the definition stands in the log."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    revision: int
+    actor_sequence: int
+    reason: str
+
+
+class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_requested"):
+    """A seat is to be given up as soon as it is idle."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    reason: str
+
+
+class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
+    """A seat can run a message. ``location`` is the URL of the container engine."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    revision: int
+    image: str
+    image_digest: str
+    location: str
+    container_id: str | None = None
+
+
+class WorkerFailed(Event, frozen=True, kw_only=True, tag="worker.failed"):
+    """A seat could not be made ready, or broke; ``reason`` is for a person."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    revision: int
+    reason: str
+
+
+class WorkerStopped(Event, frozen=True, kw_only=True, tag="worker.stopped"):
+    """A seat was given up in good order."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    reason: str
+
+
+class WorkerLost(Event, frozen=True, kw_only=True, tag="worker.lost"):
+    """A seat is gone with its host; nobody on that host may speak for it any more."""
+
+    actor_id: str
+    worker_id: str
+    host_id: str
+    reason: str
+
+
+# -- host ----------------------------------------------------------------------------------------
+
+
+class HostJoined(Event, frozen=True, kw_only=True, tag="host.joined"):
+    """A host takes work, with room for ``capacity`` seats (again when the capacity changes)."""
+
+    host_id: str
+    capacity: int
+
+
+class HostLost(Event, frozen=True, kw_only=True, tag="host.lost"):
+    """A host sent no heartbeat for too long."""
+
+    host_id: str
+    reason: str
+
+
+# -- execution -----------------------------------------------------------------------------------
+
+
+class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigned"):
+    """This worker on this host runs this message. ``attempt`` counts from 1.
+
+    ``message_sequence`` and ``actor_sequence`` are where the message and the definition in force
+    stand in the log: with them a host needs no state of its own to run it.
+    """
+
+    actor_id: str
+    execution_id: str
+    ordinal: int
+    attempt: int
+    worker_id: str
+    host_id: str
+    message_sequence: int
+    actor_sequence: int
+
+
+class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):
+    """The container of this attempt runs."""
+
+    actor_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    host_id: str
+    container_id: str
+    image_digest: str
+    start_kind: StartKind
+    started_at: str
+
+
+class FinalState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the container stood at its end. ``error`` is the engine's word when it could not run."""
+
+    status: str
+    exit_code: int
+    oom_killed: bool = False
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+
+class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finished"):
+    """The container of this attempt ended, and its output is in the output stream.
+
+    ``log_bytes`` and ``log_sha256`` are of the output as recorded; ``log_truncated`` says that
+    there was more.
+    """
+
+    actor_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    host_id: str
+    exit_code: int
+    final_state: FinalState
+    cpu_ns: int
+    io_bytes: int
+    runtime_ms: float
+    log_bytes: int
+    log_sha256: str
+    log_truncated: bool = False
+
+
+class ExecutionHaltRequested(Event, frozen=True, kw_only=True, tag="execution.halt_requested"):
+    """A person wants this execution to end."""
+
+    actor_id: str
+    execution_id: str
+
+
+class ExecutionAbandoned(Event, frozen=True, kw_only=True, tag="execution.abandoned"):
+    """The attempts are used up: the dead letter, with the last reason."""
+
+    actor_id: str
+    execution_id: str
+    attempts: int
+    reason: str
+
+
+# -- not in the log ------------------------------------------------------------------------------
+
+
+class Unrecognized(Event, frozen=True, kw_only=True, tag="_unrecognized"):
+    """What a reader gets for bytes it cannot read: a type from the future, or damage.
+
+    It is never appended. Folds leave their state as it is; readers count it.
+    """
+
+    raw: bytes
+    reason: str
+
+
+OWNERS: dict[type[Event], Owner] = {
+    ActorRegistered: Owner.API,
+    ActorUpdated: Owner.API,
+    ActorDeleted: Owner.API,
+    ActorStateSet: Owner.API,
+    ActorSubscribed: Owner.API,
+    ActorUnsubscribed: Owner.API,
+    MessageReceived: Owner.API,
+    InboxPurged: Owner.API,
+    ExecutionHaltRequested: Owner.API,
+    WorkerRequested: Owner.SCHEDULER,
+    WorkerStopRequested: Owner.SCHEDULER,
+    WorkerLost: Owner.SCHEDULER,
+    HostJoined: Owner.SCHEDULER,
+    HostLost: Owner.SCHEDULER,
+    ExecutionAssigned: Owner.SCHEDULER,
+    ExecutionAbandoned: Owner.SCHEDULER,
+    WorkerReady: Owner.WORKER,
+    WorkerFailed: Owner.WORKER,
+    WorkerStopped: Owner.WORKER,
+    ExecutionStarted: Owner.WORKER,
+    ExecutionFinished: Owner.WORKER,
+}
+"""Who appends what. ``worker.stop_requested`` is also appended by the api, on a person's order."""
+
+
+def type_of(event: Event | type[Event]) -> str:
+    """The tag of an event or of its class, e.g. ``execution.finished``."""
+    tag = event.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
+TYPES: dict[str, type[Event]] = {type_of(kind): kind for kind in OWNERS}

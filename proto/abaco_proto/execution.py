@@ -1,0 +1,198 @@
+"""The execution: one run of one message.
+
+Theory: an accepted message waits (SUBMITTED), is assigned to a worker (ASSIGNED), runs (RUNNING)
+and ends. Only the latest attempt speaks: a report of an attempt that was superseded by a later
+assignment leaves the state as it is. Whatever waits can be ended without running, by a halt, a
+purge of the inbox, or the end of its actor.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
+
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded, parse_time
+
+# -- state ---------------------------------------------------------------------------------------
+
+
+class ExecutionStatus(StrEnum):
+    """Where an execution stands."""
+
+    UNKNOWN = "UNKNOWN"
+    SUBMITTED = "SUBMITTED"
+    ASSIGNED = "ASSIGNED"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    ERROR = "ERROR"
+    HALTED = "HALTED"
+    PURGED = "PURGED"
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """The fold of an execution's history. Times are None until they happened."""
+
+    execution_id: str = ""
+    actor_id: str = ""
+    ordinal: int = 0
+    status: ExecutionStatus = ExecutionStatus.UNKNOWN
+    status_message: str = ""
+    attempt: int = 0
+    halt_requested: bool = False
+    message_sequence: int = 0
+    worker_id: str | None = None
+    host_id: str | None = None
+    container_id: str | None = None
+    image_digest: str | None = None
+    start_kind: ev.StartKind | None = None
+    exit_code: int | None = None
+    final_state: ev.FinalState | None = None
+    cpu_ns: int = 0
+    io_bytes: int = 0
+    runtime_ms: float = 0.0
+    log_bytes: int = 0
+    log_sha256: str = ""
+    log_truncated: bool = False
+    message_received_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it by itself."""
+        return self.status in ENDED
+
+
+INITIAL = Execution()
+
+_N, _S, _A = ExecutionStatus.UNKNOWN, ExecutionStatus.SUBMITTED, ExecutionStatus.ASSIGNED
+_R, _C, _E = ExecutionStatus.RUNNING, ExecutionStatus.COMPLETE, ExecutionStatus.ERROR
+_H, _P = ExecutionStatus.HALTED, ExecutionStatus.PURGED
+
+ENDED = frozenset({_C, _E, _H, _P})
+
+# -- transitions ---------------------------------------------------------------------------------
+
+TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
+    (_N, "message.received"): _S,
+    (_S, "execution.assigned"): _A,
+    (_A, "execution.assigned"): _A,
+    (_R, "execution.assigned"): _A,
+    (_A, "execution.started"): _R,
+    (_A, "execution.finished"): _C,
+    (_R, "execution.finished"): _C,
+    (_S, "execution.abandoned"): _E,
+    (_A, "execution.abandoned"): _E,
+    (_R, "execution.abandoned"): _E,
+    (_S, "execution.halt_requested"): _H,
+    (_A, "execution.halt_requested"): _A,
+    (_R, "execution.halt_requested"): _R,
+    (_S, "inbox.purged"): _P,
+    (_S, "actor.deleted"): _P,
+}
+"""What is not in the table does not happen."""
+
+# -- fold ----------------------------------------------------------------------------------------
+
+
+def evolve(execution: Execution, recorded: Recorded) -> Execution:
+    """The execution after one more event. Total: what does not fit leaves it as it is."""
+    event = recorded.event
+    status = TRANSITIONS.get((execution.status, ev.type_of(event)))
+    if status is None or not _concerns(execution, event):
+        return execution
+    match event:
+        case ev.MessageReceived():
+            return _received(event, recorded)
+        case ev.ExecutionAssigned():
+            return _assigned(execution, event)
+        case ev.ExecutionStarted():
+            return replace(
+                execution,
+                status=status,
+                container_id=event.container_id,
+                image_digest=event.image_digest,
+                start_kind=event.start_kind,
+                started_at=parse_time(event.started_at),
+            )
+        case ev.ExecutionFinished():
+            return _finished(execution, event, recorded)
+        case ev.ExecutionAbandoned():
+            return _ended(execution, status, event.reason, recorded)
+        case ev.ExecutionHaltRequested() if status is not _H:
+            return replace(execution, halt_requested=True)
+        case ev.ExecutionHaltRequested():
+            return _ended(execution, status, "halted before it ran", recorded)
+        case ev.InboxPurged():
+            return _ended(execution, status, "purged from the inbox", recorded)
+        case _:
+            return _ended(execution, status, "the actor was deleted", recorded)
+
+
+def _concerns(execution: Execution, event: ev.Event) -> bool:
+    """Whether the event is about this execution, and from an attempt that still has a say."""
+    match event:
+        case ev.ExecutionAssigned():
+            later = event.attempt > execution.attempt
+            return event.execution_id == execution.execution_id and later
+        case ev.ExecutionStarted() | ev.ExecutionFinished():
+            current = event.attempt == execution.attempt
+            return event.execution_id == execution.execution_id and current
+        case ev.ExecutionAbandoned() | ev.ExecutionHaltRequested():
+            return event.execution_id == execution.execution_id
+        case ev.InboxPurged():
+            covered = execution.ordinal <= event.up_to_ordinal
+            return event.actor_id == execution.actor_id and covered
+        case ev.ActorDeleted():
+            return event.actor_id == execution.actor_id
+    return True
+
+
+def _received(event: ev.MessageReceived, recorded: Recorded) -> Execution:
+    return Execution(
+        execution_id=event.execution_id,
+        actor_id=event.actor_id,
+        ordinal=event.ordinal,
+        status=_S,
+        message_sequence=recorded.sequence,
+        message_received_at=recorded.time,
+    )
+
+
+def _assigned(execution: Execution, event: ev.ExecutionAssigned) -> Execution:
+    return replace(
+        execution,
+        status=_A,
+        attempt=event.attempt,
+        worker_id=event.worker_id,
+        host_id=event.host_id,
+        container_id=None,
+        start_kind=None,
+        started_at=None,
+    )
+
+
+def _finished(execution: Execution, event: ev.ExecutionFinished, recorded: Recorded) -> Execution:
+    state = event.final_state
+    return replace(
+        execution,
+        status=_C,
+        status_message=state.error,
+        exit_code=event.exit_code,
+        final_state=state,
+        cpu_ns=event.cpu_ns,
+        io_bytes=event.io_bytes,
+        runtime_ms=event.runtime_ms,
+        log_bytes=event.log_bytes,
+        log_sha256=event.log_sha256,
+        log_truncated=event.log_truncated,
+        finished_at=parse_time(state.finished_at) if state.finished_at else recorded.time,
+    )
+
+
+def _ended(
+    execution: Execution, status: ExecutionStatus, why: str, recorded: Recorded
+) -> Execution:
+    return replace(execution, status=status, status_message=why, finished_at=recorded.time)

@@ -1,0 +1,76 @@
+"""Identifiers: how they are made, what they may look like, and how to take them apart.
+
+=================  ==========================  =======================
+id                 form                        example
+=================  ==========================  =======================
+``actor_id``       ``<name>_<n>``              ``foo_0``
+``execution_id``   ``<actor_id>_exc_<n>``      ``foo_0_exc_7``
+``worker_id``      ``<actor_id>_wkr_<n>``      ``foo_0_wkr_1``
+``host_id``        ``[A-Za-z0-9-]``            ``h-1a2b3c4d``
+=================  ==========================  =======================
+
+Every id is also one token of a NATS subject, so it holds no dot, space, ``*`` or ``>``.
+"""
+
+import re
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+HOST_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$"
+TENANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+
+_ACTOR = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,63})_(?P<n>0|[1-9][0-9]{0,17})$")
+_EXECUTION = re.compile(r"^(?P<actor>.+)_exc_(?P<n>0|[1-9][0-9]{0,17})$")
+_WORKER = re.compile(r"^(?P<actor>.+)_wkr_(?P<n>0|[1-9][0-9]{0,17})$")
+_NAME = re.compile(NAME_PATTERN)
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name an actor."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_actor_id(text: str) -> bool:
+    """Whether ``text`` has the form of an actor id; says nothing about whether it exists."""
+    return _ACTOR.fullmatch(text) is not None
+
+
+def actor_id(name: str, number: int) -> str:
+    """The id of the ``number``-th actor (from 0) registered under ``name``."""
+    return f"{name}_{number}"
+
+
+def actor_name(actor_id: str) -> str:
+    """The name an actor id was made from."""
+    return actor_id.rpartition("_")[0]
+
+
+def actor_number(actor_id: str) -> int:
+    """The number an actor id was made from."""
+    return int(actor_id.rpartition("_")[2])
+
+
+def execution_id(actor_id: str, ordinal: int) -> str:
+    """The id of the execution of the ``ordinal``-th message (from 0) of an actor."""
+    return f"{actor_id}_exc_{ordinal}"
+
+
+def execution_ordinal(execution_id: str, actor_id: str) -> int | None:
+    """The ordinal of an execution of this actor; None when the id is not one of its ids."""
+    return _number(_EXECUTION, execution_id, actor_id)
+
+
+def worker_id(actor_id: str, number: int) -> str:
+    """The id of the ``number``-th worker (from 0) ever requested for an actor."""
+    return f"{actor_id}_wkr_{number}"
+
+
+def worker_number(worker_id: str, actor_id: str) -> int | None:
+    """The number of a worker of this actor; None when the id is not one of its ids."""
+    return _number(_WORKER, worker_id, actor_id)
+
+
+def _number(pattern: re.Pattern[str], text: str, actor_id: str) -> int | None:
+    found = pattern.fullmatch(text)
+    if found is None or found["actor"] != actor_id:
+        return None
+    return int(found["n"])

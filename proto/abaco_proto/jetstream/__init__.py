@@ -1,0 +1,18 @@
+"""The ports of :mod:`abaco_proto.log` on NATS JetStream. Only this package imports ``nats``.
+
+Start at :class:`Connection`; the rest takes one.
+"""
+
+from abaco_proto.jetstream.connection import Connection
+from abaco_proto.jetstream.event_log import JetStreamEventLog
+from abaco_proto.jetstream.heartbeats import NatsHeartbeats
+from abaco_proto.jetstream.output_log import JetStreamOutputLog
+from abaco_proto.jetstream.work_queue import JetStreamWorkQueue
+
+__all__ = [
+    "Connection",
+    "JetStreamEventLog",
+    "JetStreamOutputLog",
+    "JetStreamWorkQueue",
+    "NatsHeartbeats",
+]

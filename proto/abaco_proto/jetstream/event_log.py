@@ -1,0 +1,101 @@
+"""The event log on the stream ``ABACO_EVENTS``."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from nats.js.errors import NotFoundError
+
+from abaco_proto import streams
+from abaco_proto.codec import encode
+from abaco_proto.envelope import Draft, Recorded, from_message, to_headers
+from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_proto.jetstream.follow import Messages, follow
+from abaco_proto.log import Batch, Expected
+from abaco_proto.subjects import event_subject
+
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+
+class JetStreamEventLog:
+    """Implements :class:`abaco_proto.log.EventLog`."""
+
+    def __init__(self, connection: Connection) -> None:
+        """The log behind an open (or opening) connection."""
+        self._connection = connection
+
+    async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
+        """See :meth:`abaco_proto.log.EventLog.append`."""
+        subject = event_subject(draft.tenant, draft.event)
+        headers = to_headers(draft)
+        if expected is not None:
+            headers[EXPECTED_SEQUENCE] = str(expected.sequence)
+            headers[EXPECTED_FILTER] = expected.filter
+        try:
+            answer = await self._connection.request(subject, encode(draft.event), headers)
+        except Conflict:
+            # A stale expectation may be the echo of our own earlier try.
+            return self._mine(await self.last(subject), draft)
+        if answer.get("duplicate"):
+            # The same id may be someone else's equal wish: only our own counts as success.
+            return self._mine(await self.at(int(answer["seq"])), draft)
+        return int(answer["seq"])
+
+    @staticmethod
+    def _mine(found: Recorded | None, draft: Draft) -> int:
+        if found is not None and found.says(draft):
+            return found.sequence
+        raise Conflict(f"{draft.id}: another event was faster")
+
+    async def read(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        """See :meth:`abaco_proto.log.EventLog.read`."""
+        tips = [await self.last(filter) for filter in filters]  # noqa: A001
+        end = max((tip.sequence for tip in tips if tip is not None), default=0)
+        if end <= after:
+            return
+        async with aclosing(self.follow(filters, after=after)) as batches:
+            async for batch in batches:
+                yield [recorded for recorded in batch.events if recorded.sequence <= end]
+                if batch.caught_up or (batch.events and batch.events[-1].sequence >= end):
+                    return
+
+    async def follow(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Batch, None]:
+        """See :meth:`abaco_proto.log.EventLog.follow`."""
+        stream = streams.EVENTS.name
+        async with aclosing(follow(self._connection, stream, filters, after=after)) as all_messages:
+            async for messages in all_messages:
+                yield _batch(messages)
+
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002
+        """See :meth:`abaco_proto.log.EventLog.last`."""
+        return await self._get(subject=filter)
+
+    async def at(self, sequence: int) -> Recorded | None:
+        """See :meth:`abaco_proto.log.EventLog.at`."""
+        return await self._get(seq=sequence)
+
+    async def _get(self, *, seq: int | None = None, subject: str | None = None) -> Recorded | None:
+        # Not the "direct" kind of read: that one may be answered by a replica that lags.
+        if not self._connection.connected:
+            raise Unavailable("the log (NATS) is not connected")
+        try:
+            found = await self._connection.jetstream.get_msg(
+                streams.EVENTS.name, seq=seq, subject=subject
+            )
+        except NotFoundError:
+            return None
+        except NATS_ERRORS as error:
+            raise Unavailable(f"the log (NATS) did not answer: {describe(error)}") from error
+        assert found.seq is not None
+        assert found.subject is not None
+        return from_message(found.seq, found.subject, found.headers, found.data or b"")
+
+
+def _batch(messages: Messages) -> Batch:
+    events = [from_message(m.sequence, m.subject, m.headers, m.body) for m in messages.items]
+    return Batch(events=events, pending=messages.pending)

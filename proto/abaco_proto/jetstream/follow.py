@@ -1,0 +1,186 @@
+"""Following a stream: an ephemeral push consumer that is watched, and replaced when it falters.
+
+Theory: the server numbers what it sends to a consumer (1, 2, 3, …) and sends a heartbeat when
+there is nothing to send. So a reader that sees every number and hears something every second
+has missed nothing; at the first gap or silence it starts a new consumer behind the last message
+it passed on. The server's flow control stops it from sending more than the reader takes.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from abaco_proto.errors import Unavailable
+from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+SILENCE_SECONDS = 3.0
+PAUSE_SECONDS = 0.3
+BATCH_MESSAGES = 1000
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A stored message as the stream has it."""
+
+    sequence: int
+    subject: str
+    headers: Mapping[str, str] | None
+    body: bytes
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """Messages in order, and how many more waited behind the last."""
+
+    items: Sequence[Message]
+    pending: int
+
+
+class Faltered(Exception):
+    """The consumer must be replaced; the text says why."""
+
+
+async def follow(
+    connection: Connection, stream: str, filters: Sequence[str], *, after: int
+) -> AsyncGenerator[Messages, None]:
+    """All messages behind ``after``, each once and in order, without end."""
+    cursor = after
+    while True:
+        consumer = _Consumer(connection, stream, filters, cursor)
+        try:
+            await consumer.start()
+            async for batch in consumer.batches():
+                if batch.items:
+                    cursor = batch.items[-1].sequence
+                yield batch
+        except (Faltered, Unavailable, *NATS_ERRORS) as error:
+            logger.debug("follower of %s starts again: %s", stream, describe(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+        finally:
+            await consumer.stop()
+
+
+class _Consumer:
+    """One ephemeral consumer, from its creation to its first fault."""
+
+    def __init__(
+        self, connection: Connection, stream: str, filters: Sequence[str], after: int
+    ) -> None:
+        self._connection = connection
+        self._generation = connection.generation
+        self._stream = stream
+        self._filters = list(filters)
+        self._after = after
+        self._seen = 0
+        self._arrived: deque[Msg] = deque()
+        self._wake = asyncio.Event()
+        self._name: str | None = None
+        self._waiting_at_start = 0
+
+    async def start(self) -> None:
+        if not self._connection.connected:
+            raise Unavailable("not connected")
+        inbox = self._connection.client.new_inbox()
+        self._subscription = await self._connection.client.subscribe(
+            inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        info = await self._connection.jetstream.add_consumer(
+            self._stream,
+            ConsumerConfig(
+                deliver_subject=inbox,
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._after + 1,
+                ack_policy=AckPolicy.NONE,
+                max_deliver=1,
+                flow_control=True,
+                idle_heartbeat=HEARTBEAT_SECONDS,
+                inactive_threshold=10.0,
+                mem_storage=True,
+                num_replicas=1,
+                filter_subjects=self._filters if len(self._filters) > 1 else None,
+                filter_subject=self._filters[0] if len(self._filters) == 1 else None,
+            ),
+        )
+        self._name = info.name
+        self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
+
+    async def stop(self) -> None:
+        if self._connection.client.is_closed or not self._connection.connected:
+            return
+        try:
+            if hasattr(self, "_subscription"):
+                await self._subscription.unsubscribe()
+            if self._name is not None:
+                await self._connection.jetstream.delete_consumer(self._stream, self._name)
+        except NATS_ERRORS as error:
+            logger.debug("consumer not deleted: %s", describe(error))
+
+    async def batches(self) -> AsyncGenerator[Messages, None]:
+        if self._waiting_at_start == 0:
+            yield Messages([], 0)
+        while True:
+            await self._arrival()
+            batch = await self._drain()
+            if batch.items:
+                yield batch
+
+    async def _on_message(self, message: Msg) -> None:
+        self._arrived.append(message)
+        self._wake.set()
+
+    async def _arrival(self) -> None:
+        if self._arrived:
+            return
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), SILENCE_SECONDS)
+        except asyncio.TimeoutError:
+            raise Faltered("no heartbeat") from None
+        if self._connection.generation != self._generation:
+            raise Faltered("reconnected")
+
+    async def _drain(self) -> Messages:
+        items: list[Message] = []
+        pending = 0
+        while self._arrived and len(items) < BATCH_MESSAGES:
+            message = self._arrived.popleft()
+            if _is_status(message):
+                await self._on_status(message)
+                continue
+            sequence, delivered, pending = _places(message.reply)
+            if delivered != self._seen + 1:
+                raise Faltered(f"expected delivery {self._seen + 1}, got {delivered}")
+            self._seen = delivered
+            items.append(Message(sequence, message.subject, message.headers, message.data))
+        return Messages(items, pending)
+
+    async def _on_status(self, message: Msg) -> None:
+        """A heartbeat tells the last delivery; a flow control request waits for an answer."""
+        headers = message.headers or {}
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != self._seen:
+            raise Faltered(f"last delivery was {last}, seen {self._seen}")
+        reply = message.reply or headers.get("Nats-Consumer-Stalled")
+        if reply:
+            await self._connection.client.publish(reply)
+
+
+def _is_status(message: Msg) -> bool:
+    return not message.data and message.headers is not None and "Status" in message.headers
+
+
+def _places(reply: str) -> tuple[int, int, int]:
+    """Stream sequence, delivery number and pending count, from a message's reply subject.
+
+    ``$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>``, or
+    the longer form with domain and account in front of the stream (NATS ADR-15).
+    """
+    tokens = reply.split(".")
+    at = 0 if len(tokens) == 9 else 2
+    return int(tokens[5 + at]), int(tokens[6 + at]), int(tokens[8 + at])

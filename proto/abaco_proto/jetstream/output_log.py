@@ -1,0 +1,59 @@
+"""Container output on the stream ``ABACO_LOGS``: raw bytes, told apart by subject and headers."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from abaco_proto import streams
+from abaco_proto.jetstream.connection import Connection
+from abaco_proto.jetstream.follow import Message, follow
+from abaco_proto.log import Output, OutputBatch, RecordedOutput
+from abaco_proto.subjects import output_subject
+
+ATTEMPT = "Abaco-Attempt"
+OFFSET = "Abaco-Offset"
+
+
+class JetStreamOutputLog:
+    """Implements :class:`abaco_proto.log.OutputLog`."""
+
+    def __init__(self, connection: Connection) -> None:
+        """The output stream behind an open (or opening) connection."""
+        self._connection = connection
+
+    async def write(self, output: Output) -> None:
+        """See :meth:`abaco_proto.log.OutputLog.write`."""
+        subject = output_subject(output.tenant, output.actor_id, output.execution_id)
+        chunk = f"{output.tenant}.{output.execution_id}.{output.attempt}.{output.offset}"
+        headers = {
+            "Nats-Msg-Id": f"{chunk}.{len(output.data)}",
+            ATTEMPT: str(output.attempt),
+            OFFSET: str(output.offset),
+        }
+        await self._connection.request(subject, output.data, headers)
+
+    async def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
+        """See :meth:`abaco_proto.log.OutputLog.follow`."""
+        filters = [*streams.LOGS.subjects]
+        stream = streams.LOGS.name
+        async with aclosing(follow(self._connection, stream, filters, after=after)) as batches:
+            async for messages in batches:
+                chunks = [_recorded(message) for message in messages.items]
+                yield OutputBatch(chunks=chunks, pending=messages.pending)
+
+
+def _recorded(message: Message) -> RecordedOutput:
+    _, _, tenant, actor_id, execution_id = message.subject.split(".", 4)
+    headers = message.headers or {}
+    output = Output(
+        tenant=tenant,
+        actor_id=actor_id,
+        execution_id=execution_id,
+        attempt=_number(headers.get(ATTEMPT)),
+        offset=_number(headers.get(OFFSET)),
+        data=message.body,
+    )
+    return RecordedOutput(sequence=message.sequence, output=output)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0

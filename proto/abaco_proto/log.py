@@ -1,0 +1,192 @@
+"""The ports to the log: what a service may do with history, whatever stores it.
+
+Adapters: :mod:`abaco_proto.jetstream` (the real one) and ``tests/fakes.py`` (in memory). Both
+pass ``tests/contract``.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.errors import Unavailable
+from abaco_proto.subjects import event_subject
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition of an append: the last event that ``filter`` selects has this sequence.
+
+    Zero says that there is none yet.
+    """
+
+    filter: str
+    sequence: int
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Events in the order of the log, and how many more were waiting when the last was sent."""
+
+    events: Sequence[Recorded]
+    pending: int
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this batch ended at the head of the log."""
+        return self.pending == 0
+
+
+class EventLog(Protocol):
+    """The log of all events.
+
+    A filter is a subject with NATS wildcards. Every method raises
+    :class:`~abaco_proto.errors.Unavailable` when the log does not answer in time.
+    """
+
+    async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
+        """Append an event and return its sequence.
+
+        Idempotent: a draft that is in the log already gives the sequence it has there.
+
+        Raises:
+            Conflict: ``expected`` does not hold, and the event that broke it is not this draft.
+            Unavailable: no answer in time; the event may or may not be in the log.
+        """
+        ...
+
+    def read(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        """History in batches: all events with a higher sequence than ``after`` that were in the
+        log at the call, in order.
+        """
+        ...
+
+    def follow(self, filters: Sequence[str], *, after: int = 0) -> AsyncGenerator[Batch, None]:
+        """History, then life: every event after ``after``, once, in order, without end.
+
+        The first batch comes at once, empty if there is nothing to tell. Interruptions of the
+        connection are bridged; the iterator never ends by itself.
+        """
+        ...
+
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the field
+        """The last event a filter selects."""
+        ...
+
+    async def at(self, sequence: int) -> Recorded | None:
+        """The event with this sequence."""
+        ...
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk of a container's output. ``offset`` counts the bytes of the attempt before it."""
+
+    tenant: str
+    actor_id: str
+    execution_id: str
+    attempt: int
+    offset: int
+    data: bytes
+
+
+class RecordedOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk in the output stream. ``sequence`` counts over that stream, not the log."""
+
+    sequence: int
+    output: Output
+
+
+class OutputBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Chunks in order, and how many more were waiting."""
+
+    chunks: Sequence[RecordedOutput]
+    pending: int
+
+
+class OutputLog(Protocol):
+    """The stream of container output. A chunk written twice is there once."""
+
+    async def write(self, output: Output) -> None:
+        """Store a chunk. Raises ``Unavailable`` when there is no answer in time."""
+        ...
+
+    def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
+        """Every chunk after ``after``, without end, as ``EventLog.follow``."""
+        ...
+
+
+class Delivery(Protocol):
+    """One event handed to a host. It comes back until it is settled."""
+
+    @property
+    def recorded(self) -> Recorded:
+        """The event."""
+        ...
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was handed out before: someone may have begun on it."""
+        ...
+
+    async def done(self) -> None:
+        """Settle it: it never comes back."""
+        ...
+
+    async def working(self) -> None:
+        """Say that it is still being worked on."""
+        ...
+
+    async def retry(self, delay_seconds: float) -> None:
+        """Give it back, to come again after a while."""
+        ...
+
+
+class WorkQueue(Protocol):
+    """What is addressed to one host, kept until settled, across restarts of the host."""
+
+    def deliveries(self) -> AsyncGenerator[Delivery, None]:
+        """Each event addressed to this host, in order, without end; unsettled ones again."""
+        ...
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A host's sign of life. Not stored anywhere."""
+
+    host_id: str
+    capacity: int
+
+
+class Heartbeats(Protocol):
+    """Signs of life, from the hosts to the scheduler."""
+
+    async def send(self, heartbeat: Heartbeat) -> None:
+        """Send one; it is lost when nobody listens."""
+        ...
+
+    def listen(self) -> AsyncGenerator[Heartbeat, None]:
+        """All heartbeats from now on, without end."""
+        ...
+
+
+async def append_surely(log: EventLog, draft: Draft, *, after: int, pause: float = 0.5) -> int:
+    """Append an event however long the log is away, once.
+
+    For facts that are true whether or not the log can be reached. A retry looks first whether the
+    event is there already, in the history after the sequence ``after``: the log's own memory for
+    duplicates lasts minutes, an outage may last longer.
+    """
+    subject = event_subject(draft.tenant, draft.event)
+    while True:
+        try:
+            return await log.append(draft)
+        except Unavailable:
+            await asyncio.sleep(pause)
+        try:
+            async for batch in log.read([subject], after=after):
+                for recorded in batch:
+                    if recorded.id == draft.id:
+                        return recorded.sequence
+        except Unavailable:
+            continue

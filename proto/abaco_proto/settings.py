@@ -1,0 +1,96 @@
+"""Settings: one frozen struct per service, read once from the environment.
+
+All services of one installation may share one environment, so the ``ABACO_`` names are a
+namespace they must agree on: a name that belongs to no service is a misspelling and ends the
+process. A setting's documentation is the ``description`` of its field.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from abaco_proto.errors import Malformed
+
+PREFIX = "ABACO_"
+
+NAMES = frozenset(
+    {
+        # every service
+        "ABACO_NATS_URL",
+        "ABACO_POSTGRES_DSN",
+        "ABACO_TENANT",
+        "ABACO_LOG_LEVEL",
+        # api
+        "ABACO_API_HOST",
+        "ABACO_API_PORT",
+        "ABACO_APPEND_TIMEOUT_SECONDS",
+        "ABACO_INIT_COUNT",
+        "ABACO_MAX_BODY_BYTES",
+        "ABACO_MAX_LAG_EVENTS",
+        "ABACO_MAX_WORKERS",
+        "ABACO_QUERY_TIMEOUT_SECONDS",
+        "ABACO_READ_WAIT_SECONDS",
+        # scheduler
+        "ABACO_HOST_TIMEOUT_SECONDS",
+        "ABACO_MAX_ATTEMPTS",
+        "ABACO_WORKER_RETRY_MAX_SECONDS",
+        "ABACO_WORKER_RETRY_SECONDS",
+        "ABACO_WORKER_TTL_SECONDS",
+        # worker
+        "ABACO_CONTAINER_CPUS",
+        "ABACO_CONTAINER_MEMORY_BYTES",
+        "ABACO_CONTAINER_PROCESSES",
+        "ABACO_HEARTBEAT_SECONDS",
+        "ABACO_HOST_CAPACITY",
+        "ABACO_HOST_ID",
+        "ABACO_MAX_LOG_BYTES",
+        "ABACO_NETWORK_MODE",
+        "ABACO_PULL_POLICY",
+        # projector
+        "ABACO_BATCH_EVENTS",
+        # the embedded stack
+        "ABACO_DATA_DIR",
+        "ABACO_NATS_PORT",
+        "ABACO_POSTGRES_PORT",
+    }
+)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read(config: type[T], environ: Mapping[str, str]) -> T:
+    """Read ``config`` from the ``ABACO_*`` variables of ``environ``.
+
+    The field ``api_port`` is the variable ``ABACO_API_PORT``; what is not set, or set to nothing,
+    has the field's default.
+
+    Raises:
+        Malformed: one line that names the variable and what was expected.
+    """
+    values: dict[str, str] = {}
+    for name, value in sorted(environ.items()):
+        if not name.startswith(PREFIX):
+            continue
+        if name not in NAMES:
+            raise Malformed(_unknown(name))
+        if value != "":
+            values[name.removeprefix(PREFIX).lower()] = value
+    try:
+        return msgspec.convert(values, config, strict=False)
+    except msgspec.ValidationError as error:
+        raise Malformed(_bad_value(str(error))) from None
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{name} is not a setting{hint}"
+
+
+def _bad_value(text: str) -> str:
+    """Turn ``Expected `int`, got `str` - at `$.api_port``` into a line that names the variable."""
+    what, _, where = text.partition(" - at `$.")
+    name = PREFIX + where.rstrip("`").upper() if where else "the environment"
+    return f"{name}: {what[:1].lower()}{what[1:]}"

@@ -1,0 +1,126 @@
+"""Subjects: where an event stands in the stream, and the filters that select histories.
+
+One function per subject, with the literal above it. ``…_subject`` is for appending,
+``…_filter`` for reading.
+"""
+
+from abaco_proto.events import (
+    Event,
+    ExecutionAssigned,
+    HostJoined,
+    HostLost,
+    WorkerRequested,
+    WorkerStopRequested,
+    type_of,
+)
+
+HOST_ACTOR_PREFIX = "_host-"
+
+ADDRESSED = (WorkerRequested, WorkerStopRequested, ExecutionAssigned)
+"""Events meant for one host: their subjects end in its id."""
+
+
+# abaco.event.<tenant>.<actor_id>.<entity>.<verb>[.<host_id>]
+def event_subject(tenant: str, event: Event) -> str:
+    """The subject an event is appended to."""
+    subject = f"abaco.event.{tenant}.{actor_token(event)}.{type_of(event)}"
+    if isinstance(event, ADDRESSED):
+        return f"{subject}.{event.host_id}"
+    return subject
+
+
+def actor_token(event: Event) -> str:
+    """The actor token of an event's subject; host facts use a reserved one."""
+    if isinstance(event, HostJoined | HostLost):
+        return HOST_ACTOR_PREFIX + event.host_id
+    token: str = event.actor_id  # type: ignore[attr-defined]
+    return token
+
+
+# abaco.event.>
+def all_events_filter() -> str:
+    """Everything."""
+    return "abaco.event.>"
+
+
+# abaco.event.<tenant>.<actor_id>.>
+def history_filter(tenant: str, actor_id: str) -> str:
+    """All that ever happened to one actor."""
+    return f"abaco.event.{tenant}.{actor_id}.>"
+
+
+# abaco.event.<tenant>.*.actor.*
+def actors_filter(tenant: str) -> str:
+    """The definitions of all actors of a tenant."""
+    return f"abaco.event.{tenant}.*.actor.*"
+
+
+# abaco.event.<tenant>.<actor_id>.actor.*
+def actor_filter(tenant: str, actor_id: str) -> str:
+    """The definition of one actor: what its decisions are made on."""
+    return f"abaco.event.{tenant}.{actor_id}.actor.*"
+
+
+# abaco.event.<tenant>.<actor_id>.message.received
+def inbox_filter(tenant: str, actor_id: str) -> str:
+    """The messages of one actor."""
+    return f"abaco.event.{tenant}.{actor_id}.message.received"
+
+
+# abaco.event.<tenant>.<actor_id>.worker.>
+def workers_filter(tenant: str, actor_id: str) -> str:
+    """The lives of one actor's workers."""
+    return f"abaco.event.{tenant}.{actor_id}.worker.>"
+
+
+# abaco.event.<tenant>.<actor_id>.worker.requested.*
+def worker_requests_filter(tenant: str, actor_id: str) -> str:
+    """The seats ever asked for, on whatever host."""
+    return f"abaco.event.{tenant}.{actor_id}.worker.requested.*"
+
+
+# abaco.event.<tenant>.<actor_id>.execution.>
+def executions_filter(tenant: str, actor_id: str) -> str:
+    """What became of one actor's messages."""
+    return f"abaco.event.{tenant}.{actor_id}.execution.>"
+
+
+# abaco.event.<tenant>.<actor_id>.execution.assigned.*
+def assignments_filter(tenant: str, actor_id: str) -> str:
+    """The assignments of one actor, to whatever host."""
+    return f"abaco.event.{tenant}.{actor_id}.execution.assigned.*"
+
+
+# abaco.event.*.*.*.*.<host_id>
+def host_work_filter(host_id: str) -> str:
+    """All that is addressed to one host, of whatever tenant and actor."""
+    return f"abaco.event.*.*.*.*.{host_id}"
+
+
+# abaco.event.<tenant>._host-<host_id>.host.*
+def host_filter(tenant: str, host_id: str) -> str:
+    """The comings and goings of one host."""
+    return f"abaco.event.{tenant}.{HOST_ACTOR_PREFIX}{host_id}.host.*"
+
+
+def tenant_of(subject: str) -> str:
+    """The tenant token of an event or output subject."""
+    return subject.split(".", 3)[2]
+
+
+# abaco.log.<tenant>.<actor_id>.<execution_id>
+def output_subject(tenant: str, actor_id: str, execution_id: str) -> str:
+    """Where the output of one execution goes, chunk by chunk."""
+    return f"abaco.log.{tenant}.{actor_id}.{execution_id}"
+
+
+# abaco.heartbeat.<host_id>
+def heartbeat_subject(host_id: str) -> str:
+    """Where one host says that it lives. Not stored."""
+    return f"abaco.heartbeat.{host_id}"
+
+
+# abaco.heartbeat.*
+def heartbeats_filter() -> str:
+    """The heartbeats of all hosts."""
+    return "abaco.heartbeat.*"

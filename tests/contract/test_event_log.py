@@ -1,0 +1,33 @@
+"""The event log's contract, on the fake."""
+
+import asyncio
+
+import pytest
+
+from abaco_proto.errors import Unavailable
+from abaco_proto.log import append_surely
+from contract.event_log_suite import EventLogSuite, message
+from fakes import InMemoryEventLog
+
+
+@pytest.fixture
+def log() -> InMemoryEventLog:
+    return InMemoryEventLog()
+
+
+class TestInMemoryEventLog(EventLogSuite):
+    pass
+
+
+async def test_a_log_that_is_away_refuses(log: InMemoryEventLog) -> None:
+    log.available = False
+    with pytest.raises(Unavailable):
+        await log.append(message(0))
+
+
+async def test_append_surely_outlasts_an_outage(log: InMemoryEventLog) -> None:
+    log.available = False
+    append = asyncio.create_task(append_surely(log, message(0), after=0, pause=0.001))
+    await asyncio.sleep(0)
+    log.available = True
+    assert await append == 1

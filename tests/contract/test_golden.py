@@ -1,0 +1,50 @@
+"""The bytes and the subject of every event type, as history holds them. A change here is a break.
+
+A new type gets its file with ``GOLDEN=write pytest tests/contract/test_golden.py``; an existing
+file is never written over.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import builders as b
+from abaco_proto import codec, envelope, subjects
+from abaco_proto import events as ev
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def golden(event: ev.Event) -> bytes:
+    wish = b.envelope_of(event)
+    headers = msgspec.json.encode(envelope.to_headers(wish), order="sorted")
+    subject = subjects.event_subject("default", event).encode()
+    return b"\n".join([subject, headers, codec.encode(event), b""])
+
+
+def path_of(event: ev.Event) -> Path:
+    return FOLDER / f"{ev.type_of(event)}.golden"
+
+
+def test_every_type_has_an_example() -> None:
+    assert {type(event) for event in b.EXAMPLES} == set(ev.OWNERS)
+
+
+def test_no_file_without_a_type() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(ev.TYPES)
+
+
+@pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
+def test_the_bytes_are_those_in_history(event: ev.Event) -> None:
+    path = path_of(event)
+    if os.environ.get("GOLDEN") == "write" and not path.exists():
+        path.write_bytes(golden(event))
+    assert golden(event) == path.read_bytes()
+
+
+@pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
+def test_history_is_read_as_the_same_event(event: ev.Event) -> None:
+    body = path_of(event).read_bytes().splitlines()[2]
+    assert codec.decode(body) == event
