@@ -202,12 +202,13 @@ def envelope_of(event: ev.Event, *, tenant: str = "default", at: datetime = T0) 
 
 
 def record(event: ev.Event, sequence: int = 1, *, at: datetime = T0) -> Recorded:
+    known = type(event) in ev.OWNERS
     return Recorded(
         sequence=sequence,
-        subject=event_subject("default", event),
+        subject=event_subject("default", event) if known else "abaco.event.default.x.y.z",
         tenant="default",
         event=event,
-        id=event_id(event) if type(event) in ev.OWNERS else "",
+        id=event_id(event) if known else "",
         time=at,
     )
 

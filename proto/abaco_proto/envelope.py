@@ -166,7 +166,7 @@ def from_message(
 
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with microseconds: ``2026-01-02T03:04:05.000006Z``."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:

@@ -73,10 +73,10 @@ def workers_filter(tenant: str, actor_id: str) -> str:
     return f"abaco.event.{tenant}.{actor_id}.worker.>"
 
 
-# abaco.event.<tenant>.<actor_id>.worker.requested.*
-def worker_requests_filter(tenant: str, actor_id: str) -> str:
-    """The seats ever asked for, on whatever host."""
-    return f"abaco.event.{tenant}.{actor_id}.worker.requested.*"
+# abaco.event.*.*.worker.requested.*
+def worker_requests_filter() -> str:
+    """The seats ever asked for, for whatever actor on whatever host."""
+    return "abaco.event.*.*.worker.requested.*"
 
 
 # abaco.event.<tenant>.<actor_id>.execution.>

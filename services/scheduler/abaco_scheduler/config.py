@@ -1,0 +1,38 @@
+"""The scheduler's settings."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from abaco_proto.ids import TENANT_PATTERN
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One value, read once; see ``docs/settings.md``."""
+
+    nats_url: Annotated[str, Meta(min_length=1, description="The NATS server.")] = (
+        "nats://127.0.0.1:4222"
+    )
+    tenant: Annotated[
+        str, Meta(pattern=TENANT_PATTERN, description="The tenant whose hosts are recorded.")
+    ] = "default"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="What is logged.")
+    ] = "info"
+    host_timeout_seconds: Annotated[
+        float, Meta(ge=2, description="A host that sent no heartbeat for this long is lost.")
+    ] = 15.0
+    max_attempts: Annotated[
+        int, Meta(ge=1, description="How often an execution is tried before it is abandoned.")
+    ] = 3
+    worker_retry_seconds: Annotated[
+        float,
+        Meta(gt=0, description="The pause after a worker's first failure; it doubles with each."),
+    ] = 10.0
+    worker_retry_max_seconds: Annotated[
+        float, Meta(gt=0, description="The longest pause between tries to get a worker going.")
+    ] = 600.0
+    worker_ttl_seconds: Annotated[
+        float, Meta(ge=0, description="Idle workers above min_workers are given up after this.")
+    ] = 300.0

@@ -1,0 +1,138 @@
+"""The shell around the plan: events and heartbeats in, decisions out, one step after another.
+
+The order of a step matters: a plan is made only on a state that holds every event in the log up
+to the scheduler's own last one, so that no decision is made twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from abaco_proto.envelope import draft
+from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream import Connection
+from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
+from abaco_proto.subjects import all_events_filter
+from abaco_scheduler.cluster import Cluster, observe
+from abaco_scheduler.plan import Decision, Now, plan
+from abaco_scheduler.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+"""Time alone changes some decisions: a silent host, a pause that is over, an idle worker."""
+
+
+class Scheduler:
+    """One scheduler process. Any number may run: the log lets one of equal decisions in."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        heartbeats: Heartbeats,
+        connection: Connection,
+        policy: Policy,
+        tenant: str,
+    ) -> None:
+        """Nothing runs yet."""
+        self._log = log
+        self._heartbeats = heartbeats
+        self._connection = connection
+        self._policy = policy
+        self._tenant = tenant
+        self._cluster = Cluster()
+        self._inputs: asyncio.Queue[Batch | Heartbeat] = asyncio.Queue(maxsize=64)
+        self._caught_up = False
+        self._own_last = 0
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._listen())
+            await self._main_loop()
+
+    async def _follow(self) -> None:
+        async with aclosing(self._log.follow([all_events_filter()])) as batches:
+            async for batch in batches:
+                await self._inputs.put(batch)
+
+    async def _listen(self) -> None:
+        async with aclosing(self._heartbeats.listen()) as heartbeats:
+            async for heartbeat in heartbeats:
+                await self._inputs.put(heartbeat)
+
+    async def _main_loop(self) -> None:
+        while True:
+            await self._take_in()
+            if self._caught_up and self._cluster.sequence >= self._own_last:
+                await self._act(plan(self._cluster, self._policy, self._now()))
+
+    async def _take_in(self) -> None:
+        """Wait for something to happen, or a tick; then take in all that has happened."""
+        try:
+            self._observe(await asyncio.wait_for(self._inputs.get(), TICK_SECONDS))
+        except asyncio.TimeoutError:
+            return
+        while not self._inputs.empty():
+            self._observe(self._inputs.get_nowait())
+
+    def _observe(self, given: Batch | Heartbeat) -> None:
+        if isinstance(given, Heartbeat):
+            self._cluster.heard(given, self._tenant, time.monotonic())
+            return
+        for recorded in given.events:
+            observe(self._cluster, recorded)
+        if given.caught_up and not self._caught_up:
+            logger.info("caught up at event %d", self._cluster.sequence)
+        self._caught_up = given.caught_up
+
+    def _now(self) -> Now:
+        return Now(
+            time=datetime.now(UTC),
+            monotonic=time.monotonic(),
+            listening_since=self._connection.connected_since,
+        )
+
+    async def _act(self, decisions: list[Decision]) -> None:
+        """Append decisions: those on one actor in their order, actors side by side."""
+        groups: dict[str, list[Decision]] = defaultdict(list)
+        for decision in decisions:
+            groups[getattr(decision.event, "actor_id", "")].append(decision)
+        await asyncio.gather(*map(self._append_in_order, groups.values()))
+
+    async def _append_in_order(self, decisions: list[Decision]) -> None:
+        tips: dict[str, int] = {}
+        for decision in decisions:
+            try:
+                sequence = await self._append(decision, tips)
+            except Conflict:
+                logger.info("overtaken: %s", decision.event)
+                return
+            except Unavailable as error:
+                logger.warning("decision not recorded: %s", error)
+                return
+            self._own_last = max(self._own_last, sequence)
+
+    async def _append(self, decision: Decision, tips: dict[str, int]) -> int:
+        """Append one decision; a condition moves on with what this plan appended before it."""
+        expected = decision.expected
+        if expected is not None:
+            at = tips.get(expected.filter, expected.sequence)
+            expected = Expected(filter=expected.filter, sequence=at)
+        wish = draft(
+            decision.event,
+            tenant=decision.tenant,
+            time=datetime.now(UTC),
+            causation_id=decision.causation_id,
+            correlation_id=decision.correlation_id,
+            position=expected.sequence if expected is not None else 0,
+        )
+        sequence = await self._log.append(wish, expected=expected)
+        if expected is not None:
+            tips[expected.filter] = sequence
+        logger.debug("%d %s", sequence, decision.event)
+        return sequence

@@ -1,0 +1,124 @@
+"""Bytes, headers and names: what goes in comes out, and what is damaged harms nobody."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import builders as b
+from abaco_proto import codec, envelope, ids, subjects
+from abaco_proto import events as ev
+from abaco_proto.upcast import upcast
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+NAME = st.from_regex(ids.NAME_PATTERN.replace("$", r"\Z"))
+
+
+def built(kind: type[ev.Event]) -> st.SearchStrategy[ev.Event]:
+    """Events of one type with arbitrary content, straight from the types of the fields."""
+
+    def convert(values: dict[str, Any]) -> ev.Event:
+        return msgspec.convert({**values, "type": ev.type_of(kind)}, kind)
+
+    fields = {f.name: of_type(f.type) for f in msgspec.structs.fields(kind)}
+    return st.fixed_dictionaries(fields).map(convert)
+
+
+def of_type(annotation: Any) -> st.SearchStrategy[Any]:
+    simple: dict[Any, st.SearchStrategy[Any]] = {
+        str: TEXT,
+        int: st.integers(0, 2**53),
+        float: st.floats(0, 1e9),
+        bool: st.booleans(),
+        Any: JSON,
+        str | None: st.none() | TEXT,
+        dict[str, str]: st.dictionaries(TEXT, TEXT, max_size=3),
+        ev.StartKind: st.sampled_from(["pool", "cold"]),
+    }
+    if annotation in simple:
+        return simple[annotation]
+    fields = {f.name: of_type(f.type) for f in msgspec.structs.fields(annotation)}
+    return st.fixed_dictionaries(fields)
+
+
+@pytest.mark.parametrize("kind", ev.OWNERS, ids=ev.type_of)
+@given(data=st.data())
+def test_every_event_survives_the_journey(kind: type[ev.Event], data: st.DataObject) -> None:
+    event = data.draw(built(kind))
+    assert codec.decode(codec.encode(event)) == event
+
+
+@given(st.binary())
+def test_no_bytes_can_stop_a_reader(raw: bytes) -> None:
+    codec.decode(raw)
+
+
+def test_a_type_from_the_future_is_told_as_such() -> None:
+    found = codec.decode(b'{"type":"moon.landed"}')
+    assert isinstance(found, ev.Unrecognized)
+    assert "moon.landed" in found.reason
+
+
+def test_a_field_from_the_future_is_passed_over() -> None:
+    body = msgspec.json.decode(codec.encode(b.stopped()))
+    assert codec.decode(msgspec.json.encode({**body, "mood": "good"})) == b.stopped()
+
+
+def test_upcasts_chain_and_end() -> None:
+    table = {
+        "a.done": lambda body: {**body, "type": "b.done"},
+        "b.done": lambda body: {**body, "type": "c.done", "more": 1},
+        "loop.done": lambda body: body,
+    }
+    assert upcast({"type": "a.done"}, table) == {"type": "c.done", "more": 1}
+    assert upcast({"type": "loop.done"}, table) == {"type": "loop.done"}
+
+
+@pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
+def test_the_envelope_survives_the_journey(event: ev.Event) -> None:
+    wish = b.envelope_of(event, tenant="t1")
+    subject = subjects.event_subject("t1", event)
+    found = envelope.from_message(5, subject, envelope.to_headers(wish), codec.encode(event))
+    assert found.says(wish)
+    assert (found.tenant, found.time, found.sequence) == ("t1", b.T0, 5)
+
+
+def test_a_message_without_headers_is_still_an_event() -> None:
+    found = envelope.from_message(5, "abaco.event.t1.foo_0.x.y", None, b"")
+    assert (found.id, found.time) == ("", envelope.EPOCH)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_survive_the_journey(time: datetime) -> None:
+    assert envelope.parse_time(envelope.format_time(time)) == time
+
+
+@given(NAME, st.integers(0, 10**9), st.integers(0, 10**9))
+def test_ids_come_apart_as_they_were_put_together(name: str, number: int, ordinal: int) -> None:
+    actor_id = ids.actor_id(name, number)
+    assert ids.is_actor_id(actor_id)
+    assert (ids.actor_name(actor_id), ids.actor_number(actor_id)) == (name, number)
+    assert ids.execution_ordinal(ids.execution_id(actor_id, ordinal), actor_id) == ordinal
+    assert ids.worker_number(ids.worker_id(actor_id, ordinal), actor_id) == ordinal
+    assert ids.execution_ordinal(ids.execution_id(actor_id, ordinal), actor_id + "x") is None
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a*", ">", "a b", "é", "-a", "_host", "a" * 65, "a\n"])
+def test_what_would_break_a_subject_is_no_name(name: str) -> None:
+    assert not ids.is_name(name)
+
+
+def test_what_is_for_a_host_ends_in_its_id() -> None:
+    assert subjects.event_subject("default", b.assigned()).endswith(".execution.assigned.h1")
+    assert subjects.event_subject("default", b.finished()).endswith(".execution.finished")
+    assert subjects.event_subject("default", b.joined()) == (
+        "abaco.event.default._host-h1.host.joined"
+    )

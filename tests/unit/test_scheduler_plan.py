@@ -1,0 +1,225 @@
+"""The scheduler's decisions, one situation at a time: given a history, then a plan."""
+
+from datetime import timedelta
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_proto.log import Heartbeat
+from abaco_scheduler.cluster import Cluster, observe
+from abaco_scheduler.plan import Now, plan
+from abaco_scheduler.policy import Policy
+
+POLICY = Policy(worker_retry_seconds=10, worker_ttl_seconds=300, max_attempts=3)
+
+
+def given(*events: ev.Event) -> Cluster:
+    cluster = Cluster()
+    for recorded in b.history(*events):
+        observe(cluster, recorded)
+    for host in cluster.hosts.values():
+        cluster.heard(Heartbeat(host_id=host.host_id, capacity=host.capacity), "default", 100.0)
+    return cluster
+
+
+def decide(cluster: Cluster, after: float = 60, heard: float = 0) -> list[ev.Event]:
+    """What is decided ``after`` seconds of the history's time, ``heard`` since the heartbeats."""
+    now = Now(time=b.T0 + timedelta(seconds=after), monotonic=100.0 + heard, listening_since=0.0)
+    return [decision.event for decision in plan(cluster, POLICY, now)]
+
+
+def kinds(events: list[ev.Event]) -> list[str]:
+    return [ev.type_of(event) for event in events]
+
+
+JOINED = b.joined()
+ONE_READY = (JOINED, b.registered(min_workers=1), b.requested(0), b.ready(0))
+
+
+def test_nothing_to_do_is_no_events() -> None:
+    assert decide(given()) == []
+    assert decide(given(*ONE_READY)) == []
+
+
+def test_a_new_actor_gets_its_minimum_one_request_at_a_time() -> None:
+    cluster = given(JOINED, b.registered(min_workers=2))
+    [request] = decide(cluster)
+    assert isinstance(request, ev.WorkerRequested)
+    assert (request.worker_id, request.host_id, request.actor_sequence) == ("foo_0_wkr_0", "h1", 2)
+    observe(cluster, b.record(request, 3))
+    [second] = decide(cluster)
+    assert isinstance(second, ev.WorkerRequested)
+    assert second.worker_id == "foo_0_wkr_1"
+
+
+def test_without_a_host_it_waits() -> None:
+    assert decide(given(b.registered())) == []
+
+
+def test_an_actor_without_minimum_gets_a_worker_when_a_message_comes() -> None:
+    cluster = given(JOINED, b.registered(min_workers=0))
+    assert decide(cluster) == []
+    observe(cluster, b.record(b.received(0), 3))
+    assert kinds(decide(cluster)) == ["worker.requested"]
+
+
+def test_messages_are_assigned_in_the_order_of_the_inbox() -> None:
+    cluster = given(
+        JOINED,
+        b.registered(min_workers=2),
+        b.requested(0),
+        b.requested(1),
+        b.ready(1),
+        b.ready(0),
+        b.received(0),
+        b.received(1),
+        b.received(2),
+    )
+    first, second = (e for e in decide(cluster) if isinstance(e, ev.ExecutionAssigned))
+    assert (first.ordinal, first.message_sequence, first.worker_id) == (0, 7, "foo_0_wkr_0")
+    assert (second.ordinal, second.message_sequence, second.worker_id) == (1, 8, "foo_0_wkr_1")
+    assert first.attempt == second.attempt == 1
+
+
+def test_a_backlog_brings_workers_up_to_the_maximum() -> None:
+    busy = [*ONE_READY, b.received(0), b.assigned(0)]
+    more = decide(given(*busy, b.received(1)))
+    assert kinds(more) == ["worker.requested"]
+    full = [JOINED, b.registered(min_workers=1, max_workers=1), b.requested(0), b.ready(0)]
+    assert decide(given(*full, b.received(0), b.assigned(0), b.received(1))) == []
+
+
+def test_a_stateful_actor_has_one_worker_and_one_message_at_a_time() -> None:
+    cluster = given(
+        JOINED, b.registered(stateless=False, min_workers=1), b.received(0), b.received(1)
+    )
+    assert kinds(decide(cluster)) == ["worker.requested"]
+    observe(cluster, b.record(b.requested(0), 5))
+    assert decide(cluster) == []
+    observe(cluster, b.record(b.ready(0), 6))
+    assert kinds(decide(cluster)) == ["execution.assigned"]
+    observe(cluster, b.record(b.assigned(0, message_sequence=3), 7))
+    assert decide(cluster) == []
+
+
+def test_an_update_replaces_the_workers_and_the_old_ones_get_no_message() -> None:
+    cluster = given(*ONE_READY, b.updated(min_workers=1), b.received(0))
+    decided = decide(cluster)
+    assert kinds(decided) == ["worker.stop_requested", "worker.requested"]
+    assert isinstance(decided[1], ev.WorkerRequested)
+    assert decided[1].revision == 2
+
+
+def test_a_deleted_actor_gives_up_its_workers() -> None:
+    cluster = given(*ONE_READY, b.received(0), ev.ActorDeleted(actor_id="foo_0"))
+    assert kinds(decide(cluster)) == ["worker.stop_requested"]
+    observe(cluster, b.record(b.stopped(0), 7))
+    assert not cluster.desks
+
+
+def test_a_lost_host_takes_its_workers_and_their_messages_are_tried_again() -> None:
+    cluster = given(*ONE_READY, b.received(0), b.assigned(0, message_sequence=5))
+    assert kinds(decide(cluster, heard=16)) == ["host.lost"]
+    observe(cluster, b.record(ev.HostLost(host_id="h1", reason="silent"), 7))
+    assert kinds(decide(cluster, heard=17)) == ["worker.lost"]
+    observe(cluster, b.record(b.lost(0), 8))
+    for n, event in enumerate((b.joined("h2"), b.requested(1, host_id="h2")), 9):
+        observe(cluster, b.record(event, n))
+    observe(cluster, b.record(b.ready(1, host_id="h2"), 11))
+    cluster.heard(Heartbeat(host_id="h2", capacity=16), "default", 117.0)
+    [again] = decide(cluster, heard=17)
+    assert isinstance(again, ev.ExecutionAssigned)
+    assert (again.attempt, again.host_id, again.message_sequence) == (2, "h2", 5)
+
+
+def test_a_scheduler_that_could_not_listen_blames_no_host() -> None:
+    cluster = given(*ONE_READY)
+    now = Now(time=b.T0, monotonic=1000.0, listening_since=999.0)
+    assert plan(cluster, POLICY, now) == []
+
+
+def test_a_host_that_comes_back_joins_again() -> None:
+    cluster = given(JOINED, ev.HostLost(host_id="h1", reason="silent"))
+    assert kinds(decide(cluster)) == ["host.joined"]
+
+
+def test_a_host_with_another_capacity_joins_again() -> None:
+    cluster = given(JOINED)
+    cluster.heard(Heartbeat(host_id="h1", capacity=3), "default", 100.0)
+    [joined] = decide(cluster)
+    assert isinstance(joined, ev.HostJoined)
+    assert joined.capacity == 3
+
+
+def test_attempts_run_out() -> None:
+    events: list[ev.Event] = [JOINED, b.registered(min_workers=1), b.received(0)]
+    for n in range(3):
+        events += [b.requested(n), b.ready(n)]
+        events += [b.assigned(0, attempt=n + 1, worker_id=f"foo_0_wkr_{n}"), b.lost(n)]
+    decided = decide(given(*events))
+    assert "execution.abandoned" in kinds(decided)
+    abandoned = next(e for e in decided if isinstance(e, ev.ExecutionAbandoned))
+    assert (abandoned.attempts, abandoned.reason) == (3, "worker foo_0_wkr_2: host h1 is lost")
+
+
+def test_an_actor_in_error_is_tried_again_after_a_pause_that_grows() -> None:
+    first = [JOINED, b.registered(min_workers=2), b.requested(0), b.failed(0)]  # fails at 4 s
+    assert decide(given(*first), after=13) == []
+    assert kinds(decide(given(*first), after=14)) == ["worker.requested"]
+    second = [*first, b.requested(1), b.failed(1)]  # fails at 6 s
+    assert decide(given(*second), after=25) == []
+    assert kinds(decide(given(*second), after=26)) == ["worker.requested"]
+
+
+def test_an_update_ends_the_pause() -> None:
+    failed = [JOINED, b.registered(min_workers=1), b.requested(0), b.failed(0)]
+    assert kinds(decide(given(*failed, b.updated(revision=2, min_workers=1)), after=5)) == [
+        "worker.requested"
+    ]
+
+
+def test_idle_workers_above_the_minimum_go_after_their_time() -> None:
+    cluster = given(JOINED, b.registered(min_workers=0), b.requested(0), b.ready(0))
+    assert decide(cluster, after=303) == []
+    assert kinds(decide(cluster, after=304)) == ["worker.stop_requested"]
+
+
+def test_a_full_host_takes_no_more() -> None:
+    cluster = given(b.joined(capacity=1), b.registered(min_workers=2), b.requested(0), b.ready(0))
+    assert decide(cluster) == []
+
+
+def test_an_idle_worker_makes_room_for_an_actor_in_need() -> None:
+    base = [b.joined(capacity=2), b.registered(min_workers=2)]
+    base += [b.requested(0), b.requested(1), b.ready(0), b.ready(1)]
+    cluster = given(*base, b.registered("bar_0", min_workers=1))
+    [stop] = decide(cluster)
+    assert isinstance(stop, ev.WorkerStopRequested)
+    assert stop.reason == "actor bar_0 needs the seat"
+    observe(cluster, b.record(stop, 8))
+    assert decide(cluster) == []
+    observe(cluster, b.record(b.stopped(0), 9))
+    [request] = decide(cluster)
+    assert isinstance(request, ev.WorkerRequested)
+    assert request.actor_id == "bar_0"
+
+
+def test_a_busy_worker_makes_no_room() -> None:
+    base = [b.joined(capacity=1), b.registered(min_workers=1), b.requested(0), b.ready(0)]
+    cluster = given(*base, b.received(0), b.assigned(0), b.registered("bar_0"))
+    assert decide(cluster) == []
+
+
+def test_the_emptiest_host_gets_the_next_worker() -> None:
+    cluster = given(b.joined("h1", 4), b.joined("h2", 4), b.registered(), b.requested(0))
+    [request] = decide(cluster)
+    assert isinstance(request, ev.WorkerRequested)
+    assert request.host_id == "h2"
+
+
+def test_what_was_halted_or_purged_never_runs() -> None:
+    halted = ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_1")
+    cluster = given(*ONE_READY, b.received(0), b.received(1), b.received(2), b.received(3), halted)
+    observe(cluster, b.record(ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0), 10))
+    [assignment, *_] = decide(cluster)
+    assert isinstance(assignment, ev.ExecutionAssigned)
+    assert assignment.ordinal == 2
