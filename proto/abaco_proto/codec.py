@@ -12,6 +12,9 @@ import msgspec
 from abaco_proto.events import OWNERS, Event, Unrecognized
 from abaco_proto.upcast import UPCASTS, upcast
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that bytes can do to a decoder; the last by brackets without end."""
+
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(OWNERS)])  # noqa: UP007
 
@@ -25,7 +28,7 @@ def decode(raw: bytes) -> Event:
     """The event in ``raw``, upcast if it is of a retired type; ``Unrecognized`` when unreadable."""
     try:
         return _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return _decode_retired(raw, str(error))
 
 
@@ -34,6 +37,6 @@ def _decode_retired(raw: bytes, reason: str) -> Event:
         body = msgspec.json.decode(raw, type=dict)
         if str(body.get("type")) in UPCASTS:
             return _decoder.decode(_encoder.encode(upcast(body)))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         reason = str(error)
     return Unrecognized(raw=raw, reason=reason)

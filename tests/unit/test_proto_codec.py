@@ -122,3 +122,8 @@ def test_what_is_for_a_host_ends_in_its_id() -> None:
     assert subjects.event_subject("default", b.joined()) == (
         "abaco.event.default._host-h1.host.joined"
     )
+
+
+def test_brackets_without_end_are_told_as_such() -> None:
+    state = b'{"type":"actor.state_set","actor_id":"a_0","version":1,"state":%s}'
+    assert isinstance(codec.decode(state % (b"[" * 5000 + b"]" * 5000)), ev.Unrecognized)

@@ -36,6 +36,7 @@ class Connection:
         self.client = Client()
         self.generation = 0
         self.connected_since = time.monotonic()
+        self._complained = False
 
     @property
     def connected(self) -> bool:
@@ -49,15 +50,12 @@ class Connection:
 
     async def open(self) -> None:
         """Connect, however long it takes, and make sure that the streams are there."""
-        waiting = False
         while True:
             try:
                 await self._connect()
                 await self._ensure_streams()
             except NATS_ERRORS as error:
-                if not waiting:
-                    logger.warning("waiting for NATS: %s", error)
-                waiting = True
+                await self._on_error(error)
                 await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
             else:
                 logger.info("connected to NATS")
@@ -65,7 +63,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection; what is under way fails."""
-        if not self.client.is_closed:
+        if self.client.is_connected or self.client.is_reconnecting:
             await self.client.close()
 
     async def request(
@@ -125,13 +123,17 @@ class Connection:
                 await self.jetstream.add_stream(stream_config(stream))
 
     async def _on_error(self, error: Exception) -> None:
-        logger.debug("nats: %s", describe(error))
+        """The client tries again by itself, and calls this each time: one word is enough."""
+        level = logging.DEBUG if self._complained or self.connected else logging.WARNING
+        self._complained |= level == logging.WARNING
+        logger.log(level, "waiting for NATS: %s", describe(error))
 
     async def _on_disconnected(self) -> None:
         logger.warning("connection to NATS lost")
 
     async def _on_reconnected(self) -> None:
         self.generation += 1
+        self._complained = False
         self.connected_since = time.monotonic()
         logger.info("connected to NATS again")
 

@@ -1,5 +1,6 @@
 """Container output on the stream ``ABACO_LOGS``: raw bytes, told apart by subject and headers."""
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -11,6 +12,10 @@ from abaco_proto.subjects import output_subject
 
 ATTEMPT = "Abaco-Attempt"
 OFFSET = "Abaco-Offset"
+SUBJECT_TOKENS = 5
+NOBODY = ("", "", "", "", "")
+
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 
 class JetStreamOutputLog:
@@ -42,7 +47,9 @@ class JetStreamOutputLog:
 
 
 def _recorded(message: Message) -> RecordedOutput:
-    _, _, tenant, actor_id, execution_id = message.subject.split(".", 4)
+    """The chunk in a message. Total: what does not say whose output it is belongs to nobody."""
+    tokens = message.subject.split(".")
+    _, _, tenant, actor_id, execution_id = tokens if len(tokens) == SUBJECT_TOKENS else NOBODY
     headers = message.headers or {}
     output = Output(
         tenant=tenant,
@@ -56,4 +63,5 @@ def _recorded(message: Message) -> RecordedOutput:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() else 0
+    """A count in a header; 0 for what is none, or none that a 64-bit column holds."""
+    return int(text) if text is not None and _COUNT.fullmatch(text) else 0
