@@ -1,0 +1,1 @@
+"""The projector: folds the log into Postgres. It owns no event and decides nothing."""

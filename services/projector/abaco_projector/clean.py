@@ -1,0 +1,35 @@
+"""Text that Postgres refuses is made fit before the fold: NUL becomes U+FFFD.
+
+It is done to events, not to rows, so that keys are the same wherever they are compared.
+"""
+
+from typing import Any
+
+import msgspec
+
+from abaco_proto import events as ev
+from abaco_proto.codec import encode
+from abaco_proto.envelope import Recorded
+
+NUL = "\x00"
+REPLACEMENT = "\ufffd"
+_SIGN = b"\\u0000"
+
+
+def clean(recorded: Recorded) -> Recorded:
+    """The same event without NUL. An actor's state keeps it: it is stored as escaped JSON."""
+    event = recorded.event
+    if isinstance(event, ev.Unrecognized | ev.ActorStateSet) or _SIGN not in encode(event):
+        return recorded
+    body = _replaced(msgspec.to_builtins(event))
+    return msgspec.structs.replace(recorded, event=msgspec.convert(body, type(event)))
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(NUL, REPLACEMENT)
+    if isinstance(value, dict):
+        return {_replaced(key): _replaced(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item) for item in value]
+    return value

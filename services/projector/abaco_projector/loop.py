@@ -1,0 +1,194 @@
+"""The shell: startup, main loop, shutdown.
+
+Two projections run side by side, events and output, each on a connection of its own. Whatever
+interrupts one, it goes on as after a start: open, bring the schema up to date, ask for the
+checkpoint, follow from there. So there is one way to begin, and it is always in use.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from typing import Generic, TypeVar
+
+import msgspec
+
+from abaco_projector import store as db
+from abaco_projector.config import Config
+from abaco_projector.migrate import migrate
+from abaco_projector.store import Store, open_store
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable, Undecodable
+from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.log import EventLog, OutputLog, RecordedOutput
+from abaco_proto.subjects import all_events_filter
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 3.0
+SHUTDOWN_SECONDS = 0.7
+
+Item = TypeVar("Item", Recorded, RecordedOutput)
+
+
+class Projection(msgspec.Struct, Generic[Item], frozen=True):
+    """One stream into its rows: the name of its checkpoint, how to follow, how to apply."""
+
+    name: str
+    follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
+    apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
+
+
+class Outage:
+    """The time without a database: one word at its beginning, one at its end, and pauses."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+
+    async def wait(self, error: Unavailable) -> None:
+        """Wait a while, each time longer."""
+        if self._pause == 0.0:
+            logger.warning("waiting: %s", error)
+        self._pause = min(max(2 * self._pause, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        await asyncio.sleep(self._pause)
+
+    def over(self) -> None:
+        """It works again."""
+        if self._pause > 0.0:
+            logger.info("going on")
+        self._pause = 0.0
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Project until ``stop`` is set.
+
+    Raises:
+        Malformed: a setting cannot be used.
+        Refused: the database belongs to a later version.
+    """
+    connection = Connection(config.nats_url, name="abaco-projector")
+    work = asyncio.ensure_future(main_loop(config, connection))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        await shutdown(connection, work)
+
+
+async def startup(config: Config, connection: Connection) -> None:
+    """The schema first: queries need it even while there is no log."""
+    outage = Outage()
+    while True:
+        try:
+            async with open_store(config.postgres_dsn) as store:
+                await migrate(store)
+        except Unavailable as error:
+            await outage.wait(error)
+        else:
+            break
+    outage.over()
+    await connection.open()
+
+
+async def main_loop(config: Config, connection: Connection) -> None:
+    """Both projections, without end."""
+    await startup(config, connection)
+    outage = Outage()
+    both = [
+        asyncio.ensure_future(
+            keep_projecting(events(JetStreamEventLog(connection)), config, outage)
+        ),
+        asyncio.ensure_future(
+            keep_projecting(output(JetStreamOutputLog(connection)), config, outage)
+        ),
+    ]
+    try:
+        await asyncio.gather(*both)
+    finally:
+        for one in both:
+            one.cancel()
+
+
+async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
+    """Break off: what is not committed is folded again at the next start."""
+    work.cancel()
+    await asyncio.wait({work}, timeout=SHUTDOWN_SECONDS)
+    if connection.client.is_connected or connection.client.is_reconnecting:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(connection.close(), SHUTDOWN_SECONDS)
+    if work.done() and not work.cancelled():
+        work.result()
+
+
+# -- projections ---------------------------------------------------------------------------------
+
+
+def events(log: EventLog) -> Projection[Recorded]:
+    """The whole log into the aggregates' rows."""
+
+    async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:
+        async with aclosing(log.follow([all_events_filter()], after=after)) as batches:
+            async for batch in batches:
+                yield batch.events
+
+    async def apply(store: Store, batch: Sequence[Recorded], after: int) -> None:
+        await store.apply_events(batch, after=after)
+
+    return Projection(db.EVENTS, follow, apply)
+
+
+def output(log: OutputLog) -> Projection[RecordedOutput]:
+    """The output stream into the table ``logs``."""
+
+    async def follow(after: int) -> AsyncGenerator[Sequence[RecordedOutput], None]:
+        async with aclosing(log.follow(after=after)) as batches:
+            async for batch in batches:
+                yield batch.chunks
+
+    async def apply(store: Store, batch: Sequence[RecordedOutput], after: int) -> None:
+        await store.apply_output(batch, after=after)
+
+    return Projection(db.OUTPUT, follow, apply)
+
+
+async def keep_projecting(projection: Projection[Item], config: Config, outage: Outage) -> None:
+    """Project for good, through all outages of the database."""
+    while True:
+        try:
+            async with open_store(config.postgres_dsn) as store:
+                await migrate(store)
+                await project(projection, store, config.batch_events, outage)
+        except Unavailable as error:
+            await outage.wait(error)
+
+
+async def project(projection: Projection[Item], store: Store, size: int, outage: Outage) -> None:
+    """Follow from the checkpoint on, in transactions of at most ``size`` messages."""
+    after = await store.checkpoint(projection.name)
+    outage.over()
+    logger.info("projecting %s after %d", projection.name, after)
+    async with aclosing(projection.follow(after)) as batches:
+        async for batch in batches:
+            for start in range(0, len(batch), size):
+                part = batch[start : start + size]
+                await _apply(projection, store, part, after)
+                after = part[-1].sequence
+
+
+async def _apply(
+    projection: Projection[Item], store: Store, batch: Sequence[Item], after: int
+) -> None:
+    """Apply a batch. What the database refuses is searched by halves, and left out."""
+    try:
+        await projection.apply(store, batch, after)
+    except Undecodable as error:
+        last = batch[-1].sequence
+        if len(batch) == 1:
+            logger.error("%s: message %d is left out: %s", projection.name, last, error)  # noqa: TRY400 - the words say it all
+            await store.skip(projection.name, last)
+            return
+        middle = len(batch) // 2
+        await _apply(projection, store, batch[:middle], after)
+        await _apply(projection, store, batch[middle:], batch[middle - 1].sequence)

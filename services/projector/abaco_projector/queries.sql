@@ -1,0 +1,192 @@
+-- Rows come and go as JSON, see records.py. $n are positional parameters.
+
+-- name: lock_checkpoint
+-- Holds off another projector until this transaction ends.
+SELECT sequence FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
+
+-- name: create_checkpoint
+INSERT INTO projection_checkpoints (name, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING;
+
+-- name: read_checkpoint
+SELECT sequence FROM projection_checkpoints WHERE name = $1;
+
+-- name: advance_checkpoint
+UPDATE projection_checkpoints
+SET sequence = $2, skipped = skipped + $3, updated_at = now()
+WHERE name = $1 AND sequence < $2;
+
+-- name: notify
+SELECT pg_notify('abaco_projection', $1);
+
+-- name: load_actors
+SELECT coalesce(json_agg(row), '[]')
+FROM (
+    SELECT
+        a.*,
+        (
+            SELECT coalesce(json_object_agg(s.subscription_id, s.event_pattern), '{}')
+            FROM subscriptions s
+            WHERE s.tenant = a.tenant AND s.actor_id = a.actor_id
+        ) AS subscriptions
+    FROM unnest($1::text[], $2::text[]) AS k (tenant, actor_id)
+    JOIN actors a USING (tenant, actor_id)
+) AS row;
+
+-- name: load_executions
+SELECT coalesce(json_agg(json_build_array(e.tenant, e)), '[]')
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (tenant, actor_id, ordinal)
+JOIN executions e USING (tenant, actor_id, ordinal);
+
+-- name: load_workers
+-- By id, and by what they run.
+SELECT coalesce(json_agg(json_build_array(w.tenant, w)), '[]')
+FROM (
+    SELECT w.*
+    FROM unnest($1::text[], $2::text[]) AS k (tenant, worker_id)
+    JOIN workers w USING (tenant, worker_id)
+    UNION
+    SELECT w.*
+    FROM unnest($3::text[], $4::text[], $5::text[]) AS k (tenant, actor_id, execution_id)
+    JOIN workers w USING (tenant, actor_id, execution_id)
+) AS w;
+
+-- name: write_actors
+-- The totals have a statement of their own: they change with every execution, and a long state
+-- need not be written again for them.
+INSERT INTO actors
+SELECT * FROM json_populate_recordset(NULL::actors, $1::json)
+ON CONFLICT (tenant, actor_id) DO UPDATE SET
+    name = excluded.name,
+    image = excluded.image,
+    description = excluded.description,
+    definition = excluded.definition,
+    revision = excluded.revision,
+    status = excluded.status,
+    status_message = excluded.status_message,
+    state = excluded.state,
+    state_version = excluded.state_version,
+    sequence = excluded.sequence,
+    definition_sequence = excluded.definition_sequence,
+    registered_at = excluded.registered_at,
+    updated_at = excluded.updated_at;
+
+-- name: write_totals
+UPDATE actors a
+SET
+    total_executions = t.total_executions,
+    total_ended = t.total_ended,
+    total_cpu_ns = t.total_cpu_ns,
+    total_io_bytes = t.total_io_bytes,
+    total_runtime_ms = t.total_runtime_ms
+FROM json_populate_recordset(NULL::actors, $1::json) AS t
+WHERE a.tenant = t.tenant AND a.actor_id = t.actor_id;
+
+-- name: write_executions
+INSERT INTO executions
+SELECT * FROM json_populate_recordset(NULL::executions, $1::json)
+ON CONFLICT (tenant, actor_id, ordinal) DO UPDATE SET
+    execution_id = excluded.execution_id,
+    status = excluded.status,
+    status_message = excluded.status_message,
+    attempt = excluded.attempt,
+    halt_requested = excluded.halt_requested,
+    message_sequence = excluded.message_sequence,
+    worker_id = excluded.worker_id,
+    host_id = excluded.host_id,
+    container_id = excluded.container_id,
+    image_digest = excluded.image_digest,
+    start_kind = excluded.start_kind,
+    exit_code = excluded.exit_code,
+    final_state = excluded.final_state,
+    cpu_ns = excluded.cpu_ns,
+    io_bytes = excluded.io_bytes,
+    runtime_ms = excluded.runtime_ms,
+    log_bytes = excluded.log_bytes,
+    log_sha256 = excluded.log_sha256,
+    log_truncated = excluded.log_truncated,
+    message_received_at = excluded.message_received_at,
+    started_at = excluded.started_at,
+    finished_at = excluded.finished_at;
+
+-- name: write_workers
+INSERT INTO workers
+SELECT * FROM json_populate_recordset(NULL::workers, $1::json)
+ON CONFLICT (tenant, worker_id) DO UPDATE SET
+    actor_id = excluded.actor_id,
+    host_id = excluded.host_id,
+    status = excluded.status,
+    status_message = excluded.status_message,
+    revision = excluded.revision,
+    image = excluded.image,
+    image_digest = excluded.image_digest,
+    location = excluded.location,
+    container_id = excluded.container_id,
+    execution_id = excluded.execution_id,
+    requested_at = excluded.requested_at,
+    updated_at = excluded.updated_at;
+
+-- name: write_subscriptions
+WITH changed AS (
+    SELECT * FROM json_populate_recordset(NULL::subscriptions, $1::json)
+), removed AS (
+    DELETE FROM subscriptions s
+    USING changed c
+    WHERE c.event_pattern IS NULL
+        AND (s.tenant, s.actor_id, s.subscription_id) = (c.tenant, c.actor_id, c.subscription_id)
+)
+INSERT INTO subscriptions
+SELECT * FROM changed WHERE event_pattern IS NOT NULL
+ON CONFLICT (tenant, actor_id, subscription_id) DO UPDATE SET
+    event_pattern = excluded.event_pattern,
+    subscribed_at = excluded.subscribed_at;
+
+-- name: sweep
+-- Ends all that waits, up to an ordinal. What else the batch changes is spared: it was folded.
+WITH swept AS (
+    UPDATE executions
+    SET status = $4, status_message = $5, finished_at = $6
+    WHERE tenant = $1 AND actor_id = $2 AND ordinal <= $3
+        AND status = 'SUBMITTED'
+        AND ordinal <> ALL ($7::bigint[])
+    RETURNING 1
+)
+UPDATE actors
+SET total_ended = total_ended + (SELECT count(*) FROM swept)
+WHERE tenant = $1 AND actor_id = $2;
+
+-- name: load_output_ends
+-- Up to which byte the output of an attempt is stored: its chunks do not overlap, so the last
+-- one tells.
+SELECT k.tenant, k.execution_id, k.attempt, l.output_end
+FROM unnest($1::text[], $2::text[], $3::integer[]) AS k (tenant, execution_id, attempt)
+CROSS JOIN LATERAL (
+    SELECT output_offset + octet_length(data) AS output_end
+    FROM logs
+    WHERE (tenant, execution_id, attempt) = (k.tenant, k.execution_id, k.attempt)
+    ORDER BY output_offset DESC
+    LIMIT 1
+) AS l;
+
+-- name: write_chunks
+INSERT INTO logs (tenant, execution_id, attempt, output_offset, data)
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[]);
+
+-- name: lock_migrations
+-- Held until the connection ends or gives it back. The number is this table's, chosen once.
+SELECT pg_advisory_lock(4201986);
+
+-- name: unlock_migrations
+SELECT pg_advisory_unlock(4201986);
+
+-- name: create_migrations
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number     integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: read_migrations
+SELECT number FROM schema_migrations;
+
+-- name: record_migration
+INSERT INTO schema_migrations (number, name) VALUES ($1, $2);

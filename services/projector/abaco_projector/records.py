@@ -1,0 +1,117 @@
+"""States as JSON rows, and back.
+
+Postgres takes rows as JSON and gives them as JSON: one parameter a table however many rows and
+columns, and both ends read it in C. Columns are the aggregates' field names, so there is little
+to map.
+"""
+
+from typing import Any
+
+import msgspec
+
+from abaco_projector.keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
+from abaco_projector.rows import States, Subscription, Totals
+from abaco_proto.actor import Actor
+from abaco_proto.execution import Execution
+from abaco_proto.worker import Worker
+
+
+class StoredActor(Actor, frozen=True, kw_only=True):
+    """A row of ``actors``; ``state`` is JSON text."""
+
+    tenant: str
+    total_executions: int
+    total_ended: int
+    total_cpu_ns: int
+    total_io_bytes: int
+    total_runtime_ms: float
+
+
+_actors = msgspec.json.Decoder(list[StoredActor])
+_executions = msgspec.json.Decoder(list[tuple[str, Execution]])
+_workers = msgspec.json.Decoder(list[tuple[str, Worker]])
+
+
+def decode_states(actors: str, executions: str, workers: str) -> States:
+    """The states in the answers of ``load_actors``, ``load_executions`` and ``load_workers``.
+
+    Raises:
+        msgspec.ValidationError: a row holds what no aggregate can, e.g. a time before year 1.
+    """
+    rows = {(row.tenant, row.actor_id): row for row in _actors.decode(actors)}
+    return States(
+        actors={key: _actor(row) for key, row in rows.items()},
+        totals={key: _totals(row) for key, row in rows.items()},
+        executions={(t, e.actor_id, e.ordinal): e for t, e in _executions.decode(executions)},
+        workers={(t, w.worker_id): w for t, w in _workers.decode(workers)},
+    )
+
+
+def _actor(row: StoredActor) -> Actor:
+    """The aggregate in a row. Its state stays as it is written: no fold looks into it."""
+    fields = {name: getattr(row, name) for name in Actor.__struct_fields__}
+    return Actor(**{**fields, "state": msgspec.Raw(row.state.encode())})
+
+
+def _totals(row: StoredActor) -> Totals:
+    return Totals(**{name: getattr(row, name) for name in Totals.__struct_fields__})
+
+
+def actor_rows(actors: dict[ActorKey, Actor]) -> str:
+    """Rows of ``actors``, with totals of zero for those that are new."""
+    return _encode([_actor_row(tenant, actor) for (tenant, _), actor in actors.items()])
+
+
+def _actor_row(tenant: str, actor: Actor) -> dict[str, Any]:
+    definition = actor.definition
+    return {
+        **msgspec.structs.asdict(Totals()),
+        **msgspec.structs.asdict(actor),
+        "tenant": tenant,
+        "name": definition.name,
+        "image": definition.image,
+        "description": definition.description,
+        "state": msgspec.json.encode(actor.state).decode(),
+    }
+
+
+def totals_rows(totals: dict[ActorKey, Totals]) -> str:
+    """The totals columns of ``actors``."""
+    return _encode(
+        [
+            {"tenant": tenant, "actor_id": actor_id, **msgspec.structs.asdict(sums)}
+            for (tenant, actor_id), sums in totals.items()
+        ]
+    )
+
+
+def execution_rows(executions: dict[ExecutionKey, Execution]) -> str:
+    """Rows of ``executions``."""
+    states = executions.items()
+    return _encode([{"tenant": key[0], **msgspec.structs.asdict(state)} for key, state in states])
+
+
+def worker_rows(workers: dict[WorkerKey, Worker]) -> str:
+    """Rows of ``workers``."""
+    states = workers.items()
+    return _encode([{"tenant": key[0], **msgspec.structs.asdict(state)} for key, state in states])
+
+
+def subscription_rows(subscriptions: dict[SubscriptionKey, Subscription | None]) -> str:
+    """Rows of ``subscriptions``; those that were removed have no ``event_pattern``."""
+    return _encode(
+        [
+            {
+                "tenant": tenant,
+                "actor_id": actor_id,
+                "subscription_id": subscription_id,
+                "event_pattern": subscription and subscription.event_pattern,
+                "subscribed_at": subscription and subscription.subscribed_at,
+            }
+            for (tenant, actor_id, subscription_id), subscription in subscriptions.items()
+        ]
+    )
+
+
+def _encode(rows: list[dict[str, Any]]) -> str:
+    return msgspec.json.encode(rows).decode()

@@ -1,0 +1,48 @@
+"""The servers under the other tests do what they say."""
+
+import asyncpg
+import nats
+import pytest
+
+from servers import NatsServer, PostgresServer
+
+
+async def test_nats_keeps_its_streams_over_a_kill(nats_server: NatsServer) -> None:
+    client = await nats.connect(nats_server.url)
+    await client.jetstream().add_stream(name="s", subjects=["s.>"])
+    await client.jetstream().publish("s.a", b"kept")
+    await client.close()
+
+    nats_server.kill()
+    assert not nats_server.running
+    nats_server.start()
+
+    client = await nats.connect(nats_server.url)
+    kept = await client.jetstream().get_msg("s", seq=1)
+    assert kept.data == b"kept"
+    await client.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_postgres_keeps_its_rows(postgres_server: PostgresServer, how: str) -> None:
+    client = await asyncpg.connect(postgres_server.dsn())
+    await client.execute("CREATE TABLE t (a int)")
+    await client.execute("INSERT INTO t VALUES (7)")
+    if how == "stop":
+        await client.close()
+
+    getattr(postgres_server, how)()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncpg.connect(postgres_server.dsn())
+    postgres_server.start()
+    client.terminate()
+
+    client = await asyncpg.connect(postgres_server.dsn())
+    assert await client.fetchval("SELECT a FROM t") == 7
+    await client.close()
+
+
+async def test_every_database_is_empty(postgres_dsn: str) -> None:
+    client = await asyncpg.connect(postgres_dsn)
+    assert await client.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    await client.close()
