@@ -1,0 +1,47 @@
+# Each target sets up what it needs, on a bare Debian or Ubuntu too. Settings: ABACO_* (README).
+ABACO := .venv/bin/abaco
+PYTHON := .venv/bin/python
+CODE := proto services local examples tests
+
+.PHONY: demo up down status check test format lock image engine run-setup dev-setup
+
+demo: up image            ## start everything and walk through the quickstart
+	@$(ABACO) demo
+
+up: run-setup             ## start everything
+	@$(ABACO) up
+
+down: run-setup           ## stop everything; the data stays
+	@$(ABACO) down
+
+status: run-setup         ## what runs, and where
+	@$(ABACO) status
+
+check: dev-setup          ## format, lint, types, architecture, unit and contract tests
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy $(CODE)
+	.venv/bin/lint-imports
+	.venv/bin/pytest -q tests/unit tests/contract
+
+test: check engine image  ## everything
+	.venv/bin/pytest -q tests/integration tests/fault tests/e2e
+
+format: dev-setup         ## format, and repair what the linter can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+lock: run-setup           ## requirements/*.txt anew from the manifests
+	local/lock
+
+engine: run-setup
+	@$(PYTHON) -m abaco_local.engine
+
+image: engine
+	@$(PYTHON) examples/abaco_test/build.py
+
+run-setup:
+	@local/setup run
+
+dev-setup:
+	@local/setup dev

@@ -1,0 +1,39 @@
+"""The settings of the embedded stack itself; the services have their own."""
+
+from typing import Annotated
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Read once by each ``abaco`` command; a port of 0 is chosen once and remembered."""
+
+    data_dir: Annotated[
+        str,
+        msgspec.Meta(
+            description="The folder that holds all data, logs and secrets of the embedded stack.",
+            min_length=1,
+        ),
+    ] = ".abaco"
+    api_host: Annotated[
+        str, msgspec.Meta(description="The address the API listens on.", min_length=1)
+    ] = "127.0.0.1"
+    api_port: Annotated[
+        int, msgspec.Meta(description="The port the API listens on.", ge=1, le=65535)
+    ] = 8000
+    nats_port: Annotated[
+        Port, msgspec.Meta(description="The embedded NATS server's port; 0 chooses a free one.")
+    ] = 0
+    postgres_port: Annotated[
+        Port, msgspec.Meta(description="The embedded Postgres server's port; 0 chooses a free one.")
+    ] = 0
+
+    @property
+    def api_url(self) -> str:
+        """Where a client on this machine reaches the API: a wildcard address is the loopback's."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.api_host, self.api_host)  # noqa: S104
+        return (
+            f"http://[{host}]:{self.api_port}" if ":" in host else f"http://{host}:{self.api_port}"
+        )

@@ -1,0 +1,97 @@
+"""Talking to the supervisor: XML-RPC over its Unix socket."""
+
+import http.client
+import socket
+import xmlrpc.client
+from typing import Any
+
+import msgspec
+
+from abaco_proto.errors import Unavailable, Unknown
+
+# As long as the slowest stop may take.
+TIMEOUT_SECONDS = 240
+ALREADY_STARTED, NOT_RUNNING, BAD_NAME = 60, 70, 10
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One supervised process."""
+
+    name: str
+    pid: int | None
+    state: str
+
+
+class Control:
+    """The supervisor at one socket."""
+
+    def __init__(self, path: str) -> None:
+        """Remember the path; every call connects anew."""
+        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(path))
+        self._supervisor: Any = proxy.supervisor
+
+    def answers(self) -> bool:
+        """Tell whether the supervisor is there."""
+        try:
+            self._call("getState")
+        except Unavailable:
+            return False
+        return True
+
+    def processes(self) -> list[Process]:
+        """Return all processes, running or not."""
+        infos = self._call("getAllProcessInfo")
+        return [Process(i["name"], i["pid"] or None, i["statename"]) for i in infos]
+
+    def process(self, name: str) -> Process:
+        """Return one process.
+
+        Raises:
+            Unknown: if there is none of that name.
+        """
+        info = self._call("getProcessInfo", name)
+        return Process(info["name"], info["pid"] or None, info["statename"])
+
+    def start(self, name: str) -> None:
+        """Start a process, without waiting for it; a running one is left as it is."""
+        self._call("startProcess", name, False, ignore=ALREADY_STARTED)
+
+    def stop(self, name: str) -> None:
+        """Stop a process and wait until it has ended."""
+        self._call("stopProcess", name, True, ignore=NOT_RUNNING)
+
+    def shutdown(self) -> None:
+        """End the supervisor itself."""
+        self._call("shutdown")
+
+    def _call(self, method: str, *arguments: object, ignore: int = 0) -> Any:
+        try:
+            return getattr(self._supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == ignore:
+                return None
+            if fault.faultCode == BAD_NAME:
+                raise Unknown(f"there is no process {arguments[0]}") from None
+            raise Unavailable(f"the supervisor: {fault.faultString}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the supervisor does not answer: {error}") from None
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: object) -> http.client.HTTPConnection:  # noqa: ARG002
+        return _Connection(self._path)

@@ -1,0 +1,41 @@
+"""What of the caller's environment the processes get, and what the stack adds to it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from abaco_local.config import Config
+from abaco_local.identity import Identity
+
+# A list of what passes, not of what does not: the result is written to the data folder, and the
+# caller's environment may hold secrets that are no business of ours.
+NAMES = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+PREFIXES = ("LC_", "PYTHON", "SSL_CERT_")
+OF_SERVICES = ("ABACO_", "COVERAGE_", "DOCKER_")
+
+
+def of_servers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the NATS server and of Postgres."""
+    return {
+        name: value
+        for name, value in sorted(environ.items())
+        if name.upper() in NAMES or name.startswith(PREFIXES)
+    }
+
+
+def of_services(
+    environ: Mapping[str, str], config: Config, root: Path, identity: Identity
+) -> dict[str, str]:
+    """Return the environment of our services: the caller's settings, at our addresses."""
+    passed = {name: value for name, value in environ.items() if name.startswith(OF_SERVICES)}
+    ours = {
+        "ABACO_API_HOST": config.api_host,
+        "ABACO_API_PORT": str(config.api_port),
+        "ABACO_DATA_DIR": str(root),
+        "ABACO_NATS_PORT": str(identity.nats_port),
+        "ABACO_NATS_URL": identity.nats_url,
+        "ABACO_POSTGRES_DSN": identity.postgres_dsn,
+        "ABACO_POSTGRES_PORT": str(identity.postgres_port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    chosen = {"ABACO_HOST_ID": identity.host_id}
+    return of_servers(environ) | chosen | passed | ours

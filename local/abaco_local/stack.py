@@ -1,0 +1,193 @@
+"""Up and down: what the commands do, in order."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+import abaco_api.config
+import abaco_projector.config
+import abaco_scheduler.config
+import abaco_worker.config
+from abaco_local import (
+    engine,
+    identity,
+    nats_server,
+    orphans,
+    ports,
+    postgres_server,
+    processes,
+    supervisord,
+)
+from abaco_local.config import Config
+from abaco_local.control import Control
+from abaco_local.environment import of_servers, of_services
+from abaco_local.folder import Folder, write_private
+from abaco_local.identity import Identity
+from abaco_local.ready import Readiness
+from abaco_local.status import RUNNING, running
+from abaco_local.wait import until
+from abaco_proto import settings
+from abaco_proto.errors import Refused, Unavailable
+
+READY_SECONDS = 120
+SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
+    abaco_api.config.Config,
+    abaco_scheduler.config.Config,
+    abaco_worker.config.Config,
+    abaco_projector.config.Config,
+)
+
+
+class Stack:
+    """The embedded stack of one data folder."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        config: Config,
+        environ: Mapping[str, str],
+        say: Callable[[str], object],
+    ) -> None:
+        """Remember what is asked for; nothing is touched yet."""
+        self._folder = folder
+        self._config = config
+        self._environ = environ
+        self._say = say
+
+    def up(self) -> None:
+        """Start what does not run, restart what has other settings now, wait until ready.
+
+        Raises:
+            Malformed: for a bad setting of any service, before anything is touched.
+            Refused: for a port that is taken.
+            Unavailable: for what does not start; the end of its log.
+        """
+        self._folder.create()
+        with self._folder.locked():
+            known = identity.load(self._folder) or identity.create(self._folder)
+            self._check_settings(known)
+            up = self._is_up(known)
+            before = {each.name for each in running(known) if each.state == RUNNING}
+            self._check_api_port(before)
+            engine.ensure(self._say, self._environ)
+            self._say("engine      ready")
+            chosen = self._at_work(known) if up else self._start_supervisor(known)
+            self._start(chosen, "already up" if before == {*processes.START_ORDER} else "ready")
+
+    def down(self) -> bool:
+        """Stop everything; return whether there was anything to stop. The data stays."""
+        if not self._folder.run.exists():
+            return False
+        with self._folder.locked():
+            known = identity.load(self._folder)
+            return known is not None and self._stop(known)
+
+    def start(self, name: str) -> None:
+        """Start one process and wait until it stays up."""
+        known = self._known()
+        Control(known.socket).start(name)
+        Readiness(self._folder, self._config, known).running(name, READY_SECONDS)
+
+    def stop(self, name: str) -> None:
+        """Stop one process; it stays stopped until it is started."""
+        Control(self._known().socket).stop(name)
+
+    def _known(self) -> Identity:
+        known = identity.load(self._folder)
+        if known is None or not Control(known.socket).answers():
+            raise Unavailable("the stack is down: `abaco up` starts it")
+        return known
+
+    def _check_settings(self, known: Identity) -> None:
+        environ = of_services(self._environ, self._config, self._folder.root, known)
+        for config in SERVICE_CONFIGS:
+            settings.read(config, environ)
+
+    def _check_api_port(self, before: set[str]) -> None:
+        host, port = self._config.api_host, self._config.api_port
+        api = processes.read(self._folder).get("api")
+        ours = "api" in before and api is not None and api.env["ABACO_API_PORT"] == str(port)
+        try:
+            free = ours or ports.is_free(port, host)
+        except OSError as error:
+            raise Refused(
+                f"ABACO_API_HOST, ABACO_API_PORT: {host}:{port}: {error.strerror}"
+            ) from None
+        if not free:
+            raise Refused(
+                f"ABACO_API_PORT: port {port} on {host} is taken by another program;"
+                " set it to a free one"
+            )
+
+    def _is_up(self, known: Identity) -> bool:
+        """Tell whether a supervisor answers; what an earlier one left behind is stopped."""
+        if Control(known.socket).answers():
+            return True
+        supervisord.end(self._folder, orphans.PATIENCE_SECONDS)
+        count = orphans.stop(known.socket)
+        if count:
+            self._say(f"recovery    stopped {count} processes whose supervisor was gone")
+        return False
+
+    def _start_supervisor(self, known: Identity) -> Identity:
+        chosen = identity.at_rest(self._folder, self._config, known)
+        identity.save(self._folder, chosen)
+        postgres_server.initialise(self._folder, chosen)
+        root = os.geteuid() == 0
+        inside = Path(chosen.socket).parent == self._folder.run
+        socket = "run/supervisor.sock" if inside else chosen.socket
+        text = supervisord.configuration(socket, root=root)
+        self._write(chosen)
+        write_private(self._folder.supervisord_conf, text)
+        supervisord.start(self._folder, of_servers(self._environ))
+        if not until(Control(chosen.socket).answers, supervisord.START_SECONDS):
+            raise Unavailable(
+                f"the supervisor does not answer; see {self._folder.log('supervisord')}"
+            )
+        return chosen
+
+    def _at_work(self, known: Identity) -> Identity:
+        """Take other settings into a running stack: stop what has to start anew with them."""
+        chosen = identity.at_work(self._config, known)
+        control = Control(chosen.socket)
+        identity.save(self._folder, chosen)
+        for name in self._write(chosen):
+            self._say(f"{name:<12}has other settings now and is restarted")
+            control.stop(name)
+        return chosen
+
+    def _write(self, chosen: Identity) -> list[str]:
+        """Write what the processes start with; return the names of those that changed."""
+        new = processes.commands(self._folder, self._config, chosen, self._environ)
+        old = processes.read(self._folder)
+        write_private(self._folder.commands, msgspec.json.encode(new).decode())
+        write_private(self._folder.nats_conf, nats_server.configuration(self._folder, chosen))
+        return processes.changed(old, new)
+
+    def _start(self, chosen: Identity, word: str) -> None:
+        control = Control(chosen.socket)
+        ready = Readiness(self._folder, self._config, chosen)
+        for name, wait in (("nats", ready.nats), ("postgres", ready.postgres)):
+            control.start(name)
+            wait(READY_SECONDS)
+            self._say(f"{name:<12}ready")
+        for name in processes.SERVICES:
+            control.start(name)
+        ready.services(READY_SECONDS)
+        self._say("services    running")
+        ready.api(READY_SECONDS)
+        self._say(f"{word:<12}{self._config.api_url}")
+
+    def _stop(self, known: Identity) -> bool:
+        control = Control(known.socket)
+        if not control.answers():
+            supervisord.end(self._folder, orphans.PATIENCE_SECONDS)
+            return orphans.stop(known.socket) > 0
+        for name in processes.STOP_ORDER:
+            control.stop(name)
+        control.shutdown()
+        supervisord.end(self._folder, orphans.PATIENCE_SECONDS)
+        orphans.stop(known.socket)
+        return True

@@ -1,0 +1,83 @@
+"""The engine: when it is ours to install, and what is said when it is not."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from abaco_local import engine
+from abaco_proto.errors import Unavailable
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "answers", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ID=debian\n", True),
+        ('ID="ubuntu"\nVERSION_ID="24.04"\n', True),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', True),
+        ('ID="fedora"\n', False),
+        ("", False),
+    ],
+)
+def test_debian_and_its_children_are_known(text: str, expected: bool) -> None:  # noqa: FBT001
+    assert engine.is_debian(text) is expected
+
+
+def test_an_engine_that_was_named_is_never_installed() -> None:
+    with pytest.raises(Unavailable, match="DOCKER_HOST=unix:///nope"):
+        engine.ensure(pytest.fail, {"DOCKER_HOST": "unix:///nope"})
+
+
+def test_an_ordinary_account_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Unavailable, match="start Docker, or set DOCKER_HOST"):
+        engine.ensure(pytest.fail, {})
+
+
+def test_a_running_engine_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "answers", lambda: True)
+    engine.ensure(pytest.fail, {})
+
+
+def test_a_bare_machine_gets_docker_and_its_control_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, ...]] = []
+    said: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "dockerd" else name)
+    monkeypatch.setattr(engine, "is_debian", lambda _: True)
+    monkeypatch.setattr(engine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(engine, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(engine, "_run", lambda *argv: ran.append(argv))
+    monkeypatch.setattr(engine, "_start", lambda _: ran.append(("start",)))
+    engine.ensure(said.append, {})
+    assert [words[:2] for words in ran] == [
+        ("apt-get", "update"),
+        ("apt-get", "install"),
+        ("start",),
+    ]
+    assert ran[1][-2:] == ("docker.io", "cgroupfs-mount")
+    assert said == ["engine: installing docker.io and cgroupfs-mount with apt-get"]
+
+
+def test_an_engine_that_does_not_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dockerd = tmp_path / "dockerd"
+    dockerd.write_text("#!/bin/sh\necho starting\necho no iptables >&2\nexit 1\n")
+    dockerd.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(engine, "LOG", tmp_path / "dockerd.log")
+    monkeypatch.setattr(engine, "SYSTEMD", tmp_path / "none")
+    monkeypatch.setattr(engine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(engine, "_run", lambda *_: None)
+    with pytest.raises(Unavailable, match="does not start: no iptables"):
+        engine.ensure(lambda _: None, {})

@@ -1,0 +1,88 @@
+"""What the supervised processes are."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from abaco_local import launch, nats_server, processes
+from abaco_local.config import Config
+from abaco_local.environment import of_servers
+from abaco_local.folder import Folder
+from abaco_local.identity import Identity
+
+IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
+
+
+def commands(tmp_path: Path, **environ: str) -> dict[str, processes.Command]:
+    return processes.commands(Folder(tmp_path), Config(api_port=8123), IDENTITY, environ)
+
+
+def test_the_services_get_our_addresses_and_the_callers_settings(tmp_path: Path) -> None:
+    odd = "100% of \"this\" & 'that' # ;"
+    env = commands(tmp_path, ABACO_INIT_COUNT="3", DOCKER_HOST="unix:///x", ABACO_TENANT=odd)
+    api = env["api"].env
+    assert api["ABACO_NATS_URL"] == "nats://abaco:nats-pw@127.0.0.1:20001"
+    assert api["ABACO_POSTGRES_DSN"] == "postgresql://abaco:pg-pw@127.0.0.1:20002/abaco"
+    assert api["ABACO_HOST_ID"] == "h-1a2b3c4d"
+    assert api["ABACO_API_PORT"] == "8123"
+    assert (api["ABACO_INIT_COUNT"], api["DOCKER_HOST"]) == ("3", "unix:///x")
+    assert api["ABACO_TENANT"] == odd
+
+
+def test_what_is_the_callers_own_stays_with_the_caller(tmp_path: Path) -> None:
+    api = commands(tmp_path, CLOUD_SECRET="x", PGHOST="elsewhere")["api"].env
+    assert not {"CLOUD_SECRET", "PGHOST"} & api.keys()
+
+
+def test_the_servers_get_no_settings(tmp_path: Path) -> None:
+    env = commands(tmp_path, ABACO_INIT_COUNT="3", PATH="/bin")
+    assert (
+        env["nats"].env == env["postgres"].env == {"PATH": "/bin"} == of_servers({"PATH": "/bin"})
+    )
+
+
+def test_no_command_line_holds_a_secret(tmp_path: Path) -> None:
+    words = [word for command in commands(tmp_path).values() for word in command.argv]
+    assert not any("-pw" in word for word in words)
+
+
+def test_only_what_has_other_settings_is_changed(tmp_path: Path) -> None:
+    old = commands(tmp_path)
+    assert processes.changed(old, commands(tmp_path)) == []
+    assert processes.changed(old, commands(tmp_path, ABACO_INIT_COUNT="3")) == [
+        *processes.STOP_ORDER[:4]
+    ]
+    assert processes.changed({}, old) == [*processes.STOP_ORDER]
+
+
+def test_another_terminal_restarts_nothing(tmp_path: Path) -> None:
+    assert processes.changed(commands(tmp_path, PATH="/a"), commands(tmp_path, PATH="/b")) == []
+
+
+def test_every_process_has_its_turn_both_ways() -> None:
+    assert sorted(processes.START_ORDER) == sorted(processes.STOP_ORDER)
+    assert processes.STOP_ORDER[-2:] == processes.SERVERS
+
+
+def test_the_nats_configuration_survives_odd_folders(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / 'a "b" {c}')
+    text = nats_server.configuration(folder, IDENTITY)
+    assert json.dumps(str(folder.nats)) in text
+    assert "sync_interval: always" in text
+    assert '"nats-pw"' in text
+
+
+def test_launch_becomes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[object] = []
+    monkeypatch.setattr(os, "environ", {"SUPERVISOR_SERVER_URL": "unix:///s", "ABACO_OLD": "1"})
+    monkeypatch.setattr(os, "execvpe", lambda *call: became.extend(call))
+    path = tmp_path / "commands.json"
+    path.write_text(json.dumps({"api": {"argv": ["python", "-m", "x"], "env": {"A": "%s"}}}))
+    launch.main(str(path), "api")
+    assert became == [
+        "python",
+        ["python", "-m", "x"],
+        {"A": "%s", "SUPERVISOR_SERVER_URL": "unix:///s"},
+    ]

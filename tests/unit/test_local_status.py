@@ -1,0 +1,50 @@
+"""The answer of ``abaco status``."""
+
+from pathlib import Path
+
+import msgspec
+
+from abaco_local.config import Config
+from abaco_local.control import Process
+from abaco_local.folder import Folder
+from abaco_local.identity import Identity
+from abaco_local.processes import START_ORDER, Command
+from abaco_local.status import masked, status, table
+
+IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
+
+
+def test_down_is_every_service_stopped(tmp_path: Path) -> None:
+    answer = msgspec.to_builtins(status(Config(), Folder(tmp_path), IDENTITY, []))
+    assert answer.keys() == {"services", "api_url", "nats_url", "postgres_dsn", "data_dir"}
+    assert answer["services"] == [
+        {"name": name, "pid": None, "state": "STOPPED"} for name in START_ORDER
+    ]
+    assert answer["data_dir"] == str(tmp_path)
+
+
+def test_before_the_first_up_there_are_no_addresses(tmp_path: Path) -> None:
+    answer = status(Config(), Folder(tmp_path), None, [])
+    assert (answer.nats_url, answer.postgres_dsn) == (None, None)
+
+
+def test_the_url_of_a_running_api_is_where_it_was_told_to_listen(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.create()
+    api = Command(["x"], {"ABACO_API_HOST": "127.0.0.1", "ABACO_API_PORT": "9999"})
+    folder.commands.write_bytes(msgspec.json.encode({"api": api}))
+    running = [Process("api", 7, "RUNNING")]
+    assert status(Config(), folder, IDENTITY, running).api_url == "http://127.0.0.1:9999"
+    assert status(Config(), folder, IDENTITY, []).api_url == "http://127.0.0.1:8000"
+
+
+def test_people_see_no_password(tmp_path: Path) -> None:
+    text = table(status(Config(), Folder(tmp_path), IDENTITY, [Process("api", 7, "RUNNING")]))
+    assert "-pw" not in text
+    assert "nats://abaco:***@127.0.0.1:20001" in text
+    assert "api         RUNNING     7" in text
+
+
+def test_an_address_without_a_password_is_shown_as_it_is() -> None:
+    assert masked("nats://127.0.0.1:4222") == "nats://127.0.0.1:4222"
+    assert masked(None) == "-"
