@@ -4,15 +4,12 @@ Adapters: :mod:`abaco_proto.jetstream` (the real one) and ``tests/fakes.py`` (in
 pass ``tests/contract``.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from abaco_proto.envelope import Draft, Recorded
-from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import event_subject
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,25 +165,3 @@ class Heartbeats(Protocol):
     def listen(self) -> AsyncGenerator[Heartbeat, None]:
         """All heartbeats from now on, without end."""
         ...
-
-
-async def append_surely(log: EventLog, draft: Draft, *, after: int, pause: float = 0.5) -> int:
-    """Append an event however long the log is away, once.
-
-    For facts that are true whether or not the log can be reached. A retry looks first whether the
-    event is there already, in the history after the sequence ``after``: the log's own memory for
-    duplicates lasts minutes, an outage may last longer.
-    """
-    subject = event_subject(draft.tenant, draft.event)
-    while True:
-        try:
-            return await log.append(draft)
-        except Unavailable:
-            await asyncio.sleep(pause)
-        try:
-            async for batch in log.read([subject], after=after):
-                for recorded in batch:
-                    if recorded.id == draft.id:
-                        return recorded.sequence
-        except Unavailable:
-            continue

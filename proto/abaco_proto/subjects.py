@@ -61,6 +61,12 @@ def actor_filter(tenant: str, actor_id: str) -> str:
     return f"abaco.event.{tenant}.{actor_id}.actor.*"
 
 
+# abaco.event.<tenant>.<actor_id>.<entity>.<verb>
+def type_filter(tenant: str, actor_id: str, kind: type[Event]) -> str:
+    """One actor's events of one type that is not addressed to a host."""
+    return f"abaco.event.{tenant}.{actor_id}.{type_of(kind)}"
+
+
 # abaco.event.<tenant>.<actor_id>.message.received
 def inbox_filter(tenant: str, actor_id: str) -> str:
     """The messages of one actor."""

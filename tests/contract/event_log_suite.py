@@ -10,7 +10,8 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_proto.log import Batch, EventLog, Expected, append_surely
+from abaco_proto.log import Batch, EventLog, Expected
+from abaco_proto.retry import append_surely
 from abaco_proto.subjects import actor_filter, all_events_filter, history_filter, inbox_filter
 
 INBOX = inbox_filter("default", "foo_0")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import append_surely
+from abaco_proto.retry import append_surely
 from contract.event_log_suite import EventLogSuite, message
 from fakes import InMemoryEventLog
 

@@ -36,6 +36,7 @@ class Connection:
         self.client = Client()
         self.generation = 0
         self.connected_since = time.monotonic()
+        self.waiting: set[asyncio.Event] = set()
         self._complained = False
 
     @property
@@ -133,6 +134,8 @@ class Connection:
 
     async def _on_reconnected(self) -> None:
         self.generation += 1
+        for event in self.waiting:  # what they wait for may be gone with the old connection
+            event.set()
         self._complained = False
         self.connected_since = time.monotonic()
         logger.info("connected to NATS again")

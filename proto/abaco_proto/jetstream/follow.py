@@ -86,6 +86,7 @@ class _Consumer:
     async def start(self) -> None:
         if not self._connection.connected:
             raise Unavailable("not connected")
+        self._connection.waiting.add(self._wake)
         inbox = self._connection.client.new_inbox()
         self._subscription = await self._connection.client.subscribe(
             inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
@@ -111,6 +112,7 @@ class _Consumer:
         self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
 
     async def stop(self) -> None:
+        self._connection.waiting.discard(self._wake)
         if self._connection.client.is_closed or not self._connection.connected:
             return
         try:

@@ -90,6 +90,7 @@ class JetStreamWorkQueue:
 
     async def deliveries(self) -> AsyncGenerator[JetStreamDelivery, None]:
         """See :meth:`abaco_proto.log.WorkQueue.deliveries`."""
+        self._connection.waiting.add(self._wake)
         inbox = await self._subscribe()
         while True:
             try:
@@ -141,8 +142,8 @@ class JetStreamWorkQueue:
         self._wake.set()
 
     async def _until_pull_ends(self) -> AsyncGenerator[Msg, None]:
-        left = PULL_MESSAGES
-        while left > 0:
+        left, generation = PULL_MESSAGES, self._connection.generation
+        while left > 0 and self._connection.generation == generation:
             while self._arrived:
                 message = self._arrived.popleft()
                 status = (message.headers or {}).get("Status")

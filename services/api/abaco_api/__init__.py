@@ -1,0 +1,17 @@
+"""Commands and queries over HTTP: parse, decide, append, answer.
+
+=====================  ===========================================================================
+module                 is about
+=====================  ===========================================================================
+``body parse``         requests to commands; ``bodies`` describes what a body may hold
+``decide definition``  commands to events, pure
+``directory``          the fold of all actors' definitions, in memory
+``commands inbox``     the shells that append under optimistic concurrency; ``turns`` orders them
+``queries views``      rows of the read models to answers; ``freshness`` waits for one's own writes
+``routes app openapi`` the HTTP face
+=====================  ===========================================================================
+"""
+
+from importlib.metadata import version
+
+VERSION = version("abaco-api")

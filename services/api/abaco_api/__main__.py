@@ -1,0 +1,33 @@
+"""The process: ``python -m abaco_api``, configured by ``ABACO_*`` variables."""
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from abaco_api.config import Config
+from abaco_api.server import run
+from abaco_proto import settings
+from abaco_proto.errors import Malformed
+
+USAGE = 2
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit status: 2 for what a person must change."""
+    try:
+        config = settings.read(Config, os.environ)
+        logging.basicConfig(
+            level=config.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        uvloop.run(run(config))
+    except Malformed as error:
+        sys.stderr.write(f"abaco-api: {error}\n")
+        return USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

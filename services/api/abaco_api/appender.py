@@ -1,0 +1,51 @@
+"""The appender: events of one request into the log, in their envelopes."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from abaco_proto.envelope import Draft, Recorded, draft
+from abaco_proto.events import Event
+from abaco_proto.log import EventLog, Expected
+from abaco_proto.subjects import event_subject
+
+
+def request_id() -> str:
+    """A new id for a request; every event it leads to names it as its cause."""
+    return f"req-{uuid4()}"
+
+
+class Appender:
+    """Appends what was decided on a history, if that history is still as it was."""
+
+    def __init__(self, log: EventLog, tenant: str) -> None:
+        self._log = log
+        self._tenant = tenant
+
+    async def append(self, event: Event, expected: Expected, cause: str) -> Recorded:
+        """Append, and return the event as it is in the log.
+
+        Raises:
+            Conflict: the history went on; look again, and decide again.
+            Unavailable: no answer in time.
+        """
+        wish = draft(
+            event,
+            tenant=self._tenant,
+            time=datetime.now(UTC),
+            causation_id=cause,
+            position=expected.sequence,
+        )
+        return self._recorded(wish, await self._log.append(wish, expected=expected))
+
+    @staticmethod
+    def _recorded(wish: Draft, sequence: int) -> Recorded:
+        return Recorded(
+            sequence=sequence,
+            subject=event_subject(wish.tenant, wish.event),
+            tenant=wish.tenant,
+            event=wish.event,
+            id=wish.id,
+            time=wish.time,
+            causation_id=wish.causation_id,
+            correlation_id=wish.correlation_id,
+        )

@@ -1,0 +1,53 @@
+"""The settings of the api, as one frozen value."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from abaco_proto.ids import TENANT_PATTERN
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
+
+    nats_url: Annotated[
+        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+    ] = "nats://127.0.0.1:4222"
+    postgres_dsn: Annotated[
+        str, Meta(description="Where the read models are.", pattern=r"^postgres(ql)?://")
+    ] = "postgresql://abaco@127.0.0.1:5432/abaco"
+    tenant: Annotated[str, Meta(description="Whose actors these are.", pattern=TENANT_PATTERN)] = (
+        "default"
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least serious message that is logged."),
+    ] = "info"
+    api_host: Annotated[str, Meta(description="The address the api listens on.", min_length=1)] = (
+        "127.0.0.1"
+    )
+    api_port: Annotated[int, Meta(description="The port the api listens on.", ge=1, le=65535)] = (
+        8000
+    )
+    init_count: Annotated[
+        int, Meta(description="Workers of a new actor that names no min_workers.", ge=0, le=1000)
+    ] = 2
+    max_workers: Annotated[
+        int, Meta(description="Most workers of an actor that names no maximum.", ge=1, le=1000)
+    ] = 4
+    max_body_bytes: Annotated[
+        int, Meta(description="The longest request body.", ge=1024, le=64 * 1024 * 1024)
+    ] = 1024 * 1024
+    append_timeout_seconds: Annotated[
+        float, Meta(description="How long a command may wait for the log.", gt=0, le=60)
+    ] = 1.5
+    query_timeout_seconds: Annotated[
+        float, Meta(description="How long a query may take in Postgres.", gt=0, le=60)
+    ] = 0.8
+    read_wait_seconds: Annotated[
+        float, Meta(description="How long a query waits for one's own writes.", ge=0, le=60)
+    ] = 2.0
+    max_lag_events: Annotated[
+        int, Meta(description="Events the read models may be behind and count as ready.", ge=0)
+    ] = 1000

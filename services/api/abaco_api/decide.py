@@ -1,0 +1,122 @@
+"""What comes of a command: ``(state, command) -> events``. Nothing to do is no events.
+
+Each function raises ``Unknown`` when the thing is not there, ``Refused`` when its state does not
+allow the command, and ``BadParameter`` when command and state together make no sense.
+"""
+
+from abaco_api import definition, environment
+from abaco_proto import commands as cmd
+from abaco_proto import events as ev
+from abaco_proto import ids
+from abaco_proto.actor import Actor
+from abaco_proto.errors import Refused, Unknown
+from abaco_proto.worker import Worker, WorkerStatus
+
+ActorCommand = cmd.UpdateActor | cmd.DeleteActor | cmd.SetState | cmd.Subscribe | cmd.ScaleWorkers
+
+BY_A_PERSON = "asked for by a person"
+
+
+def decide(actor: Actor, command: ActorCommand) -> list[ev.Event]:
+    """Dispatch the commands that are about an actor's definition and state."""
+    match command:
+        case cmd.UpdateActor():
+            return decide_update(actor, command)
+        case cmd.DeleteActor():
+            return decide_delete(actor)
+        case cmd.SetState():
+            return decide_set_state(actor, command)
+        case cmd.Subscribe():
+            return decide_subscribe(actor, command)
+        case cmd.ScaleWorkers():
+            return decide_scale(actor, command)
+
+
+def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]:
+    """An actor under an id that was never used."""
+    return [ev.ActorRegistered(actor_id=actor_id, definition=command.definition)]
+
+
+def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:
+    """The whole new definition, even when nothing changed: that, too, clears an error."""
+    _existing(actor)
+    changed = definition.changed(actor.definition, command.changes)
+    another_image = changed.image != actor.definition.image
+    revision = actor.revision + 1 if another_image else actor.revision
+    return [ev.ActorUpdated(actor_id=actor.actor_id, definition=changed, revision=revision)]
+
+
+def decide_delete(actor: Actor) -> list[ev.Event]:
+    """The end of an actor."""
+    _existing(actor)
+    return [ev.ActorDeleted(actor_id=actor.actor_id)]
+
+
+def decide_set_state(actor: Actor, command: cmd.SetState) -> list[ev.Event]:
+    """A new state, one version on."""
+    _existing(actor)
+    version = actor.state_version + 1
+    return [ev.ActorStateSet(actor_id=actor.actor_id, state=command.state, version=version)]
+
+
+def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
+    """A subscription, named after the place in the actor's history it was decided on."""
+    _existing(actor)
+    return [
+        ev.ActorSubscribed(
+            actor_id=actor.actor_id,
+            subscription_id=f"{actor.actor_id}_sub_{actor.sequence}",
+            event_pattern=command.event_pattern,
+        )
+    ]
+
+
+def decide_scale(actor: Actor, command: cmd.ScaleWorkers) -> list[ev.Event]:
+    """A definition that keeps more or fewer workers."""
+    _existing(actor)
+    scaled = definition.scaled(actor.definition, command.num)
+    if scaled == actor.definition:
+        return []
+    return [ev.ActorUpdated(actor_id=actor.actor_id, definition=scaled, revision=actor.revision)]
+
+
+def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.Event]:
+    """The ``ordinal``-th message of an inbox."""
+    _existing(actor)
+    if command.environment:
+        whole = {**actor.definition.default_environment, **command.environment}
+        environment.check_total("the query string", whole)
+    return [
+        ev.MessageReceived(
+            actor_id=actor.actor_id,
+            execution_id=ids.execution_id(actor.actor_id, ordinal),
+            ordinal=ordinal,
+            message=command.message,
+            content_type=command.content_type,
+            environment=command.environment,
+            sender=command.sender,
+        )
+    ]
+
+
+def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
+    """An order to give a seat up; one that was given already needs no other."""
+    if worker.status is WorkerStatus.UNKNOWN:
+        raise Unknown(f"worker_id: {command.actor_id} has no worker {command.worker_id!r}")
+    if worker.status is WorkerStatus.STOPPING:
+        return []
+    if not worker.live:
+        raise Refused(f"worker_id: {command.worker_id} is {worker.status} already")
+    return [
+        ev.WorkerStopRequested(
+            actor_id=command.actor_id,
+            worker_id=command.worker_id,
+            host_id=worker.host_id,
+            reason=BY_A_PERSON,
+        )
+    ]
+
+
+def _existing(actor: Actor) -> None:
+    if not actor.exists:
+        raise Unknown(f"actor_id: there is no actor {actor.actor_id!r}")

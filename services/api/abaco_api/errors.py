@@ -1,0 +1,47 @@
+"""What can be wrong with a request, and which HTTP answer each kind of error is."""
+
+from abaco_proto.errors import AbacoError, Conflict, Malformed, Refused, Unavailable, Unknown
+
+
+class BadParameter(Malformed):
+    """A parameter that is missing, unknown, or of the wrong form."""
+
+    def __init__(self, parameter: str, what: str) -> None:
+        super().__init__(f"{parameter}: {what}")
+
+
+class TooLarge(Malformed):
+    """More bytes than can be taken."""
+
+
+class BodyTooLarge(TooLarge):
+    """A body that was not read to its end: the connection cannot go on."""
+
+
+class UnsupportedBody(Malformed):
+    """A body of a content type nobody here reads."""
+
+
+class Behind(Unavailable):
+    """The read models have not yet seen what this query asks for."""
+
+
+ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
+    TooLarge: (413, "too_large"),
+    UnsupportedBody: (415, "unsupported_media_type"),
+    Malformed: (400, "malformed"),
+    Unknown: (404, "unknown"),
+    Refused: (409, "refused"),
+    Conflict: (503, "contended"),
+    Behind: (503, "behind"),
+    Unavailable: (503, "unavailable"),
+}
+"""HTTP status and slug by kind of error; the nearest ancestor decides."""
+
+
+def answer_of(error: AbacoError) -> tuple[int, str]:
+    """The HTTP status and the slug of an error."""
+    for kind in type(error).__mro__:
+        if kind in ANSWERS:
+            return ANSWERS[kind]
+    return 500, "internal"

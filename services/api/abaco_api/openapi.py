@@ -1,0 +1,218 @@
+"""The description of the api: OpenAPI 3.1, made from the table of operations and the types."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from abaco_api import VERSION, bodies
+from abaco_api.body import JSON, MULTIPART, URLENCODED
+from abaco_api.envelope import SEQUENCE, Failure, Success
+from abaco_api.operation import Operation
+from abaco_api.service import AFTER
+
+Json = dict[str, Any]
+
+TEMPLATE = "#/components/schemas/{name}"
+PATH_IDS = {
+    "actor_id": ("An actor's id.", "foo_0"),
+    "execution_id": ("An execution's id.", "foo_0_exc_0"),
+    "worker_id": ("A worker's id.", "foo_0_wkr_0"),
+}
+ERRORS = {
+    400: "A parameter is missing, unknown, or of the wrong form.",
+    404: "What is named is not there.",
+    409: "The state of what is named does not allow it.",
+    413: "Larger than can be taken.",
+    415: "A content type nobody here reads.",
+    503: "Something this needs does not answer now. Try again.",
+}
+ERRORS_BY_KIND = {"command": (400, 404, 503), "query": (400, 404, 503), "probe": ()}
+ERRORS_OF_BODY = (413, 415)
+ENVELOPE = {"status", "msg", "result", "version"}
+
+
+def encoded(operations: Sequence[Operation]) -> bytes:
+    """The description as JSON."""
+    return msgspec.json.encode(describe(operations))
+
+
+def describe(operations: Sequence[Operation]) -> Json:
+    """The whole description."""
+    schemas = _Schemas(operations)
+    paths: Json = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, schemas
+        )
+    paths["/openapi.json"] = {"get": _self()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "abaco",
+            "version": VERSION,
+            "description": "Actors that are container images. Every answer is an envelope.",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas.components},
+    }
+
+
+class _Schemas:
+    """The schemas of all types, by type."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        results = [o.result for o in operations] + [o.unready for o in operations]
+        types: list[Any] = [_success_of(result) for result in results]
+        types += [Failure, *bodies.BODIES]
+        refs, self.components = msgspec.json.schema_components(types, ref_template=TEMPLATE)
+        for component in self.components.values():
+            if set(component["properties"]) >= ENVELOPE:
+                component["required"] = list(component["properties"])
+        self._refs = {_key(kind): ref for kind, ref in zip(types, refs, strict=True)}
+
+    def success(self, result: Any) -> Json:
+        return self._refs[_key(_success_of(result))]
+
+    @property
+    def failure(self) -> Json:
+        return self._refs[_key(Failure)]
+
+    def body(self, kind: type[msgspec.Struct]) -> Json:
+        return self._refs[_key(kind)]
+
+    def form(self, kind: type[msgspec.Struct]) -> Json:
+        """The same body as a form: a field that is no plain value is a text."""
+        schema: Json = self.components[kind.__name__]
+        fields = {name: _form_field(field) for name, field in schema["properties"].items()}
+        return {**schema, "properties": fields}
+
+
+def _success_of(result: Any) -> Any:
+    envelope: Any = Success
+    return envelope[result]
+
+
+def _key(kind: Any) -> str:
+    return repr(kind)
+
+
+def _form_field(field: Json) -> Json:
+    described = {k: v for k, v in field.items() if k in ("description", "title")}
+    if field.get("type") == "object":
+        return {**described, "type": "string", "contentMediaType": JSON}
+    if "anyOf" in field or "type" not in field:
+        kept = {k: v for k, v in field.items() if k in ("maxLength", "minLength")}
+        return {**described, **kept, "type": "string"}
+    return field
+
+
+def _operation(operation: Operation, schemas: _Schemas) -> Json:
+    described: Json = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}").lower(),
+        "summary": operation.summary,
+        "description": operation.endpoint.__doc__ or "",
+        "parameters": _parameters(operation),
+        "responses": _responses(operation, schemas),
+    }
+    if operation.body is not None:
+        described["requestBody"] = _body(operation.body, schemas)
+    return described
+
+
+def _parameters(operation: Operation) -> list[Json]:
+    found = [_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)]
+    for query in operation.query:
+        described = {"name": query.name, "in": "query", "description": query.description}
+        found.append({**described, "schema": query.schema})
+    if operation.any_query:
+        found.append(_any_query(operation.any_query))
+    if operation.kind == "query":
+        found.append(_after())
+    return found
+
+
+def _path_parameter(name: str) -> Json:
+    description, example = PATH_IDS[name]
+    schema = {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$"}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "example": example,
+        "schema": schema,
+    }
+
+
+def _any_query(description: str) -> Json:
+    names = {"minLength": 1, "pattern": "^[^=\\x00]+$"}
+    texts = {"type": "string", "pattern": "^[^\\x00]*$"}
+    values = {"type": "object", "propertyNames": names, "additionalProperties": texts}
+    return {
+        "name": "environment",
+        "in": "query",
+        "style": "form",
+        "explode": True,
+        "description": description,
+        "schema": values,
+    }
+
+
+def _after() -> Json:
+    return {
+        "name": AFTER,
+        "in": "header",
+        "description": f"An {SEQUENCE} of an earlier answer, of whatever process: the answer shows "
+        "at least what was known then.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    }
+
+
+def _body(kind: type[msgspec.Struct], schemas: _Schemas) -> Json:
+    required = bool(schemas.components[kind.__name__].get("required"))
+    form = {"schema": schemas.form(kind)}
+    content = {JSON: {"schema": schemas.body(kind)}, URLENCODED: form, MULTIPART: form}
+    return {"required": required, "content": content}
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> Json:
+    success: Json = {
+        "description": operation.summary,
+        "content": {JSON: {"schema": schemas.success(operation.result)}},
+    }
+    if operation.kind == "command":
+        success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
+    errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
+    if operation.body is not None or operation.any_query:
+        errors |= set(ERRORS_OF_BODY)
+    found = {str(operation.status): success}
+    found |= {str(status): _error(status, schemas) for status in sorted(errors)}
+    if operation.unready is not None:
+        found["503"] = _error(503, schemas)
+    return found
+
+
+def _error(status: int, schemas: _Schemas) -> Json:
+    described: Json = {
+        "description": ERRORS[status],
+        "content": {JSON: {"schema": schemas.failure}},
+    }
+    if status == 503:
+        described["headers"] = {"Retry-After": _header("Seconds.")}
+    return described
+
+
+def _header(description: str) -> Json:
+    return {"description": description, "schema": {"type": "integer"}}
+
+
+def _self() -> Json:
+    content = {JSON: {"schema": {"type": "object"}}}
+    return {
+        "operationId": "get_openapi_json",
+        "summary": "This description",
+        "parameters": [],
+        "responses": {"200": {"description": "OpenAPI 3.1", "content": content}},
+    }

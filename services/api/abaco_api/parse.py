@@ -1,0 +1,209 @@
+"""Parameters to commands: every rule about the form of what a client sends is here.
+
+Each error names the parameter and says what was expected.
+"""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from abaco_api import bodies, environment
+from abaco_api.body import JSON, Parameters, decode_json
+from abaco_api.definition import Defaults, new
+from abaco_api.errors import BadParameter
+from abaco_api.image import MAX_LENGTH, is_image
+from abaco_proto import commands, ids
+from abaco_proto.errors import Malformed, Unknown
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+NAME_RULE = (
+    "expected 1 to 64 letters, digits, '_' and '-', the first a letter or a digit ([A-Za-z0-9])"
+)
+MAX_DESCRIPTION = 10_000
+WHOLE_NUMBERS = ("min_workers", "max_workers", "num")
+
+# -- commands ------------------------------------------------------------------------------------
+
+
+def register(parameters: Parameters, defaults: Defaults) -> commands.RegisterActor:
+    """``POST /actors``."""
+    said = _said(_convert(_with_environment(parameters), bodies.Registration))
+    _check_definition(said)
+    return commands.RegisterActor(definition=new(said, defaults))
+
+
+def update(actor_id: str, parameters: Parameters) -> commands.UpdateActor:
+    """``PUT /actors/{actor_id}``."""
+    said = _said(_convert(_with_environment(parameters), bodies.Update))
+    _check_definition(said)
+    return commands.UpdateActor(actor_id=actor_id, changes=said)
+
+
+def send(actor_id: str, parameters: Parameters, query: dict[str, str]) -> commands.SendMessage:
+    """``POST /actors/{actor_id}/messages``; the query string is the environment."""
+    message = _convert(parameters, bodies.Message).message
+    kind = "text/plain"
+    if not isinstance(message, str):
+        message, kind = msgspec.json.encode(message).decode(), JSON
+    environment.check_string("message", environment.MESSAGE_NAME, message)
+    for name, value in query.items():
+        environment.check(name[:100] or "the query string", {name: value})
+    environment.check_total("the query string", query)
+    return commands.SendMessage(
+        actor_id=actor_id, message=message, content_type=kind, environment=query
+    )
+
+
+def set_state(actor_id: str, parameters: Parameters) -> commands.SetState:
+    """``POST /actors/{actor_id}/state``."""
+    state = _convert(parameters, bodies.State).state
+    if _holds_nul(state):
+        raise BadParameter("state", "holds a NUL character")
+    text = msgspec.json.encode(state).decode()
+    environment.check_string("state", environment.STATE_NAME, text)
+    return commands.SetState(actor_id=actor_id, state=state)
+
+
+def scale(actor_id: str, parameters: Parameters) -> commands.ScaleWorkers:
+    """``POST /actors/{actor_id}/workers``."""
+    return commands.ScaleWorkers(actor_id=actor_id, num=_convert(parameters, bodies.Scale).num)
+
+
+def subscribe(actor_id: str, parameters: Parameters) -> commands.Subscribe:
+    """``POST /actors/{actor_id}/subscriptions``."""
+    pattern = _convert(parameters, bodies.Subscription).event_pattern
+    if re.fullmatch(bodies.EVENT_PATTERN, pattern) is None:
+        what = "expected 1 to 255 letters, digits and '_', '-', '.', '*', '>'"
+        raise BadParameter("event_pattern", what)
+    return commands.Subscribe(actor_id=actor_id, event_pattern=pattern)
+
+
+# -- names in paths and numbers in queries -------------------------------------------------------
+
+
+def actor_id(text: str) -> str:
+    """An actor id from a path; what cannot be one names nothing."""
+    if not ids.is_actor_id(text):
+        raise Unknown(f"actor_id: there is no actor {text[:100]!r}")
+    return text
+
+
+def execution_ordinal(actor_id: str, text: str) -> int:
+    """The ordinal in an execution id from a path."""
+    ordinal = ids.execution_ordinal(text, actor_id)
+    if ordinal is None:
+        raise Unknown(f"execution_id: {actor_id} has no execution {text[:100]!r}")
+    return ordinal
+
+
+def worker_id(actor_id: str, text: str) -> str:
+    """A worker id from a path."""
+    if ids.worker_number(text, actor_id) is None:
+        raise Unknown(f"worker_id: {actor_id} has no worker {text[:100]!r}")
+    return text
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a long list."""
+
+    limit: int
+    offset: int
+
+
+MAX_LIMIT = 10_000
+MAX_OFFSET = 10**15
+
+
+def page(query: dict[str, str], *, default: int) -> Page:
+    """``limit`` and ``offset`` of a query string that may hold nothing else."""
+    nothing_else(query, "limit", "offset")
+    return Page(
+        limit=whole_number("limit", query.get("limit", str(default)), least=1, most=MAX_LIMIT),
+        offset=whole_number("offset", query.get("offset", "0"), least=0, most=MAX_OFFSET),
+    )
+
+
+def nothing_else(query: dict[str, str], *known: str) -> None:
+    """Refuse parameters nobody knows: a misspelt one would be ignored silently."""
+    for name in query:
+        if name not in known:
+            what = f"is not a parameter here; known: {', '.join(known) or 'none'}"
+            raise BadParameter(name[:100] or "the query string", what)
+
+
+def whole_number(name: str, text: str, *, least: int, most: int) -> int:
+    """A number in a query string or a header."""
+    if re.fullmatch("[0-9]{1,18}", text) is None or not least <= int(text) <= most:
+        raise BadParameter(name, f"expected a whole number from {least} to {most}")
+    return int(text)
+
+
+# -- the rules -----------------------------------------------------------------------------------
+
+
+def _check_definition(said: dict[str, Any]) -> None:
+    if not ids.is_name(said.get("name", "any")):
+        raise BadParameter("name", NAME_RULE)
+    if not is_image(said.get("image", "any")):
+        what = f"expected the name of a container image, at most {MAX_LENGTH} characters"
+        raise BadParameter("image", what)
+    description = said.get("description") or ""
+    if "\0" in description or len(description) > MAX_DESCRIPTION:
+        what = f"expected at most {MAX_DESCRIPTION} characters, none of them NUL"
+        raise BadParameter("description", what)
+    environment.check("default_environment", said.get("default_environment", {}))
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case list():
+            return any(map(_holds_nul, value))
+        case dict():
+            return any("\0" in key or _holds_nul(item) for key, item in value.items())
+    return False
+
+
+def _with_environment(parameters: Parameters) -> Parameters:
+    """A form holds the default environment as JSON text."""
+    text = parameters.values.get("default_environment")
+    if not parameters.form or not isinstance(text, str):
+        return parameters
+    value = decode_json(text, "default_environment")
+    return Parameters({**parameters.values, "default_environment": value}, form=True)
+
+
+def _said(body: msgspec.Struct) -> dict[str, Any]:
+    """The fields a client named, or that have a value of their own."""
+    return {k: v for k, v in msgspec.structs.asdict(body).items() if v is not UNSET}
+
+
+def _convert(parameters: Parameters, kind: type[T]) -> T:
+    values = {name: _whole(name, value) for name, value in parameters.values.items()}
+    try:
+        return msgspec.convert(values, kind, strict=not parameters.form)
+    except msgspec.ValidationError as error:
+        raise _named(str(error), kind) from None
+
+
+def _whole(name: str, value: Any) -> Any:
+    """To JSON, 3.0 is as good a whole number as 3."""
+    if name in WHOLE_NUMBERS and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _named(text: str, kind: type[msgspec.Struct]) -> Malformed:
+    """Turn msgspec's words into an error that begins with the parameter's name."""
+    if found := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
+        return BadParameter(found[1], "is missing")
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
+        known = ", ".join(kind.__struct_fields__)
+        return BadParameter(found[1][:100] or "''", f"is not a parameter here; known: {known}")
+    what, _, where = text.partition(" - at `$.")
+    name = re.split(r"[.\[`]", where)[0]
+    return BadParameter(name or "the body", what[:1].lower() + what[1:])

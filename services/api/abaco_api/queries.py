@@ -1,0 +1,150 @@
+"""Queries: the read models in Postgres, each answer bounded in time. Only this module has asyncpg.
+
+Rows come back with the columns of ``queries.sql``.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import TypeAlias
+
+import asyncpg
+
+from abaco_api.views import Row
+from abaco_proto.errors import Unavailable, Unknown
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+MAX_CONNECTIONS = 10
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+
+
+def statements(text: str) -> dict[str, str]:
+    """The statements of a file, by the names that ``-- name:`` gives them."""
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+SQL = statements(files("abaco_api").joinpath("queries.sql").read_text())
+
+
+class ReadModels:
+    """What the projector has made of the log, for one tenant.
+
+    Every method raises ``Unavailable`` when Postgres does not answer within ``timeout`` seconds,
+    and ``Unknown`` when what is named is not there.
+    """
+
+    def __init__(self, dsn: str, tenant: str, timeout: float) -> None:
+        self._dsn = dsn
+        self._tenant = tenant
+        self._timeout = timeout
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def checkpoint(self) -> int:
+        """The sequence of the last event that is in the rows."""
+        async with self._session() as session:
+            return int(await session.fetchval(SQL["checkpoint"]) or 0)
+
+    async def actor(self, actor_id: str) -> Row:
+        """An actor, with its subscriptions."""
+        async with self._session() as session:
+            return await self._of_actor(session, "actor", actor_id)
+
+    async def actors(self, limit: int, offset: int) -> Sequence[Row]:
+        """All actors, in the order of their registration."""
+        async with self._session() as session:
+            return await session.fetch(SQL["actors"], self._tenant, limit, offset)
+
+    async def waiting(self, actor_id: str) -> int:
+        """How many messages wait."""
+        async with self._session() as session:
+            return int((await self._of_actor(session, "waiting", actor_id))["waiting"])
+
+    async def executions(self, actor_id: str, limit: int, offset: int) -> Row:
+        """An actor's totals, with the ``ids`` of a page of its executions."""
+        async with self._session() as session:
+            return await self._of_actor(session, "executions", actor_id, limit, offset)
+
+    async def execution(self, actor_id: str, ordinal: int) -> Row:
+        """One execution."""
+        async with self._session() as session:
+            row = await session.fetchrow(SQL["execution"], self._tenant, actor_id, ordinal)
+            if row is None:
+                await self._of_actor(session, "actor", actor_id)
+                what = f"{actor_id}_exc_{ordinal}"
+                raise Unknown(f"execution_id: {actor_id} has no execution {what!r}")
+            return row
+
+    async def stored_output(self, execution_id: str, attempt: int) -> int:
+        """How many bytes of an attempt's output are stored."""
+        arguments = (self._tenant, execution_id, attempt)
+        async with self._session() as session:
+            return int(await session.fetchval(SQL["stored_output"], *arguments))
+
+    async def output(self, execution_id: str, attempt: int) -> Sequence[Row]:
+        """The chunks of an attempt's output, in order."""
+        async with self._session() as session:
+            return await session.fetch(SQL["output"], self._tenant, execution_id, attempt)
+
+    async def workers(self, actor_id: str) -> Sequence[Row]:
+        """An actor's workers that take a seat now."""
+        async with self._session() as session:
+            await self._of_actor(session, "actor", actor_id)
+            return await session.fetch(SQL["workers"], self._tenant, actor_id)
+
+    async def worker(self, actor_id: str, worker_id: str) -> Row:
+        """A worker, gone or not."""
+        async with self._session() as session:
+            await self._of_actor(session, "actor", actor_id)
+            row = await session.fetchrow(SQL["worker"], self._tenant, actor_id, worker_id)
+            if row is None:
+                raise Unknown(f"worker_id: {actor_id} has no worker {worker_id!r}")
+            return row
+
+    async def subscriptions(self, actor_id: str) -> Sequence[Row]:
+        """An actor's subscriptions."""
+        async with self._session() as session:
+            await self._of_actor(session, "actor", actor_id)
+            return await session.fetch(SQL["subscriptions"], self._tenant, actor_id)
+
+    async def _of_actor(
+        self, session: Connection, name: str, actor_id: str, *arguments: object
+    ) -> Row:
+        row = await session.fetchrow(SQL[name], self._tenant, actor_id, *arguments)
+        if row is None:
+            raise Unknown(f"actor_id: there is no actor {actor_id!r}")
+        return row
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncGenerator[Connection, None]:
+        """A connection for one answer, and Postgres' errors in our words."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                pool = await self._opened()
+                connection = await pool.acquire()
+                try:
+                    yield connection
+                except asyncio.CancelledError:
+                    # A server that does not answer would not answer to a good-bye either.
+                    connection.terminate()
+                    raise
+                finally:
+                    await pool.release(connection)
+        except ERRORS as error:
+            text = str(error) or type(error).__name__
+            raise Unavailable(f"the read models (Postgres) do not answer: {text}") from error
+
+    async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
+        """The pool; it connects when a connection is asked for, and again after an outage."""
+        if self._pool is None:
+            self._pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=MAX_CONNECTIONS)
+        await self._pool
+        return self._pool

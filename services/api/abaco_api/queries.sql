@@ -1,0 +1,75 @@
+-- name: checkpoint
+SELECT sequence FROM projection_checkpoints WHERE name = 'events';
+
+-- name: actor
+SELECT a.*,
+       (SELECT coalesce(json_object_agg(s.subscription_id, s.event_pattern
+                                        ORDER BY s.subscribed_at, s.subscription_id), '{}')
+          FROM subscriptions s
+         WHERE s.tenant = a.tenant AND s.actor_id = a.actor_id) AS subscriptions
+  FROM actors a
+ WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
+
+-- name: actors
+SELECT a.*,
+       (SELECT coalesce(json_object_agg(s.subscription_id, s.event_pattern
+                                        ORDER BY s.subscribed_at, s.subscription_id), '{}')
+          FROM subscriptions s
+         WHERE s.tenant = a.tenant AND s.actor_id = a.actor_id) AS subscriptions
+  FROM actors a
+ WHERE a.tenant = $1 AND a.status <> 'DELETED'
+ ORDER BY a.registered_at, a.actor_id
+ LIMIT $2 OFFSET $3;
+
+-- name: waiting
+SELECT (SELECT count(*)
+          FROM executions e
+         WHERE e.tenant = a.tenant AND e.actor_id = a.actor_id
+           AND e.status IN ('SUBMITTED', 'ASSIGNED')) AS waiting
+  FROM actors a
+ WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
+
+-- name: executions
+-- Ordinals have no gaps, so an offset is an ordinal.
+SELECT a.*,
+       ARRAY(SELECT e.execution_id
+               FROM executions e
+              WHERE e.tenant = a.tenant AND e.actor_id = a.actor_id AND e.ordinal >= $4
+              ORDER BY e.ordinal
+              LIMIT $3) AS ids
+  FROM actors a
+ WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
+
+-- name: execution
+SELECT e.*
+  FROM executions e
+  JOIN actors a ON a.tenant = e.tenant AND a.actor_id = e.actor_id
+ WHERE e.tenant = $1 AND e.actor_id = $2 AND e.ordinal = $3 AND a.status <> 'DELETED';
+
+-- name: stored_output
+SELECT coalesce(max(output_offset + octet_length(data)), 0) AS bytes
+  FROM logs
+ WHERE tenant = $1 AND execution_id = $2 AND attempt = $3;
+
+-- name: output
+SELECT output_offset, data
+  FROM logs
+ WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
+ ORDER BY output_offset;
+
+-- name: workers
+SELECT *
+  FROM workers
+ WHERE tenant = $1 AND actor_id = $2 AND status IN ('REQUESTED', 'READY', 'BUSY', 'STOPPING')
+ ORDER BY requested_at, worker_id;
+
+-- name: worker
+SELECT *
+  FROM workers
+ WHERE tenant = $1 AND worker_id = $3 AND actor_id = $2;
+
+-- name: subscriptions
+SELECT *
+  FROM subscriptions
+ WHERE tenant = $1 AND actor_id = $2
+ ORDER BY subscribed_at, subscription_id;

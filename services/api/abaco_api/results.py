@@ -1,0 +1,133 @@
+"""The results of answers, as the contract has them. Times are RFC 3339 in UTC."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from abaco_proto.events import FinalState
+
+Nanoseconds = Annotated[int, Meta(description="Nanoseconds of processor time.", ge=0)]
+Bytes = Annotated[int, Meta(description="Bytes.", ge=0)]
+Seconds = Annotated[float, Meta(description="Seconds.", ge=0)]
+
+
+class SubscriptionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscription of an actor."""
+
+    subscription_id: str
+    actor_id: str
+    event_pattern: str
+
+
+class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor. ``executions`` is always empty: they have a list of their own."""
+
+    id: str
+    name: str
+    image: str
+    description: str | None
+    status: str
+    status_message: str
+    state: Any
+    executions: dict[str, Any]
+    subscriptions: list[SubscriptionResult]
+    default_environment: dict[str, str]
+    stateless: bool
+    min_workers: int
+    max_workers: int
+    revision: int
+    create_time: str
+    last_update_time: str
+
+
+class StateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An actor's state; ``version`` counts how often it was set."""
+
+    state: Any
+    version: int
+
+
+class MessageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was accepted: ``msg`` as the client sent it."""
+
+    execution_id: str
+    msg: Any
+
+
+class WaitingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages wait to be run."""
+
+    messages: int
+
+
+class ExecutionsResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids in the order of the log, and totals over all executions of the actor."""
+
+    actor_id: str
+    ids: list[str]
+    total_executions: int
+    total_cpu: Nanoseconds
+    total_io: Bytes
+    total_runtime: Seconds
+
+
+class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution."""
+
+    id: str
+    actor_id: str
+    worker_id: str | None
+    status: str
+    status_message: str
+    exit_code: int | None
+    final_state: FinalState | None
+    cpu: Nanoseconds
+    io: Bytes
+    runtime: Seconds
+    message_received_time: str | None
+    start_time: str | None
+    finish_time: str | None
+    attempt: int
+    start_kind: str | None
+    container_id: str | None
+    image_digest: str | None
+    host_id: str | None
+    log_bytes: Bytes
+    log_truncated: bool
+
+
+class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker. ``ch_name`` is where it gets its work, ``cid`` its container now."""
+
+    id: str
+    actor_id: str
+    host_id: str
+    image: str
+    location: str
+    cid: str | None
+    ch_name: str
+    status: str
+    status_message: str
+    last_update: str
+    create_time: str
+    revision: int
+    image_digest: str
+    execution_id: str | None
+
+
+class ScaleResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How many workers an actor keeps from now on."""
+
+    actor_id: str
+    min_workers: int
+    max_workers: int
+
+
+class ReadinessResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``ok``, or what is wrong, by part."""
+
+    nats: str
+    postgres: str
+    projector: str
+    actors: str

@@ -1,0 +1,116 @@
+"""Actors: registered, shown, changed, deleted."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import bodies, parse, views
+from abaco_api.body import query_parameters, read_parameters
+from abaco_api.commands import Outcome
+from abaco_api.envelope import success
+from abaco_api.freshness import ALL_ACTORS
+from abaco_api.operation import Operation, paging
+from abaco_api.results import ActorResult
+from abaco_api.service import Service, service
+from abaco_proto.commands import DeleteActor
+
+
+async def register(request: Request) -> Response:
+    """Make an actor of an image."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.commands.register(parse.register(parameters, api.defaults))
+    return _changed(api, outcome, "Actor created successfully.", status=201)
+
+
+async def list_actors(request: Request) -> Response:
+    """All actors, in the order of their registration."""
+    api = service(request)
+    page = parse.page(query_parameters(request), default=parse.MAX_LIMIT)
+    await api.fresh(request)
+    rows = await api.models.actors(page.limit, page.offset)
+    return success([views.actor(row) for row in rows], "Actors retrieved successfully.")
+
+
+async def show(request: Request) -> Response:
+    """One actor."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    row = await api.models.actor(actor_id)
+    return success(views.actor(row), "Actor retrieved successfully.")
+
+
+async def update(request: Request) -> Response:
+    """Change a definition; what is not named stays. Clears an error."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.commands.change(parse.update(actor_id, parameters))
+    return _changed(api, outcome, "Actor updated successfully.")
+
+
+async def delete(request: Request) -> Response:
+    """End an actor; what still waits in its inbox never runs."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    outcome = await api.commands.change(DeleteActor(actor_id=actor_id))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
+
+
+def _changed(api: Service, outcome: Outcome, msg: str, *, status: int = 200) -> Response:
+    api.freshness.wrote(outcome.sequence, outcome.actor.actor_id, ALL_ACTORS)
+    result = views.actor_of_fold(outcome.actor)
+    return success(result, msg, status=status, sequence=outcome.sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/actors",
+        endpoint=register,
+        kind="command",
+        summary="Register an actor",
+        result=ActorResult,
+        status=201,
+        body=bodies.Registration,
+    ),
+    Operation(
+        method="GET",
+        path="/actors",
+        endpoint=list_actors,
+        kind="query",
+        summary="List the actors",
+        result=list[ActorResult],
+        query=paging(parse.MAX_LIMIT, parse.MAX_LIMIT),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}",
+        endpoint=show,
+        kind="query",
+        summary="Show an actor",
+        result=ActorResult,
+    ),
+    Operation(
+        method="PUT",
+        path="/actors/{actor_id}",
+        endpoint=update,
+        kind="command",
+        summary="Change an actor",
+        result=ActorResult,
+        body=bodies.Update,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}",
+        endpoint=delete,
+        kind="command",
+        summary="Delete an actor",
+        result=None,
+    ),
+)

@@ -1,0 +1,94 @@
+"""Executions: listed, shown, and their output."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import parse, views
+from abaco_api.body import query_parameters
+from abaco_api.envelope import success
+from abaco_api.operation import Operation, paging
+from abaco_api.results import ExecutionResult, ExecutionsResult
+from abaco_api.service import Service, service
+from abaco_api.views import Row
+
+DEFAULT_LIMIT = 1000
+POLL_SECONDS = 0.02
+
+
+async def list_executions(request: Request) -> Response:
+    """Ids in the order of the log, and totals over all executions."""
+    api = service(request)
+    page = parse.page(query_parameters(request), default=DEFAULT_LIMIT)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    row = await api.models.executions(actor_id, page.limit, page.offset)
+    return success(views.executions(row), "Actor executions retrieved successfully.")
+
+
+async def show(request: Request) -> Response:
+    """One execution."""
+    row = await _execution(service(request), request)
+    return success(views.execution(row), "Actor execution retrieved successfully.")
+
+
+async def logs(request: Request) -> Response:
+    """The output of the latest attempt, as one text; while it runs, what there is so far."""
+    api = service(request)
+    row = await _execution(api, request)
+    execution_id, attempt, whole = row["execution_id"], row["attempt"], row["log_bytes"]
+    stored = await _stored(api, execution_id, attempt, whole)
+    text = views.output(await api.models.output(execution_id, attempt))
+    if stored < whole:
+        return success(text, f"Logs retrieved; {stored} of {whole} bytes are stored.")
+    return success(text, "Logs retrieved successfully.")
+
+
+async def _execution(api: Service, request: Request) -> Row:
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+    await api.fresh(request, actor_id)
+    return await api.models.execution(actor_id, ordinal)
+
+
+async def _stored(api: Service, execution_id: str, attempt: int, whole: int) -> int:
+    """Wait for the output of an ended run: it comes by another way than the word of its end."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + api.config.read_wait_seconds
+    while whole > 0:
+        stored = await api.models.stored_output(execution_id, attempt)
+        if stored >= whole or clock() > deadline:
+            return stored
+        await asyncio.sleep(POLL_SECONDS)
+    return 0
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/executions",
+        endpoint=list_executions,
+        kind="query",
+        summary="List an actor's executions",
+        result=ExecutionsResult,
+        query=paging(parse.MAX_LIMIT, DEFAULT_LIMIT),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/executions/{execution_id}",
+        endpoint=show,
+        kind="query",
+        summary="Show an execution",
+        result=ExecutionResult,
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/executions/{execution_id}/logs",
+        endpoint=logs,
+        kind="query",
+        summary="Show an execution's output",
+        result=str,
+    ),
+)

@@ -1,0 +1,55 @@
+"""Messages: put into an inbox, counted while they wait."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import bodies, parse
+from abaco_api.body import query_parameters, read_parameters
+from abaco_api.envelope import success
+from abaco_api.operation import Operation
+from abaco_api.results import MessageResult, WaitingResult
+from abaco_api.service import service
+
+
+async def send(request: Request) -> Response:
+    """Put a message into an inbox: once it is accepted it is exactly one execution."""
+    api = service(request)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    query = query_parameters(request)
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    accepted = await api.inbox.send(parse.send(actor_id, parameters, query))
+    api.freshness.wrote(accepted.sequence, actor_id)
+    result = MessageResult(execution_id=accepted.execution_id, msg=parameters.values["message"])
+    return success(result, sequence=accepted.sequence)
+
+
+async def count(request: Request) -> Response:
+    """How many messages wait."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    return success(WaitingResult(messages=await api.models.waiting(actor_id)))
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/messages",
+        endpoint=send,
+        kind="command",
+        summary="Send a message",
+        result=MessageResult,
+        body=bodies.Message,
+        any_query="Every query parameter becomes an environment variable of this execution, over "
+        "the actor's default environment; MSG and _abaco_* are the platform's.",
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/messages",
+        endpoint=count,
+        kind="query",
+        summary="Count the messages that wait",
+        result=WaitingResult,
+    ),
+)

@@ -1,0 +1,58 @@
+"""An actor's state: read and replaced."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import bodies, parse, views
+from abaco_api.body import query_parameters, read_parameters
+from abaco_api.envelope import success
+from abaco_api.freshness import ALL_ACTORS
+from abaco_api.operation import Operation
+from abaco_api.results import StateResult
+from abaco_api.service import service
+from abaco_proto import events as ev
+
+
+async def show(request: Request) -> Response:
+    """The state, and how often it was set."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    row = await api.models.actor(actor_id)
+    return success(views.state(row), "Actor state retrieved successfully.")
+
+
+async def replace(request: Request) -> Response:
+    """Replace the state."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.commands.change(parse.set_state(actor_id, parameters))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    [event] = outcome.events
+    assert isinstance(event, ev.ActorStateSet)
+    result = StateResult(state=event.state, version=event.version)
+    return success(result, "Actor state updated successfully.", sequence=outcome.sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/state",
+        endpoint=show,
+        kind="query",
+        summary="Show an actor's state",
+        result=StateResult,
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/state",
+        endpoint=replace,
+        kind="command",
+        summary="Replace an actor's state",
+        result=StateResult,
+        body=bodies.State,
+    ),
+)

@@ -1,0 +1,65 @@
+"""Subscriptions: which events are sent to an actor as messages."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import bodies, parse, views
+from abaco_api.body import query_parameters, read_parameters
+from abaco_api.envelope import success
+from abaco_api.freshness import ALL_ACTORS
+from abaco_api.operation import Operation
+from abaco_api.results import SubscriptionResult
+from abaco_api.service import service
+from abaco_proto import events as ev
+
+
+async def list_subscriptions(request: Request) -> Response:
+    """An actor's subscriptions."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    rows = await api.models.subscriptions(actor_id)
+    result = [views.subscription(row) for row in rows]
+    return success(result, "Subscriptions retrieved successfully.")
+
+
+async def subscribe(request: Request) -> Response:
+    """Send an actor the events that match a pattern."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.commands.change(parse.subscribe(actor_id, parameters))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    [event] = outcome.events
+    assert isinstance(event, ev.ActorSubscribed)
+    result = SubscriptionResult(
+        subscription_id=event.subscription_id,
+        actor_id=actor_id,
+        event_pattern=event.event_pattern,
+    )
+    msg = "Subscription created successfully."
+    return success(result, msg, status=201, sequence=outcome.sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/subscriptions",
+        endpoint=list_subscriptions,
+        kind="query",
+        summary="List an actor's subscriptions",
+        result=list[SubscriptionResult],
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/subscriptions",
+        endpoint=subscribe,
+        kind="command",
+        summary="Subscribe an actor to events",
+        result=SubscriptionResult,
+        status=201,
+        body=bodies.Subscription,
+    ),
+)

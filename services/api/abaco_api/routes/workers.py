@@ -1,0 +1,100 @@
+"""Workers: listed, shown, kept in number, given up."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import bodies, parse, views
+from abaco_api.body import query_parameters, read_parameters
+from abaco_api.envelope import success
+from abaco_api.freshness import ALL_ACTORS
+from abaco_api.operation import Operation
+from abaco_api.results import ScaleResult, WorkerResult
+from abaco_api.service import service
+from abaco_proto.commands import StopWorker
+
+
+async def list_workers(request: Request) -> Response:
+    """The workers that have a seat now."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    await api.fresh(request, actor_id)
+    rows = await api.models.workers(actor_id)
+    return success([views.worker(row) for row in rows], "Workers retrieved successfully.")
+
+
+async def scale(request: Request) -> Response:
+    """Keep at least this many workers from now on."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.commands.change(parse.scale(actor_id, parameters))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    definition = outcome.actor.definition
+    result = ScaleResult(
+        actor_id=actor_id,
+        min_workers=definition.min_workers,
+        max_workers=definition.max_workers,
+    )
+    return success(result, "Workers scheduled successfully.", sequence=outcome.sequence)
+
+
+async def show(request: Request) -> Response:
+    """One worker, gone or not."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    await api.fresh(request, actor_id)
+    row = await api.models.worker(actor_id, worker_id)
+    return success(views.worker(row), "Worker retrieved successfully.")
+
+
+async def stop(request: Request) -> Response:
+    """Give a worker up as soon as it is idle."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    sequence = await api.seats.stop(StopWorker(actor_id=actor_id, worker_id=worker_id))
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Worker scheduled to be stopped.", sequence=sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/workers",
+        endpoint=list_workers,
+        kind="query",
+        summary="List an actor's workers",
+        result=list[WorkerResult],
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/workers",
+        endpoint=scale,
+        kind="command",
+        summary="Keep a number of workers",
+        result=ScaleResult,
+        body=bodies.Scale,
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/workers/{worker_id}",
+        endpoint=show,
+        kind="query",
+        summary="Show a worker",
+        result=WorkerResult,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/workers/{worker_id}",
+        endpoint=stop,
+        kind="command",
+        summary="Stop a worker",
+        result=None,
+        errors=(409,),
+    ),
+)

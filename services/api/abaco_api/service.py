@@ -1,0 +1,82 @@
+"""Everything a route needs, put together once."""
+
+from contextlib import suppress
+
+import msgspec
+from starlette.requests import Request
+
+from abaco_api import parse
+from abaco_api.commands import Commands
+from abaco_api.config import Config
+from abaco_api.definition import Defaults
+from abaco_api.directory import Directory
+from abaco_api.errors import BadParameter
+from abaco_api.freshness import ALL_ACTORS, Freshness
+from abaco_api.inbox import Inbox
+from abaco_api.queries import ReadModels
+from abaco_api.seats import Seats
+from abaco_api.turns import Turns
+from abaco_proto.errors import Unavailable
+from abaco_proto.log import EventLog
+from abaco_proto.subjects import all_events_filter
+
+AFTER = "Abaco-After"
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of one api process."""
+
+    config: Config
+    defaults: Defaults
+    log: EventLog
+    directory: Directory
+    commands: Commands
+    inbox: Inbox
+    seats: Seats
+    models: ReadModels
+    freshness: Freshness
+
+    async def fresh(self, request: Request, topic: str = ALL_ACTORS) -> None:
+        """Wait until the read models show what the client may know of a topic already."""
+        header = request.headers.get(AFTER)
+        if header is None:
+            await self.freshness.reach(topic)
+            return
+        after = parse.whole_number(AFTER, header, least=0, most=10**18 - 1)
+        if after > self.freshness.position:
+            await self._check_written(after)
+        await self.freshness.reach(topic, after)
+
+    async def _check_written(self, after: int) -> None:
+        """Refuse to wait for what was never written; without the log that cannot be told."""
+        with suppress(Unavailable):
+            last = await self.log.last(all_events_filter())
+            head = last.sequence if last is not None else 0
+            if after > head:
+                raise BadParameter(AFTER, f"{after}, but the log ends at {head}")
+
+
+def assemble(config: Config, log: EventLog) -> Service:
+    """The service over a log; nothing is opened or started."""
+    tenant = config.tenant
+    directory = Directory(log, tenant)
+    turns = Turns(config.append_timeout_seconds)
+    models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds)
+    return Service(
+        config=config,
+        defaults=Defaults(init_count=config.init_count, max_workers=config.max_workers),
+        log=log,
+        directory=directory,
+        commands=Commands(log, directory, tenant, turns),
+        inbox=Inbox(log, directory, tenant, turns),
+        seats=Seats(log, directory, tenant, turns),
+        models=models,
+        freshness=Freshness(models.checkpoint, config.read_wait_seconds),
+    )
+
+
+def service(request: Request) -> Service:
+    """The service behind a request."""
+    found = request.app.state.service
+    assert isinstance(found, Service)
+    return found

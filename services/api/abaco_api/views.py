@@ -1,0 +1,175 @@
+"""Rows and folds to results: pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from abaco_api import results as r
+from abaco_proto.actor import Actor
+from abaco_proto.envelope import format_time
+from abaco_proto.events import Definition, FinalState
+from abaco_proto.subjects import host_work_filter
+
+
+class Row(Protocol):
+    """A row, by the names of its columns."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+        ...
+
+
+SHOWN_AS = {"ASSIGNED": "SUBMITTED"}
+"""To a client a message waits until it runs."""
+
+
+def actor_of_fold(actor: Actor) -> r.ActorResult:
+    """An actor as a command left it."""
+    return _actor(
+        actor.actor_id,
+        actor.definition,
+        status=actor.status.value,
+        status_message=actor.status_message,
+        state=actor.state,
+        subscriptions=actor.subscriptions,
+        revision=actor.revision,
+        create_time=format_time(actor.registered_at),
+        last_update_time=format_time(actor.updated_at),
+    )
+
+
+def actor(row: Row) -> r.ActorResult:
+    """A row of ``actors``, with its subscriptions as a JSON object of patterns by id."""
+    return _actor(
+        row["actor_id"],
+        msgspec.json.decode(row["definition"], type=Definition),
+        status=row["status"],
+        status_message=row["status_message"],
+        state=_json(row["state"]),
+        subscriptions=msgspec.json.decode(row["subscriptions"], type=dict[str, str]),
+        revision=row["revision"],
+        create_time=format_time(row["registered_at"]),
+        last_update_time=format_time(row["updated_at"]),
+    )
+
+
+def _actor(
+    actor_id: str, definition: Definition, *, subscriptions: Mapping[str, str], **known: Any
+) -> r.ActorResult:
+    return r.ActorResult(
+        id=actor_id,
+        name=definition.name,
+        image=definition.image,
+        description=definition.description,
+        default_environment=definition.default_environment,
+        stateless=definition.stateless,
+        min_workers=definition.min_workers,
+        max_workers=definition.max_workers,
+        executions={},
+        subscriptions=[
+            r.SubscriptionResult(subscription_id=key, actor_id=actor_id, event_pattern=pattern)
+            for key, pattern in subscriptions.items()
+        ],
+        **known,
+    )
+
+
+def state(row: Row) -> r.StateResult:
+    """The state in a row of ``actors``."""
+    return r.StateResult(state=_json(row["state"]), version=row["state_version"])
+
+
+def executions(row: Row) -> r.ExecutionsResult:
+    """The totals in a row of ``actors``, with the ids of a page."""
+    return r.ExecutionsResult(
+        actor_id=row["actor_id"],
+        ids=list(row["ids"]),
+        total_executions=row["total_executions"],
+        total_cpu=row["total_cpu_ns"],
+        total_io=row["total_io_bytes"],
+        total_runtime=row["total_runtime_ms"] / 1000,
+    )
+
+
+def execution(row: Row) -> r.ExecutionResult:
+    """A row of ``executions``."""
+    final_state = row["final_state"]
+    return r.ExecutionResult(
+        id=row["execution_id"],
+        actor_id=row["actor_id"],
+        worker_id=row["worker_id"],
+        status=SHOWN_AS.get(row["status"]) or row["status"],
+        status_message=row["status_message"],
+        exit_code=row["exit_code"],
+        final_state=final_state and msgspec.json.decode(final_state, type=FinalState),
+        cpu=row["cpu_ns"],
+        io=row["io_bytes"],
+        runtime=row["runtime_ms"] / 1000,
+        message_received_time=_time(row["message_received_at"]),
+        start_time=_time(row["started_at"]),
+        finish_time=_time(row["finished_at"]),
+        attempt=row["attempt"],
+        start_kind=row["start_kind"],
+        container_id=row["container_id"],
+        image_digest=row["image_digest"],
+        host_id=row["host_id"],
+        log_bytes=row["log_bytes"],
+        log_truncated=row["log_truncated"],
+    )
+
+
+def worker(row: Row) -> r.WorkerResult:
+    """A row of ``workers``."""
+    return r.WorkerResult(
+        id=row["worker_id"],
+        actor_id=row["actor_id"],
+        host_id=row["host_id"],
+        image=row["image"],
+        location=row["location"],
+        cid=row["container_id"],
+        ch_name=host_work_filter(row["host_id"]),
+        status=row["status"],
+        status_message=row["status_message"],
+        last_update=format_time(row["updated_at"]),
+        create_time=format_time(row["requested_at"]),
+        revision=row["revision"],
+        image_digest=row["image_digest"],
+        execution_id=row["execution_id"],
+    )
+
+
+def subscription(row: Row) -> r.SubscriptionResult:
+    """A row of ``subscriptions``."""
+    return r.SubscriptionResult(
+        subscription_id=row["subscription_id"],
+        actor_id=row["actor_id"],
+        event_pattern=row["event_pattern"],
+    )
+
+
+def output(chunks: Sequence[Row]) -> str:
+    """Chunks of one attempt, in the order of their offsets, as one text.
+
+    A chunk that was stored twice with other bounds overlaps and is there once; bytes that never
+    came leave a mark. What is not UTF-8 becomes replacement characters.
+    """
+    data = bytearray()
+    end = 0
+    for chunk in chunks:
+        offset, piece = chunk["output_offset"], bytes(chunk["data"])
+        if offset > end:
+            data += f"\n[{offset - end} bytes are missing here]\n".encode()
+            end = offset
+        data += piece[end - offset :]
+        end = max(end, offset + len(piece))
+    return data.decode(errors="replace")
+
+
+def _json(text: str) -> msgspec.Raw:
+    return msgspec.Raw((text or '""').encode())
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else format_time(time)

@@ -1,0 +1,40 @@
+"""Requests made from the published description: whatever they say, it is never the api's fault."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from api_stage import result_of, whole_stage
+from servers import PostgresServer
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+EXAMPLES = 5
+
+
+def test_no_request_makes_it_fail(shared_postgres: PostgresServer, tmp_path: Path) -> None:
+    with whole_stage(shared_postgres, "api_fuzz") as api:
+        actor = {"image": "jstubbs/abaco_test", "name": "foo"}
+        result_of(httpx.post(f"{api.url}/actors", data=actor), 201)
+        result_of(httpx.post(f"{api.url}/actors/foo_0/messages", data={"message": "hi"}))
+        schemathesis = Path(sys.executable).with_name("schemathesis")
+        argv = [
+            *(str(schemathesis), "run", f"{api.url}/openapi.json"),
+            *("--max-examples", str(EXAMPLES)),
+            *("--checks", ",".join(CHECKS)),
+            *("--seed", "1", "--request-timeout", "10"),
+        ]
+        done = subprocess.run(
+            argv, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stdout[-8000:]
+        assert "Traceback" not in api.log, api.log

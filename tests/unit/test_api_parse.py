@@ -1,0 +1,326 @@
+"""What a client may say, and which parameter an error names."""
+
+import json
+from typing import Any
+
+import pytest
+
+from abaco_api import parse
+from abaco_api.body import Parameters, decode_json, text_parameters
+from abaco_api.definition import Defaults
+from abaco_api.errors import TooLarge
+from abaco_api.image import is_image
+from abaco_api.multipart import fields
+from abaco_proto.errors import Malformed, Unknown
+from abaco_proto.events import Definition
+
+DEFAULTS = Defaults(init_count=2, max_workers=4)
+ROOM = 131_067
+
+
+def as_json(**values: Any) -> Parameters:
+    return Parameters(values, form=False)
+
+
+def as_form(**values: str) -> Parameters:
+    return Parameters(dict(values), form=True)
+
+
+def registered(**values: Any) -> Definition:
+    said = as_json(image="jstubbs/abaco_test", name="foo", **values)
+    return parse.register(said, DEFAULTS).definition
+
+
+# -- registration --------------------------------------------------------------------------------
+
+
+def test_an_image_and_a_name_are_enough() -> None:
+    assert registered() == Definition(name="foo", image="jstubbs/abaco_test")
+
+
+def test_a_form_says_the_same_as_json() -> None:
+    form = as_form(
+        image="a/b",
+        name="foo",
+        stateless="false",
+        min_workers="0",
+        default_environment='{"A": "1"}',
+    )
+    data = as_json(
+        image="a/b", name="foo", stateless=False, min_workers=0, default_environment={"A": "1"}
+    )
+    assert parse.register(form, DEFAULTS) == parse.register(data, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ({}, 2, 4),
+        ({"min_workers": 0}, 0, 4),
+        ({"min_workers": 9}, 9, 9),
+        ({"max_workers": 1}, 1, 1),
+        ({"min_workers": 3, "max_workers": 3}, 3, 3),
+        ({"stateless": False}, 1, 1),
+        ({"stateless": False, "min_workers": 0}, 0, 1),
+    ],
+)
+def test_workers_by_default(said: dict[str, Any], least: int, most: int) -> None:
+    definition = registered(**said)
+    assert (definition.min_workers, definition.max_workers) == (least, most)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [
+        ("image", {"name": "foo"}),
+        ("image", {"name": "foo", "image": ""}),
+        ("image", {"name": "foo", "image": 5}),
+        ("image", {"name": "foo", "image": None}),
+        ("image", {"name": "foo", "image": "Upper/Case"}),
+        ("image", {"name": "foo", "image": "a\x00b"}),
+        ("image", {"name": "foo", "image": "a" * 256}),
+        ("name", {"image": "a"}),
+        ("name", {"image": "a", "name": ""}),
+        ("name", {"image": "a", "name": "x" * 10_000}),
+        ("name", {"image": "a", "name": "a.b"}),
+        ("name", {"image": "a", "name": "a*"}),
+        ("name", {"image": "a", "name": ">"}),
+        ("name", {"image": "a", "name": "a b"}),
+        ("name", {"image": "a", "name": "😀"}),
+        ("name", {"image": "a", "name": "foo\n"}),
+        ("name", {"image": "a", "name": ["foo"]}),
+        ("description", {"image": "a", "name": "foo", "description": 5}),
+        ("description", {"image": "a", "name": "foo", "description": "a\x00"}),
+        ("stateless", {"image": "a", "name": "foo", "stateless": "false"}),
+        ("min_workers", {"image": "a", "name": "foo", "min_workers": "2"}),
+        ("min_workers", {"image": "a", "name": "foo", "min_workers": -1}),
+        ("min_workers", {"image": "a", "name": "foo", "min_workers": 1001}),
+        ("min_workers", {"image": "a", "name": "foo", "min_workers": 5, "max_workers": 4}),
+        ("min_workers", {"image": "a", "name": "foo", "min_workers": 2, "stateless": False}),
+        ("max_workers", {"image": "a", "name": "foo", "max_workers": 0}),
+        ("max_workers", {"image": "a", "name": "foo", "max_workers": 2, "stateless": False}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": []}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"": "x"}}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"a=b": "x"}}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"a\0": "x"}}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"a": "\0"}}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"a": 1}}),
+        ("default_environment", {"image": "a", "name": "f", "default_environment": {"MSG": "x"}}),
+        (
+            "default_environment",
+            {"image": "a", "name": "f", "default_environment": {"_abaco_x": "x"}},
+        ),
+        ("imgae", {"image": "a", "name": "foo", "imgae": "b"}),
+    ],
+)
+def test_a_bad_registration_names_its_parameter(parameter: str, values: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match=rf"^{parameter}: "):
+        parse.register(Parameters(values, form=False), DEFAULTS)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "5", '{"a": 1}', '{"a": "1", "a": "2"}'])
+def test_an_environment_in_a_form_is_the_json_text_of_an_object(text: str) -> None:
+    with pytest.raises(Malformed):
+        parse.register(as_form(image="a", name="foo", default_environment=text), DEFAULTS)
+
+
+def test_an_environment_that_is_too_large() -> None:
+    with pytest.raises(TooLarge, match="default_environment"):
+        registered(default_environment={"A": "x" * 131_070})
+    with pytest.raises(TooLarge, match="default_environment"):
+        registered(default_environment={f"A{n}": "x" * 100_000 for n in range(3)})
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "busybox",
+        "jstubbs/abaco_test",
+        "jstubbs/abaco_test:latest",
+        "localhost:5000/a/b/c:v1.2-3",
+        "[::1]:5000/a",
+        "Registry.Example.org/a__b",
+        "a@sha256:" + "0" * 64,
+        "a:t@sha256:" + "0" * 64,
+    ],
+)
+def test_images(image: str) -> None:
+    assert is_image(image)
+
+
+@pytest.mark.parametrize(
+    "image", ["", " ", "A", "a b", "a:", "a:é", "-a", "a//b", "a/", "a@sha256:00", "a:b:c", "é"]
+)
+def test_no_images(image: str) -> None:
+    assert not is_image(image)
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "kind"),
+    [
+        ("hi", "hi", "text/plain"),
+        ("", "", "text/plain"),
+        ({"a": [1, None]}, '{"a":[1,null]}', "application/json"),
+        (None, "null", "application/json"),
+        (0, "0", "application/json"),
+        (False, "false", "application/json"),
+    ],
+)
+def test_a_message_is_a_text_or_the_text_of_a_value(value: Any, text: str, kind: str) -> None:
+    command = parse.send("foo_0", as_json(message=value), {})
+    assert (command.message, command.content_type) == (text, kind)
+
+
+def test_a_message_fits_into_msg_or_is_refused() -> None:
+    parse.send("foo_0", as_json(message="x" * ROOM), {})
+    parse.send("foo_0", as_form(message="x" * ROOM), {})
+    for value in ("x" * (ROOM + 1), "é" * (ROOM // 2 + 1), ["x" * (ROOM - 3)]):
+        with pytest.raises(TooLarge, match=r"^message: .*131067"):
+            parse.send("foo_0", as_json(message=value), {})
+
+
+@pytest.mark.parametrize("values", [{}, {"message": "a\0"}])
+def test_a_bad_message_is_named(values: dict[str, Any]) -> None:
+    with pytest.raises(Malformed, match=r"^message: "):
+        parse.send("foo_0", Parameters(values, form=False), {})
+
+
+@pytest.mark.parametrize("name", ["MSG", "_abaco_x", "a=b", "a\0"])
+def test_a_variable_that_cannot_be_set_is_named(name: str) -> None:
+    with pytest.raises(Malformed):
+        parse.send("foo_0", as_json(message="hi"), {name: "x"})
+
+
+def test_a_variable_that_is_too_long() -> None:
+    with pytest.raises(TooLarge, match=r"^LONG: "):
+        parse.send("foo_0", as_json(message="hi"), {"LONG": "x" * ROOM})
+
+
+# -- the others ----------------------------------------------------------------------------------
+
+
+def test_an_update_holds_what_was_said() -> None:
+    command = parse.update("foo_0", as_json(description=None, max_workers=3))
+    assert command.changes == {"description": None, "max_workers": 3}
+    assert parse.update("foo_0", as_json()).changes == {}
+
+
+def test_a_state_is_any_value_without_nul_that_fits() -> None:
+    assert parse.set_state("foo_0", as_json(state={"a": 2**80})).state == {"a": 2**80}
+    assert parse.set_state("foo_0", as_form(state="x")).state == "x"
+    for bad in ("\0", ["\0"], {"\0": 1}):
+        with pytest.raises(Malformed, match=r"^state: "):
+            parse.set_state("foo_0", as_json(state=bad))
+    with pytest.raises(TooLarge, match=r"^state: "):
+        parse.set_state("foo_0", as_json(state="x" * 131_071))
+
+
+def test_one_worker_unless_a_number_is_named() -> None:
+    assert parse.scale("foo_0", as_json()).num == 1
+    assert parse.scale("foo_0", as_form(num="3")).num == 3
+    for bad in ("x", 1.5, -1, True, 2**70):
+        with pytest.raises(Malformed, match=r"^num: "):
+            parse.scale("foo_0", as_json(num=bad))
+
+
+@pytest.mark.parametrize("pattern", ["", "a b", "a\0", "x" * 256, 5])
+def test_a_bad_pattern_is_named(pattern: Any) -> None:
+    with pytest.raises(Malformed, match=r"^event_pattern: "):
+        parse.subscribe("foo_0", as_json(event_pattern=pattern))
+
+
+@pytest.mark.parametrize(
+    "text", ["foo", "foo_", "*", "a.b_0", ">", "foo_0\n", "_0", "foo_00", "\0"]
+)
+def test_what_cannot_be_an_actor_id_names_nothing(text: str) -> None:
+    with pytest.raises(Unknown, match="actor_id"):
+        parse.actor_id(text)
+
+
+@pytest.mark.parametrize("text", ["foo_0", "bar_0_exc_0", "foo_0_exc_", "foo_0_exc_01", "*"])
+def test_what_cannot_be_an_execution_id_names_nothing(text: str) -> None:
+    with pytest.raises(Unknown, match="execution_id"):
+        parse.execution_ordinal("foo_0", text)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"limit": "0"}, "limit"),
+        ({"limit": "10001"}, "limit"),
+        ({"limit": "ten"}, "limit"),
+        ({"limit": "٣"}, "limit"),
+        ({"offset": "-1"}, "offset"),
+        ({"offset": "9" * 30}, "offset"),
+        ({"limmit": "1"}, "limmit"),
+    ],
+)
+def test_a_bad_page_is_named(query: dict[str, str], named: str) -> None:
+    with pytest.raises(Malformed, match=rf"^{named}: "):
+        parse.page(query, default=1000)
+
+
+# -- bodies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"a": "\\ud800"}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": 1, "b": 2}}',
+        b"[1e999]",
+        b"NaN",
+        b"[" * 100 + b"]" * 100,
+        b"[" * 100_000 + b"]" * 100_000,
+        b"9" * 5_000,
+        '{"a": 1}'.encode("utf-16"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode_json(raw, "the body")
+
+
+def test_json_is_nested_within_reason() -> None:
+    deep: Any = "x"
+    for _ in range(60):
+        deep = [deep]
+    assert decode_json(json.dumps(deep), "the body") == deep
+
+
+@pytest.mark.parametrize("raw", [b"a=%ff", b"a=\xff", b"a=%ed%a0%80", b"a=1&a=2", b"a=1&" * 2000])
+def test_what_is_not_a_strict_form_is_refused(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        text_parameters(raw)
+
+
+def part(head: str, value: bytes) -> bytes:
+    return (
+        b"--x\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + value + b"\r\n"
+    )
+
+
+def test_a_multipart_form_holds_texts() -> None:
+    raw = part('name="a"', "é".encode()) + part('name="b"', b"") + b"--x--\r\n"
+    assert fields("multipart/form-data; boundary=x", raw) == [("a", "é"), ("b", "")]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "raw"),
+    [
+        ("multipart/form-data", b"--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"nonsense"),
+        ("multipart/form-data; boundary=x", part('name="a"', b"\xff") + b"--x--\r\n"),
+        ("multipart/form-data; boundary=x", part('name="a"; filename="f"', b"") + b"--x--\r\n"),
+    ],
+)
+def test_a_bad_multipart_form_is_refused(content_type: str, raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        fields(content_type, raw)
