@@ -7,6 +7,8 @@ fixture                  is
 ``postgres_dsn``         the address of an empty database on a server shared by all tests
 ``nats_server``          the :class:`servers.NatsServer` behind ``nats_url``, to stop, kill, start
 ``postgres_server``      a :class:`servers.PostgresServer` of this test's own, to stop, kill, start
+``stack``                the whole :class:`stack.Stack`, running, shared by all tests
+``new_stack``            the same, of this test's own
 =======================  ==========================================================================
 """
 
@@ -16,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+import images
 from servers import NatsServer, PostgresServer, scratch_folder
+from stack import Stack, eventually
 
 _numbers = itertools.count()
 
@@ -69,3 +73,35 @@ def postgres_server(postgres_template: Path) -> Iterator[PostgresServer]:
             yield server
         finally:
             server.kill()
+
+
+@pytest.fixture(scope="session")
+def test_images() -> None:
+    images.build_all()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(test_images: None) -> Iterator[Stack]:
+    yield from running_stack()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    eventually(shared_stack.ready, what="the stack is ready")
+    return shared_stack
+
+
+@pytest.fixture
+def new_stack(test_images: None) -> Iterator[Stack]:
+    yield from running_stack()
+
+
+def running_stack() -> Iterator[Stack]:
+    with scratch_folder() as folder:
+        stack = Stack(folder / "data")
+        try:
+            stack.up()
+            yield stack
+        finally:
+            stack.http.close()
+            stack.down()

@@ -18,10 +18,10 @@ class Config(msgspec.Struct, frozen=True):
         ),
     ] = ".abaco"
     api_host: Annotated[
-        str, msgspec.Meta(description="The address the API listens on.", min_length=1)
+        str, msgspec.Meta(description="The address the api listens on.", min_length=1)
     ] = "127.0.0.1"
     api_port: Annotated[
-        int, msgspec.Meta(description="The port the API listens on.", ge=1, le=65535)
+        int, msgspec.Meta(description="The port the api listens on.", ge=1, le=65535)
     ] = 8000
     nats_port: Annotated[
         Port, msgspec.Meta(description="The embedded NATS server's port; 0 chooses a free one.")

@@ -1,4 +1,4 @@
-"""The projector's settings."""
+"""The settings of the projector, as one frozen value."""
 
 from typing import Annotated, Literal
 
@@ -7,16 +7,17 @@ from msgspec import Meta
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """One value, read once; see ``docs/settings.md``."""
+    """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
-    nats_url: Annotated[str, Meta(min_length=1, description="The NATS server.")] = (
-        "nats://127.0.0.1:4222"
-    )
+    nats_url: Annotated[
+        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+    ] = "nats://127.0.0.1:4222"
     postgres_dsn: Annotated[
-        str, Meta(pattern="^postgres(ql)?://", description="The database of the read models.")
+        str, Meta(description="Where the read models are.", pattern=r"^postgres(ql)?://")
     ] = "postgresql://abaco@127.0.0.1:5432/abaco"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="What is logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least serious message that is logged."),
     ] = "info"
     batch_events: Annotated[
         int, Meta(ge=1, description="At most this many events go into one transaction.")

@@ -1,4 +1,4 @@
-"""The scheduler's settings."""
+"""The settings of the scheduler, as one frozen value."""
 
 from typing import Annotated, Literal
 
@@ -9,16 +9,17 @@ from abaco_proto.ids import TENANT_PATTERN
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """One value, read once; see ``docs/settings.md``."""
+    """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
-    nats_url: Annotated[str, Meta(min_length=1, description="The NATS server.")] = (
-        "nats://127.0.0.1:4222"
+    nats_url: Annotated[
+        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+    ] = "nats://127.0.0.1:4222"
+    tenant: Annotated[str, Meta(description="Whose actors these are.", pattern=TENANT_PATTERN)] = (
+        "default"
     )
-    tenant: Annotated[
-        str, Meta(pattern=TENANT_PATTERN, description="The tenant whose hosts are recorded.")
-    ] = "default"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="What is logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least serious message that is logged."),
     ] = "info"
     host_timeout_seconds: Annotated[
         float, Meta(ge=2, description="A host that sent no heartbeat for this long is lost.")

@@ -1,0 +1,1 @@
+"""Runs messages in containers on one host, and appends what happened to the log."""

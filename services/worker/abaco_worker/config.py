@@ -1,0 +1,71 @@
+"""The settings of the worker, as one frozen value."""
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from abaco_proto.ids import HOST_PATTERN
+
+MEBIBYTE = 1024 * 1024
+
+PullPolicy = Literal["missing", "always", "never"]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation.
+
+    Where the container engine is, ``DOCKER_HOST`` says, as to every client of Docker.
+    """
+
+    nats_url: Annotated[
+        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+    ] = "nats://127.0.0.1:4222"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least serious message that is logged."),
+    ] = "info"
+    host_id: Annotated[
+        str,
+        Meta(
+            description="This host's id, its own in the installation. Empty: from the hostname.",
+            pattern=f"^$|{HOST_PATTERN}",
+        ),
+    ] = ""
+    host_capacity: Annotated[
+        int, Meta(description="Seats on this host. 0: 8 per core, at least 16.", ge=0, le=10_000)
+    ] = 0
+    heartbeat_seconds: Annotated[
+        float, Meta(description="Time between two signs of life.", gt=0, le=60)
+    ] = 1.0
+    pull_policy: Annotated[
+        PullPolicy, Meta(description="When an image is pulled: missing, always, never.")
+    ] = "missing"
+    network_mode: Annotated[
+        str, Meta(description="The engine's network for containers.", min_length=1)
+    ] = "bridge"
+    container_memory_bytes: Annotated[
+        int, Meta(description="The memory of a container.", ge=6 * MEBIBYTE)
+    ] = 512 * MEBIBYTE
+    container_cpus: Annotated[
+        float, Meta(description="How many CPUs a container may use.", ge=0.01)
+    ] = 1.0
+    container_processes: Annotated[
+        int, Meta(description="Most processes and threads in a container.", ge=1)
+    ] = 256
+    max_log_bytes: Annotated[
+        int,
+        Meta(description="Output kept of one execution; more is cut off.", ge=0, le=64 * MEBIBYTE),
+    ] = MEBIBYTE
+
+
+def host_id(config: Config, hostname: str) -> str:
+    """The id of this host: as set, or the hostname made a valid token."""
+    token = re.sub(r"[^A-Za-z0-9]+", "-", hostname).strip("-")[:63].rstrip("-")
+    return config.host_id or token or "host"
+
+
+def capacity(config: Config, cores: int) -> int:
+    """How many seats this host has."""
+    return config.host_capacity or max(16, 8 * cores)

@@ -1,0 +1,250 @@
+"""The calls of the port, each in its own few lines of docker-py."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+from docker.errors import (
+    APIError,
+    DockerException,
+    NotFound,
+    create_api_error_from_http_exception,
+)
+from docker.types import CancellableStream
+from docker.utils import parse_repository_tag
+from requests.exceptions import HTTPError
+
+from abaco_proto.errors import AbacoError
+from abaco_worker.docker_engine import shapes
+from abaco_worker.docker_engine.client import TIMEOUT_SECONDS, Client, translated, words
+from abaco_worker.engine import (
+    CannotStart,
+    Container,
+    ContainerSpec,
+    Image,
+    ImageRefused,
+    Labelled,
+    PullProgress,
+    Usage,
+)
+from abaco_worker.pipe import Pipe
+
+PIPE_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+
+COMMAND_FAULTS = (126, 127)
+"""The exit codes of a container whose command cannot be run; all else that fails leaves 128."""
+
+CUT_SHORT = (ValueError, AttributeError)
+"""What reading stumbles over when the stream is closed meanwhile."""
+
+
+class DockerEngine:
+    """Implements :class:`abaco_worker.engine.Engine`."""
+
+    def __init__(self, environ: Mapping[str, str], *, capacity: int) -> None:
+        """``environ`` says where the engine is (``DOCKER_HOST``); nothing is asked of it yet.
+
+        ``capacity`` is how many containers run at once; the threads are counted by it.
+        """
+        self._client = Client(environ, capacity=capacity)
+        self._pipes: set[Pipe] = set()
+
+    @property
+    def location(self) -> str:
+        """See :attr:`abaco_worker.engine.Engine.location`."""
+        return self._client.location
+
+    def close(self) -> None:
+        """End what is being read; containers are left as they are."""
+        for pipe in list(self._pipes):
+            pipe.close()
+        self._client.close()
+
+    # -- images
+
+    async def find_image(self, image: str) -> Image:
+        """See :meth:`abaco_worker.engine.Engine.find_image`."""
+
+        def find(api: Any) -> Image:
+            try:
+                found = api.inspect_image(image)
+            except APIError as error:
+                if error.status_code == 400:
+                    raise ImageRefused(f"image {image}: {words(error)}") from error
+                raise
+            return shapes.image(found)
+
+        return await self._client.call(find)
+
+    async def pull_image(self, image: str, progress: Callable[[PullProgress], None]) -> None:
+        """See :meth:`abaco_worker.engine.Engine.pull_image`."""
+        repository, tag = parse_repository_tag(image)
+
+        def pull(api: Any) -> None:
+            layers: shapes.Layers = {}
+            try:
+                for line in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                    if "error" in line:
+                        raise ImageRefused(f"image {image}: pull failed: {line['error']}")
+                    progress(shapes.advance(layers, line))
+            except APIError as error:
+                raise ImageRefused(f"image {image}: pull failed: {words(error)}") from error
+
+        await self._client.call(pull, self._client.streams)
+
+    # -- containers
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        """See :meth:`abaco_worker.engine.Engine.create`."""
+
+        def create(api: Any) -> Container:
+            try:
+                made = api.create_container(
+                    spec.image,
+                    name=spec.name,
+                    environment=dict(spec.environment),
+                    labels=dict(spec.labels),
+                    detach=True,
+                    host_config=shapes.host_config(spec),
+                )
+            except APIError as error:
+                if error.status_code == 409:
+                    return shapes.container(api.inspect_container(spec.name))
+                if "no command specified" in words(error).lower():
+                    raise CannotStart(words(error), exit_code=127) from error
+                raise
+            return Container(container_id=made["Id"], image_id="", labels=spec.labels)
+
+        return await self._client.call(create)
+
+    async def start(self, container_id: str) -> None:
+        """See :meth:`abaco_worker.engine.Engine.start`."""
+
+        def start(api: Any) -> None:
+            try:
+                api.start(container_id)
+            except NotFound:
+                raise
+            except APIError as error:
+                state = api.inspect_container(container_id)["State"]
+                if state["ExitCode"] in COMMAND_FAULTS:
+                    why = state["Error"] or words(error)
+                    raise CannotStart(why, exit_code=state["ExitCode"]) from error
+                raise
+
+        await self._client.call(start)
+
+    async def inspect(self, container_id: str) -> Container:
+        """See :meth:`abaco_worker.engine.Engine.inspect`."""
+        return await self._client.call(
+            lambda api: shapes.container(api.inspect_container(container_id))
+        )
+
+    async def wait(self, container_id: str, seconds: float) -> Container:
+        """See :meth:`abaco_worker.engine.Engine.wait`."""
+
+        def wait(api: Any) -> Container:
+            try:
+                api.wait(container_id, timeout=seconds)
+            except APIError:
+                raise
+            except OSError:
+                pass  # time is up; whether the engine is there at all, the next line tells
+            return shapes.container(api.inspect_container(container_id))
+
+        return await self._client.call(wait, self._client.streams)
+
+    async def usage(self, container_id: str) -> Usage:
+        """See :meth:`abaco_worker.engine.Engine.usage`.
+
+        The first answer comes at once, a further one with the engine's next round, each second.
+        """
+        return await self._client.call(
+            lambda api: shapes.usage(api.stats(container_id, stream=False, one_shot=True))
+        )
+
+    async def remove(self, container_id: str) -> None:
+        """See :meth:`abaco_worker.engine.Engine.remove`."""
+
+        def remove(api: Any) -> None:
+            try:
+                api.remove_container(container_id, force=True, v=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # gone, or going
+                    raise
+
+        await self._client.call(remove)
+
+    async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
+        """See :meth:`abaco_worker.engine.Engine.labelled`."""
+
+        def find(api: Any) -> list[Labelled]:
+            found = api.containers(all=True, filters={"label": [f"{label}={value}"]})
+            return [Labelled(container_id=c["Id"], labels=c["Labels"] or {}) for c in found]
+
+        return await self._client.call(find)
+
+    # -- output
+
+    async def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
+        """See :meth:`abaco_worker.engine.Engine.output`.
+
+        json-file keeps text: bytes that are no UTF-8 come back as replacement characters, and a
+        line comes when it is complete.
+        """
+        loop = asyncio.get_running_loop()
+        pipe = Pipe(loop, PIPE_BYTES)
+        self._pipes.add(pipe)
+        try:
+            loop.run_in_executor(self._client.streams, self._read, container_id, follow, pipe)
+            while data := await pipe.take():
+                yield data
+        finally:
+            pipe.close()
+            self._pipes.discard(pipe)
+
+    def _read(self, container_id: str, follow: bool, pipe: Pipe) -> None:  # noqa: FBT001
+        """Read the output into the pipe, in a thread, to its end or until nobody reads it."""
+        try:
+            with translated():
+                response = _logs(self._client.api, container_id, follow=follow)
+                pieces = shapes.demultiplexed(response.raw.stream(READ_BYTES))
+                stream = CancellableStream(pieces, response)
+                pipe.attach(lambda: _cut(stream))
+                with closing(response):
+                    for data in stream:
+                        if not pipe.put(data):
+                            break
+        except AbacoError as error:
+            pipe.end(error)
+        except CUT_SHORT:
+            pass
+        finally:
+            pipe.end()
+
+
+def _logs(api: Any, container_id: str, *, follow: bool) -> Any:
+    """The response with the output, not read yet.
+
+    Not docker-py's own ``logs``: that needs a second request, and leaves the connection of the
+    first one open when the container is gone.
+    """
+    response = api.get(
+        f"{api.base_url}/v{api.api_version}/containers/{container_id}/logs",
+        params={"stdout": True, "stderr": True, "follow": follow},
+        stream=True,
+        timeout=(TIMEOUT_SECONDS, None),
+    )
+    try:
+        response.raise_for_status()
+    except HTTPError as error:
+        with closing(response):
+            create_api_error_from_http_exception(error)
+    return response
+
+
+def _cut(stream: Any) -> None:
+    with suppress(OSError, ValueError, AttributeError, DockerException):  # over already
+        stream.close()

@@ -1,0 +1,111 @@
+"""Docker's JSON, in the words of the engine port: what it is told, and what it answers."""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from abaco_worker.engine import Container, ContainerSpec, Image, PullProgress, Usage
+
+NEVER = "0001-01-01T00:00:00Z"
+
+LINE_OVERHEAD = 80
+"""json-file stores a line of one byte in not quite so many."""
+
+FRAME = struct.Struct(">BxxxL")
+"""Before each piece of output: which stream it is from, and its length (Docker's "attach")."""
+
+SMALLEST_LOG_BYTES = 64 * 1024 * 1024
+
+Layers = dict[str, tuple[bool, int, int]]
+"""Per layer of a pull: whether it is done, bytes so far, bytes in all."""
+
+
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    """``HostConfig`` of a container to be made.
+
+    The engine keeps two files of output, so that endless output fills no disk, and forgets the
+    older one for a third. So each must hold what has to stay readable, and be large enough that
+    nobody fills two before we have begun to read.
+    """
+    log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, SMALLEST_LOG_BYTES)
+    return {
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
+        "NanoCpus": int(spec.cpus * 1_000_000_000),
+        "PidsLimit": spec.processes,
+        "NetworkMode": spec.network_mode,
+        "SecurityOpt": ["no-new-privileges"],
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": str(log_bytes), "max-file": "2"},
+        },
+    }
+
+
+def container(found: Mapping[str, Any]) -> Container:
+    """A container from its inspection."""
+    state = found["State"]
+    return Container(
+        container_id=found["Id"],
+        image_id=found["Image"],
+        labels=found["Config"]["Labels"] or {},
+        status=state["Status"],
+        exit_code=state["ExitCode"],
+        oom_killed=state["OOMKilled"],
+        error=state["Error"],
+        started_at=state["StartedAt"].replace(NEVER, ""),
+        finished_at=state["FinishedAt"].replace(NEVER, ""),
+    )
+
+
+def usage(stats: Mapping[str, Any]) -> Usage:
+    """Usage, from statistics; the cgroup versions spell the operations ``Read`` and ``read``."""
+    blocks = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
+    on_disk = sum(b["value"] for b in blocks if b["op"].lower() in ("read", "write"))
+    networks = (stats.get("networks") or {}).values()
+    on_network = sum(n.get("rx_bytes", 0) + n.get("tx_bytes", 0) for n in networks)
+    cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
+    return Usage(cpu_ns=cpu.get("total_usage", 0), io_bytes=on_disk + on_network)
+
+
+def advance(layers: Layers, line: Mapping[str, Any]) -> PullProgress:
+    """Note one line of a pull, and say how far it has come."""
+    status, layer = line.get("status", ""), line.get("id", "")
+    if status in ("Pull complete", "Already exists"):
+        _, _, total = layers.get(layer, (False, 0, 0))
+        layers[layer] = (True, total, total)
+    elif status == "Downloading":
+        detail = line.get("progressDetail") or {}
+        layers[layer] = (False, detail.get("current", 0), detail.get("total", 0))
+    elif status == "Pulling fs layer":
+        layers[layer] = (False, 0, 0)
+    return PullProgress(
+        done_layers=sum(done for done, _, _ in layers.values()),
+        layers=len(layers),
+        done_bytes=sum(now for _, now, _ in layers.values()),
+        total_bytes=sum(total for _, _, total in layers.values()),
+    )
+
+
+def image(found: Mapping[str, Any]) -> Image:
+    """An image from its inspection."""
+    digests = found.get("RepoDigests") or [found["Id"]]
+    return Image(image_id=found["Id"], digest=digests[0].rpartition("@")[2])
+
+
+def demultiplexed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Framed output, however it is cut, without its frames; an unfinished last one is left out."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        output, at = bytearray(), 0
+        while len(waiting) >= at + FRAME.size:
+            _, length = FRAME.unpack_from(waiting, at)
+            end = at + FRAME.size + length
+            if len(waiting) < end:
+                break
+            output += waiting[at + FRAME.size : end]
+            at = end
+        del waiting[:at]
+        if output:
+            yield bytes(output)

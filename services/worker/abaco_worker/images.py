@@ -1,0 +1,98 @@
+"""Images made present as the pull policy says, each pulled once however many seats want it."""
+
+import asyncio
+import logging
+import time
+
+from abaco_worker.config import PullPolicy
+from abaco_worker.engine import Engine, Image, ImageMissing, ImageRefused, PullProgress
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 3.0
+MEGABYTE = 1_000_000
+
+
+class Images:
+    """The images of one host."""
+
+    def __init__(self, engine: Engine, policy: PullPolicy) -> None:
+        """Nothing is known yet of what is there."""
+        self._engine = engine
+        self._policy = policy
+        self._digests: dict[str, str] = {}
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+
+    async def prepare(self, image: str) -> Image:
+        """Have an image ready for a new seat.
+
+        Raises:
+            ImageRefused: it cannot be had; the text names it and says why.
+        """
+        if self._policy == "always":
+            await self._pull(image)
+        return await self.ensure(image)
+
+    async def ensure(self, image: str) -> Image:
+        """Have an image here, pulled only if it is missing.
+
+        Raises:
+            ImageRefused: as above.
+        """
+        try:
+            return await self._find(image)
+        except ImageMissing:
+            if self._policy == "never":
+                raise ImageRefused(
+                    f"image {image}: not on this host, and the pull policy is never"
+                ) from None
+        await self._pull(image)
+        try:
+            return await self._find(image)
+        except ImageMissing:
+            raise ImageRefused(f"image {image}: pulled, and yet not there") from None
+
+    async def digest(self, image: str, image_id: str) -> str:
+        """The digest of the image a container was made of; its id where nothing better is known."""
+        if image_id not in self._digests:
+            try:
+                await self._find(image)
+            except (ImageMissing, ImageRefused):
+                return image_id
+        return self._digests.get(image_id, image_id)
+
+    async def _find(self, image: str) -> Image:
+        found = await self._engine.find_image(image)
+        self._digests[found.image_id] = found.digest
+        return found
+
+    async def _pull(self, image: str) -> None:
+        """Join the pull of this image that is under way, or begin one."""
+        pull = self._pulls.get(image)
+        if pull is None:
+            pull = asyncio.create_task(self._engine.pull_image(image, Reporter(image)))
+            self._pulls[image] = pull
+            pull.add_done_callback(lambda _: self._pulls.pop(image))
+        await asyncio.shield(pull)
+
+
+class Reporter:
+    """Logs how far a pull has come, every few seconds."""
+
+    def __init__(self, image: str) -> None:
+        """The pull of ``image`` begins now."""
+        self._image = image
+        self._due = time.monotonic() + PROGRESS_SECONDS
+        logger.info("image %s: pulling", image)
+
+    def __call__(self, progress: PullProgress) -> None:
+        """Take note; may be called from any thread."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + PROGRESS_SECONDS
+            logger.info("image %s: pulling, %s", self._image, describe(progress))
+
+
+def describe(progress: PullProgress) -> str:
+    """``2 of 5 layers, 12.3 of 40.1 MB``."""
+    done, total = progress.done_bytes / MEGABYTE, progress.total_bytes / MEGABYTE
+    return f"{progress.done_layers} of {progress.layers} layers, {done:.1f} of {total:.1f} MB"

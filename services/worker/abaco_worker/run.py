@@ -1,0 +1,149 @@
+"""One assignment from its container to its report.
+
+Every step can be taken again: a worker that died anywhere in here begins anew with the same
+assignment, finds the container by its name, and goes on from how it stands. Nothing is settled
+before ``execution.finished`` is in the log, and that is not appended before all output is.
+"""
+
+import asyncio
+import time
+
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Undecodable
+from abaco_proto.subjects import event_subject
+from abaco_worker import facts
+from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing
+from abaco_worker.host import Host
+from abaco_worker.recorder import Recorder
+from abaco_worker.sampler import Sampler
+from abaco_worker.sandbox import Order, container_spec
+from abaco_worker.standing import Standing
+
+LOOK_AGAIN_SECONDS = 5.0
+"""A run that took longer may have been given to another host meanwhile."""
+
+END_SECONDS = 2.0
+FULL_SECONDS = 20.0
+
+
+async def execute(host: Host, order: Order, standing: Standing) -> bool:
+    """Run an order and report it; False when on the way it turned out not to be wanted any more.
+
+    Raises:
+        ImageRefused: the image is gone and cannot be had again.
+        ContainerMissing: somebody removed the container under our hands.
+        EngineFault, Unavailable: the engine fails or is away; trying again may help.
+    """
+    spec = container_spec(order, host.config)
+    since = time.monotonic()
+    try:
+        container_id = await _running(host, spec)
+    except CannotStart as refusal:
+        await host.report(order.recorded, facts.never_started(order, refusal))
+        return True
+    finished = await _attend(host, order, container_id, reported=standing.run_started)
+    if time.monotonic() - since > LOOK_AGAIN_SECONDS:
+        standing = await host.look(order.recorded)
+        if not standing.run_wanted:
+            return False
+    await host.report(order.recorded, finished)
+    return True
+
+
+async def fetch(host: Host, recorded: Recorded, event: ev.ExecutionAssigned) -> Order:
+    """What an assignment is about, from the log.
+
+    Raises:
+        Undecodable: the log does not hold what the assignment says.
+    """
+    any_state = ev.ActorStateSet(actor_id=event.actor_id, state=None, version=0)
+    definition, message, state_set = await asyncio.gather(
+        definition_at(host, event.actor_sequence),
+        host.event_at(event.message_sequence),
+        host.last_event(event_subject(recorded.tenant, any_state)),
+    )
+    if not isinstance(message, ev.MessageReceived):
+        raise Undecodable(f"no message at {event.message_sequence} in the log")
+    return Order(
+        recorded=recorded,
+        assignment=event,
+        definition=definition,
+        message=message,
+        state=getattr(state_set, "state", ""),
+    )
+
+
+async def definition_at(host: Host, sequence: int) -> ev.Definition:
+    """The definition that stands at a place of the log.
+
+    Raises:
+        Undecodable: there is none.
+    """
+    event = await host.event_at(sequence)
+    if not isinstance(event, ev.ActorRegistered | ev.ActorUpdated):
+        raise Undecodable(f"no definition of an actor at {sequence} in the log")
+    return event.definition
+
+
+async def _running(host: Host, spec: ContainerSpec) -> str:
+    """The id of the container, started: by us now, or by us before a crash."""
+    try:
+        container = await host.engine.create(spec)
+    except ImageMissing:
+        await host.images.ensure(spec.image)
+        container = await host.engine.create(spec)
+    if container.fresh:
+        await host.engine.start(container.container_id)
+    return container.container_id
+
+
+async def _attend(
+    host: Host, order: Order, container_id: str, *, reported: bool
+) -> ev.ExecutionFinished:
+    """Be with a started container until it has ended and its output is recorded.
+
+    Its output is followed at once and not after the report: the engine forgets the beginning of
+    very much.
+    """
+    sampler = Sampler(host.engine)
+    sampling = asyncio.create_task(sampler.run(container_id))
+    reporting = asyncio.create_task(_report_start(host, order, container_id, reported=reported))
+    recorder = Recorder(host.outputs, order, host.config.max_log_bytes)
+    try:
+        container = await _to_the_end(host.engine, container_id, recorder)
+        await reporting
+    finally:
+        await _cancel(sampling, reporting)
+    return facts.finished(order, container, sampler.usage, recorder.tally)
+
+
+async def _report_start(host: Host, order: Order, container_id: str, *, reported: bool) -> None:
+    if not reported:
+        container = await host.engine.inspect(container_id)
+        digest = await host.images.digest(order.definition.image, container.image_id)
+        await host.report(order.recorded, facts.started(order, container, digest))
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _to_the_end(engine: Engine, container_id: str, recorder: Recorder) -> Container:
+    """Record output until there is no more; the container is as it stands at its end.
+
+    Following ends now and then with the last lines unread, and when the engine goes away, so its
+    end proves nothing: the container's own does, and then the rest is read.
+    """
+    while True:
+        if not recorder.full:
+            await recorder.record(engine.output(container_id, follow=True))
+        patience = FULL_SECONDS if recorder.full else END_SECONDS
+        container = await engine.wait(container_id, patience)
+        if container.ended:
+            break
+    if not recorder.full:
+        await recorder.record(engine.output(container_id, follow=False))
+    return container

@@ -1,0 +1,74 @@
+"""One seat: what is asked of one worker, done strictly in order, one thing at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from abaco_proto.envelope import Recorded
+from abaco_proto.log import Delivery
+from abaco_worker.disposition import Disposition, back_off, disposition
+from abaco_worker.host import Host
+from abaco_worker.work import Outcome, give_up, perform
+
+logger = logging.getLogger(__name__)
+
+STALE_SECONDS = 5.0
+"""Work older than this may have been given to someone else. Wrong clocks cost a look, no more."""
+
+
+class Seat:
+    """A worker id on this host, from the first it is asked for until it is given up."""
+
+    def __init__(self, host: Host, settled: Callable[[Delivery], None]) -> None:
+        """``settled`` is called with each delivery that is in hand no longer."""
+        self._host = host
+        self._settled = settled
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._known = False
+
+    def give(self, delivery: Delivery) -> None:
+        """One more thing to do, after all that was given before."""
+        self._queue.put_nowait(delivery)
+
+    async def run(self) -> None:
+        """Work until the seat is given up and nothing waits for it."""
+        while True:
+            delivery = await self._queue.get()
+            outcome = await self._work(delivery)
+            await delivery.done()
+            self._settled(delivery)
+            if outcome.container is not None:
+                self._host.sweeper.take(outcome.container)
+            self._known = outcome.seat_lives
+            if not outcome.seat_lives and self._queue.empty():
+                return
+
+    async def _work(self, delivery: Delivery) -> Outcome:
+        """Try until there is an outcome."""
+        recorded = delivery.recorded
+        look = delivery.redelivered or not self._known or _stale(recorded)
+        tries = 0
+        while True:
+            try:
+                return await perform(self._host, recorded, look=look or tries > 0)
+            except Exception as error:  # disposition says what becomes of any
+                tries += 1
+                match disposition(error, tries):
+                    case Disposition.RETRY:
+                        await _pause(recorded, error, tries)
+                    case Disposition.PARK:
+                        logger.debug("%s given up", recorded.id, exc_info=error)
+                        return await give_up(self._host, recorded, error)
+                    case Disposition.DONE:
+                        return Outcome(seat_lives=True)
+
+
+async def _pause(recorded: Recorded, error: Exception, tries: int) -> None:
+    seconds = back_off(tries)
+    logger.warning("%s: %s; again in %.1f s", recorded.id, error, seconds)
+    await asyncio.sleep(seconds)
+
+
+def _stale(recorded: Recorded) -> bool:
+    return (datetime.now(UTC) - recorded.time).total_seconds() > STALE_SECONDS

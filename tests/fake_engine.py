@@ -1,0 +1,197 @@
+"""An in-memory container engine; it passes the same contract suite as the real one.
+
+Its images understand one language: ``$MSG`` holds a :class:`Program` as JSON.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from abaco_proto.errors import Unavailable
+from abaco_worker.engine import (
+    CannotStart,
+    Container,
+    ContainerMissing,
+    ContainerSpec,
+    EngineFault,
+    Image,
+    ImageMissing,
+    ImageRefused,
+    Labelled,
+    PullProgress,
+    Usage,
+)
+
+IMAGE = "test/image"
+UNSTARTABLE = "test/unstartable"
+STARTED_AT = "2026-01-02T03:04:06.000000001Z"
+FINISHED_AT = "2026-01-02T03:04:08.000000001Z"
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container does: say ``prints``, count to ``lines``, say a variable, and end or not."""
+
+    prints: str = ""
+    lines: int = 0
+    echoes: str = ""
+    exit_code: int = 0
+    forever: bool = False
+
+
+def message(program: Program) -> str:
+    """A program as the fake engine's images read it."""
+    return msgspec.json.encode(program).decode()
+
+
+class FakeContainer:
+    """One container of the fake engine."""
+
+    def __init__(self, number: int, spec: ContainerSpec, image_id: str) -> None:
+        self.spec = spec
+        self.program = msgspec.json.decode(spec.environment["MSG"] or "{}", type=Program)
+        self.starts = 0
+        self.ended = asyncio.Event()
+        self.gone = False
+        self.state = Container(
+            container_id=f"c{number}", image_id=image_id, labels=dict(spec.labels)
+        )
+
+    @property
+    def output(self) -> bytes:
+        if not self.starts:
+            return b""
+        program, environment = self.program, self.spec.environment
+        counted = "".join(f"{n}\n" for n in range(1, program.lines + 1))
+        return (program.prints + counted + environment.get(program.echoes, "")).encode()
+
+    def start(self) -> None:
+        self.starts += 1
+        self.state = replace(self.state, status="running", started_at=STARTED_AT)
+        if not self.program.forever:
+            self.end(self.program.exit_code)
+
+    def end(self, exit_code: int) -> None:
+        self.state = replace(
+            self.state, status="exited", exit_code=exit_code, finished_at=FINISHED_AT
+        )
+        self.ended.set()
+
+
+class FakeEngine:
+    """Implements ``Engine``. ``available = False`` is the plug pulled."""
+
+    location = "fake://engine"
+
+    def __init__(self) -> None:
+        self.available = True
+        self.images = {
+            IMAGE: Image(image_id="sha256:1", digest="sha256:d1"),
+            UNSTARTABLE: Image(image_id="sha256:2", digest="sha256:d2"),
+        }
+        self.registry: dict[str, Image] = {}
+        self.pulls: list[str] = []
+        self.let_pull = asyncio.Event()
+        self.let_pull.set()
+        self.containers: dict[str, FakeContainer] = {}
+        self.starts: list[str] = []
+        self.faults: list[EngineFault] = []
+        self.swallows = 0
+        self._numbers = itertools.count()
+
+    async def find_image(self, image: str) -> Image:
+        await self._check()
+        if " " in image:
+            raise ImageRefused(f"image {image}: invalid reference format")
+        if image not in self.images:
+            raise ImageMissing(image)
+        return self.images[image]
+
+    async def pull_image(self, image: str, progress: Callable[[PullProgress], None]) -> None:
+        await self._check()
+        self.pulls.append(image)
+        await self.let_pull.wait()
+        if image not in self.registry:
+            raise ImageRefused(f"image {image}: pull failed: no such host")
+        progress(PullProgress(done_layers=1, layers=1, done_bytes=1, total_bytes=1))
+        self.images[image] = self.registry[image]
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        await self._check()
+        for container in self.containers.values():
+            if container.spec.name == spec.name:
+                return container.state
+        if spec.image not in self.images:
+            raise ImageMissing(spec.image)
+        made = FakeContainer(next(self._numbers), spec, self.images[spec.image].image_id)
+        self.containers[made.state.container_id] = made
+        return made.state
+
+    async def start(self, container_id: str) -> None:
+        await self._check()
+        container = self._find(container_id)
+        if self.faults:
+            raise self.faults.pop()
+        if container.spec.image == UNSTARTABLE:
+            raise CannotStart("exec: /nope: no such file", exit_code=127)
+        self.starts.append(container.spec.name)
+        container.start()
+
+    async def inspect(self, container_id: str) -> Container:
+        await self._check()
+        return self._find(container_id).state
+
+    async def wait(self, container_id: str, seconds: float) -> Container:
+        await self._check()
+        container = self._find(container_id)
+        try:
+            await asyncio.wait_for(container.ended.wait(), seconds)
+        except TimeoutError:
+            return container.state
+        return self._find(container_id).state
+
+    async def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
+        """``swallows`` is how many bytes a follower misses at the end, as happens to real ones."""
+        await self._check()
+        container = self._find(container_id)
+        data = container.output
+        if follow:
+            data = data[: len(data) - self.swallows]
+        for start in range(0, len(data), 1000):
+            yield data[start : start + 1000]
+            await asyncio.sleep(0)
+        if follow:
+            await container.ended.wait()
+
+    async def usage(self, container_id: str) -> Usage:
+        await self._check()
+        running = self._find(container_id).state.status == "running"
+        return Usage(cpu_ns=1_000_000, io_bytes=10) if running else Usage()
+
+    async def remove(self, container_id: str) -> None:
+        await self._check()
+        for key, container in list(self.containers.items()):
+            if container_id in (key, container.spec.name):
+                del self.containers[key]
+                container.end(137)
+
+    async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
+        await self._check()
+        return [
+            Labelled(container_id=key, labels=container.state.labels)
+            for key, container in self.containers.items()
+            if container.state.labels.get(label) == value
+        ]
+
+    async def _check(self) -> None:
+        await asyncio.sleep(0)
+        if not self.available:
+            raise Unavailable("the plug is pulled")
+
+    def _find(self, container_id: str) -> FakeContainer:
+        for key, container in self.containers.items():
+            if container_id in (key, container.spec.name):
+                return container
+        raise ContainerMissing(container_id)

@@ -1,0 +1,37 @@
+"""The whole system stopped and started again: everything is there, what waited goes on."""
+
+import os
+import signal
+
+from stack import Stack
+
+
+def test_down_and_up(new_stack: Stack) -> None:
+    stack = new_stack
+    actor_id = stack.register("lasting", "abaco-test/slow", max_workers=2)
+    stack.call("POST", f"/actors/{actor_id}/state", json={"state": "kept"})
+    stack.wait_ready(actor_id)
+    sent = [stack.send(actor_id, f"{n}") for n in range(8)]
+    stack.wait_complete(sent[:1])
+    stack.down()
+    assert all(service["pid"] is None for service in stack.status()["services"])
+    stack.up()
+    assert stack.call("GET", f"/actors/{actor_id}/state")["state"] == "kept"
+    assert stack.logs(sent[0]) == "got 0\ndone\n"
+    stack.wait_complete(sent)
+    finished = stack.finished()
+    assert [finished[execution_id] for execution_id in sent] == [1] * 8
+
+
+def test_everything_killed_at_once(new_stack: Stack) -> None:
+    stack = new_stack
+    actor_id = stack.register("struck", "abaco-test/slow", max_workers=2)
+    stack.wait_ready(actor_id)
+    sent = [stack.send(actor_id, f"{n}") for n in range(6)]
+    stack.wait_complete(sent[:1])
+    for service in stack.status()["services"]:
+        os.kill(service["pid"], signal.SIGKILL)
+    stack.up()
+    stack.wait_complete(sent)
+    finished = stack.finished()
+    assert [finished[execution_id] for execution_id in sent] == [1] * 6

@@ -1,0 +1,33 @@
+"""kill -9 of each service in the middle of running executions: all end, each reported once."""
+
+import docker
+import pytest
+
+from stack import Stack, eventually
+
+
+@pytest.mark.parametrize("service", ["worker", "scheduler", "projector", "api"])
+def test_nothing_is_lost_or_reported_twice(stack: Stack, service: str) -> None:
+    actor_id = stack.register(f"killed-{service}", "abaco-test/slow", max_workers=4)
+    stack.wait_ready(actor_id)
+    sent = [stack.send(actor_id, f"{n}") for n in range(10)]
+    eventually(lambda: stack.status_of(sent[0]) == "RUNNING", what="the first runs")
+    before = stack.pid(service)
+    stack.kill(service)
+    eventually(lambda: stack.pid(service) not in (None, before), what="the supervisor restarts it")
+    eventually(stack.ready, what="ready again")
+    sent += [stack.send(actor_id, f"{n}") for n in range(10, 12)]
+    stack.wait_complete(sent)
+    finished = stack.finished()
+    assert [finished[execution_id] for execution_id in sent] == [1] * 12
+    assert [stack.logs(e) for e in sent] == [f"got {n}\ndone\n" for n in range(12)]
+    eventually(lambda: not containers_of(actor_id), what="no container is left")
+
+
+def containers_of(actor_id: str) -> list[str]:
+    client = docker.from_env()
+    try:
+        found = client.api.containers(all=True, filters={"label": f"abaco.actor_id={actor_id}"})
+    finally:
+        client.close()
+    return [container["Id"] for container in found]

@@ -1,0 +1,107 @@
+"""The engine's contract, on the real Docker; and what only the real one can show."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+
+import pytest
+
+from abaco_proto.errors import Unavailable
+from abaco_worker.docker_engine import DockerEngine
+from abaco_worker.engine import CannotStart, EngineFault
+from contract.engine_suite import EngineSuite, read, spec_of, started
+from fake_engine import Program
+from integration.worker_images import DockerYard, docker_yard
+from servers import free_port
+
+
+@pytest.fixture(scope="module")
+def yard() -> Iterator[DockerYard]:
+    with docker_yard() as yard:
+        yield yard
+
+
+@pytest.fixture
+async def engine() -> AsyncGenerator[DockerEngine, None]:
+    engine = DockerEngine({}, capacity=4)
+    yield engine
+    engine.close()
+
+
+class TestDockerEngine(EngineSuite):
+    pass
+
+
+async def test_an_engine_that_is_away_is_unavailable(yard: DockerYard) -> None:
+    engine = DockerEngine({"DOCKER_HOST": f"tcp://127.0.0.1:{free_port()}"}, capacity=1)
+    for call in (engine.find_image(yard.image), engine.create(spec_of(yard))):
+        with pytest.raises(Unavailable, match="container engine"):
+            await call
+    with pytest.raises(Unavailable):
+        await read(engine, "any", follow=True)
+    assert engine.location.startswith("tcp://")
+    engine.close()
+
+
+async def test_bytes_that_are_no_text_become_replacement_characters(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    script = {"MSG": r"printf 'a\377b'; printf c >&2"}
+    container_id = await started(engine, spec_of(yard, environment=script))
+    await engine.wait(container_id, 10)
+    output = await read(engine, container_id, follow=False)
+    assert sorted(output.decode()) == sorted("a\ufffdbc")
+
+
+async def test_limits_are_in_force(engine: DockerEngine, yard: DockerYard) -> None:
+    script = {"MSG": "busybox cat /proc/self/status; busybox tail /dev/zero"}
+    container_id = await started(engine, spec_of(yard, environment=script))
+    container = await engine.wait(container_id, 30)
+    assert container.oom_killed
+    assert container.exit_code == 137
+    status = (await read(engine, container_id, follow=False)).decode()
+    assert "NoNewPrivs:\t1" in status
+
+
+async def test_a_network_that_is_not_there_is_no_fault_of_the_image(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    spec = spec_of(yard, environment={"MSG": ""}, network_mode="no-such-network")
+    container = await engine.create(spec)
+    with pytest.raises(Exception, match="no-such-network") as refusal:
+        await engine.start(container.container_id)
+    assert not isinstance(refusal.value, CannotStart)
+
+
+async def test_what_the_engine_will_not_do_is_a_fault(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    with pytest.raises(EngineFault, match="CPU"):
+        await engine.create(spec_of(yard, cpus=4096.0))
+
+
+async def test_endless_output_is_read_with_bounded_memory_and_then_dropped(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    script = {"MSG": "while true; do echo 0123456789012345678901234567890123456789; done"}
+    spec = spec_of(yard, environment=script, kept_output_bytes=100_000)
+    container_id = await started(engine, spec)
+    pieces = engine.output(container_id, follow=True)
+    async with asyncio.timeout(20):
+        got = 0
+        async for piece in pieces:
+            got += len(piece)
+            assert len(piece) < 400_000
+            if got > 5_000_000:
+                break
+    await pieces.aclose()
+    assert not (await engine.inspect(container_id)).ended
+    await engine.remove(container_id)
+
+
+async def test_many_containers_at_once(engine: DockerEngine, yard: DockerYard) -> None:
+    async def run(n: int) -> int:
+        container_id = await started(engine, spec_of(yard, Program(exit_code=n)))
+        await read(engine, container_id, follow=True)
+        return (await engine.wait(container_id, 30)).exit_code
+
+    assert await asyncio.gather(*map(run, range(12))) == list(range(12))

@@ -1,0 +1,159 @@
+"""A worker process on real servers, and a scheduler's words to it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_proto.errors import Unavailable
+from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.retry import append_surely
+from abaco_proto.subjects import all_events_filter
+from integration.worker_images import DockerYard
+
+SECONDS = 60.0
+
+T = TypeVar("T", bound=ev.Event)
+
+
+class WorkerProcess:
+    """``python -m abaco_worker``, to be stopped or killed."""
+
+    def __init__(self, nats_url: str, host_id: str, log: Path, **settings: str) -> None:
+        settings = {"ABACO_NETWORK_MODE": "none", **settings}
+        ours = {"ABACO_NATS_URL": nats_url, "ABACO_HOST_ID": host_id}
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "abaco_worker"],
+                env={**os.environ, **ours, **settings},
+                stderr=file,
+            )
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self) -> tuple[int, float]:
+        """The exit code, and how many seconds the end took."""
+        before = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(timeout=20)
+        return code, time.monotonic() - before
+
+
+class World:
+    """Log, engine and one host; ``start`` gives it a worker."""
+
+    def __init__(self, connection: Connection, nats_url: str, yard: DockerYard, log: Path) -> None:
+        self.log = JetStreamEventLog(connection)
+        self.outputs = JetStreamOutputLog(connection)
+        self.yard = yard
+        self._url = nats_url
+        self._file = log
+        self._docker = docker.APIClient(version="auto")
+        self._workers: list[WorkerProcess] = []
+
+    def start(self, **settings: str) -> WorkerProcess:
+        worker = WorkerProcess(self._url, self.yard.host_id, self._file, **settings)
+        self._workers.append(worker)
+        return worker
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._docker.close()
+
+    # -- the scheduler's words
+
+    async def append(self, event: ev.Event) -> int:
+        return await append_surely(self.log, b.envelope_of(event), after=0)
+
+    async def seat(self, image: str | None = None, number: int = 0) -> int:
+        """An actor and a seat for it; the sequence of the definition."""
+        sequence = await self.append(b.registered(image=image or self.yard.image))
+        await self.request(sequence, number)
+        return sequence
+
+    async def request(self, sequence: int, number: int = 0) -> None:
+        host_id = self.yard.host_id
+        await self.append(b.requested(number, host_id=host_id, actor_sequence=sequence))
+
+    async def send(self, script: str, ordinal: int = 0, number: int = 0, attempt: int = 1) -> None:
+        """A message, assigned to a seat."""
+        sequence = await self.append(b.received(ordinal, message=script))
+        await self.append(
+            b.assigned(
+                ordinal,
+                message_sequence=sequence,
+                host_id=self.yard.host_id,
+                worker_id=f"foo_0_wkr_{number}",
+                attempt=attempt,
+            )
+        )
+
+    # -- what can be seen
+
+    async def seen(self, kind: type[T], count: int = 1) -> list[T]:
+        """The events of a kind, when there are so many."""
+
+        async def enough() -> list[T] | None:
+            batches = [batch async for batch in self.log.read([all_events_filter()])]
+            found = [r.event for batch in batches for r in batch if isinstance(r.event, kind)]
+            return found if len(found) >= count else None
+
+        found: list[T] = await self.until(enough)
+        return found
+
+    async def until(self, look: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``look`` finds, as soon as it finds something."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                if found := await look():
+                    return found
+            except Unavailable:
+                pass
+            assert time.monotonic() < deadline, self._file.read_text()
+            await asyncio.sleep(0.02)
+
+    async def output(self, finished: ev.ExecutionFinished) -> bytes:
+        """The recorded output of a finished attempt."""
+        whole = bytearray()
+        async with asyncio.timeout(SECONDS), aclosing(self.outputs.follow()) as batches:
+            async for batch in batches:
+                for output in (chunk.output for chunk in batch.chunks):
+                    if output.execution_id == finished.execution_id:
+                        assert output.offset <= len(whole), "a gap"
+                        whole[output.offset : output.offset + len(output.data)] = output.data
+                if batch.pending == 0:
+                    return bytes(whole)
+        raise AssertionError("a follower never ends")
+
+    async def until_recorded(self, text: bytes, ordinal: int = 0) -> None:
+        """Wait until a run's output holds a text."""
+        run = b.finished(ordinal)
+
+        async def holds() -> bool:
+            return text in await self.output(run)
+
+        await self.until(holds)
+
+    def containers(self) -> list[Any]:
+        label = {"label": [f"abaco.host_id={self.yard.host_id}"]}
+        return list(self._docker.containers(all=True, filters=label))
+
+    async def until_clean(self) -> None:
+        async def clean() -> bool:
+            return not self.containers()
+
+        await self.until(clean)

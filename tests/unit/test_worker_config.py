@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from abaco_proto import settings
+from abaco_proto.errors import Malformed
+from abaco_worker.config import Config, capacity, host_id
+
+
+def test_every_setting_has_a_name_and_a_description() -> None:
+    schema = msgspec.json.schema(Config)["$defs"]["Config"]["properties"]
+    assert all(field["description"].endswith(".") for field in schema.values())
+    assert {f"ABACO_{name.upper()}" for name in schema} <= settings.NAMES
+
+
+def test_settings_are_read_from_the_environment() -> None:
+    environ = {"ABACO_HOST_CAPACITY": "3", "ABACO_PULL_POLICY": "never", "ABACO_INIT_COUNT": "1"}
+    config = settings.read(Config, environ)
+    assert (config.host_capacity, config.pull_policy) == (3, "never")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ABACO_HOST_ID", "a.b"),
+        ("ABACO_HOST_CAPACITY", "-1"),
+        ("ABACO_PULL_POLICY", "sometimes"),
+        ("ABACO_CONTAINER_CPUS", "0"),
+        ("ABACO_HEARTBEAT_SECONDS", "often"),
+    ],
+)
+def test_a_bad_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(Malformed, match=f"^{name}: "):
+        settings.read(Config, {name: value})
+
+
+def test_a_bad_setting_ends_the_process_with_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "abaco_worker"],
+        env={**os.environ, "ABACO_MAX_LOG_BYTES": "lots"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("abaco-worker: ABACO_MAX_LOG_BYTES: ")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("hostname", "expected"),
+    [
+        ("web1", "web1"),
+        ("web1.example.org", "web1-example-org"),
+        ("_x_", "x"),
+        ("ü", "host"),
+        ("", "host"),
+        ("a" * 62 + ".b", "a" * 62),
+    ],
+)
+def test_the_host_id_is_a_token_of_the_hostname(hostname: str, expected: str) -> None:
+    assert host_id(Config(), hostname) == expected
+    assert settings.read(Config, {"ABACO_HOST_ID": expected}).host_id == expected
+
+
+def test_a_chosen_host_id_wins() -> None:
+    assert host_id(Config(host_id="h1"), "web1") == "h1"
+
+
+def test_the_capacity_follows_the_cores() -> None:
+    assert capacity(Config(), 1) == 16
+    assert capacity(Config(), 8) == 64
+    assert capacity(Config(host_capacity=3), 8) == 3

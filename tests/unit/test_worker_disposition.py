@@ -1,0 +1,27 @@
+import pytest
+
+from abaco_proto.errors import Conflict, Unavailable, Undecodable
+from abaco_worker.disposition import Disposition, back_off, disposition
+from abaco_worker.engine import ContainerMissing, EngineFault, ImageRefused
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "expected"),
+    [
+        (Conflict(), 1, Disposition.DONE),
+        (Unavailable(), 1, Disposition.RETRY),
+        (Unavailable(), 1000, Disposition.RETRY),
+        (EngineFault(), 1, Disposition.RETRY),
+        (EngineFault(), 3, Disposition.PARK),
+        (ImageRefused(), 1, Disposition.PARK),
+        (ContainerMissing(), 1, Disposition.PARK),
+        (Undecodable(), 1, Disposition.PARK),
+        (KeyError(), 1, Disposition.PARK),
+    ],
+)
+def test_what_becomes_of_an_error(error: Exception, tries: int, expected: Disposition) -> None:
+    assert disposition(error, tries) is expected
+
+
+def test_the_pause_grows_up_to_a_limit() -> None:
+    assert [back_off(n) for n in (1, 2, 3, 5, 6, 10_000)] == [0.5, 1.0, 2.0, 8.0, 10.0, 10.0]

@@ -1,0 +1,64 @@
+import pytest
+
+import builders as b
+from abaco_worker import facts
+from abaco_worker.engine import CannotStart, Container, Usage
+from abaco_worker.output import Tally
+from unit.test_worker_sandbox import order
+
+
+def ended(started_at: str, finished_at: str) -> Container:
+    return Container(
+        container_id="c",
+        image_id="i",
+        status="exited",
+        exit_code=3,
+        oom_killed=True,
+        started_at=started_at,
+        finished_at=finished_at,
+    )
+
+
+@pytest.mark.parametrize(
+    ("started_at", "finished_at", "expected"),
+    [
+        ("2026-01-02T03:04:06.123456789Z", "2026-01-02T03:04:08.623456789Z", 2500.0),
+        ("2026-01-02T03:04:06Z", "2026-01-02T03:04:06Z", 1.0),
+        ("2026-11-23T22:01:13.463446965Z", "2026-11-23T22:01:13.462275535Z", 1.0),
+        ("", "", 1.0),
+    ],
+)
+def test_a_run_that_happened_took_time(started_at: str, finished_at: str, expected: float) -> None:
+    assert facts.runtime_ms(ended(started_at, finished_at)) == expected
+
+
+def test_the_report_of_a_run() -> None:
+    tally = Tally(2)
+    list(tally.add(b"abc"))
+    container = ended("2026-01-02T03:04:06Z", "2026-01-02T03:04:08Z")
+    event = facts.finished(order(), container, Usage(cpu_ns=5, io_bytes=7), tally)
+    assert (event.execution_id, event.attempt, event.worker_id) == ("foo_0_exc_7", 1, "foo_0_wkr_0")
+    assert event.exit_code == event.final_state.exit_code == 3
+    assert event.final_state.oom_killed
+    assert event.final_state.started_at == "2026-01-02T03:04:06Z"
+    assert (event.cpu_ns, event.io_bytes, event.runtime_ms) == (5, 7, 2000.0)
+    assert (event.log_bytes, event.log_sha256) == (tally.recorded, tally.sha256)
+    assert event.log_truncated
+
+
+def test_an_end_before_the_beginning_is_set_right() -> None:
+    container = ended("2026-11-23T22:01:13.463446965Z", "2026-11-23T22:01:13.462275535Z")
+    state = facts.finished(order(), container, Usage(), Tally(0)).final_state
+    assert state.finished_at == state.started_at
+
+
+def test_the_report_of_a_command_that_cannot_be_run() -> None:
+    refusal = CannotStart("exec: /nope: no such file", exit_code=127)
+    event = facts.never_started(order(), refusal)
+    assert event.exit_code == 127
+    assert event.final_state.error == "exec: /nope: no such file"
+    assert (event.log_bytes, event.runtime_ms) == (0, 0.0)
+
+
+def test_a_stop_repeats_the_reason() -> None:
+    assert facts.stopped(b.stop_requested()).reason == "idle"

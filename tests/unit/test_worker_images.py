@@ -1,0 +1,83 @@
+import asyncio
+
+import pytest
+
+from abaco_worker.engine import Image, ImageRefused, PullProgress
+from abaco_worker.images import Images, Reporter, describe
+from fake_engine import IMAGE, FakeEngine
+
+REMOTE = "far/away"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    engine = FakeEngine()
+    engine.registry[REMOTE] = Image(image_id="sha256:9", digest="sha256:d9")
+    return engine
+
+
+async def test_what_is_there_is_not_pulled(engine: FakeEngine) -> None:
+    assert (await Images(engine, "missing").prepare(IMAGE)).digest == "sha256:d1"
+    assert engine.pulls == []
+
+
+async def test_what_is_missing_is_pulled(engine: FakeEngine) -> None:
+    assert (await Images(engine, "missing").prepare(REMOTE)).digest == "sha256:d9"
+    assert engine.pulls == [REMOTE]
+
+
+async def test_always_pulls_for_a_seat_but_not_for_a_run(engine: FakeEngine) -> None:
+    images = Images(engine, "always")
+    await images.prepare(REMOTE)
+    await images.prepare(REMOTE)
+    await images.ensure(REMOTE)
+    assert engine.pulls == [REMOTE, REMOTE]
+
+
+async def test_never_does_not_pull(engine: FakeEngine) -> None:
+    with pytest.raises(ImageRefused, match=f"image {REMOTE}: .*never"):
+        await Images(engine, "never").prepare(REMOTE)
+    assert engine.pulls == []
+
+
+async def test_pulls_of_one_image_at_one_time_are_one(engine: FakeEngine) -> None:
+    engine.let_pull.clear()
+    images = Images(engine, "missing")
+    seats = [asyncio.create_task(images.prepare(REMOTE)) for _ in range(5)]
+    await asyncio.wait(seats, timeout=0.05)
+    seats[0].cancel()
+    engine.let_pull.set()
+    found = await asyncio.gather(*seats[1:])
+    assert {image.digest for image in found} == {"sha256:d9"}
+    assert engine.pulls == [REMOTE]
+
+
+async def test_a_refusal_reaches_all_who_wait_and_is_not_kept(engine: FakeEngine) -> None:
+    images = Images(engine, "missing")
+    tries = [images.prepare("no/where") for _ in range(3)]
+    errors = await asyncio.gather(*tries, return_exceptions=True)
+    assert [type(error) for error in errors] == [ImageRefused] * 3
+    engine.registry["no/where"] = Image(image_id="sha256:8", digest="sha256:d8")
+    assert (await images.prepare("no/where")).digest == "sha256:d8"
+
+
+async def test_the_digest_of_a_container_is_that_of_its_image(engine: FakeEngine) -> None:
+    images = Images(engine, "missing")
+    assert await images.digest(IMAGE, "sha256:1") == "sha256:d1"
+    assert await images.digest(IMAGE, "sha256:old") == "sha256:old"
+    assert await images.digest("no/where", "sha256:x") == "sha256:x"
+
+
+def test_progress_is_told_every_few_seconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    progress = PullProgress(done_layers=2, layers=5, done_bytes=12_345_678, total_bytes=40_100_000)
+    assert describe(progress) == "2 of 5 layers, 12.3 of 40.1 MB"
+    now = 100.0
+    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    tell = Reporter("x")
+    for _ in range(100):
+        now += 0.1
+        tell(progress)
+    assert len([r for r in caplog.records if "2 of 5" in r.message]) == 3

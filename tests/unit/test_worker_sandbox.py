@@ -1,0 +1,111 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import builders as b
+from abaco_proto.envelope import Recorded
+from abaco_worker.config import Config
+from abaco_worker.sandbox import (
+    Order,
+    belongs,
+    container_name,
+    container_spec,
+    environment,
+    labels,
+    marked_sequence,
+    state_text,
+)
+
+
+def order(recorded: Recorded | None = None, state: Any = "", **changes: Any) -> Order:
+    event = b.assigned(7)
+    return Order(
+        recorded=recorded or b.record(event, 9),
+        assignment=event,
+        definition=b.definition(default_environment=changes.pop("defaults", {})),
+        message=b.received(7, **changes),
+        state=state,
+    )
+
+
+def test_the_environment_of_a_container() -> None:
+    assert environment(order(state="s")) == {
+        "MSG": "execute yourself",
+        "_abaco_actor_id": "foo_0",
+        "_abaco_actor_name": "foo",
+        "_abaco_actor_state": "s",
+        "_abaco_Content_Type": "text/plain",
+        "_abaco_container_repo": "jstubbs/abaco_test",
+        "_abaco_execution_id": "foo_0_exc_7",
+        "_abaco_worker_id": "foo_0_wkr_0",
+    }
+
+
+def test_the_message_wins_over_the_defaults_and_the_platform_over_both() -> None:
+    defaults = {"A": "default", "B": "default", "MSG": "default"}
+    made = environment(order(defaults=defaults, environment={"B": "sent", "_abaco_actor_id": "x"}))
+    assert made["A"] == "default"
+    assert made["B"] == "sent"
+    assert made["MSG"] == "execute yourself"
+    assert made["_abaco_actor_id"] == "foo_0"
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [("", ""), ("a b", "a b"), ({"n": 1}, '{"n":1}'), ([1, None], "[1,null]"), (0, "0")],
+)
+def test_a_state_as_a_variable(state: Any, text: str) -> None:
+    assert state_text(state) == text
+
+
+def test_the_limits_are_the_settings() -> None:
+    config = Config(
+        container_memory_bytes=8 * 1024 * 1024,
+        container_cpus=0.5,
+        container_processes=9,
+        network_mode="none",
+        max_log_bytes=77,
+    )
+    spec = container_spec(order(), config)
+    limits = (spec.memory_bytes, spec.cpus, spec.processes, spec.network_mode)
+    assert limits == (8 * 1024 * 1024, 0.5, 9, "none")
+    assert spec.kept_output_bytes == 77
+    assert spec.image == "jstubbs/abaco_test"
+
+
+def test_the_same_assignment_gives_the_same_name() -> None:
+    assert container_name(b.record(b.assigned(7), 9)) == container_name(b.record(b.assigned(7), 9))
+    assert container_name(b.record(b.assigned(7), 9)).startswith("abaco-foo_0_exc_7-1-")
+
+
+def test_another_assignment_gives_another_name() -> None:
+    one = b.record(b.assigned(7), 9)
+    others = [
+        b.record(b.assigned(7, attempt=2), 9),
+        b.record(b.assigned(7, host_id="h2"), 9),
+        b.record(b.assigned(7), 10),
+        b.record(b.assigned(7), 9, at=b.T0 + timedelta(microseconds=1)),
+        b.record(b.assigned(7, actor_id="bar_0"), 9),
+    ]
+    names = {container_name(recorded) for recorded in [one, *others]}
+    assert len(names) == 6
+
+
+def test_labels_lead_back_to_the_assignment() -> None:
+    recorded = b.record(b.assigned(7), 9)
+    made = labels(recorded)
+    assert made["abaco.host_id"] == "h1"
+    assert made["abaco.execution_id"] == "foo_0_exc_7"
+    assert made["abaco.attempt"] == "1"
+    assert marked_sequence(made) == 9
+    assert belongs(made, recorded)
+
+
+def test_labels_of_another_log_lead_nowhere() -> None:
+    made = labels(b.record(b.assigned(7), 9))
+    assert not belongs(made, None)
+    assert not belongs(made, b.record(b.ready(), 9))
+    assert not belongs(made, b.record(b.assigned(7), 9, at=b.T0 + timedelta(days=1)))
+    assert marked_sequence({}) == 0
+    assert marked_sequence({"abaco.assignment": "x@y"}) == 0

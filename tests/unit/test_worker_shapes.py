@@ -1,0 +1,96 @@
+"""Docker's JSON in our words."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from abaco_worker.docker_engine import shapes
+from abaco_worker.engine import ContainerSpec, Usage
+
+SPEC = ContainerSpec(
+    name="n",
+    image="i",
+    environment={},
+    labels={},
+    memory_bytes=100,
+    cpus=0.5,
+    processes=7,
+    network_mode="none",
+    kept_output_bytes=1_000_000,
+)
+
+
+def test_the_limits_in_the_words_of_the_engine() -> None:
+    config = shapes.host_config(SPEC)
+    assert config["Memory"] == config["MemorySwap"] == 100
+    assert config["NanoCpus"] == 500_000_000
+    assert config["PidsLimit"] == 7
+    assert config["SecurityOpt"] == ["no-new-privileges"]
+    assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
+
+
+@pytest.mark.parametrize(("read", "write"), [("Read", "Write"), ("read", "write")])
+def test_usage_of_either_cgroup_version(read: str, write: str) -> None:
+    blocks = [
+        {"op": read, "value": 1},
+        {"op": write, "value": 2},
+        {"op": "Total", "value": 3},
+    ]
+    stats = {
+        "cpu_stats": {"cpu_usage": {"total_usage": 5}},
+        "blkio_stats": {"io_service_bytes_recursive": blocks},
+        "networks": {"eth0": {"rx_bytes": 10, "tx_bytes": 20}},
+    }
+    assert shapes.usage(stats) == Usage(cpu_ns=5, io_bytes=33)
+
+
+@pytest.mark.parametrize("stats", [{}, {"blkio_stats": {"io_service_bytes_recursive": None}}])
+def test_no_usage_is_none(stats: dict[str, Any]) -> None:
+    assert shapes.usage(stats) == Usage()
+
+
+def test_a_pull_advances() -> None:
+    layers: shapes.Layers = {}
+    for line in (
+        {"status": "Pulling from library/x", "id": "latest"},
+        {"status": "Pulling fs layer", "id": "a"},
+        {"status": "Already exists", "id": "b"},
+        {"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 10}},
+    ):
+        progress = shapes.advance(layers, line)
+    assert (progress.done_layers, progress.layers) == (1, 2)
+    assert (progress.done_bytes, progress.total_bytes) == (5, 10)
+    progress = shapes.advance(layers, {"status": "Pull complete", "id": "a"})
+    assert (progress.done_layers, progress.done_bytes) == (2, 10)
+
+
+def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
+    assert shapes.image({"Id": "sha256:1", "RepoDigests": []}).digest == "sha256:1"
+    there = {"Id": "sha256:1", "RepoDigests": ["a/b@sha256:2"]}
+    assert shapes.image(there).digest == "sha256:2"
+
+
+def test_times_that_never_were_are_empty() -> None:
+    state = {
+        "Status": "created",
+        "ExitCode": 0,
+        "OOMKilled": False,
+        "Error": "",
+        "StartedAt": "0001-01-01T00:00:00Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+    }
+    found = {"Id": "c", "Image": "i", "State": state, "Config": {"Labels": None}}
+    container = shapes.container(found)
+    assert (container.started_at, container.finished_at) == ("", "")
+    assert container.fresh
+
+
+@given(st.lists(st.binary(max_size=20)), st.integers(1, 30))
+def test_output_loses_its_frames_however_they_are_cut(written: list[bytes], size: int) -> None:
+    framed = b"".join(shapes.FRAME.pack(1 + n % 2, len(w)) + w for n, w in enumerate(written))
+    cut = [framed[at : at + size] for at in range(0, len(framed), size)]
+    assert b"".join(shapes.demultiplexed(cut)) == b"".join(written)
+    unfinished = [*cut, shapes.FRAME.pack(1, 5) + b"half"]
+    assert b"".join(shapes.demultiplexed(unfinished)) == b"".join(written)

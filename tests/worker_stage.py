@@ -1,0 +1,143 @@
+"""A worker service on fakes, and a scheduler's words to it: what its unit tests play on."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+from abaco_worker.config import Config
+from abaco_worker.host import Host
+from abaco_worker.images import Images
+from abaco_worker.loop import Service
+from abaco_worker.sweeper import Sweeper
+from fake_engine import IMAGE, FakeEngine, Program, message
+from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue
+
+SECONDS = 10.0
+
+Gate = Callable[[], Awaitable[None]]
+
+
+async def open_gate() -> None:
+    """Lets everything pass."""
+
+
+class Gated:
+    """A port whose every call passes a gate before and after."""
+
+    def __init__(self, target: Any, gate: Gate) -> None:
+        self._target = target
+        self._gate = gate
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._target, name)
+        if not inspect.iscoroutinefunction(attribute):
+            return attribute
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await self._gate()
+            result = await attribute(*args, **kwargs)
+            await self._gate()
+            return result
+
+        return call
+
+
+class Stage:
+    """The outside world of one host, h1; it survives the services that play on it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = Config(**{"heartbeat_seconds": 0.01, **settings})
+        self.log = InMemoryEventLog()
+        self.outputs = InMemoryOutputLog()
+        self.engine = FakeEngine()
+        self.queue = InMemoryWorkQueue(self.log, "h1")
+        self.heartbeats = InMemoryHeartbeats()
+
+    def host(self, gate: Gate = open_gate) -> Host:
+        engine: Any = Gated(self.engine, gate)
+        log: Any = Gated(self.log, gate)
+        outputs: Any = Gated(self.outputs, gate)
+        return Host(
+            host_id="h1",
+            capacity=4,
+            config=self.config,
+            log=log,
+            outputs=outputs,
+            engine=engine,
+            images=Images(engine, self.config.pull_policy),
+            sweeper=Sweeper(engine),
+        )
+
+    @asynccontextmanager
+    async def service(self, gate: Gate = open_gate) -> AsyncGenerator[Service, None]:
+        """A running service; the end of the block is its end, without warning."""
+        service = Service(self.host(gate), self.queue, self.heartbeats)
+        running = asyncio.create_task(service.run())
+        try:
+            yield service
+            assert not running.done(), running.exception()
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+    async def append(self, event: ev.Event) -> int:
+        return await self.log.append(b.envelope_of(event))
+
+    async def register(self, **definition: Any) -> int:
+        return await self.append(b.registered(**{"image": IMAGE, **definition}))
+
+    async def request(self, number: int = 0) -> None:
+        await self.append(b.requested(number))
+
+    async def send(self, ordinal: int = 0, program: Program | None = None, **changes: Any) -> int:
+        words = message(program or Program())
+        return await self.append(b.received(ordinal, message=words, **changes))
+
+    async def assign(self, ordinal: int = 0, **changes: Any) -> Recorded:
+        [sequence] = [
+            r.sequence
+            for r in self.log.events
+            if isinstance(r.event, ev.MessageReceived) and r.event.ordinal == ordinal
+        ]
+        event = b.assigned(ordinal, message_sequence=sequence, **changes)
+        return self.log.events[await self.append(event) - 1]
+
+    def seen(self, kind: type[ev.Event]) -> list[Any]:
+        return self.log.bodies(kind)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, with a deadline."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.log.bodies()
+            await asyncio.sleep(0.001)
+
+    async def until_seen(self, kind: type[ev.Event], count: int = 1) -> list[Any]:
+        await self.until(lambda: len(self.seen(kind)) >= count)
+        return self.seen(kind)
+
+    async def until_idle(self) -> None:
+        """All that was asked of the host is settled, and nothing is left of it."""
+        await self.until(
+            lambda: (
+                all(d.recorded.sequence in self.queue.settled for d in self.queue.handed_out)
+                and not self.engine.containers
+            )
+        )
+
+    def output(self, execution_id: str, attempt: int = 1) -> bytes:
+        """An attempt's output as a reader puts it together."""
+        whole = bytearray()
+        for chunk in self.outputs.chunks:
+            out = chunk.output
+            if (out.execution_id, out.attempt) == (execution_id, attempt):
+                assert out.offset <= len(whole), "a gap"
+                whole[out.offset : out.offset + len(out.data)] = out.data
+        return bytes(whole)
