@@ -75,9 +75,9 @@ TRANSITIONS: dict[tuple[WorkerStatus, str], WorkerStatus] = {
     (_B, "execution.abandoned"): _R,
     (_G, "execution.abandoned"): _G,
     **{(status, "worker.stop_requested"): _G for status in (_Q, _R, _B)},
-    **{(status, "worker.stopped"): _S for status in LIVE},
-    **{(status, "worker.failed"): _F for status in LIVE},
-    **{(status, "worker.lost"): _L for status in LIVE},
+    **{(status, "worker.stopped"): _S for status in (_Q, _R, _B, _G)},
+    **{(status, "worker.failed"): _F for status in (_Q, _R, _B, _G)},
+    **{(status, "worker.lost"): _L for status in (_Q, _R, _B, _G)},
 }
 """What is not in the table does not happen."""
 
