@@ -121,6 +121,7 @@ def started(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Exe
         "image_digest": "sha256:0123",
         "start_kind": ev.StartKind.COLD,
         "started_at": "2026-01-02T03:04:06Z",
+        "revision": 1,
         **changes,
     }
     return ev.ExecutionStarted(

@@ -3,7 +3,7 @@
 Theory: an actor's definition changes only by ``actor.*`` events, which the api decides under
 optimistic concurrency. Its status is what its workers say about the current revision: ready
 when one of them got the image going, in error when one could not. An error is not final: the
-scheduler tries again after a while, and an update clears it at once.
+scheduler tries again after a while, a run that starts proves it wrong, and an update clears it.
 """
 
 from datetime import datetime
@@ -81,6 +81,9 @@ TRANSITIONS: dict[tuple[ActorStatus, str], ActorStatus] = {
     (_S, "worker.ready"): _R,
     (_R, "worker.ready"): _R,
     (_E, "worker.ready"): _R,
+    (_S, "execution.started"): _R,
+    (_R, "execution.started"): _R,
+    (_E, "execution.started"): _R,
     (_S, "worker.failed"): _E,
     (_R, "worker.failed"): _E,
     (_E, "worker.failed"): _E,
@@ -125,7 +128,9 @@ def evolve(actor: Actor, recorded: Recorded) -> Actor:
         case ev.ActorUnsubscribed():
             kept = {k: v for k, v in actor.subscriptions.items() if k != event.subscription_id}
             actor = replace(actor, subscriptions=kept)
-        case ev.WorkerReady():
+        case ev.WorkerReady() | ev.ExecutionStarted():
+            if actor.status is status:
+                return actor
             return replace(actor, status=status, status_message="", updated_at=recorded.time)
         case ev.WorkerFailed():
             return replace(
@@ -139,6 +144,6 @@ def _signal(actor: Actor, event: ev.Event) -> str:
     match event:
         case ev.ActorUpdated() if event.revision > actor.revision:
             return REVISED
-        case ev.WorkerReady() | ev.WorkerFailed() if event.revision != actor.revision:
-            return ""
+        case ev.WorkerReady() | ev.WorkerFailed() | ev.ExecutionStarted():
+            return ev.type_of(event) if event.revision == actor.revision else ""
     return ev.type_of(event)

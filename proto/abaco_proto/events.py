@@ -225,7 +225,7 @@ class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigne
 
 
 class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):
-    """The container of this attempt runs."""
+    """The container of this attempt runs. ``revision`` is the actor's; 0 when nobody can tell."""
 
     actor_id: str
     execution_id: str
@@ -236,6 +236,7 @@ class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"
     image_digest: str
     start_kind: StartKind
     started_at: str
+    revision: int = 0
 
 
 class FinalState(msgspec.Struct, frozen=True, kw_only=True):

@@ -101,6 +101,12 @@ def test_an_update_of_the_image_needs_a_new_worker_an_update_of_the_rest_does_no
     assert fold_actor(b.registered(), b.ready(), b.updated(revision=1)).status == "READY"
 
 
+def test_a_run_that_starts_proves_an_error_wrong() -> None:
+    failed = [b.registered(), b.failed(0)]
+    assert fold_actor(*failed, b.started(0)).status is ActorStatus.READY
+    assert fold_actor(*failed, b.started(0, revision=2)).status is ActorStatus.ERROR
+
+
 def test_workers_of_an_old_revision_have_no_say() -> None:
     state = fold_actor(b.registered(), b.updated(revision=2), b.failed(revision=1))
     assert state.status is ActorStatus.SUBMITTED

@@ -60,7 +60,8 @@ def may_request(desk: Desk, policy: Policy, now: datetime) -> bool:
     if desk.actor.status is not ActorStatus.ERROR:
         return True
     # In error: one try at a time, further and further apart.
-    return not current_workers(desk) and now >= retry_at(desk, policy)
+    trying = any(w.status is WorkerStatus.REQUESTED for w in current_workers(desk))
+    return not trying and now >= retry_at(desk, policy)
 
 
 def retry_at(desk: Desk, policy: Policy) -> datetime:

@@ -62,6 +62,7 @@ def started(order: Order, container: Container, digest: str) -> ev.ExecutionStar
         image_digest=digest,
         start_kind=ev.StartKind.COLD,
         started_at=container.started_at,
+        revision=order.revision,
     )
 
 

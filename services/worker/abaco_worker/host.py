@@ -28,7 +28,12 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """One host, and its side of the log. Whatever it asks of the log it waits for."""
+    """One host, and its side of the log. Whatever it asks of the log it waits for.
+
+    ``starting`` is held while a container starts: engines start no more containers a second side
+    by side than one after another, and Docker 20.10 can lock up for good when they come and go at
+    the same instant (docs/adr/0006).
+    """
 
     host_id: str
     capacity: int
@@ -38,6 +43,7 @@ class Host:
     engine: Engine
     images: Images
     sweeper: Sweeper
+    starting: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     async def report(self, cause: Recorded, event: ev.Event) -> None:
         """Append what was caused by ``cause``, once, however long the log is away."""

@@ -58,7 +58,7 @@ async def fetch(host: Host, recorded: Recorded, event: ev.ExecutionAssigned) -> 
         Undecodable: the log does not hold what the assignment says.
     """
     any_state = ev.ActorStateSet(actor_id=event.actor_id, state=None, version=0)
-    definition, message, state_set = await asyncio.gather(
+    defined, message, state_set = await asyncio.gather(
         definition_at(host, event.actor_sequence),
         host.event_at(event.message_sequence),
         host.last_event(event_subject(recorded.tenant, any_state)),
@@ -68,14 +68,15 @@ async def fetch(host: Host, recorded: Recorded, event: ev.ExecutionAssigned) -> 
     return Order(
         recorded=recorded,
         assignment=event,
-        definition=definition,
+        definition=defined.definition,
+        revision=defined.revision,
         message=message,
         state=getattr(state_set, "state", ""),
     )
 
 
-async def definition_at(host: Host, sequence: int) -> ev.Definition:
-    """The definition that stands at a place of the log.
+async def definition_at(host: Host, sequence: int) -> ev.ActorRegistered | ev.ActorUpdated:
+    """The event at a place of the log, which holds a definition and its revision.
 
     Raises:
         Undecodable: there is none.
@@ -83,7 +84,7 @@ async def definition_at(host: Host, sequence: int) -> ev.Definition:
     event = await host.event_at(sequence)
     if not isinstance(event, ev.ActorRegistered | ev.ActorUpdated):
         raise Undecodable(f"no definition of an actor at {sequence} in the log")
-    return event.definition
+    return event
 
 
 async def _running(host: Host, spec: ContainerSpec) -> str:
@@ -94,7 +95,8 @@ async def _running(host: Host, spec: ContainerSpec) -> str:
         await host.images.ensure(spec.image)
         container = await host.engine.create(spec)
     if container.fresh:
-        await host.engine.start(container.container_id)
+        async with host.starting:
+            await host.engine.start(container.container_id)
     return container.container_id
 
 

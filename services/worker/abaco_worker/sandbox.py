@@ -26,6 +26,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     recorded: Recorded
     assignment: ev.ExecutionAssigned
     definition: ev.Definition
+    revision: int = 0
     message: ev.MessageReceived
     state: Any = ""
 

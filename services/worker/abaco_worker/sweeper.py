@@ -8,7 +8,6 @@ from abaco_worker.engine import Engine, EngineFault
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4
 PAUSE_SECONDS = 2.0
 
 
@@ -25,12 +24,7 @@ class Sweeper:
         self._waiting.put_nowait(container)
 
     async def run(self) -> None:
-        """Remove what comes, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(self._sweep())
-
-    async def _sweep(self) -> None:
+        """Remove what comes, one after another, until cancelled."""
         while True:
             container = await self._waiting.get()
             try:

@@ -61,7 +61,7 @@ async def _prepare(
 ) -> Outcome:
     if not found.request_open:
         return Outcome(seat_lives=found.seat_lives)
-    definition = await definition_at(host, event.actor_sequence)
+    definition = (await definition_at(host, event.actor_sequence)).definition
     image = await host.images.prepare(definition.image)
     ready = facts.ready(
         event, image=definition.image, digest=image.digest, location=host.engine.location
