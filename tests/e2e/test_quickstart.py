@@ -39,8 +39,8 @@ def test_the_quickstart(stack: Stack) -> None:
     actor = "/actors/quickstart_0"
     eventually(lambda: curl(stack, actor)["result"]["status"] == "READY", what="READY")
     assert curl(stack, actor)["msg"] == "Actor retrieved successfully."
-    workers = curl(stack, f"{actor}/workers")["result"]
-    assert [worker["id"] for worker in workers] == ["quickstart_0_wkr_0", "quickstart_0_wkr_1"]
+    two = ["quickstart_0_wkr_0", "quickstart_0_wkr_1"]
+    eventually(lambda: [w["id"] for w in curl(stack, f"{actor}/workers")["result"]] == two)
 
     sent = curl(stack, f"{actor}/messages", "-d", "message=execute yourself")
     assert sent["msg"] == "The request was successful"

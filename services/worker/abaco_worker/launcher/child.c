@@ -1,0 +1,171 @@
+/*
+ * The child between fork and exec. It makes for the program what `docker run` would have made:
+ * its user, directory, environment, standard streams, and signals in their default state.
+ *
+ * All that depends on the image (its tables of users, its files) is touched here and not in the
+ * launcher: whatever an image puts there can only harm itself, and its time limit runs already.
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NOT_FOUND 127 /* exit codes as a shell and Docker give them */
+#define NOT_EXECUTABLE 126
+#define OOM_SCORE "10" /* as if it used a hundredth of the memory more */
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+static int failure_pipe;
+
+__attribute__((format(printf, 2, 3))) static _Noreturn void fail(int code, const char *format, ...)
+{
+    static char words[WORDS_BYTES];
+    int head = snprintf(words, sizeof words, "%d ", code);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words + head, sizeof words - (size_t)head, format, arguments);
+    va_end(arguments);
+    if (write(failure_pipe, words, strlen(words)) < 0)
+        code = NOT_EXECUTABLE;
+    _exit(code);
+}
+
+static void default_signals(void)
+{
+    for (int number = 1; number < SIGRTMIN; number++)
+        signal(number, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* When memory runs out, any process of the program goes before the launcher, which must report. */
+static void go_first(void)
+{
+    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (score >= 0) {
+        if (write(score, OOM_SCORE, strlen(OOM_SCORE)) < 0)
+            errno = 0; /* it is higher already */
+        close(score);
+    }
+}
+
+static void standard_streams(int output, const struct account *account)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null >= 0)
+        dup2(null, STDIN_FILENO);
+    /* So that the user may open /dev/stdout too. Without the right to do so, it stays as it is. */
+    if (fchown(output, account->uid, account->gid))
+        errno = 0;
+    if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
+        fail(NOT_EXECUTABLE, "no standard output: %s", strerror(errno));
+}
+
+/* A launcher without the capabilities for it can still stay who it is. */
+static void become(const struct account *account)
+{
+    if (setgroups(account->group_count, account->groups) && account->uid != geteuid())
+        fail(NOT_EXECUTABLE, "cannot take the groups of user %u: %s", account->uid,
+             strerror(errno));
+    if (setresgid(account->gid, account->gid, account->gid))
+        fail(NOT_EXECUTABLE, "cannot take group %u: %s", account->gid, strerror(errno));
+    if (setresuid(account->uid, account->uid, account->uid))
+        fail(NOT_EXECUTABLE, "cannot become user %u: %s", account->uid, strerror(errno));
+}
+
+/* First with the launcher's rights and then with the user's, as Docker does: either may lack. */
+static void enter_as(const char *directory, const struct account *account)
+{
+    const char *path = *directory ? directory : "/";
+    bool entered = !chdir(path);
+    become(account);
+    if (!entered && chdir(path))
+        fail(NOT_EXECUTABLE, "cannot enter the working directory %s: %s", path, strerror(errno));
+}
+
+static void set_default(char **environment, const char *name, const char *value, char *storage,
+                        size_t size)
+{
+    const char *present = variable(environment, name);
+    if (present && *present)
+        return;
+    size_t length = strlen(name);
+    char **place = environment;
+    while (*place && (strncmp(*place, name, length) || (*place)[length] != '='))
+        place++;
+    if (!*place)
+        place[1] = NULL;
+    snprintf(storage, size, "%s=%s", name, value);
+    *place = storage;
+}
+
+static void default_variables(char **environment, const struct account *account)
+{
+    static char path[sizeof DEFAULT_PATH + 8], hostname[512], home[sizeof account->home + 8];
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    set_default(environment, "PATH", DEFAULT_PATH, path, sizeof path);
+    set_default(environment, "HOSTNAME", host, hostname, sizeof hostname);
+    set_default(environment, "HOME", account->home, home, sizeof home);
+}
+
+static _Noreturn void refuse(const char *name, const char *path, int error)
+{
+    bool missing = error == ENOENT;
+    if (missing && !access(path, F_OK))
+        fail(NOT_FOUND, "exec: \"%s\": no such file or directory: "
+                        "the interpreter or loader it names is not in the image", name);
+    fail(missing ? NOT_FOUND : NOT_EXECUTABLE, "exec: \"%s\": %s", name, strerror(error));
+}
+
+static _Noreturn void search(char **argv, char **environment)
+{
+    static char path[PATH_MAX];
+    const char *name = argv[0];
+    bool denied = false;
+    for (const char *place = variable(environment, "PATH"); place;) {
+        size_t length = strcspn(place, ":");
+        snprintf(path, sizeof path, "%.*s/%s", length ? (int)length : 1, length ? place : ".",
+                 name);
+        execve(path, argv, environment);
+        if (errno == EACCES)
+            denied = true;
+        else if ((errno != ENOENT && errno != ENOTDIR) || !access(path, F_OK))
+            refuse(name, path, errno);
+        place = place[length] ? place + length + 1 : NULL;
+    }
+    if (denied)
+        refuse(name, path, EACCES);
+    fail(NOT_FOUND, "exec: \"%s\": executable file not found in $PATH", name);
+}
+
+void child_run(const struct request *request, int output, int failure)
+{
+    static struct account account;
+    static char words[WORDS_BYTES];
+    failure_pipe = failure;
+    setsid();
+    default_signals();
+    go_first();
+    if (!request->argv[0] || !*request->argv[0])
+        fail(NOT_FOUND, "no command specified");
+    if (!account_resolve(request->user, &account, words))
+        fail(NOT_EXECUTABLE, "%s", words);
+    standard_streams(output, &account);
+    enter_as(request->directory, &account);
+    default_variables(request->environment, &account);
+    if (strchr(request->argv[0], '/')) {
+        execve(request->argv[0], request->argv, request->environment);
+        refuse(request->argv[0], request->argv[0], errno);
+    }
+    search(request->argv, request->environment);
+}

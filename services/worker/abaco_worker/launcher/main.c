@@ -1,0 +1,402 @@
+/*
+ * The launcher: the first process of a container that is started before there is anything to run.
+ *
+ *   launcher [socket]                    (/.abaco/run/socket)
+ *
+ * It waits on a Unix socket for one request, runs it as a child, and is an init meanwhile: it
+ * reaps every orphan and passes signals on. The child's output goes through one pipe into a file,
+ * up to a limit, and the rest is read and counted, so that the child never waits for a reader.
+ * When the child ends, the report goes into a file and to whoever is connected, and the launcher
+ * ends too, and with it every process that is left in the container.
+ *
+ * Whether anybody is connected makes no difference to the run: a worker that comes back connects
+ * again, or reads the report in its file.
+ *
+ * Lines it sends:
+ *
+ *   waiting               greeting: nothing runs yet
+ *   started <ns>          greeting, and when the program runs: its start, ns since 1970
+ *   report key=value...   how it ended; see compose_report
+ *   error <words>         the command was not understood, or comes too late; nothing was done
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DEFAULT_SOCKET "/.abaco/run/socket"
+#define READ_BYTES (64 * 1024)
+#define READS_IN_A_ROW 16 /* then the others have their turn */
+
+enum state { WAITING, STARTING, RUNNING, ENDED };
+enum reason { BY_ITSELF, HALTED, TIMED_OUT };
+
+static enum state state = WAITING;
+static char status_line[WORDS_BYTES * 2] = "waiting\n"; /* also the greeting */
+
+static struct {
+    pid_t child;
+    int exit_status;
+    int output_pipe, failure_pipe; /* -1 when closed */
+    int output_file, report_file;
+    uint64_t output_limit, grace_ms;
+    uint64_t kept, dropped; /* bytes of output */
+    uint64_t started;       /* by the clock on the wall, ns since 1970 */
+    uint64_t began, first_output, ended; /* by a clock that nobody sets; 0: not yet */
+    uint64_t deadline;                   /* of what comes next: SIGTERM or SIGKILL; 0: nothing */
+    enum reason reason;
+    struct usage before, processes;
+    uint64_t max_rss_bytes;
+    char words[WORDS_BYTES];
+} run = {.output_pipe = -1, .failure_pipe = -1};
+
+static uint64_t now(clockid_t clock)
+{
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (uint64_t)time.tv_sec * SECOND + (uint64_t)time.tv_nsec;
+}
+
+static void close_pipe(int *end)
+{
+    if (*end >= 0)
+        close(*end);
+    *end = -1;
+}
+
+/* ---- starting */
+
+/* A pipe whose reading end never blocks. */
+static bool make_pipe(int ends[2])
+{
+    return !pipe2(ends, O_CLOEXEC) && !fcntl(ends[0], F_SETFL, O_NONBLOCK);
+}
+
+static void set_words(const char *words)
+{
+    snprintf(run.words, sizeof run.words, "%s", words);
+}
+
+static void start(const struct request *request, const struct command *command)
+{
+    int output[2], failure[2];
+    run.output_file = command->output;
+    run.report_file = command->report;
+    run.output_limit = request->output_limit;
+    run.grace_ms = request->grace_ms;
+    usage_read(&run.before);
+    if (!make_pipe(output) || !make_pipe(failure)) {
+        perror("pipe");
+        exit(EXIT_FAILURE);
+    }
+    run.started = now(CLOCK_REALTIME);
+    run.began = now(CLOCK_MONOTONIC);
+    if (request->max_run_ms)
+        run.deadline = run.began + request->max_run_ms * MILLISECOND;
+    state = STARTING;
+    snprintf(status_line, sizeof status_line, "started %" PRIu64 "\n", run.started);
+    run.child = fork();
+    if (run.child == 0)
+        child_run(request, output[1], failure[1]);
+    if (run.child < 0) {
+        run.exit_status = W_EXITCODE(126, 0);
+        snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
+        run.ended = run.began;
+    }
+    close(output[1]);
+    close(failure[1]);
+    run.output_pipe = output[0];
+    run.failure_pipe = failure[0];
+}
+
+/* The pipe closes when the program has taken the child's place; before that it may say why not. */
+static void read_failure(void)
+{
+    char said[WORDS_BYTES];
+    ssize_t got = read(run.failure_pipe, said, sizeof said - 1);
+    if (got < 0)
+        return;
+    close_pipe(&run.failure_pipe);
+    if (got > 0) {
+        said[got] = '\0';
+        set_words(said + strcspn(said, " ") + 1);
+    } else {
+        state = RUNNING;
+        wire_broadcast(status_line);
+    }
+}
+
+/* ---- output */
+
+static void keep(const char *data, size_t length)
+{
+    uint64_t room = run.output_limit - run.kept;
+    size_t wanted = length < room ? length : (size_t)room;
+    while (wanted > 0) {
+        ssize_t written = write(run.output_file, data, wanted);
+        if (written <= 0) { /* the disk is full: what is missing is counted */
+            run.output_limit = run.kept;
+            break;
+        }
+        run.kept += (uint64_t)written;
+        data += written;
+        length -= (size_t)written;
+        wanted -= (size_t)written;
+    }
+    run.dropped += length;
+}
+
+/* False when there is nothing now. */
+static bool read_output(size_t at_most)
+{
+    static char data[READ_BYTES];
+    ssize_t got = read(run.output_pipe, data, at_most < sizeof data ? at_most : sizeof data);
+    if (got == 0)
+        close_pipe(&run.output_pipe);
+    if (got <= 0)
+        return false;
+    if (!run.first_output)
+        run.first_output = now(CLOCK_MONOTONIC);
+    keep(data, (size_t)got);
+    return true;
+}
+
+/* What the child left in the pipe, and no more: others may hold it and go on writing. */
+static void drain_output(void)
+{
+    int left = 0;
+    if (run.output_pipe < 0 || ioctl(run.output_pipe, FIONREAD, &left))
+        return;
+    uint64_t end = run.kept + run.dropped + (uint64_t)left;
+    while (run.output_pipe >= 0 && run.kept + run.dropped < end)
+        if (!read_output((size_t)(end - run.kept - run.dropped)))
+            break;
+}
+
+/* ---- stopping */
+
+/* Before it has a group of its own, the child is alone. */
+static void signal_child(int number)
+{
+    if (run.child > 0 && !run.ended && kill(-run.child, number))
+        kill(run.child, number);
+}
+
+static void stop(enum reason reason)
+{
+    run.reason = reason;
+    signal_child(SIGTERM);
+    run.deadline = now(CLOCK_MONOTONIC) + run.grace_ms * MILLISECOND;
+}
+
+static void look_at_the_clock(void)
+{
+    if (!run.deadline || now(CLOCK_MONOTONIC) < run.deadline)
+        return;
+    if (run.reason == BY_ITSELF) {
+        stop(TIMED_OUT);
+    } else {
+        signal_child(SIGKILL);
+        run.deadline = 0;
+    }
+}
+
+static void reap(void)
+{
+    struct rusage usage;
+    int status;
+    for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &usage)) > 0;) {
+        usage_add(&run.processes, &run.max_rss_bytes, &usage);
+        if (pid == run.child) {
+            run.exit_status = status;
+            run.ended = now(CLOCK_MONOTONIC);
+        }
+    }
+}
+
+static void take_signals(int signals)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) == sizeof info) {
+        int number = (int)info.ssi_signo;
+        if (info.ssi_code > 0)
+            continue; /* the kernel's, for us: a child ended, a file is too large */
+        if (state == WAITING && (number == SIGTERM || number == SIGINT))
+            exit(EXIT_SUCCESS);
+        signal_child(number);
+    }
+}
+
+/* ---- the report */
+
+static uint64_t larger(uint64_t one, uint64_t other)
+{
+    return one > other ? one : other;
+}
+
+static uint64_t grown(uint64_t before, uint64_t after)
+{
+    return after > before ? after - before : 0;
+}
+
+/* Names in the words are the image's: nothing in them may look like the end of the line. */
+static void make_printable(char *words)
+{
+    for (; *words; words++)
+        if ((unsigned char)*words < ' ' || *words == 0x7f)
+            *words = '?';
+}
+
+/*
+ * Times are ns, sizes bytes. `signal` is 0 unless one ended the child. The two accounts of CPU
+ * and I/O each miss something (the kernel's of processes: those that nobody waited for; the
+ * control group's: late writes), so the larger one counts. `memory` is the largest process,
+ * `cgroup_memory` of all of them at once with page cache and whatever ran before; 0 is unknown.
+ */
+static void compose_report(void)
+{
+    struct usage after;
+    usage_read(&after);
+    make_printable(run.words);
+    int status = run.exit_status;
+    snprintf(status_line, sizeof status_line,
+             "report exit=%d signal=%d started=%" PRIu64 " ended=%" PRIu64 " first_output=%" PRIu64
+             " cpu=%" PRIu64 " memory=%" PRIu64 " cgroup_memory=%" PRIu64 " io=%" PRIu64
+             " network=%" PRIu64 " kept=%" PRIu64 " dropped=%" PRIu64 " oom=%" PRIu64
+             " halted=%d timed_out=%d words=%s\n",
+             WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+             run.started, run.started + grown(run.began, run.ended),
+             run.first_output ? run.started + grown(run.began, run.first_output) : 0,
+             larger(grown(run.before.cpu_ns, after.cpu_ns), run.processes.cpu_ns),
+             run.max_rss_bytes, after.peak_bytes,
+             larger(grown(run.before.io_bytes, after.io_bytes), run.processes.io_bytes),
+             grown(run.before.network_bytes, after.network_bytes), run.kept, run.dropped,
+             grown(run.before.oom_kills, after.oom_kills), run.reason == HALTED,
+             run.reason == TIMED_OUT, run.words);
+}
+
+static _Noreturn void leave(void)
+{
+    int status = run.exit_status;
+    exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* A report that can neither be written nor sent waits for somebody to ask for it. */
+static void finish(void)
+{
+    if (run.failure_pipe >= 0)
+        read_failure();
+    drain_output();
+    compose_report();
+    state = ENDED;
+    run.deadline = 0;
+    size_t length = strlen(status_line);
+    bool written = write(run.report_file, status_line, length) == (ssize_t)length;
+    if (wire_broadcast(status_line) > 0 || written)
+        leave();
+}
+
+/* ---- all together */
+
+static void obey(size_t connection, const struct command *command)
+{
+    struct request request;
+    const char *why = "it is too late for a request";
+    if (command->verb == HALT) {
+        if (state == WAITING)
+            exit(EXIT_SUCCESS);
+        if (run.reason == BY_ITSELF)
+            stop(HALTED);
+    } else if (command->verb == RUN) {
+        if (state == WAITING && request_parse(command->body, command->length, &request, &why)) {
+            start(&request, command);
+            return;
+        }
+        char line[WORDS_BYTES];
+        snprintf(line, sizeof line, "error %s\n", why);
+        wire_send(connection, line);
+        close(command->output);
+        close(command->report);
+    }
+}
+
+enum { SIGNALS, LISTENER, OUTPUT, FAILURE, FIRST_CONNECTION, POLLED = FIRST_CONNECTION + CONNECTIONS };
+
+/* Milliseconds, rounded up: waking too early would mean waking again. */
+static int patience(void)
+{
+    if (!run.deadline)
+        return -1;
+    uint64_t left = grown(now(CLOCK_MONOTONIC), run.deadline);
+    uint64_t milliseconds = (left + MILLISECOND - 1) / MILLISECOND;
+    return milliseconds < INT32_MAX ? (int)milliseconds : INT32_MAX;
+}
+
+static void take_turn(int signals, int listener)
+{
+    struct pollfd polled[POLLED] = {
+        [SIGNALS] = {signals, POLLIN, 0},
+        [LISTENER] = {listener, POLLIN, 0},
+        [OUTPUT] = {run.output_pipe, POLLIN, 0},
+        [FAILURE] = {run.failure_pipe, POLLIN, 0},
+    };
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        polled[FIRST_CONNECTION + i] = (struct pollfd){wire_descriptor(i), POLLIN, 0};
+    if (poll(polled, POLLED, patience()) < 0)
+        return;
+
+    if (polled[FAILURE].revents)
+        read_failure();
+    for (int i = 0; polled[OUTPUT].revents && i < READS_IN_A_ROW; i++)
+        if (!read_output(READ_BYTES))
+            break;
+    if (polled[SIGNALS].revents)
+        take_signals(signals);
+    reap();
+    if (run.ended && state != ENDED)
+        finish();
+    look_at_the_clock();
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        if (polled[FIRST_CONNECTION + i].revents && wire_descriptor(i) >= 0) {
+            struct command command = wire_read(i);
+            obey(i, &command);
+        }
+    if (polled[LISTENER].revents && wire_accept(listener, status_line) && state == ENDED)
+        leave();
+}
+
+/* All signals are taken from a descriptor; their dispositions stay as they were. */
+static int catch_signals(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0) {
+        perror("signalfd");
+        exit(EXIT_FAILURE);
+    }
+    return signals;
+}
+
+int main(int argc, char **argv)
+{
+    prctl(PR_SET_DUMPABLE, 0); /* no process of the container looks into this one */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    int signals = catch_signals();
+    int listener = wire_listen(argc > 1 ? argv[1] : DEFAULT_SOCKET);
+    for (;;)
+        take_turn(signals, listener);
+}

@@ -1,0 +1,217 @@
+/*
+ * The connections. A client sends commands, each a head of eight bytes and a body:
+ *
+ *   "RUN1"  length   a request (request.c), and with the head the descriptors of two files:
+ *                    where the output is to go and where the report
+ *   "HALT"  0
+ *
+ * and gets lines of text (main.c). The number has this machine's byte order: both ends are on it.
+ *
+ * The socket lies in a folder that the container's own processes may reach, so who connects from
+ * inside is not listened to. The files lie where the container cannot reach them.
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct head {
+    char verb[4];
+    uint32_t length;
+};
+
+struct connection {
+    int socket; /* 0: none, for that is a standard stream */
+    int files[2];
+    size_t have; /* bytes of head and body that have come */
+    struct head head;
+};
+
+static struct connection connections[CONNECTIONS];
+static struct connection *sending; /* whose request fills the buffer */
+static char body[REQUEST_BYTES];
+
+static _Noreturn void give_up(const char *what)
+{
+    perror(what);
+    exit(EXIT_FAILURE);
+}
+
+/*
+ * Any user may connect, for those who have no way into the folder can't, and the worker need not
+ * be the container's root. Then the folder is closed to all but its owner, if that is allowed us.
+ */
+int wire_listen(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        give_up(path);
+    }
+    strcpy(address.sun_path, path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    unlink(path);
+    mode_t mask = umask(0);
+    if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address))
+        give_up(path);
+    umask(mask);
+    char *slash = strrchr(address.sun_path, '/');
+    if (slash) {
+        *slash = '\0';
+        if (chmod(address.sun_path, S_IRWXU))
+            errno = 0;
+    }
+    if (listen(listener, CONNECTIONS))
+        give_up(path);
+    return listener;
+}
+
+/* Processes of other containers and of the machine have no number among ours. */
+static bool is_inside(int socket)
+{
+    struct ucred peer = {0};
+    socklen_t size = sizeof peer;
+    return getpid() == 1 &&
+           (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.pid != 0);
+}
+
+bool wire_accept(int listener, const char *greeting)
+{
+    int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (socket < 0)
+        return false;
+    for (size_t i = 0; i < CONNECTIONS && !is_inside(socket); i++)
+        if (!connections[i].socket) {
+            connections[i] = (struct connection){.socket = socket, .files = {-1, -1}};
+            return wire_send(i, greeting);
+        }
+    close(socket);
+    return false;
+}
+
+int wire_descriptor(size_t index)
+{
+    return connections[index].socket ? connections[index].socket : -1;
+}
+
+static void drop(struct connection *from)
+{
+    close(from->socket);
+    for (size_t i = 0; i < 2; i++)
+        if (from->files[i] >= 0)
+            close(from->files[i]);
+    if (sending == from)
+        sending = NULL;
+    *from = (struct connection){0};
+}
+
+bool wire_send(size_t index, const char *line)
+{
+    size_t length = strlen(line);
+    return send(connections[index].socket, line, length, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           (ssize_t)length;
+}
+
+size_t wire_broadcast(const char *line)
+{
+    size_t reached = 0;
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        if (connections[i].socket)
+            reached += wire_send(i, line);
+    return reached;
+}
+
+static void take_files(struct connection *from, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        int files[2] = {-1, -1};
+        size_t size = part->cmsg_len - CMSG_LEN(0);
+        memcpy(files, CMSG_DATA(part), size < sizeof files ? size : sizeof files);
+        for (size_t i = 0; i < 2; i++) {
+            if (from->files[i] >= 0)
+                close(from->files[i]);
+            from->files[i] = files[i];
+        }
+    }
+}
+
+/* Receives some of what is missing at `place`, and files with it. False: nothing (more) comes. */
+static bool receive(struct connection *from, void *place, size_t missing)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec data = {place, missing};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = control.space,
+        .msg_controllen = sizeof control.space,
+    };
+    ssize_t got = recvmsg(from->socket, &message, MSG_CMSG_CLOEXEC);
+    if (got <= 0) {
+        if (got == 0 || (errno != EAGAIN && errno != EINTR))
+            drop(from);
+        return false;
+    }
+    take_files(from, &message);
+    from->have += (size_t)got;
+    return true;
+}
+
+static struct command refuse(struct connection *from, const char *line)
+{
+    wire_send((size_t)(from - connections), line);
+    drop(from);
+    return (struct command){.verb = NOTHING};
+}
+
+static struct command complete(struct connection *from)
+{
+    struct command command = {
+        .verb = RUN,
+        .body = body,
+        .length = from->head.length,
+        .output = from->files[0],
+        .report = from->files[1],
+    };
+    from->files[0] = from->files[1] = -1;
+    from->have = 0;
+    sending = NULL;
+    return command;
+}
+
+struct command wire_read(size_t index)
+{
+    struct command nothing = {.verb = NOTHING};
+    struct connection *from = &connections[index];
+    while (from->have < sizeof from->head)
+        if (!receive(from, (char *)&from->head + from->have, sizeof from->head - from->have))
+            return nothing;
+    if (!memcmp(from->head.verb, "HALT", 4) && from->head.length == 0) {
+        from->have = 0;
+        return (struct command){.verb = HALT};
+    }
+    if (memcmp(from->head.verb, "RUN1", 4) || from->head.length > sizeof body)
+        return refuse(from, "error malformed command\n");
+    if (from->files[0] < 0 || from->files[1] < 0)
+        return refuse(from, "error no files came with the request\n");
+    if (sending && sending != from)
+        return refuse(from, "error another request is on its way\n");
+    sending = from;
+    while (from->have < sizeof from->head + from->head.length) {
+        size_t have = from->have - sizeof from->head;
+        if (!receive(from, body + have, from->head.length - have))
+            return nothing;
+    }
+    return complete(from);
+}

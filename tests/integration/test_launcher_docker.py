@@ -1,0 +1,486 @@
+"""The launcher as the first process of real containers, of images that hold next to nothing."""
+
+import asyncio
+import io
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError
+
+from abaco_worker.launcher.request import Request
+from abaco_worker.launching import MOUNT, PROGRAM, Place
+from integration.worker_images import _busybox
+from launcher_stage import Ended, connected, ended, new_place, program, request, shell
+
+SHELL = "abaco-test/launcher-shell"
+SCRATCH = "abaco-test/launcher-scratch"
+MEBIBYTE = 1024 * 1024
+
+PASSWD = """\
+root:x:0:0:root:/root:/bin/sh
+
+# a comment
+odd:x:many:1000::/nowhere:
+anna:x:1000:1000:Anna:/home/anna:/bin/sh
+berta:x:1001:100::/home/berta
+1234:x:77:77:a name of digits:/:
+homeless:x:1002:1002
+"""
+GROUP = """\
+root:x:0:
+users:x:100:berta
+anna:x:1000:
+disk:x:6:root,anna
+audio:x:29:berta,anna
+cut:x:7
+"""
+
+
+# -- the images
+
+
+def build(tag: str, recipe: str, files: Mapping[str, bytes]) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in {"Dockerfile": recipe.encode(), **files}.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
+    packed.seek(0)
+    client = docker.APIClient(version="auto")
+    try:
+        for line in client.build(
+            fileobj=packed, custom_context=True, tag=tag, rm=True, network_mode="none", decode=True
+        ):
+            assert "error" not in line, line
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def shell_image() -> str:
+    recipe = (
+        "FROM scratch\n"
+        "COPY busybox /bin/busybox\n"
+        'RUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
+        "COPY passwd group /etc/\n"
+        'RUN ["/bin/sh", "-c", "mkdir -m 1777 /tmp; mkdir -m 700 /secret"]\n'
+        "ENV FROM_IMAGE=yes\n"
+        "USER anna\n"
+        "WORKDIR /made/by/docker\n"
+        "HEALTHCHECK CMD touch /tmp/checked\n"
+    )
+    files = {"passwd": PASSWD.encode(), "group": GROUP.encode()}
+    build(SHELL, recipe, {**files, "busybox": _busybox().read_bytes()})
+    return SHELL
+
+
+@pytest.fixture(scope="module")
+def scratch_image() -> str:
+    """One static binary and nothing else, not even a folder for the mounts."""
+    build(SCRATCH, "FROM scratch\nCOPY true /true\n", {"true": _busybox().read_bytes()})
+    return SCRATCH
+
+
+# -- the containers
+
+
+class Yard:
+    """Waiting containers, removed at the end of the test."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        self._api = docker.APIClient(version="auto")
+        self._folder = folder
+        self._image = image
+        self.ids: list[str] = []
+
+    def waiting(self, image: str = "", **limits: Any) -> Place:
+        """A started container, in which the launcher waits."""
+        place = new_place(self._folder / str(len(self.ids)))
+        launcher = f"{program()}:{PROGRAM}:ro"
+        made = self._api.create_container(
+            image or self._image,
+            entrypoint=[PROGRAM],
+            user="0:0",
+            healthcheck={"Test": ["NONE"]},
+            host_config={
+                "NetworkMode": "none",
+                "Memory": 64 * MEBIBYTE,
+                "MemorySwap": 64 * MEBIBYTE,
+                "PidsLimit": 64,
+                "NanoCpus": 1_000_000_000,
+                "SecurityOpt": ["no-new-privileges"],
+                "Init": False,
+                **limits,
+                "Binds": [launcher, f"{place.mounted}:{MOUNT}", *limits.get("Binds", [])],
+            },
+        )
+        self.ids.append(made["Id"])
+        self._api.start(made["Id"])
+        return place
+
+    async def run(self, wanted: Request, image: str = "", **limits: Any) -> Ended:
+        place = await asyncio.to_thread(self.waiting, image, **limits)
+        return await ended(place, wanted)
+
+    async def said(self, wanted: Request, **limits: Any) -> str:
+        return (await self.run(wanted, **limits)).output.decode().strip()
+
+    def state(self, index: int = -1) -> Mapping[str, Any]:
+        self._api.wait(self.ids[index], timeout=20)
+        state: Mapping[str, Any] = self._api.inspect_container(self.ids[index])["State"]
+        return state
+
+    def call(self, function: Callable[[Any, str], Any]) -> Any:
+        return function(self._api, self.ids[-1])
+
+    def clear(self) -> None:
+        for container_id in self.ids:
+            with suppress(APIError):
+                self._api.remove_container(container_id, force=True, v=True)
+        self._api.close()
+
+
+@pytest.fixture
+def yard(tmp_path: Path, shell_image: str) -> Iterator[Yard]:
+    yard = Yard(tmp_path, shell_image)
+    try:
+        yield yard
+    finally:
+        yard.clear()
+
+
+# -- images
+
+
+async def test_a_scratch_image_with_one_binary_runs(yard: Yard, scratch_image: str) -> None:
+    run = await yard.run(request("/true", user="4242:43"), scratch_image)
+    assert (run.report.status, run.report.words) == (0, "")
+    assert yard.state()["ExitCode"] == 0
+
+
+async def test_what_a_scratch_image_lacks_is_said(yard: Yard, scratch_image: str) -> None:
+    named = await yard.run(request("/true", user="anna"), scratch_image)
+    assert named.report.status == 126
+    assert named.report.words == "unable to find user anna in /etc/passwd of the image"
+    group = await yard.run(request("/true", user="0:staff"), scratch_image)
+    assert group.report.words == "unable to find group staff in /etc/group of the image"
+    missing = await yard.run(request("sh"), scratch_image)
+    assert missing.report.status == yard.state()["ExitCode"] == 127
+
+
+async def test_the_exit_code_is_the_containers_too(yard: Yard) -> None:
+    assert (await yard.run(shell("exit 42"))).report.exit_code == yard.state()["ExitCode"] == 42
+    assert (await yard.run(shell("kill -9 $$"))).report.signal == 9
+    assert yard.state()["ExitCode"] == 137
+
+
+# -- users
+
+
+WHO = (
+    "awk '/^[UG]id/ {print $2} /^Groups/ {$1=\"\"; print}' /proc/self/status; "
+    "echo $HOME; echo said >/dev/stdout; echo $?"
+)
+
+
+@pytest.mark.parametrize(
+    ("user", "ids", "groups", "home"),
+    [
+        ("", (0, 0), {0, 6}, "/root"),
+        ("root", (0, 0), {0, 6}, "/root"),
+        ("0", (0, 0), {0, 6}, "/root"),
+        ("anna", (1000, 1000), {1000, 6, 29}, "/home/anna"),
+        ("1000", (1000, 1000), {1000, 6, 29}, "/home/anna"),
+        ("anna:users", (1000, 100), {100}, "/home/anna"),
+        ("anna:100", (1000, 100), {100}, "/home/anna"),
+        ("1000:4711", (1000, 4711), {4711}, "/home/anna"),
+        ("berta", (1001, 100), {100, 29}, "/home/berta"),
+        ("4242", (4242, 0), {0}, "/"),
+        ("4242:29", (4242, 29), {29}, "/"),
+        ("1234", (1234, 0), {0}, "/"),  # a number is never a name
+        ("homeless", (1002, 1002), {1002}, ""),
+        (":users", (0, 100), {100}, "/root"),
+    ],
+)
+async def test_a_user_is_who_docker_says(
+    yard: Yard, user: str, ids: tuple[int, int], groups: set[int], home: str
+) -> None:
+    ours = (await yard.said(shell(WHO, user=user))).splitlines()
+    assert ((int(ours[0]), int(ours[1])), ours[3]) == (ids, home)
+    assert {int(group) for group in ours[2].split()} == groups
+    assert ours[4:] == ["said", "0"]
+    theirs = docker_run(user, WHO).splitlines()
+    assert [set(line.split()) for line in ours] == [set(line.split()) for line in theirs]
+
+
+def docker_run(user: str, script: str) -> str:
+    """The same by ``docker run``."""
+    words = ["docker", "run", "--rm", "--network=none", "--user", user or "0", SHELL]
+    done = subprocess.run(
+        [*words, "/bin/sh", "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("user", ["nobody-knows", "odd", "4294967296", "-1", "anna:nobody-knows"])
+async def test_a_user_that_is_not_there_is_said_so(yard: Yard, user: str) -> None:
+    report = (await yard.run(shell("true", user=user))).report
+    assert report.status == 126
+    assert "unable to find" in report.words
+
+
+async def test_a_user_has_no_capability_and_root_those_of_the_container(yard: Yard) -> None:
+    script = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status"
+    ours = [await yard.said(shell(script, user=user)) for user in ("", "anna")]
+    theirs = [docker_run(user, script).strip() for user in ("", "anna")]
+    assert ours == [said.replace("NoNewPrivs:\t0", "NoNewPrivs:\t1") for said in theirs]
+
+
+async def test_a_container_without_capabilities_stays_root(yard: Yard) -> None:
+    limits: dict[str, Any] = {"CapDrop": ["ALL"]}
+    assert (await yard.said(shell("id -u; id -G"), **limits)).split() == ["0", "0"]
+    report = (await yard.run(shell("id", user="anna"), **limits)).report
+    assert report.status == 126
+    assert report.words.startswith("cannot ")
+
+
+# -- directory and environment
+
+
+async def test_the_directory_is_the_users(yard: Yard) -> None:
+    assert await yard.said(shell("pwd", directory="/made/by/docker")) == "/made/by/docker"
+    run = await yard.run(shell("pwd", directory="/secret", user="anna"))
+    assert run.output == b"/secret\n"  # root enters it, as with Docker
+    missing = (await yard.run(shell("pwd", directory="/nowhere"))).report
+    assert missing.words == "cannot enter the working directory /nowhere: No such file or directory"
+
+
+async def test_the_environment_is_the_requests_and_the_hostname_the_containers(yard: Yard) -> None:
+    lines = await yard.said(request("env", environment={"A": "1"}))
+    found = dict(line.split("=", 1) for line in lines.splitlines())
+    assert set(found) == {"A", "PATH", "HOSTNAME", "HOME"}
+    assert yard.ids[-1].startswith(found["HOSTNAME"])
+
+
+# -- isolation
+
+
+async def test_the_waiting_container_knows_nothing(yard: Yard) -> None:
+    place = yard.waiting()
+    assert [entry.name for entry in place.folder.iterdir()] == ["run"]
+    (first,) = yard.call(lambda api, container: api.top(container))["Processes"]
+    environment = Path(f"/proc/{first[1]}/environ").read_text()
+    names = {line.split("=")[0] for line in environment.rstrip("\0").split("\0")}
+    assert names == {"PATH", "HOSTNAME", "FROM_IMAGE", "HOME"}
+
+
+async def test_no_process_of_the_container_is_listened_to(yard: Yard) -> None:
+    """Root may connect: nothing it sends is read."""
+    script = f"printf 'HALT\\0\\0\\0\\0' | nc local:{MOUNT}/socket; echo $?; sleep 0.2; echo on"
+    run = await yard.run(shell(script))
+    assert b"waiting" not in run.output
+    assert b"started" not in run.output
+    assert run.output.endswith(b"on\n")
+    assert (run.report.status, run.report.halted) == (0, False)
+
+
+async def test_root_cannot_touch_the_launcher_nor_its_files(yard: Yard) -> None:
+    script = (
+        f"for n in TERM INT KILL STOP; do kill -$n 1; done; trap '' TERM INT; cat /proc/1/environ;"
+        f"ls /proc/1/fd; cat /proc/1/mem; ls -A {MOUNT}; echo x >{PROGRAM}; "
+        f"rm {MOUNT}/socket && ln -s /run/docker.sock {MOUNT}/socket; echo forged >{MOUNT}/report;"
+        "echo still here"
+    )
+    run = await yard.run(shell(f"trap '' TERM INT; {script}"))
+    output = run.output.decode()
+    assert "still here" in output
+    assert "/proc/1/environ': Permission denied" in output.replace("can't open ", "").replace(
+        "/proc/1/environ:", "/proc/1/environ':"
+    )
+    assert "FROM_IMAGE" not in output
+    assert "socket" in output
+    assert (run.report.exit_code, run.report.halted) == (0, False)
+
+
+async def test_a_user_cannot_enter_the_launchers_folder(yard: Yard) -> None:
+    said = await yard.said(shell(f"ls {MOUNT} 2>&1; rm -f {MOUNT}/socket 2>&1", user="anna"))
+    assert said.count("Permission denied") == 2
+
+
+async def test_a_read_only_container_has_its_launcher_too(yard: Yard) -> None:
+    run = await yard.run(shell("echo x >/x; echo y"), ReadonlyRootfs=True)
+    assert run.output.endswith(b"y\n")
+    assert b"Read-only" in run.output
+
+
+# -- processes
+
+
+async def test_it_is_an_init(yard: Yard) -> None:
+    script = (
+        "for i in 1 2 3 4 5; do (sh -c 'sleep 0.1; exit 3' &); done; sleep 0.5; "
+        "ps -o pid,stat,comm; echo $$"
+    )
+    said = await yard.said(shell(script))
+    assert "Z" not in said.replace("SZ", "")
+    assert "1 S" in said
+
+
+async def test_what_is_left_behind_ends_with_the_container(yard: Yard) -> None:
+    began = time.monotonic()
+    daemon = "setsid sh -c 'while :; do echo noise; sleep 0.01; done' & sleep 0.1; echo out; exit 3"
+    run = await yard.run(shell(daemon))
+    assert run.report.exit_code == 3
+    assert b"out\n" in run.output
+    assert yard.state()["Status"] == "exited"
+    assert time.monotonic() - began < 10
+
+
+async def test_a_fork_bomb_meets_the_limit_and_the_launcher_survives(yard: Yard) -> None:
+    script = "bomb() { bomb | bomb & }; bomb; sleep 1; exit 5"
+    run = await yard.run(shell(script, run_seconds=8, grace_seconds=1), PidsLimit=40)
+    assert b"can't fork" in run.output
+    assert run.report.status in {5, 2}  # the shell's own, when it can't start "sleep"
+
+
+async def test_a_limit_that_leaves_no_process_is_said(yard: Yard) -> None:
+    report = (await yard.run(shell("true"), PidsLimit=1)).report
+    assert report.status == 126
+    assert report.words == "cannot fork: Resource temporarily unavailable"
+
+
+async def test_docker_stop_reaches_the_program(yard: Yard) -> None:
+    place = await asyncio.to_thread(yard.waiting)
+    script = "trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    running = asyncio.create_task(ended(place, shell(script)))
+    while not (place.output.exists() and place.output.read_bytes()):
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(yard.call, lambda api, container: api.stop(container, timeout=10))
+    run = await running
+    assert run.report.exit_code == yard.state()["ExitCode"] == 9
+    assert run.output.endswith(b"stopping\n")
+
+
+async def test_a_killed_container_has_no_report(yard: Yard) -> None:
+    place = await asyncio.to_thread(yard.waiting)
+    async with connected(place) as launcher:
+        await launcher.launch(shell("echo before; sleep 60"))
+        while not place.output.read_bytes():
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(yard.call, lambda api, container: api.kill(container))
+        with pytest.raises(Exception, match="without a report"):
+            await launcher.report()
+    assert place.output.read_bytes() == b"before\n"
+
+
+async def test_it_is_found_again_after_the_worker_crashed(yard: Yard) -> None:
+    place = await asyncio.to_thread(yard.waiting)
+    async with connected(place) as launcher:
+        await launcher.launch(shell("echo one; sleep 0.5; echo two; exit 4"))
+    async with connected(place) as launcher:
+        report = await launcher.report()
+    assert (report.exit_code, place.output.read_bytes()) == (4, b"one\ntwo\n")
+    assert place.read_report() == report
+
+
+# -- the account
+
+
+SPIN = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; cat /proc/$$/schedstat"
+"""Some 200 ms of CPU, and the kernel's own account of them."""
+
+
+@pytest.mark.parametrize("script", [SPIN, f"sh -c '{SPIN}'; true"], ids=["child", "grandchild"])
+async def test_cpu_of_a_spin_is_counted_within_15_percent(yard: Yard, script: str) -> None:
+    run = await yard.run(shell(script))
+    own = int(run.output.split()[0])
+    assert own > 100_000_000
+    assert 0.85 * own < run.report.cpu_ns < 1.15 * own
+
+
+async def test_cpu_of_what_nobody_waited_for_is_counted(yard: Yard) -> None:
+    script = f"(sh -c '{SPIN}; touch /tmp/done; sleep 60' &); "
+    run = await yard.run(shell(script + "while [ ! -e /tmp/done ]; do sleep 0.05; done"))
+    assert run.report.cpu_ns > 0.85 * int(run.output.split()[0])
+
+
+@pytest.mark.parametrize("megabytes", [20, 50])
+async def test_peak_memory_is_within_20_percent(yard: Yard, megabytes: int) -> None:
+    """dd holds one block."""
+    script = f"dd if=/dev/zero bs={megabytes}M count=1 of=/dev/null"
+    report = (await yard.run(shell(script), Memory=256 * MEBIBYTE, MemorySwap=-1)).report
+    assert report.exit_code == 0
+    wanted = megabytes * MEBIBYTE
+    assert wanted <= report.memory_bytes < 1.2 * wanted
+    assert wanted <= report.group_memory_bytes < 1.4 * wanted
+
+
+async def test_out_of_memory_is_said(yard: Yard) -> None:
+    report = (await yard.run(shell("exec tail /dev/zero"))).report
+    assert report.out_of_memory
+    assert report.signal == 9
+    fine = (await yard.run(shell("true"))).report
+    assert not fine.out_of_memory
+
+
+async def test_out_of_memory_of_a_grandchild_is_said(yard: Yard) -> None:
+    report = (await yard.run(shell("tail /dev/zero; exit 3"))).report
+    assert (report.out_of_memory, report.exit_code) == (True, 3)
+
+
+async def test_memory_filled_with_files_is_no_end_of_the_launcher(yard: Yard) -> None:
+    """These belong to no process: whatever is killed, memory stays full."""
+    script = "for n in 1 2 3; do dd if=/dev/zero of=/dev/shm/$n bs=1M count=100; done; exit 3"
+    report = (await yard.run(shell(script), ShmSize=200 * MEBIBYTE)).report
+    assert report.out_of_memory
+    assert report.status in {3, 137}
+
+
+async def test_bytes_on_the_disk_are_counted(yard: Yard) -> None:
+    script = "dd if=/dev/zero of=/tmp/x bs=1M count=8 conv=fsync"
+    report = (await yard.run(shell(script))).report
+    assert 8 * MEBIBYTE <= report.io_bytes < 12 * MEBIBYTE
+
+
+async def test_bytes_over_the_network_are_counted(yard: Yard) -> None:
+    gateway = "$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p')"
+    script = f"ping -q -c 5 -i 0.2 -s 10000 {gateway}"
+    report = (await yard.run(shell(script), NetworkMode="bridge")).report
+    assert 100_000 < report.network_bytes < 130_000
+
+
+async def test_loopback_does_not_count(yard: Yard) -> None:
+    report = (await yard.run(shell("ping -q -c 3 -i 0.1 -s 10000 127.0.0.1"))).report
+    assert (report.exit_code, report.network_bytes) == (0, 0)
+
+
+async def test_the_second_version_of_control_groups_is_read_too(yard: Yard, tmp_path: Path) -> None:
+    """Its files as the kernel writes them, in the place where the launcher looks for them."""
+    group = tmp_path / "group"
+    group.mkdir()
+    files = {
+        "cgroup.controllers": "cpu io memory",
+        "cgroup.type": "domain",
+        "cpu.stat": "usage_usec 1000000\nuser_usec 9\nsystem_usec 9\n",
+        "memory.peak": "12345678\n",
+        "memory.events": "low 0\nhigh 0\nmax 4\noom 1\noom_kill 1\noom_group_kill 0\n",
+        "io.stat": "8:0 rbytes=1 wbytes=2 rios=9\n8:16 rbytes=10 wbytes=20 dbytes=9\n",
+    }
+    for name, text in files.items():
+        (group / name).write_text(text)
+    script = (
+        "cd /sys/fs/cgroup; echo usage_usec 61000000 >cpu.stat; "
+        "printf 'oom 2\\noom_kill 2\\n' >memory.events; echo 8:0 rbytes=40000033 >io.stat"
+    )
+    mounts = [f"{group}:/sys/fs/cgroup"]
+    report = (await yard.run(shell(script), Binds=mounts)).report
+    assert (report.cpu_ns, report.group_memory_bytes) == (60_000_000_000, 12_345_678)
+    assert (report.io_bytes, report.out_of_memory) == (40_000_000, True)

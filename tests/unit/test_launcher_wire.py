@@ -1,0 +1,355 @@
+"""Who may ask the launcher for what, and what survives whom."""
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from abaco_proto.errors import Malformed, Refused, Unavailable
+from abaco_worker.launcher.report import Started, parse_report
+from abaco_worker.launching import HEAD, Place, connect
+from launcher_stage import connected, ended, new_place, process, read, request, shell
+
+UNTIL_THE_FILE_IS_THERE = "while [ ! -e {0} ]; do sleep 0.01; done; echo {1}; exit 6"
+
+
+def raw(place: Place) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(10)
+    folder = os.open(place.mounted, os.O_PATH)
+    client.connect(f"/proc/self/fd/{folder}/socket")
+    os.close(folder)
+    return client
+
+
+async def waiting(place: Place) -> None:
+    (await connect(place, 10)).close()
+
+
+def lines(client: socket.socket) -> list[bytes]:
+    """All it says until it hangs up."""
+    said = b""
+    with suppress(ConnectionResetError):  # it hung up without reading all
+        while data := client.recv(4096):
+            said += data
+    return said.splitlines()
+
+
+# -- workers that go and come
+
+
+async def test_a_run_goes_on_without_its_worker_and_answers_the_one_that_comes_back(
+    tmp_path: Path,
+) -> None:
+    place = new_place(tmp_path / "p")
+    gate = tmp_path / "gate"
+    with process(place):
+        async with connected(place) as launcher:
+            await launcher.launch(shell(UNTIL_THE_FILE_IS_THERE.format(gate, "through")))
+            messages = launcher.messages()
+            started = await anext(messages)
+            await messages.aclose()
+        async with connected(place) as launcher:
+            messages = launcher.messages()
+            assert await anext(messages) == started
+            assert isinstance(started, Started)
+            gate.touch()
+            report = await anext(messages)
+            await messages.aclose()
+    assert report == place.read_report()
+    assert place.output.read_bytes() == b"through\n"
+
+
+async def test_a_run_that_ends_while_nobody_is_there_leaves_its_report(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    gate = tmp_path / "gate"
+    with process(place) as program:
+        async with connected(place) as launcher:
+            await launcher.launch(shell(UNTIL_THE_FILE_IS_THERE.format(gate, "alone")))
+            async for _ in launcher.messages():
+                break
+        assert place.read_report() is None
+        gate.touch()
+        assert program.wait(10) == 6
+    report = place.read_report()
+    assert report is not None
+    assert report.exit_code == 6
+    assert place.output.read_bytes() == b"alone\n"
+    with pytest.raises(Unavailable, match="does not answer"):
+        await connect(place, 0)
+
+
+async def test_two_connections_hear_the_same(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place):
+        async with connected(place) as one, connected(place) as other:
+            await one.launch(shell("exit 2"))
+            reports = await asyncio.gather(one.report(), other.report())
+    assert reports[0] == reports[1]
+
+
+async def test_one_launcher_runs_one_request(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    gate = tmp_path / "gate"
+    with process(place):
+        async with connected(place) as one, connected(place) as other:
+            await one.launch(shell(UNTIL_THE_FILE_IS_THERE.format(gate, "first")))
+            async for _ in one.messages():
+                break
+            await other.launch(shell("echo second"))
+            with pytest.raises(Refused, match="too late"):
+                await other.report()
+            gate.touch()
+            assert (await one.report()).exit_code == 6
+    assert place.output.read_bytes() == b"first\n"
+
+
+async def test_a_report_that_cannot_be_written_waits_for_somebody(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place) as program:
+        await waiting(place)
+        full = os.open("/dev/full", os.O_WRONLY)
+        with raw(place) as client:
+            body = request("/bin/sh", "-c", "echo lost; exit 8").encode()
+            socket.send_fds(client, [HEAD.pack(b"RUN1", len(body)) + body], [full, full])
+        os.close(full)
+        await asyncio.sleep(0.3)
+        assert program.poll() is None
+        with raw(place) as client:
+            (line,) = lines(client)
+        assert program.wait(10) == 8
+    report = parse_report(line.decode())
+    assert (report.exit_code, report.output_bytes, report.dropped_bytes) == (8, 0, 5)
+
+
+async def test_a_launcher_that_was_killed_has_no_report(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place) as program:
+        async with connected(place) as launcher:
+            await launcher.launch(shell("kill -KILL $PPID"))
+            with pytest.raises(Unavailable, match="without a report"):
+                await launcher.report()
+        assert program.wait(10) == -signal.SIGKILL
+    assert place.read_report() is None
+
+
+# -- while it waits
+
+
+@pytest.mark.parametrize("how", ["halt", "signal"])
+async def test_a_waiting_launcher_can_be_ended(tmp_path: Path, how: str) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place) as program:
+        async with connected(place) as launcher:
+            if how == "halt":
+                await launcher.halt()
+            else:
+                program.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(program.wait, 10) == 0
+
+
+async def test_it_uses_nothing_while_it_waits(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place) as program:
+        await waiting(place)
+        before = Path(f"/proc/{program.pid}/stat").read_text().split()[13:15]
+        await asyncio.sleep(0.3)
+        assert Path(f"/proc/{program.pid}/stat").read_text().split()[13:15] == before
+        pages = int(Path(f"/proc/{program.pid}/statm").read_text().split()[1])
+        assert pages * 4096 < 1_000_000
+
+
+# -- what it does not take
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"RUN1" + struct.pack("=I", 0), b"error malformed request"),
+        (HEAD.pack(b"RUN1", 2**21 + 1), b"error malformed command"),
+        (HEAD.pack(b"RUN1", 2**32 - 1), b"error malformed command"),
+        (HEAD.pack(b"HALT", 1), b"error malformed command"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"error malformed command"),
+        (HEAD.pack(b"RUN1", 3) + b"abc", b"error malformed request"),
+        (HEAD.pack(b"RUN1", 6) + b"1\0x\0z\0", b"error malformed request"),
+        (HEAD.pack(b"RUN1", 2) + b"-\0", b"error malformed request"),
+        (HEAD.pack(b"RUN1", 12) + b"1\x000\x000\0\0\x009\0x\0", b"error malformed request"),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_it_goes_on_waiting(
+    tmp_path: Path, sent: bytes, words: bytes
+) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place), (tmp_path / "file").open("wb") as file:
+        await waiting(place)
+        with raw(place) as client:
+            socket.send_fds(client, [sent], [file.fileno()] * 2)
+            client.shutdown(socket.SHUT_WR)
+            said = lines(client)
+        assert said[0] == b"waiting"
+        assert said[1].startswith(words)
+        assert (await ended(place, shell("exit 1"))).report.exit_code == 1
+
+
+@pytest.mark.parametrize("count", [0, 1])
+async def test_a_request_without_its_files_is_refused(tmp_path: Path, count: int) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place), (tmp_path / "file").open("wb") as file:
+        await waiting(place)
+        with raw(place) as client:
+            socket.send_fds(client, [HEAD.pack(b"RUN1", 1)], [file.fileno()] * count)
+            assert lines(client)[-1] == b"error no files came with the request"
+        assert (await ended(place, shell("exit 1"))).report.exit_code == 1
+
+
+async def test_half_a_request_keeps_nobody_from_the_next(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place), (tmp_path / "file").open("wb") as file:
+        await waiting(place)
+        with raw(place) as client:
+            socket.send_fds(client, [HEAD.pack(b"RUN1", 1000) + b"x" * 10], [file.fileno()] * 2)
+            with raw(place) as second:
+                socket.send_fds(second, [HEAD.pack(b"RUN1", 5)], [file.fileno()] * 2)
+                assert lines(second)[-1] == b"error another request is on its way"
+        assert (await ended(place, shell("exit 1"))).report.exit_code == 1
+
+
+async def test_more_connections_than_it_has_room_for_are_closed(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place), ExitStack() as stack:
+        await waiting(place)
+        clients = [stack.enter_context(raw(place)) for _ in range(4)]
+        assert [client.recv(100) for client in clients] == [b"waiting\n"] * 4
+        with raw(place) as surplus:
+            assert surplus.recv(100) == b""
+        clients[0].close()
+        assert (await ended(place, shell("exit 1"))).report.exit_code == 1
+
+
+async def test_a_request_cut_in_pieces_is_put_together(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    with process(place):
+        await waiting(place)
+        body = request("/bin/sh", "-c", 'echo "$A"', environment={"A": "pieces"}).encode()
+        frame = HEAD.pack(b"RUN1", len(body)) + body
+        with raw(place) as client, place.output.open("wb") as out, place.report.open("wb") as end:
+            socket.send_fds(client, [frame[:1]], [out.fileno(), end.fileno()])
+            for at in range(1, len(frame)):
+                client.sendall(frame[at : at + 1])
+            lines(client)
+    assert place.output.read_bytes() == b"pieces\n"
+
+
+async def test_a_large_request_arrives_whole(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    variables = {f"V{n}": str(n % 10) * 100_000 for n in range(15)}
+    script = 'env | grep -c ^V; printf %s "$V7" | wc -c'
+    with process(place):
+        run = await ended(place, shell(script, variables))
+    assert run.output.split() == [b"15", b"100000"]
+
+
+# -- the client
+
+
+async def test_what_no_program_can_get_is_not_sent(tmp_path: Path) -> None:
+    for wrong in (
+        shell("a\0b"),
+        shell("", {"A=B": ""}),
+        shell("", {"": ""}),
+        shell("", {"A": "\0"}),
+        shell("", {"A": "\ud800"}),
+        shell("", {f"V{n}": "x" * 100_000 for n in range(30)}),
+        shell("", {f"V{n}": "" for n in range(20_000)}),
+    ):
+        with pytest.raises(Malformed):
+            wrong.encode()
+
+
+async def test_a_place_may_be_deep(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "/".join(["a-rather-long-name"] * 10))
+    assert len(str(place.socket)) > 108
+    with process(place):
+        assert (await ended(place, shell("exit 1"))).report.exit_code == 1
+
+
+async def test_only_its_owner_gets_at_a_place(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    assert place.folder.stat().st_mode & 0o777 == 0o700
+    with process(place):
+        await waiting(place)
+        assert place.mounted.stat().st_mode & 0o7777 == 0o700
+
+
+async def test_a_link_in_place_of_the_socket_is_not_followed(tmp_path: Path) -> None:
+    place, elsewhere = new_place(tmp_path / "p"), new_place(tmp_path / "q")
+    with process(elsewhere):
+        await waiting(elsewhere)
+        place.socket.symlink_to(elsewhere.socket)
+        with pytest.raises(Unavailable, match="is no socket"):
+            await connect(place, 0)
+
+
+@pytest.mark.parametrize(
+    "said", [b"started soon\n", b"report exit=0\n", b"report exit=-1\n", b"x" * 99_999]
+)
+async def test_a_socket_that_talks_nonsense_is_no_launcher(tmp_path: Path, said: bytes) -> None:
+    place = new_place(tmp_path / "p")
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_unix_server(talk, place.socket)
+    async with server, connected(place) as launcher:
+        with pytest.raises(Unavailable):
+            await launcher.report()
+
+
+async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
+    """A program that is root in its container can put a socket of its own there."""
+    place = new_place(tmp_path / "p")
+    with process(place):
+        true = (await ended(place, shell("exit 1"))).report
+    lie = place.report.read_bytes().replace(b"exit=1", b"exit=0")
+    place.socket.unlink()
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(lie)
+        writer.close()
+
+    server = await asyncio.start_unix_server(talk, place.socket)
+    async with server, connected(place) as launcher:
+        assert await launcher.report() == true
+
+
+async def test_half_a_report_is_none(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    assert place.read_report() is None
+    place.report.write_bytes(b"report exit=0 sig")
+    assert place.read_report() is None
+
+
+async def test_output_is_read_as_it_grows(tmp_path: Path) -> None:
+    place = new_place(tmp_path / "p")
+    over = asyncio.Event()
+    reading = asyncio.create_task(read(place, over))
+    with process(place):
+        run = await ended(place, shell("echo one; sleep 0.2; echo two"))
+    over.set()
+    assert await reading == run.output == b"one\ntwo\n"
+
+
+def test_a_report_is_read_from_its_line() -> None:
+    line = (
+        "report exit=0 signal=9 started=1 ended=2 first_output=0 cpu=3 memory=4 cgroup_memory=5 "
+        "io=6 network=7 kept=8 dropped=9 oom=1 halted=0 timed_out=1 words=a b=c words=d\n"
+    )
+    report = parse_report(line)
+    assert report.words == "a b=c words=d"
+    assert (report.status, report.out_of_memory, report.timed_out) == (137, True, True)
