@@ -77,7 +77,7 @@ def postgres_server(postgres_template: Path) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def test_images() -> None:
-    images.build_all()
+    images.build_scripts()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -19,46 +20,59 @@ SCRIPTS = {
     SLOW: 'echo "got $MSG"; sleep 1; echo done',
 }
 
+WITH_SHELL = """\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+"""
+"""The beginning of a recipe for an image with a shell and the usual small programs."""
 
-def build_all() -> None:
-    """Build what the engine does not have."""
-    client = docker.from_env()
+
+def build_scripts() -> None:
+    """The images whose command is a script, where the engine does not have them."""
+    for tag, script in SCRIPTS.items():
+        if not exists(tag):
+            quoted = script.replace("\\", "\\\\").replace('"', '\\"')
+            build(tag, f'{WITH_SHELL}CMD ["/bin/sh", "-c", "{quoted}"]\n', {})
+
+
+def exists(tag: str) -> bool:
+    """Whether the engine has an image."""
+    client = docker.APIClient(version="auto")
     try:
-        for tag, script in SCRIPTS.items():
-            if not client.images.list(name=tag):
-                build(client, tag, script)
+        return bool(client.images(name=tag))
     finally:
         client.close()
 
 
-def build(client: docker.DockerClient, tag: str, script: str) -> None:
-    """An image whose command is a shell script."""
-    dockerfile = (
-        "FROM scratch\n"
-        "COPY busybox /bin/busybox\n"
-        'RUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
-        f'CMD ["/bin/sh", "-c", {_quoted(script)}]\n'
-    )
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        _add(tar, "Dockerfile", dockerfile.encode(), 0o644)
-        _add(tar, "busybox", _example().busybox().read_bytes(), 0o755)
-    context.seek(0)
-    client.images.build(fileobj=context, custom_context=True, tag=tag, rm=True, network_mode="none")
+def build(tag: str, recipe: str, files: Mapping[str, bytes]) -> None:
+    """An image from a Dockerfile, some files, and ``busybox``. The engine remembers each step."""
+    context = {"Dockerfile": recipe.encode(), "busybox": busybox(), **files}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in context.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
+    packed.seek(0)
+    client = docker.APIClient(version="auto")
+    try:
+        for line in client.build(
+            fileobj=packed, custom_context=True, tag=tag, rm=True, network_mode="none", decode=True
+        ):
+            assert "error" not in line, line
+    finally:
+        client.close()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), mode
-    tar.addfile(member, io.BytesIO(content))
-
-
-def _quoted(script: str) -> str:
-    return '"' + script.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def busybox() -> bytes:
+    """A static busybox, from where the example's own builder knows one."""
+    program = _example().busybox()
+    assert isinstance(program, Path)
+    return program.read_bytes()
 
 
 def _example() -> ModuleType:
-    """The example's own builder, which knows where a static busybox comes from."""
     path = Path(__file__).parents[1] / "examples" / "abaco_test" / "build.py"
     spec = importlib.util.spec_from_file_location("abaco_test_build", path)
     assert spec is not None

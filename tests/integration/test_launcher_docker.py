@@ -1,9 +1,7 @@
 """The launcher as the first process of real containers, of images that hold next to nothing."""
 
 import asyncio
-import io
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -14,9 +12,9 @@ import docker
 import pytest
 from docker.errors import APIError
 
+import images
 from abaco_worker.launcher.request import Request
 from abaco_worker.launching import MOUNT, PROGRAM, Place
-from integration.worker_images import _busybox
 from launcher_stage import Ended, connected, ended, new_place, program, request, shell
 
 SHELL = "abaco-test/launcher-shell"
@@ -46,30 +44,9 @@ cut:x:7
 # -- the images
 
 
-def build(tag: str, recipe: str, files: Mapping[str, bytes]) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in {"Dockerfile": recipe.encode(), **files}.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o755
-            tar.addfile(member, io.BytesIO(content))
-    packed.seek(0)
-    client = docker.APIClient(version="auto")
-    try:
-        for line in client.build(
-            fileobj=packed, custom_context=True, tag=tag, rm=True, network_mode="none", decode=True
-        ):
-            assert "error" not in line, line
-    finally:
-        client.close()
-
-
 @pytest.fixture(scope="module")
 def shell_image() -> str:
-    recipe = (
-        "FROM scratch\n"
-        "COPY busybox /bin/busybox\n"
-        'RUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
+    recipe = images.WITH_SHELL + (
         "COPY passwd group /etc/\n"
         'RUN ["/bin/sh", "-c", "mkdir -m 1777 /tmp; mkdir -m 700 /secret"]\n'
         "ENV FROM_IMAGE=yes\n"
@@ -78,14 +55,14 @@ def shell_image() -> str:
         "HEALTHCHECK CMD touch /tmp/checked\n"
     )
     files = {"passwd": PASSWD.encode(), "group": GROUP.encode()}
-    build(SHELL, recipe, {**files, "busybox": _busybox().read_bytes()})
+    images.build(SHELL, recipe, files)
     return SHELL
 
 
 @pytest.fixture(scope="module")
 def scratch_image() -> str:
     """One static binary and nothing else, not even a folder for the mounts."""
-    build(SCRATCH, "FROM scratch\nCOPY true /true\n", {"true": _busybox().read_bytes()})
+    images.build(SCRATCH, "FROM scratch\nCOPY true /true\n", {"true": images.busybox()})
     return SCRATCH
 
 

@@ -1,20 +1,18 @@
 """The images the worker's tests run on the real engine, built from the machine's busybox."""
 
-import io
-import shutil
-import tarfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import docker
 from docker.errors import APIError
 
+import images
 from fake_engine import Program
 
-CACHE = Path(__file__).resolve().parents[2] / "build" / "abaco_test"
+RECIPE = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n"
+EVAL = r'CMD ["/bin/sh", "-c", "eval \"$MSG\""]'
 
 
 class DockerYard:
@@ -44,8 +42,8 @@ def docker_yard() -> Iterator[DockerYard]:
     """Images built (the engine remembers them), containers gone afterwards."""
     client = docker.APIClient(version="auto")
     try:
-        _build(client, DockerYard.image, r'CMD ["/bin/sh", "-c", "eval \"$MSG\""]')
-        _build(client, DockerYard.unstartable, 'CMD ["/nope"]')
+        images.build(DockerYard.image, f"{RECIPE}{EVAL}\n", {})
+        images.build(DockerYard.unstartable, f'{RECIPE}CMD ["/nope"]\n', {})
         yard = DockerYard()
         yield yard
         _clear(client, yard.host_id)
@@ -62,24 +60,3 @@ def _clear(client: docker.APIClient, host_id: str) -> None:
         for container in left:
             with suppress(APIError):
                 client.remove_container(container["Id"], force=True)
-
-
-def _build(client: docker.APIClient, tag: str, command: str) -> None:
-    recipe = f"FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n{command}\n".encode()
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        tar.add(_busybox(), "busybox")
-        member = tarfile.TarInfo("Dockerfile")
-        member.size = len(recipe)
-        tar.addfile(member, io.BytesIO(recipe))
-    packed.seek(0)
-    lines = client.build(fileobj=packed, custom_context=True, tag=tag, rm=True, decode=True)
-    errors = [line["error"] for line in lines if "error" in line]
-    assert not errors, errors
-
-
-def _busybox() -> Path:
-    """The machine's, or the one the quickstart's image was made of."""
-    usual = shutil.which("busybox", path="/bin:/usr/bin")
-    places = [Path(usual)] if usual else [CACHE / "bin/busybox", CACHE / "usr/bin/busybox"]
-    return next(place.resolve() for place in places if place.exists())
