@@ -6,7 +6,8 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.log import Heartbeat
 from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.plan import Now, plan
+from abaco_scheduler.decision import Now
+from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
 
 POLICY = Policy(worker_retry_seconds=10, worker_ttl_seconds=300, max_attempts=3)

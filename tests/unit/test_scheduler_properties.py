@@ -21,7 +21,8 @@ from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.log import Heartbeat
 from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.plan import Decision, Now, plan
+from abaco_scheduler.decision import Decision, Now
+from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
 from fakes import matches
 

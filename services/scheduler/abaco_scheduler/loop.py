@@ -17,7 +17,8 @@ from abaco_proto.jetstream import Connection
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
 from abaco_proto.subjects import all_events_filter
 from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.plan import Decision, Now, plan
+from abaco_scheduler.decision import Decision, Now
+from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
 
 logger = logging.getLogger(__name__)

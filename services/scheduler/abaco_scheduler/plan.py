@@ -9,47 +9,16 @@ one worker at most, no host gets more workers than it has room for.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
-
-import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.log import Expected
-from abaco_proto.subjects import (
-    assignments_filter,
-    host_filter,
-    worker_requests_filter,
-)
-from abaco_proto.worker import Worker, WorkerStatus
+from abaco_proto.subjects import assignments_filter, host_filter
+from abaco_proto.worker import Worker
 from abaco_scheduler.cluster import Cluster, Desk, Host, Task
-from abaco_scheduler.policy import (
-    Need,
-    Policy,
-    current_workers,
-    idle_workers,
-    is_settled,
-    need,
-    superfluous_workers,
-)
-
-
-class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment on both clocks, and since when (monotonic) heartbeats could be heard at all."""
-
-    time: datetime
-    monotonic: float
-    listening_since: float
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append, its cause, and the condition under which it holds."""
-
-    tenant: str
-    event: ev.Event
-    causation_id: str
-    correlation_id: str | None = None
-    expected: Expected | None = None
+from abaco_scheduler.decision import Decision, Now
+from abaco_scheduler.policy import Policy, idle_workers, is_settled
+from abaco_scheduler.seats import releases, seats
 
 
 def plan(cluster: Cluster, policy: Policy, now: Now) -> list[Decision]:
@@ -58,8 +27,8 @@ def plan(cluster: Cluster, policy: Policy, now: Now) -> list[Decision]:
     desks = [cluster.desks[key] for key in sorted(cluster.unsettled) if key in cluster.desks]
     for desk in desks:
         decisions += _assignments(desk, policy)
-        decisions += _releases(desk, policy, now)
-    decisions += _seats(cluster, desks, policy, now)
+        decisions += releases(desk, policy, now)
+    decisions += seats(cluster, desks, policy, now)
     cluster.unsettled = {
         (desk.tenant, desk.actor.actor_id) for desk in desks if not is_settled(desk)
     }
@@ -180,129 +149,3 @@ def _abandonment(desk: Desk, task: Task, reason: str) -> Decision:
         causation_id=f"{execution_id}.assigned.{task.attempt}",
         correlation_id=f"{execution_id}.received",
     )
-
-
-# -- workers -------------------------------------------------------------------------------------
-
-
-def _releases(desk: Desk, policy: Policy, now: Now) -> Iterator[Decision]:
-    for worker, reason in superfluous_workers(desk, policy, now.time):
-        yield _release(desk, worker, reason)
-
-
-def _release(desk: Desk, worker: Worker, reason: str) -> Decision:
-    event = ev.WorkerStopRequested(
-        actor_id=worker.actor_id,
-        worker_id=worker.worker_id,
-        host_id=worker.host_id,
-        reason=reason,
-    )
-    return Decision(tenant=desk.tenant, event=event, causation_id=f"{worker.worker_id}.ready")
-
-
-class _Wish(msgspec.Struct, frozen=True, order=True):
-    """One more worker for an actor; the least wish is granted first."""
-
-    need: Need
-    have: int
-    actor_id: str
-    tenant: str
-
-
-def _seats(cluster: Cluster, desks: list[Desk], policy: Policy, now: Now) -> Iterator[Decision]:
-    """Free seats to those who need them most, one each in turn; then idle ones for the needy."""
-    free = {
-        host.host_id: host.capacity - cluster.load[host.host_id]
-        for host in cluster.hosts.values()
-        if host.joined
-    }
-    unmet: list[_Wish] = []
-    for wish in _wishes(desks, policy, now):
-        desk = cluster.desks[wish.tenant, wish.actor_id]
-        host_id = _roomiest(free)
-        if host_id is None:
-            unmet.append(wish)
-            continue
-        free[host_id] -= 1
-        yield _request(cluster, desk, wish, host_id)
-    yield from _evictions(cluster, unmet)
-
-
-def _wishes(desks: list[Desk], policy: Policy, now: Now) -> list[_Wish]:
-    """At most one wish per actor and plan: the next event brings the next plan."""
-    wishes = []
-    for desk in desks:
-        found = need(desk, policy, now.time)
-        if found is not None:
-            have = len(current_workers(desk))
-            wishes.append(_Wish(found, have, desk.actor.actor_id, desk.tenant))
-    return sorted(wishes)
-
-
-def _roomiest(free: dict[str, int]) -> str | None:
-    """The host with the most room; ties go to the first name, so that the answer is one."""
-    best = max(sorted(free), key=lambda host_id: free[host_id], default=None)
-    return best if best is not None and free[best] > 0 else None
-
-
-_REASONS = {
-    Need.WORK_AND_NO_WORKER: "messages wait and there is no worker",
-    Need.UNTRIED: "the image was not tried yet",
-    Need.WORK: "more messages wait than workers are idle",
-    Need.MINIMUM: "below min_workers",
-}
-
-
-def _request(cluster: Cluster, desk: Desk, wish: _Wish, host_id: str) -> Decision:
-    actor = desk.actor
-    event = ev.WorkerRequested(
-        actor_id=actor.actor_id,
-        worker_id=ids.worker_id(actor.actor_id, desk.worker_count),
-        host_id=host_id,
-        revision=actor.revision,
-        actor_sequence=actor.definition_sequence,
-        reason=_REASONS[wish.need],
-    )
-    # On all requests, not only this actor's: another scheduler may have filled the host.
-    condition = Expected(filter=worker_requests_filter(), sequence=cluster.requested_sequence)
-    return Decision(
-        tenant=desk.tenant,
-        event=event,
-        causation_id=f"{actor.actor_id}.registered",
-        expected=condition,
-    )
-
-
-def _evictions(cluster: Cluster, unmet: list[_Wish]) -> Iterator[Decision]:
-    """Idle workers make room for actors in need, as many as there are not seats coming free."""
-    pressing = [wish for wish in unmet if wish.need is not Need.MINIMUM]
-    if not pressing:
-        return
-    stopping = sum(
-        w.status is WorkerStatus.STOPPING
-        for desk in cluster.desks.values()
-        for w in desk.workers.values()
-    )
-    victims = _victims(cluster)
-    for wish in pressing[stopping:]:
-        last_seats_too = wish.need is not Need.WORK
-        for desk, worker, spare in victims:
-            if desk.actor.actor_id != wish.actor_id and (spare or last_seats_too):
-                victims.remove((desk, worker, spare))
-                yield _release(desk, worker, f"actor {wish.actor_id} needs the seat")
-                break
-
-
-def _victims(cluster: Cluster) -> list[tuple[Desk, Worker, bool]]:
-    """Idle workers of actors with nothing to do, an actor's last one after all others.
-
-    The flag says whether the actor would still have another.
-    """
-    found = []
-    for desk in cluster.desks.values():
-        if desk.backlog:
-            continue
-        have = len(current_workers(desk))
-        for n, worker in enumerate(idle_workers(desk), start=1):
-            found.append((desk, worker, n < have))
-    return sorted(found, key=lambda victim: (not victim[2], victim[1].updated_at))
