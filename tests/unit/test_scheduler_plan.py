@@ -204,6 +204,34 @@ def test_an_idle_worker_makes_room_for_an_actor_in_need() -> None:
     assert request.actor_id == "bar_0"
 
 
+def three_idle(min_workers: int, max_workers: int = 4) -> list[ev.Event]:
+    definition = b.registered(min_workers=min_workers, max_workers=max_workers)
+    numbers = range(3)
+    return [
+        b.joined(capacity=4),
+        definition,
+        *(b.requested(n) for n in numbers),
+        *(b.ready(n) for n in numbers),
+    ]
+
+
+def test_a_minimum_is_worth_the_surplus_of_another_but_not_its_minimum() -> None:
+    newcomer = [b.registered("bar_0", min_workers=2), b.requested(0, "bar_0"), b.ready(0, "bar_0")]
+    [stop] = decide(given(*three_idle(2), *newcomer))
+    assert isinstance(stop, ev.WorkerStopRequested)
+    assert (stop.actor_id, stop.reason) == ("foo_0", "actor bar_0 needs the seat")
+    assert decide(given(*three_idle(3), *newcomer)) == []
+
+
+def test_work_is_worth_the_minimum_of_another_but_not_its_last_worker() -> None:
+    busy = [b.registered("bar_0", min_workers=1), b.requested(0, "bar_0"), b.ready(0, "bar_0")]
+    busy += [b.received(0, "bar_0"), b.assigned(0, "bar_0", worker_id="bar_0_wkr_0")]
+    busy += [b.received(1, "bar_0")]
+    assert kinds(decide(given(*three_idle(3), *busy))) == ["worker.stop_requested"]
+    one = [b.joined(capacity=2), b.registered(min_workers=1), b.requested(0), b.ready(0)]
+    assert decide(given(*one, *busy)) == []
+
+
 def test_a_busy_worker_makes_no_room() -> None:
     base = [b.joined(capacity=1), b.registered(min_workers=1), b.requested(0), b.ready(0)]
     cluster = given(*base, b.received(0), b.assigned(0), b.registered("bar_0"))

@@ -1,6 +1,7 @@
 """Seats: who gets one more worker, and whose is given up."""
 
 from collections.abc import Iterator
+from enum import IntEnum
 
 import msgspec
 
@@ -110,36 +111,56 @@ def _request(cluster: Cluster, desk: Desk, wish: _Wish, host_id: str) -> Decisio
     )
 
 
+class Loss(IntEnum):
+    """What an actor with nothing to do loses with a worker; the smallest loss first."""
+
+    SURPLUS = 0
+    MINIMUM = 1
+    LAST = 2
+
+
+_WORTH = {
+    Need.WORK_AND_NO_WORKER: Loss.LAST,
+    Need.UNTRIED: Loss.LAST,
+    Need.WORK: Loss.MINIMUM,
+    Need.MINIMUM: Loss.SURPLUS,
+}
+"""The greatest loss to another actor that a need is worth."""
+
+
 def _evictions(cluster: Cluster, unmet: list[_Wish]) -> Iterator[Decision]:
     """Idle workers make room for actors in need, as many as there are not seats coming free."""
-    pressing = [wish for wish in unmet if wish.need is not Need.MINIMUM]
-    if not pressing:
-        return
     stopping = sum(
         w.status is WorkerStatus.STOPPING
         for desk in cluster.desks.values()
         for w in desk.workers.values()
     )
-    victims = _victims(cluster)
-    for wish in pressing[stopping:]:
-        last_seats_too = wish.need is not Need.WORK
-        for desk, worker, spare in victims:
-            if desk.actor.actor_id != wish.actor_id and (spare or last_seats_too):
-                victims.remove((desk, worker, spare))
+    wishes = unmet[stopping:]
+    victims = _victims(cluster) if wishes else []
+    for wish in wishes:
+        for victim in victims:
+            loss, desk, worker = victim
+            if desk.actor.actor_id != wish.actor_id and loss <= _WORTH[wish.need]:
+                victims.remove(victim)
                 yield _release(desk, worker, f"actor {wish.actor_id} needs the seat")
                 break
 
 
-def _victims(cluster: Cluster) -> list[tuple[Desk, Worker, bool]]:
-    """Idle workers of actors with nothing to do, an actor's last one after all others.
-
-    The flag says whether the actor would still have another.
-    """
+def _victims(cluster: Cluster) -> list[tuple[Loss, Desk, Worker]]:
+    """Idle workers of actors with nothing to do: the smallest loss, and the longest idle, first."""
     found = []
     for desk in cluster.desks.values():
         if desk.backlog:
             continue
-        have = len(current_workers(desk))
-        for n, worker in enumerate(idle_workers(desk), start=1):
-            found.append((desk, worker, n < have))
-    return sorted(found, key=lambda victim: (not victim[2], victim[1].updated_at))
+        left = len(current_workers(desk))
+        for worker in idle_workers(desk):
+            left -= 1
+            found.append((_loss(desk, left), desk, worker))
+    return sorted(found, key=lambda victim: (victim[0], victim[2].updated_at))
+
+
+def _loss(desk: Desk, left: int) -> Loss:
+    """What it costs an actor to have ``left`` workers left."""
+    if not left:
+        return Loss.LAST
+    return Loss.SURPLUS if left >= desk.actor.definition.min_workers else Loss.MINIMUM
