@@ -98,7 +98,8 @@ def new_stack(test_images: None) -> Iterator[Stack]:
 
 def running_stack() -> Iterator[Stack]:
     with scratch_folder() as folder:
-        stack = Stack(folder / "data")
+        # Room for the least workers of all actors that all tests register.
+        stack = Stack(folder / "data", host_capacity="64")
         try:
             stack.up()
             yield stack
