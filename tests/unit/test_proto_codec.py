@@ -126,4 +126,4 @@ def test_what_is_for_a_host_ends_in_its_id() -> None:
 
 def test_brackets_without_end_are_told_as_such() -> None:
     state = b'{"type":"actor.state_set","actor_id":"a_0","version":1,"state":%s}'
-    assert isinstance(codec.decode(state % (b"[" * 5000 + b"]" * 5000)), ev.Unrecognized)
+    assert isinstance(codec.decode(state % (b"[" * 100_000 + b"]" * 100_000)), ev.Unrecognized)
