@@ -26,6 +26,10 @@ SETTLE_SECONDS = 3
 LOG = Path("/var/log/dockerd.log")
 SYSTEMD = Path("/run/systemd/system")
 CGROUPS = Path("/sys/fs/cgroup")
+PID_FILES = {
+    "dockerd": Path("/var/run/docker.pid"),
+    "containerd": Path("/var/run/docker/containerd/containerd.pid"),
+}
 DEBIANS = {"debian", "ubuntu"}
 
 
@@ -108,11 +112,26 @@ def _start(say: Say) -> None:
 def _start_dockerd(say: Say) -> bool:
     if not any(CGROUPS.iterdir()) and shutil.which("cgroupfs-mount"):
         _run("cgroupfs-mount")
+    for name, path in PID_FILES.items():
+        forget_dead(name, path)
     # Not `service docker start`: it wants to raise limits, which not every machine permits.
     say(f"engine: starting dockerd, its log is {LOG}")
     process = _detached("dockerd")
     until(lambda: answers() or process.poll() is not None, START_SECONDS)
     return answers()
+
+
+def forget_dead(name: str, pid_file: Path, proc: Path = Path("/proc")) -> None:
+    """Remove a pid file that names no process of this name.
+
+    An engine that was killed leaves it behind, and one that starts takes whoever has that number
+    now, after a restart of the machine say, for its own.
+    """
+    with suppress(OSError):
+        pid = pid_file.read_text().strip()
+        comm = proc / pid / "comm"
+        if not pid.isdecimal() or not comm.exists() or comm.read_text().strip() != name:
+            pid_file.unlink()
 
 
 def _run(*argv: str) -> None:

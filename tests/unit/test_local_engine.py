@@ -81,3 +81,20 @@ def test_an_engine_that_does_not_start_says_why(
     monkeypatch.setattr(engine, "_run", lambda *_: None)
     with pytest.raises(Unavailable, match="does not start: no iptables"):
         engine.ensure(lambda _: None, {})
+
+
+@pytest.mark.parametrize(
+    ("comm", "kept"), [("dockerd", True), ("python", False), (None, False)], ids=str
+)
+def test_a_pid_file_of_nobody_is_removed(tmp_path: Path, comm: str | None, kept: bool) -> None:  # noqa: FBT001
+    pid_file = tmp_path / "docker.pid"
+    pid_file.write_text("4711\n")
+    if comm is not None:
+        (tmp_path / "proc" / "4711").mkdir(parents=True)
+        (tmp_path / "proc" / "4711" / "comm").write_text(f"{comm}\n")
+    engine.forget_dead("dockerd", pid_file, tmp_path / "proc")
+    assert pid_file.exists() == kept
+
+
+def test_no_pid_file_is_nothing_to_remove(tmp_path: Path) -> None:
+    engine.forget_dead("dockerd", tmp_path / "docker.pid")
