@@ -114,6 +114,10 @@ class OutputLog(Protocol):
         ...
 
 
+WORKING_SECONDS = 2.0
+"""How often a queue must hear of what is in hand, lest it hand it out again."""
+
+
 class Delivery(Protocol):
     """One event handed to a host. It comes back until it is settled."""
 

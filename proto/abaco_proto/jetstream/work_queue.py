@@ -20,13 +20,13 @@ from abaco_proto import streams
 from abaco_proto.envelope import Recorded, from_message
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_proto.log import WORKING_SECONDS
 from abaco_proto.subjects import host_work_filter
 
 logger = logging.getLogger(__name__)
 
-ACK_WAIT_SECONDS = 6.0
-WORKING_SECONDS = 2.0
-"""How often work in progress must be reported, with two misses to spare."""
+ACK_WAIT_SECONDS = 3 * WORKING_SECONDS
+"""Two reports may go missing before what is worked on is handed out again."""
 
 PULL_MESSAGES = 256
 PULL_SECONDS = 30.0

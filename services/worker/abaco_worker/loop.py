@@ -6,15 +6,12 @@ from contextlib import aclosing
 
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import Delivery, Heartbeat, Heartbeats, WorkQueue
+from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
 from abaco_worker.adopt import adopt
 from abaco_worker.host import Host
 from abaco_worker.seat import Seat
 
 logger = logging.getLogger(__name__)
-
-WORKING_SECONDS = 2.0
-"""How often the queue must hear of what is in hand, lest it hand it out again."""
 
 LATECOMERS_SECONDS = 7.0
 """After a restart, unsettled work is back within the queue's time-out, which is shorter."""
