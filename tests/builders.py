@@ -159,6 +159,35 @@ def finished(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Ex
     )
 
 
+def execution_failed(
+    ordinal: int = 0, actor_id: str = "foo_0", **changes: Any
+) -> ev.ExecutionFailed:
+    values: dict[str, Any] = {
+        "attempt": 1,
+        "worker_id": ids.worker_id(actor_id, 0),
+        "host_id": "h1",
+        "reason": "the container was killed from outside",
+        **changes,
+    }
+    return ev.ExecutionFailed(
+        actor_id=actor_id, execution_id=ids.execution_id(actor_id, ordinal), **values
+    )
+
+
+def retry_requested(
+    ordinal: int = 0, actor_id: str = "foo_0", attempts: int = 3
+) -> ev.ExecutionRetryRequested:
+    execution_id = ids.execution_id(actor_id, ordinal)
+    return ev.ExecutionRetryRequested(
+        actor_id=actor_id, execution_id=execution_id, attempts=attempts
+    )
+
+
+def halt_requested(ordinal: int = 0, actor_id: str = "foo_0") -> ev.ExecutionHaltRequested:
+    execution_id = ids.execution_id(actor_id, ordinal)
+    return ev.ExecutionHaltRequested(actor_id=actor_id, execution_id=execution_id)
+
+
 def abandoned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.ExecutionAbandoned:
     values: dict[str, Any] = {"attempts": 3, "reason": "host h1 is lost", **changes}
     return ev.ExecutionAbandoned(
@@ -179,7 +208,17 @@ EXAMPLES: tuple[ev.Event, ...] = (
         actor_id="foo_0", subscription_id="sub_0", event_pattern="bar_*.execution.finished"
     ),
     ev.ActorUnsubscribed(actor_id="foo_0", subscription_id="sub_0"),
-    received(7, environment={"B": "2"}, sender="bar_0"),
+    received(
+        7,
+        environment={"B": "2"},
+        sender="bar_0",
+        rerun=ev.Rerun(
+            execution_id="foo_0_exc_3",
+            actor_sequence=1,
+            state_sequence=0,
+            image="sha256:0123",
+        ),
+    ),
     ev.InboxPurged(actor_id="foo_0", up_to_ordinal=7),
     requested(),
     stop_requested(),
@@ -192,14 +231,18 @@ EXAMPLES: tuple[ev.Event, ...] = (
     assigned(7),
     started(7),
     finished(7),
-    ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_7"),
+    execution_failed(7),
+    halt_requested(7),
     abandoned(7),
+    retry_requested(7),
 )
 """One event of each type."""
 
 
-def envelope_of(event: ev.Event, *, tenant: str = "default", at: datetime = T0) -> Draft:
-    return draft(event, tenant=tenant, time=at, causation_id="req-1")
+def envelope_of(
+    event: ev.Event, *, tenant: str = "default", at: datetime = T0, hops: int = 0
+) -> Draft:
+    return draft(event, tenant=tenant, time=at, causation_id="req-1", hops=hops)
 
 
 def record(event: ev.Event, sequence: int = 1, *, at: datetime = T0) -> Recorded:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import builders as b
-from abaco_projector.rows import States, Totals
 from abaco_proto import actor, execution, worker
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import Recorded
+from abaco_proto.fold import States, Totals
 
 TENANT = "default"
 ACTORS = ("foo_0", "bar_0")
@@ -40,11 +40,9 @@ def events(actor_id: str) -> st.SearchStrategy[ev.Event]:
         st.builds(run, st.just(b.started), ordinal, number, attempt),
         st.builds(run, st.just(b.finished), ordinal, number, attempt),
         ordinal.map(lambda n: b.abandoned(n, actor_id)),
-        ordinal.map(
-            lambda n: ev.ExecutionHaltRequested(
-                actor_id=actor_id, execution_id=f"{actor_id}_exc_{n}"
-            )
-        ),
+        st.builds(run, st.just(b.execution_failed), ordinal, number, attempt),
+        ordinal.map(lambda n: b.retry_requested(n, actor_id)),
+        ordinal.map(lambda n: b.halt_requested(n, actor_id)),
         ordinal.map(lambda n: ev.InboxPurged(actor_id=actor_id, up_to_ordinal=n)),
         number.map(lambda i: b.requested(i, actor_id)),
         st.builds(lambda i, r: b.ready(i, actor_id, revision=r), number, revision),
@@ -139,13 +137,12 @@ def _execution(actor_id: str, ordinal: int, history: list[Recorded]) -> executio
         if _actor_id(recorded) != actor_id:
             continue
         owner = actor.evolve(owner, recorded)
-        if not isinstance(event, ev.MessageReceived):
-            state = execution.evolve(state, recorded)
-        elif event.ordinal == ordinal:
-            state = execution.evolve(state, recorded)
-            if owner.status is ActorStatus.DELETED:
-                late = replace(recorded, event=ev.ActorDeleted(actor_id=actor_id))
-                state = execution.evolve(state, late)
+        if isinstance(event, ev.MessageReceived) and event.ordinal != ordinal:
+            continue
+        state = execution.evolve(state, recorded)
+        if owner.status is ActorStatus.DELETED:
+            late = replace(recorded, event=ev.ActorDeleted(actor_id=actor_id))
+            state = execution.evolve(state, late)
     return state
 
 
@@ -163,6 +160,10 @@ def _totals(actor_id: str, executions: dict[tuple[str, int], execution.Execution
     return Totals(
         total_executions=len(own),
         total_ended=sum(e.ended for e in own),
+        total_complete=sum(e.status == "COMPLETE" for e in own),
+        total_error=sum(e.status == "ERROR" for e in own),
+        total_halted=sum(e.status == "HALTED" for e in own),
+        total_purged=sum(e.status == "PURGED" for e in own),
         total_cpu_ns=sum(e.cpu_ns for e in own),
         total_io_bytes=sum(e.io_bytes for e in own),
         total_runtime_ms=sum(e.runtime_ms for e in own),

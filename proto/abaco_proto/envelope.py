@@ -9,6 +9,8 @@ header                says
 ``Abaco-Causation``   the id of the event, or ``req-…`` of the request, that caused it
 ``Abaco-Correlation`` the id of the first message or request of the chain
 ``Abaco-Revision``    the actor revision, where one applies
+``Abaco-Hops``        how many subscriptions lie between the first message of the chain and this
+                      event; left out when it is none
 ``traceparent``       W3C trace context, where there is one
 ====================  ============================================================================
 """
@@ -27,7 +29,9 @@ TIME = "Abaco-Time"
 CAUSATION = "Abaco-Causation"
 CORRELATION = "Abaco-Correlation"
 REVISION = "Abaco-Revision"
+HOPS = "Abaco-Hops"
 TRACEPARENT = "traceparent"
+MOST_HOPS = 1_000_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,6 +46,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str
     correlation_id: str
     traceparent: str | None = None
+    hops: int = 0
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str = ""
     correlation_id: str = ""
     traceparent: str | None = None
+    hops: int = 0
 
     def says(self, draft: Draft) -> bool:
         """Whether this is the record of that very draft, not of an equal wish of someone else."""
@@ -84,9 +90,14 @@ def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one 
             return f"{event.execution_id}.{verb}"
         case ev.InboxPurged():
             return f"{event.actor_id}.{verb}.{event.up_to_ordinal}"
-        case ev.ExecutionAssigned() | ev.ExecutionStarted() | ev.ExecutionFinished():
+        case (
+            ev.ExecutionAssigned()
+            | ev.ExecutionStarted()
+            | ev.ExecutionFinished()
+            | ev.ExecutionFailed()
+        ):
             return f"{event.execution_id}.{verb}.{event.attempt}"
-        case ev.ExecutionAbandoned():
+        case ev.ExecutionAbandoned() | ev.ExecutionRetryRequested():
             return f"{event.execution_id}.{verb}.{event.attempts}"
         case ev.ExecutionHaltRequested():
             return f"{event.execution_id}.{verb}"
@@ -115,6 +126,7 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
     correlation_id: str | None = None,
     position: int = 0,
     traceparent: str | None = None,
+    hops: int = 0,
 ) -> Draft:
     """Put an event into an envelope. Without a correlation id it is the first of its chain."""
     own_id = event_id(event, position=position)
@@ -126,6 +138,7 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
         causation_id=causation_id,
         correlation_id=correlation_id or own_id,
         traceparent=traceparent,
+        hops=hops,
     )
 
 
@@ -140,6 +153,8 @@ def to_headers(draft: Draft) -> dict[str, str]:
     revision = getattr(draft.event, "revision", None)
     if revision is not None:
         headers[REVISION] = str(revision)
+    if draft.hops:
+        headers[HOPS] = str(draft.hops)
     if draft.traceparent is not None:
         headers[TRACEPARENT] = draft.traceparent
     return headers
@@ -161,7 +176,13 @@ def from_message(
         causation_id=headers.get(CAUSATION, ""),
         correlation_id=headers.get(CORRELATION, ""),
         traceparent=headers.get(TRACEPARENT),
+        hops=_hops(headers.get(HOPS, "0")),
     )
+
+
+def _hops(text: str) -> int:
+    """A damaged count is one that ends the chain."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else MOST_HOPS
 
 
 def format_time(time: datetime) -> str:

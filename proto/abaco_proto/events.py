@@ -33,12 +33,27 @@ class StartKind(StrEnum):
     COLD = "cold"
 
 
+class EndedBy(StrEnum):
+    """What ended a run: its own program, a person, or the setting that it ran into."""
+
+    ITSELF = "itself"
+    HALT = "halt"
+    MAX_RUN_SECONDS = "max_run_seconds"
+    MEM_LIMIT = "mem_limit"
+    MAX_DISK_BYTES = "max_disk_bytes"
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=""):
     """The root of all events. ``type`` on the wire is the tag of the class."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a registration says about an actor, settings already applied."""
+    """All that a registration says about an actor, settings already applied.
+
+    A limit that is None is the host's own setting. ``mem_limit``, ``max_log_bytes`` and
+    ``max_disk_bytes`` are bytes, ``max_cpus`` processors, ``max_run_seconds`` and ``log_ex``
+    seconds; ``log_ex`` is how long output is kept after the end of its run.
+    """
 
     name: str
     image: str
@@ -47,6 +62,14 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     stateless: bool = True
     min_workers: int = 2
     max_workers: int = 4
+    mem_limit: int | None = None
+    max_cpus: float | None = None
+    max_processes: int | None = None
+    max_run_seconds: float | None = None
+    max_log_bytes: int | None = None
+    max_disk_bytes: int | None = None
+    log_ex: int | None = None
+    privileged: bool = False
 
 
 # -- actor ---------------------------------------------------------------------------------------
@@ -100,11 +123,25 @@ class ActorUnsubscribed(Event, frozen=True, kw_only=True, tag="actor.unsubscribe
 # -- inbox ---------------------------------------------------------------------------------------
 
 
+class Rerun(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs of an earlier run, to be used again instead of those in force now.
+
+    ``actor_sequence`` and ``state_sequence`` are where the definition and the state of then stand
+    in the log (0: there was no state); ``image`` is the very image, by its digest.
+    """
+
+    execution_id: str
+    actor_sequence: int
+    state_sequence: int
+    image: str
+
+
 class MessageReceived(Event, frozen=True, kw_only=True, tag="message.received"):
     """A message was accepted: from here on it is exactly one execution.
 
     ``ordinal`` counts the actor's messages from 0 without gaps. ``message`` is what ``$MSG`` will
     hold, ``environment`` what the request set on top of the actor's default environment.
+    A message that a subscription made of an event names both: ``source_sequence`` is the event's.
     """
 
     actor_id: str
@@ -114,6 +151,9 @@ class MessageReceived(Event, frozen=True, kw_only=True, tag="message.received"):
     content_type: str = "text/plain"
     environment: dict[str, str] = {}
     sender: str | None = None
+    subscription_id: str | None = None
+    source_sequence: int = 0
+    rerun: Rerun | None = None
 
 
 class InboxPurged(Event, frozen=True, kw_only=True, tag="inbox.purged"):
@@ -127,7 +167,11 @@ class InboxPurged(Event, frozen=True, kw_only=True, tag="inbox.purged"):
 
 
 class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
-    """A host is asked for a seat. ``actor_sequence`` is where the definition stands in the log."""
+    """A host is asked for a seat. ``actor_sequence`` is where the definition stands in the log.
+
+    ``warm`` says that it is ready only with a sandbox that waits; without, as soon as the image is
+    there: a message waits already, and the sandbox may be started under its eyes.
+    """
 
     actor_id: str
     worker_id: str
@@ -135,6 +179,7 @@ class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
     revision: int
     actor_sequence: int
     reason: str
+    warm: bool = True
 
 
 class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_requested"):
@@ -225,7 +270,11 @@ class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigne
 
 
 class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):
-    """The container of this attempt runs. ``revision`` is the actor's; 0 when nobody can tell."""
+    """The container of this attempt runs. ``revision`` is the actor's; 0 when nobody can tell.
+
+    ``taken_at`` is when the worker took the assignment. ``state_sequence`` is where the state that
+    the run was given stands in the log; 0 when the actor had none.
+    """
 
     actor_id: str
     execution_id: str
@@ -237,10 +286,15 @@ class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"
     start_kind: StartKind
     started_at: str
     revision: int = 0
+    taken_at: str = ""
+    state_sequence: int = 0
 
 
 class FinalState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the container stood at its end. ``error`` is the engine's word when it could not run."""
+    """How the run ended. ``error`` is for a person: why it could not run, or what ended it.
+
+    ``signal`` is the one that ended the program, 0 for none.
+    """
 
     status: str
     exit_code: int
@@ -248,13 +302,16 @@ class FinalState(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    ended_by: EndedBy = EndedBy.ITSELF
+    signal: int = 0
 
 
 class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finished"):
     """The container of this attempt ended, and its output is in the output stream.
 
     ``log_bytes`` and ``log_sha256`` are of the output as recorded; ``log_truncated`` says that
-    there was more.
+    there was more. ``memory_bytes`` is the peak, ``network_bytes`` is part of ``io_bytes``;
+    ``first_output_at`` is empty when nothing was written.
     """
 
     actor_id: str
@@ -270,6 +327,23 @@ class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finishe
     log_bytes: int
     log_sha256: str
     log_truncated: bool = False
+    memory_bytes: int = 0
+    network_bytes: int = 0
+    first_output_at: str = ""
+
+
+class ExecutionFailed(Event, frozen=True, kw_only=True, tag="execution.failed"):
+    """This attempt came to nothing through no fault of the image's; ``reason`` is for a person.
+
+    The execution waits for another attempt; the worker is free.
+    """
+
+    actor_id: str
+    execution_id: str
+    attempt: int
+    worker_id: str
+    host_id: str
+    reason: str
 
 
 class ExecutionHaltRequested(Event, frozen=True, kw_only=True, tag="execution.halt_requested"):
@@ -286,6 +360,14 @@ class ExecutionAbandoned(Event, frozen=True, kw_only=True, tag="execution.abando
     execution_id: str
     attempts: int
     reason: str
+
+
+class ExecutionRetryRequested(Event, frozen=True, kw_only=True, tag="execution.retry_requested"):
+    """A person wants an abandoned execution to be tried again; ``attempts`` were used up."""
+
+    actor_id: str
+    execution_id: str
+    attempts: int
 
 
 # -- not in the log ------------------------------------------------------------------------------
@@ -311,6 +393,7 @@ OWNERS: dict[type[Event], Owner] = {
     MessageReceived: Owner.API,
     InboxPurged: Owner.API,
     ExecutionHaltRequested: Owner.API,
+    ExecutionRetryRequested: Owner.API,
     WorkerRequested: Owner.SCHEDULER,
     WorkerStopRequested: Owner.SCHEDULER,
     WorkerLost: Owner.SCHEDULER,
@@ -323,6 +406,7 @@ OWNERS: dict[type[Event], Owner] = {
     WorkerStopped: Owner.WORKER,
     ExecutionStarted: Owner.WORKER,
     ExecutionFinished: Owner.WORKER,
+    ExecutionFailed: Owner.WORKER,
 }
 """Who appends what. ``worker.stop_requested`` is also appended by the api, on a person's order."""
 

@@ -2,8 +2,10 @@
 
 Theory: an accepted message waits (SUBMITTED), is assigned to a worker (ASSIGNED), runs (RUNNING)
 and ends. Only the latest attempt speaks: a report of an attempt that was superseded by a later
-assignment leaves the state as it is. Whatever waits can be ended without running, by a halt, a
-purge of the inbox, or the end of its actor.
+assignment leaves the state as it is. An attempt that failed waits for the next one; when they are
+used up the execution is abandoned (ERROR), until a person wants it tried again. Whatever waits
+can be ended without running, by a halt, a purge of the inbox, or the end of its actor; what runs
+is ended by its worker, and a halt that was asked for then says what it ended as.
 """
 
 from datetime import datetime
@@ -55,9 +57,17 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes: int = 0
     log_sha256: str = ""
     log_truncated: bool = False
+    memory_bytes: int = 0
+    network_bytes: int = 0
+    state_sequence: int = 0
+    actor_sequence: int = 0
+    rerun_of: str | None = None
     message_received_at: datetime | None = None
+    taken_at: datetime | None = None
     started_at: datetime | None = None
+    first_output_at: datetime | None = None
     finished_at: datetime | None = None
+    recorded_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -75,6 +85,9 @@ ENDED = frozenset({_C, _E, _H, _P})
 
 # -- transitions ---------------------------------------------------------------------------------
 
+HALTED = "execution.halted"
+"""The end, or the failure, of a run that a person wanted to end."""
+
 TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
     (_N, "message.received"): _S,
     (_S, "execution.assigned"): _A,
@@ -83,6 +96,11 @@ TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
     (_A, "execution.started"): _R,
     (_A, "execution.finished"): _C,
     (_R, "execution.finished"): _C,
+    (_A, "execution.failed"): _S,
+    (_R, "execution.failed"): _S,
+    (_A, HALTED): _H,
+    (_R, HALTED): _H,
+    (_E, "execution.retry_requested"): _S,
     (_S, "execution.abandoned"): _E,
     (_A, "execution.abandoned"): _E,
     (_R, "execution.abandoned"): _E,
@@ -100,7 +118,7 @@ TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
 def evolve(execution: Execution, recorded: Recorded) -> Execution:
     """The execution after one more event. Total: what does not fit leaves it as it is."""
     event = recorded.event
-    status = TRANSITIONS.get((execution.status, ev.type_of(event)))
+    status = TRANSITIONS.get((execution.status, _signal(execution, event)))
     if status is None or not _concerns(execution, event):
         return execution
     match event:
@@ -109,26 +127,24 @@ def evolve(execution: Execution, recorded: Recorded) -> Execution:
         case ev.ExecutionAssigned():
             return _assigned(execution, event)
         case ev.ExecutionStarted():
-            return replace(
-                execution,
-                status=status,
-                container_id=event.container_id,
-                image_digest=event.image_digest,
-                start_kind=event.start_kind,
-                started_at=parse_time(event.started_at),
-            )
+            return _started(execution, event)
         case ev.ExecutionFinished():
-            return _finished(execution, event, recorded)
-        case ev.ExecutionAbandoned():
-            return _ended(execution, status, event.reason, recorded)
-        case ev.ExecutionHaltRequested() if status is not _H:
-            return replace(execution, halt_requested=True)
+            return _finished(execution, status, event, recorded)
+        case _ if status in ENDED:
+            return _ended(execution, status, _why(event), recorded)
         case ev.ExecutionHaltRequested():
-            return _ended(execution, status, "halted before it ran", recorded)
-        case ev.InboxPurged():
-            return _ended(execution, status, "purged from the inbox", recorded)
-        case _:
-            return _ended(execution, status, "the actor was deleted", recorded)
+            return replace(execution, halt_requested=True)
+    return _waiting(execution, _why(event))
+
+
+def _signal(execution: Execution, event: ev.Event) -> str:
+    """The table's word for an event."""
+    match event:
+        case ev.ExecutionFinished() if event.final_state.ended_by is ev.EndedBy.HALT:
+            return HALTED
+        case ev.ExecutionFailed() | ev.ExecutionAbandoned() if execution.halt_requested:
+            return HALTED
+    return ev.type_of(event)
 
 
 def _concerns(execution: Execution, event: ev.Event) -> bool:
@@ -137,10 +153,10 @@ def _concerns(execution: Execution, event: ev.Event) -> bool:
         case ev.ExecutionAssigned():
             later = event.attempt > execution.attempt
             return event.execution_id == execution.execution_id and later
-        case ev.ExecutionStarted() | ev.ExecutionFinished():
+        case ev.ExecutionStarted() | ev.ExecutionFinished() | ev.ExecutionFailed():
             current = event.attempt == execution.attempt
             return event.execution_id == execution.execution_id and current
-        case ev.ExecutionAbandoned() | ev.ExecutionHaltRequested():
+        case ev.ExecutionAbandoned() | ev.ExecutionHaltRequested() | ev.ExecutionRetryRequested():
             return event.execution_id == execution.execution_id
         case ev.InboxPurged():
             covered = execution.ordinal <= event.up_to_ordinal
@@ -157,6 +173,7 @@ def _received(event: ev.MessageReceived, recorded: Recorded) -> Execution:
         ordinal=event.ordinal,
         status=_S,
         message_sequence=recorded.sequence,
+        rerun_of=event.rerun.execution_id if event.rerun is not None else None,
         message_received_at=recorded.time,
     )
 
@@ -168,17 +185,38 @@ def _assigned(execution: Execution, event: ev.ExecutionAssigned) -> Execution:
         attempt=event.attempt,
         worker_id=event.worker_id,
         host_id=event.host_id,
+        actor_sequence=event.actor_sequence,
+        status_message="",
         container_id=None,
         start_kind=None,
+        taken_at=None,
         started_at=None,
     )
 
 
-def _finished(execution: Execution, event: ev.ExecutionFinished, recorded: Recorded) -> Execution:
+def _started(execution: Execution, event: ev.ExecutionStarted) -> Execution:
+    return replace(
+        execution,
+        status=_R,
+        container_id=event.container_id,
+        image_digest=event.image_digest,
+        start_kind=event.start_kind,
+        state_sequence=event.state_sequence,
+        taken_at=parse_time(event.taken_at) if event.taken_at else None,
+        started_at=parse_time(event.started_at),
+    )
+
+
+def _finished(
+    execution: Execution,
+    status: ExecutionStatus,
+    event: ev.ExecutionFinished,
+    recorded: Recorded,
+) -> Execution:
     state = event.final_state
     return replace(
         execution,
-        status=_C,
+        status=status,
         status_message=state.error,
         exit_code=event.exit_code,
         final_state=state,
@@ -188,11 +226,39 @@ def _finished(execution: Execution, event: ev.ExecutionFinished, recorded: Recor
         log_bytes=event.log_bytes,
         log_sha256=event.log_sha256,
         log_truncated=event.log_truncated,
+        memory_bytes=event.memory_bytes,
+        network_bytes=event.network_bytes,
+        first_output_at=parse_time(event.first_output_at) if event.first_output_at else None,
         finished_at=parse_time(state.finished_at) if state.finished_at else recorded.time,
+        recorded_at=recorded.time,
     )
+
+
+def _waiting(execution: Execution, why: str) -> Execution:
+    return replace(execution, status=_S, status_message=why, finished_at=None, recorded_at=None)
+
+
+def _why(event: ev.Event) -> str:
+    """What a person reads of an end without a run, or of an attempt that came to nothing."""
+    match event:
+        case ev.ExecutionHaltRequested():
+            return "halted before it ran"
+        case ev.InboxPurged():
+            return "purged from the inbox"
+        case ev.ActorDeleted():
+            return "the actor was deleted"
+        case ev.ExecutionFailed() | ev.ExecutionAbandoned():
+            return event.reason
+    return ""
 
 
 def _ended(
     execution: Execution, status: ExecutionStatus, why: str, recorded: Recorded
 ) -> Execution:
-    return replace(execution, status=status, status_message=why, finished_at=recorded.time)
+    return replace(
+        execution,
+        status=status,
+        status_message=why,
+        finished_at=recorded.time,
+        recorded_at=recorded.time,
+    )

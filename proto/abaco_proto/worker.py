@@ -72,6 +72,8 @@ TRANSITIONS: dict[tuple[WorkerStatus, str], WorkerStatus] = {
     (_G, "execution.started"): _G,
     (_B, "execution.finished"): _R,
     (_G, "execution.finished"): _G,
+    (_B, "execution.failed"): _R,
+    (_G, "execution.failed"): _G,
     (_B, "execution.abandoned"): _R,
     (_G, "execution.abandoned"): _G,
     **{(status, "worker.stop_requested"): _G for status in (_Q, _R, _B)},
@@ -106,7 +108,7 @@ def evolve(worker: Worker, recorded: Recorded) -> Worker:
             return replace(worker, execution_id=event.execution_id)
         case ev.ExecutionStarted():
             return replace(worker, container_id=event.container_id)
-        case ev.ExecutionFinished() | ev.ExecutionAbandoned():
+        case ev.ExecutionFinished() | ev.ExecutionFailed() | ev.ExecutionAbandoned():
             return replace(worker, execution_id=None)
         case ev.WorkerStopRequested() | ev.WorkerStopped() | ev.WorkerFailed() | ev.WorkerLost():
             return replace(worker, status_message=event.reason)
@@ -120,7 +122,7 @@ def _concerns(worker: Worker, event: ev.Event) -> bool:
             return True
         case ev.ExecutionAbandoned():
             return event.execution_id == worker.execution_id
-        case ev.ExecutionStarted() | ev.ExecutionFinished():
+        case ev.ExecutionStarted() | ev.ExecutionFinished() | ev.ExecutionFailed():
             running = event.execution_id == worker.execution_id
             return event.worker_id == worker.worker_id and running
     return getattr(event, "worker_id", None) == worker.worker_id

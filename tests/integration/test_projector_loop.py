@@ -17,12 +17,12 @@ import projections as p
 from abaco_projector import loop
 from abaco_projector.clean import clean
 from abaco_projector.config import Config
-from abaco_projector.keys import keys_of
 from abaco_projector.store import open_store
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.keys import keys_of
 from abaco_proto.log import Output
 from abaco_proto.subjects import all_events_filter
 from servers import NatsServer, PostgresServer

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 import builders as b
 import projections as p
 from abaco_projector.clean import clean
-from abaco_projector.keys import keys_of
 from abaco_projector.migrate import Migration, migrate, migrations
 from abaco_projector.queries import QUERIES
-from abaco_projector.rows import States
 from abaco_projector.store import Store, open_store
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable
+from abaco_proto.fold import States
+from abaco_proto.keys import keys_of
 from abaco_proto.log import Output, RecordedOutput
 
 

@@ -5,12 +5,13 @@ from msgspec.structs import replace
 
 import builders as b
 import projections as p
-from abaco_projector.keys import Keys, keys_of
-from abaco_projector.rows import Changes, States, Subscription, fold
+from abaco_projector.rows import Changes, Subscription, fold
 from abaco_proto import events as ev
 from abaco_proto import execution
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import ExecutionStatus
+from abaco_proto.fold import States
+from abaco_proto.keys import Keys, keys_of
 
 FOO = ("default", "foo_0")
 
@@ -63,9 +64,14 @@ class Tables:
                         status=sweep.status,
                         status_message=sweep.status_message,
                         finished_at=sweep.finished_at,
+                        recorded_at=sweep.finished_at,
                     )
                     sums = self.states.totals[sweep.key]
-                    self.states.totals[sweep.key] = replace(sums, total_ended=sums.total_ended + 1)
+                    self.states.totals[sweep.key] = replace(
+                        sums,
+                        total_ended=sums.total_ended + 1,
+                        total_purged=sums.total_purged + 1,
+                    )
 
 
 def projected(*batches: list[ev.Event]) -> Tables:

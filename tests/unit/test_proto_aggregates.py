@@ -49,13 +49,14 @@ def test_a_step_is_in_the_table_or_does_not_happen(events: list[ev.Event]) -> No
     for recorded in b.history(*events):
         before, state = state, execution.evolve(state, recorded)
         if before != state:
-            step = (before.status, ev.type_of(recorded.event))
+            step = (before.status, execution._signal(before, recorded.event))
             assert execution.TRANSITIONS[step] == state.status
 
 
 @pytest.mark.parametrize("status", sorted(ENDED))
 def test_an_execution_that_ended_stays_ended(status: ExecutionStatus) -> None:
-    assert not [step for step in execution.TRANSITIONS if step[0] == status]
+    ways_on = {event for before, event in execution.TRANSITIONS if before is status}
+    assert ways_on == ({"execution.retry_requested"} if status == "ERROR" else set())
 
 
 @pytest.mark.parametrize("status", sorted(set(WorkerStatus) - LIVE - {WorkerStatus.UNKNOWN}))
@@ -165,6 +166,36 @@ def test_what_runs_is_asked_to_halt_not_ended() -> None:
     halt = ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_0")
     state = fold_execution(b.received(0), b.assigned(0), b.started(0), halt)
     assert (state.status, state.halt_requested) == (ExecutionStatus.RUNNING, True)
+
+
+def test_a_run_that_was_halted_says_so_whatever_its_exit_code() -> None:
+    state = b.final_state(exit_code=143, ended_by=ev.EndedBy.HALT)
+    run = [b.received(0), b.assigned(0), b.started(0), b.halt_requested(0)]
+    halted = fold_execution(*run, b.finished(0, exit_code=143, final_state=state))
+    assert (halted.status, halted.exit_code) == (ExecutionStatus.HALTED, 143)
+    in_time = fold_execution(*run, b.finished(0))
+    assert in_time.status is ExecutionStatus.COMPLETE
+
+
+def test_an_attempt_that_failed_waits_for_the_next() -> None:
+    failed = [b.received(0), b.assigned(0), b.started(0), b.execution_failed(0)]
+    state = fold_execution(*failed)
+    assert (state.status, state.attempt) == (ExecutionStatus.SUBMITTED, 1)
+    assert fold_execution(*failed, b.assigned(0, attempt=2), b.finished(0, attempt=2)).ended
+    assert fold_execution(*failed, b.halt_requested(0)).status is ExecutionStatus.HALTED
+
+
+@pytest.mark.parametrize("end", [b.execution_failed(0), b.abandoned(0)])
+def test_what_was_to_halt_is_not_tried_again(end: ev.Event) -> None:
+    state = fold_execution(b.received(0), b.assigned(0), b.halt_requested(0), end)
+    assert state.status is ExecutionStatus.HALTED
+
+
+def test_what_was_abandoned_can_be_sent_again() -> None:
+    given_up = [b.received(0), b.assigned(0), b.abandoned(0), b.retry_requested(0)]
+    state = fold_execution(*given_up)
+    assert (state.status, state.finished_at) == (ExecutionStatus.SUBMITTED, None)
+    assert fold_execution(*given_up, b.assigned(0, attempt=4)).status is ExecutionStatus.ASSIGNED
 
 
 # -- worker --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Bytes, headers and names: what goes in comes out, and what is damaged harms nobody."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -42,9 +42,13 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         str | None: st.none() | TEXT,
         dict[str, str]: st.dictionaries(TEXT, TEXT, max_size=3),
         ev.StartKind: st.sampled_from(["pool", "cold"]),
+        ev.EndedBy: st.sampled_from(list(ev.EndedBy)),
     }
     if annotation in simple:
         return simple[annotation]
+    optional = [part for part in get_args(annotation) if part is not type(None)]
+    if optional:
+        return st.none() | of_type(optional[0])
     fields = {f.name: of_type(f.type) for f in msgspec.structs.fields(annotation)}
     return st.fixed_dictionaries(fields)
 

@@ -68,7 +68,7 @@ class _Schemas:
         types += [Failure, *bodies.BODIES]
         refs, self.components = msgspec.json.schema_components(types, ref_template=TEMPLATE)
         for component in self.components.values():
-            if set(component["properties"]) >= ENVELOPE:
+            if set(component.get("properties", ())) >= ENVELOPE:
                 component["required"] = list(component["properties"])
         self._refs = {_key(kind): ref for kind, ref in zip(types, refs, strict=True)}
 

@@ -75,6 +75,10 @@ UPDATE actors a
 SET
     total_executions = t.total_executions,
     total_ended = t.total_ended,
+    total_complete = t.total_complete,
+    total_error = t.total_error,
+    total_halted = t.total_halted,
+    total_purged = t.total_purged,
     total_cpu_ns = t.total_cpu_ns,
     total_io_bytes = t.total_io_bytes,
     total_runtime_ms = t.total_runtime_ms
@@ -104,9 +108,17 @@ ON CONFLICT (tenant, actor_id, ordinal) DO UPDATE SET
     log_bytes = excluded.log_bytes,
     log_sha256 = excluded.log_sha256,
     log_truncated = excluded.log_truncated,
+    memory_bytes = excluded.memory_bytes,
+    network_bytes = excluded.network_bytes,
+    state_sequence = excluded.state_sequence,
+    actor_sequence = excluded.actor_sequence,
+    rerun_of = excluded.rerun_of,
     message_received_at = excluded.message_received_at,
+    taken_at = excluded.taken_at,
     started_at = excluded.started_at,
-    finished_at = excluded.finished_at;
+    first_output_at = excluded.first_output_at,
+    finished_at = excluded.finished_at,
+    recorded_at = excluded.recorded_at;
 
 -- name: write_workers
 INSERT INTO workers
@@ -144,14 +156,16 @@ ON CONFLICT (tenant, actor_id, subscription_id) DO UPDATE SET
 -- Ends all that waits, up to an ordinal. What else the batch changes is spared: it was folded.
 WITH swept AS (
     UPDATE executions
-    SET status = $4, status_message = $5, finished_at = $6
+    SET status = $4, status_message = $5, finished_at = $6, recorded_at = $6
     WHERE tenant = $1 AND actor_id = $2 AND ordinal <= $3
         AND status = 'SUBMITTED'
         AND ordinal <> ALL ($7::bigint[])
     RETURNING 1
 )
 UPDATE actors
-SET total_ended = total_ended + (SELECT count(*) FROM swept)
+SET
+    total_ended = total_ended + (SELECT count(*) FROM swept),
+    total_purged = total_purged + (SELECT count(*) FROM swept)
 WHERE tenant = $1 AND actor_id = $2;
 
 -- name: load_output_ends

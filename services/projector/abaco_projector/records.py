@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector.keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
-from abaco_projector.rows import States, Subscription, Totals
+from abaco_projector.rows import Subscription
 from abaco_proto.actor import Actor
 from abaco_proto.execution import Execution
+from abaco_proto.fold import States, Totals
+from abaco_proto.keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
 from abaco_proto.worker import Worker
 
 
@@ -22,6 +23,10 @@ class StoredActor(Actor, frozen=True, kw_only=True):
     tenant: str
     total_executions: int
     total_ended: int
+    total_complete: int
+    total_error: int
+    total_halted: int
+    total_purged: int
     total_cpu_ns: int
     total_io_bytes: int
     total_runtime_ms: float

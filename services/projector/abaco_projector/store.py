@@ -16,11 +16,12 @@ import msgspec
 from abaco_projector import records
 from abaco_projector.chunks import chunks, key_of
 from abaco_projector.clean import clean
-from abaco_projector.keys import Keys, keys_of
 from abaco_projector.queries import QUERIES
-from abaco_projector.rows import Changes, States, fold
+from abaco_projector.rows import Changes, fold
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Unavailable, Undecodable
+from abaco_proto.fold import States
+from abaco_proto.keys import Keys, keys_of
 from abaco_proto.log import RecordedOutput
 
 logger = logging.getLogger(__name__)

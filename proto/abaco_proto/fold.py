@@ -1,0 +1,176 @@
+"""The fold of everything: all aggregates, and the totals of each actor, event by event.
+
+Theory: what an event does to an aggregate is said once, by the ``evolve`` functions. This module
+finds the aggregates an event is about. Most events name theirs; a purge or a deletion is about
+everything that waits. Live read models, rebuilt ones and any moment of the past are all this one
+fold, over a batch, over the whole log, or over a part of it.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from abaco_proto import actor, execution, worker
+from abaco_proto import events as ev
+from abaco_proto.actor import Actor, ActorStatus
+from abaco_proto.envelope import Recorded
+from abaco_proto.execution import Execution, ExecutionStatus
+from abaco_proto.keys import (
+    ActorKey,
+    ExecutionKey,
+    WorkerKey,
+    actor_id_of,
+    ordinal_of,
+    worker_id_of,
+)
+from abaco_proto.worker import Worker
+
+Key = TypeVar("Key")
+State = TypeVar("State")
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over all executions of one actor; those that ended are counted in all but the first.
+
+    ``total_ended`` is the sum of the four that follow it, by what they ended as.
+    """
+
+    total_executions: int = 0
+    total_ended: int = 0
+    total_complete: int = 0
+    total_error: int = 0
+    total_halted: int = 0
+    total_purged: int = 0
+    total_cpu_ns: int = 0
+    total_io_bytes: int = 0
+    total_runtime_ms: float = 0.0
+
+
+class States(msgspec.Struct, frozen=True, kw_only=True):
+    """Aggregates by key. An actor that has a state has totals, too."""
+
+    actors: dict[ActorKey, Actor] = msgspec.field(default_factory=dict)
+    totals: dict[ActorKey, Totals] = msgspec.field(default_factory=dict)
+    executions: dict[ExecutionKey, Execution] = msgspec.field(default_factory=dict)
+    workers: dict[WorkerKey, Worker] = msgspec.field(default_factory=dict)
+
+
+class Fold:
+    """States while events are applied to them.
+
+    What it starts from must hold all there is of what the events name (``keys_of``). ``sweeping``
+    are the events that ended whatever waited: those of them that are not in the states must be
+    ended by whoever keeps them.
+    """
+
+    def __init__(self, loaded: States | None = None) -> None:
+        """Begin with ``loaded``, which is left as it is; with nothing at the start of history."""
+        self._loaded = loaded or States()
+        self.actors = dict(self._loaded.actors)
+        self.totals = dict(self._loaded.totals)
+        self.executions = dict(self._loaded.executions)
+        self.workers = dict(self._loaded.workers)
+        self.sweeping: list[tuple[ActorKey, Recorded]] = []
+
+    def apply(self, recorded: Recorded) -> None:
+        """Take in one more event. Total: what does not fit changes nothing."""
+        actor_id = actor_id_of(recorded.event)
+        if actor_id is None:
+            return
+        key = (recorded.tenant, actor_id)
+        self._actor(key, recorded)
+        for execution_key in self._concerned(key, recorded):
+            self._execution(execution_key, recorded)
+        for worker_key in self._seats(key, recorded.event):
+            self._worker(worker_key, recorded)
+
+    def changed(self) -> States:
+        """The states that are others than at the beginning."""
+        before = self._loaded
+        return States(
+            actors=_changed(before.actors, self.actors),
+            totals=_changed(before.totals, self.totals),
+            executions=_changed(before.executions, self.executions),
+            workers=_changed(before.workers, self.workers),
+        )
+
+    def _actor(self, key: ActorKey, recorded: Recorded) -> None:
+        before = self.actors.get(key, actor.INITIAL)
+        after = actor.evolve(before, recorded)
+        if after is not before:
+            self.actors[key] = after
+            self.totals.setdefault(key, Totals())
+
+    def _concerned(self, key: ActorKey, recorded: Recorded) -> Iterable[ExecutionKey]:
+        if isinstance(recorded.event, ev.InboxPurged | ev.ActorDeleted):
+            self.sweeping.append((key, recorded))
+            return [found for found in self.executions if found[:2] == key]
+        ordinal = ordinal_of(recorded.event, key[1])
+        return () if ordinal is None else ((*key, ordinal),)
+
+    def _execution(self, key: ExecutionKey, recorded: Recorded) -> None:
+        before = self.executions.get(key, execution.INITIAL)
+        after = execution.evolve(before, recorded)
+        if after is before:
+            return
+        owner = self.actors.get(key[:2], actor.INITIAL)
+        if owner.status is ActorStatus.DELETED:  # it came too late: the deletion is for it, too
+            deletion = ev.ActorDeleted(actor_id=owner.actor_id)
+            after = execution.evolve(after, replace(recorded, event=deletion))
+        self.executions[key] = after
+        if key[:2] in self.totals:
+            self.totals[key[:2]] = _counted(self.totals[key[:2]], before, after)
+
+    def _worker(self, key: WorkerKey, recorded: Recorded) -> None:
+        before = self.workers.get(key, worker.INITIAL)
+        after = worker.evolve(before, recorded)
+        if after is not before:
+            self.workers[key] = after
+
+    def _seats(self, key: ActorKey, event: ev.Event) -> Iterable[WorkerKey]:
+        """The workers an event is about; an abandonment names only what its worker runs."""
+        tenant, actor_id = key
+        worker_id = worker_id_of(event)
+        if worker_id is not None:
+            return ((tenant, worker_id),)
+        if not isinstance(event, ev.ExecutionAbandoned):
+            return ()
+        runs = (event.execution_id, actor_id)
+        seats = self.workers.items()
+        return [k for k, w in seats if k[0] == tenant and (w.execution_id, w.actor_id) == runs]
+
+
+def _changed(before: dict[Key, State], after: dict[Key, State]) -> dict[Key, State]:
+    """The entries that are other objects than before: ``evolve`` returns what it leaves alone."""
+    return {key: state for key, state in after.items() if before.get(key) is not state}
+
+
+def _counted(totals: Totals, before: Execution, after: Execution) -> Totals:
+    if before is execution.INITIAL:
+        totals = replace(totals, total_executions=totals.total_executions + 1)
+    if before.ended:
+        totals = _added(totals, before, -1)
+    return _added(totals, after, 1) if after.ended else totals
+
+
+def _added(totals: Totals, ended: Execution, sign: int) -> Totals:
+    """An execution that ended put into the sums, or taken out: a retry begins it anew."""
+    by = {_COUNTS[ended.status]: getattr(totals, _COUNTS[ended.status]) + sign}
+    return replace(
+        totals,
+        total_ended=totals.total_ended + sign,
+        total_cpu_ns=totals.total_cpu_ns + sign * ended.cpu_ns,
+        total_io_bytes=totals.total_io_bytes + sign * ended.io_bytes,
+        total_runtime_ms=totals.total_runtime_ms + sign * ended.runtime_ms,
+        **by,
+    )
+
+
+_COUNTS = {
+    ExecutionStatus.COMPLETE: "total_complete",
+    ExecutionStatus.ERROR: "total_error",
+    ExecutionStatus.HALTED: "total_halted",
+    ExecutionStatus.PURGED: "total_purged",
+}
