@@ -3,10 +3,14 @@
 All services of one installation may share one environment, so the ``ABACO_`` names are a
 namespace they must agree on: a name that belongs to no service is a misspelling and ends the
 process. A setting's documentation is the ``description`` of its field.
+
+A value that is a secret can come from a file: ``ABACO_NATS_URL_FILE=/run/secrets/url`` has the
+content of that file as ``ABACO_NATS_URL``.
 """
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +18,7 @@ import msgspec
 from abaco_proto.errors import Malformed
 
 PREFIX = "ABACO_"
+FROM_FILE = "_FILE"
 
 NAMES = frozenset(
     {
@@ -63,29 +68,55 @@ T = TypeVar("T", bound=msgspec.Struct)
 def read(config: type[T], environ: Mapping[str, str]) -> T:
     """Read ``config`` from the ``ABACO_*`` variables of ``environ``.
 
-    The field ``api_port`` is the variable ``ABACO_API_PORT``; what is not set, or set to nothing,
-    has the field's default.
+    The field ``api_port`` is the variable ``ABACO_API_PORT``, or what is in the file that
+    ``ABACO_API_PORT_FILE`` names, without the white space around it; what is not set, or set to
+    nothing, has the field's default.
 
     Raises:
         Malformed: one line that names the variable and what was expected.
     """
-    values: dict[str, str] = {}
-    for name, value in sorted(environ.items()):
-        if not name.startswith(PREFIX):
-            continue
-        if name not in NAMES:
+    given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+        if _setting(name) not in NAMES:
             raise Malformed(_unknown(name))
-        if value != "":
-            values[name.removeprefix(PREFIX).lower()] = value
+    # Only its own: a service need not be able to read the secrets of another.
+    names = [name for name in sorted(given) if _field(name) in config.__struct_fields__]
+    values = {_field(name): _value(name, given) for name in names}
     try:
         return msgspec.convert(values, config, strict=False)
     except msgspec.ValidationError as error:
         raise Malformed(_bad_value(str(error))) from None
 
 
+def _setting(name: str) -> str:
+    """The setting that a variable gives a value to."""
+    return name if name in NAMES else name.removesuffix(FROM_FILE)
+
+
+def _field(name: str) -> str:
+    return _setting(name).removeprefix(PREFIX).lower()
+
+
+def _value(name: str, given: Mapping[str, str]) -> str:
+    """The text of a variable, or of the file it names."""
+    setting = _setting(name)
+    if name == setting:
+        return given[name]
+    if setting in given:
+        raise Malformed(f"{setting} and {name} are both set: one of them says it")
+    try:
+        return Path(given[name]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Malformed(f"{name}: {given[name]} cannot be read: {error.strerror}") from None
+    except ValueError:  # no UTF-8 in the file, or a null character in its name
+        raise Malformed(f"{name}: {given[name]!r} is no text file") from None
+
+
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    """The line for a name that is none, with the nearest that is."""
+    ending = FROM_FILE if name.endswith(FROM_FILE) else ""
+    close = difflib.get_close_matches(name.removesuffix(ending), NAMES, n=1)
+    hint = f"; did you mean {close[0]}{ending}?" if close else ""
     return f"{name} is not a setting{hint}"
 
 
