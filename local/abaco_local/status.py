@@ -9,6 +9,7 @@ from abaco_local.control import Control, Process
 from abaco_local.folder import Folder
 from abaco_local.identity import Identity
 from abaco_local.processes import START_ORDER, Command, read
+from abaco_proto.permissions import READER
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
 
@@ -19,6 +20,7 @@ class Status(msgspec.Struct, frozen=True):
     services: list[Process]
     api_url: str
     nats_url: str | None
+    nats_reader_url: str | None
     postgres_dsn: str | None
     data_dir: str
 
@@ -33,6 +35,7 @@ def status(
         services=[known.get(name, Process(name, None, STOPPED)) for name in START_ORDER],
         api_url=(listening or config).api_url,
         nats_url=identity.nats_url if identity else None,
+        nats_reader_url=identity.nats_url_of(READER) if identity else None,
         postgres_dsn=identity.postgres_dsn if identity else None,
         data_dir=str(folder.root),
     )

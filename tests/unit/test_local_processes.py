@@ -23,7 +23,7 @@ def test_the_services_get_our_addresses_and_the_callers_settings(tmp_path: Path)
     odd = "100% of \"this\" & 'that' # ;"
     env = commands(tmp_path, ABACO_INIT_COUNT="3", DOCKER_HOST="unix:///x", ABACO_TENANT=odd)
     api = env["api"].env
-    assert api["ABACO_NATS_URL"] == "nats://abaco:nats-pw@127.0.0.1:20001"
+    assert api["ABACO_NATS_URL"] == IDENTITY.nats_url_of("api")
     assert api["ABACO_POSTGRES_DSN"] == "postgresql://abaco:pg-pw@127.0.0.1:20002/abaco"
     assert api["ABACO_HOST_ID"] == "h-1a2b3c4d"
     assert api["ABACO_API_PORT"] == "8123"
@@ -55,6 +55,26 @@ def test_only_what_has_other_settings_is_changed(tmp_path: Path) -> None:
         *processes.STOP_ORDER[:4]
     ]
     assert processes.changed({}, old) == [*processes.STOP_ORDER]
+
+
+def test_a_file_of_its_own_is_a_reason_to_restart(tmp_path: Path) -> None:
+    old = commands(tmp_path)
+    assert processes.changed(old, commands(tmp_path), {"nats"}) == ["nats"]
+
+
+def test_a_setting_may_come_from_a_file_except_where_it_is_ours(tmp_path: Path) -> None:
+    files = {"ABACO_NATS_URL_FILE": "/x", "ABACO_HOST_ID_FILE": "/y", "ABACO_TENANT_FILE": "/z"}
+    api = commands(tmp_path, **files)["api"].env
+    assert "ABACO_NATS_URL_FILE" not in api
+    assert "ABACO_HOST_ID" not in api
+    assert (api["ABACO_HOST_ID_FILE"], api["ABACO_TENANT_FILE"]) == ("/y", "/z")
+
+
+def test_every_service_is_a_user_of_its_own(tmp_path: Path) -> None:
+    env = commands(tmp_path)
+    urls = {name: env[name].env["ABACO_NATS_URL"] for name in processes.SERVICES}
+    assert urls == {name: IDENTITY.nats_url_of(name) for name in processes.SERVICES}
+    assert len(set(urls.values())) == len(processes.SERVICES)
 
 
 def test_another_terminal_restarts_nothing(tmp_path: Path) -> None:

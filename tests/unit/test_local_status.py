@@ -16,16 +16,26 @@ IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
 
 def test_down_is_every_service_stopped(tmp_path: Path) -> None:
     answer = msgspec.to_builtins(status(Config(), Folder(tmp_path), IDENTITY, []))
-    assert answer.keys() == {"services", "api_url", "nats_url", "postgres_dsn", "data_dir"}
+    assert answer.keys() == {
+        *("services", "api_url", "data_dir"),
+        *("nats_url", "nats_reader_url", "postgres_dsn"),
+    }
     assert answer["services"] == [
         {"name": name, "pid": None, "state": "STOPPED"} for name in START_ORDER
     ]
     assert answer["data_dir"] == str(tmp_path)
 
 
+def test_a_reader_has_an_address_of_its_own(tmp_path: Path) -> None:
+    answer = status(Config(), Folder(tmp_path), IDENTITY, [])
+    assert answer.nats_reader_url == IDENTITY.nats_url_of("reader")
+    assert answer.nats_reader_url != answer.nats_url
+    assert IDENTITY.nats_password not in answer.nats_reader_url
+
+
 def test_before_the_first_up_there_are_no_addresses(tmp_path: Path) -> None:
     answer = status(Config(), Folder(tmp_path), None, [])
-    assert (answer.nats_url, answer.postgres_dsn) == (None, None)
+    assert (answer.nats_url, answer.nats_reader_url, answer.postgres_dsn) == (None, None, None)
 
 
 def test_the_url_of_a_running_api_is_where_it_was_told_to_listen(tmp_path: Path) -> None:

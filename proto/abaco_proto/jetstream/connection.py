@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nats
 import nats.errors
@@ -14,7 +15,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
-from abaco_proto import streams
+from abaco_proto import permissions, streams
 from abaco_proto.errors import Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Connection:
             allow_reconnect=True,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_PAUSE_SECONDS,
+            inbox_prefix=inbox_prefix(self._url),
             ping_interval=5,
             max_outstanding_pings=2,
             pending_size=0,  # nothing is kept back to be sent after a reconnection
@@ -156,6 +158,11 @@ def stream_config(stream: streams.Stream) -> StreamConfig:
         allow_direct=True,
         duplicate_window=stream.duplicate_window_seconds,
     )
+
+
+def inbox_prefix(url: str) -> str:
+    """Where the server's answers to this user go, which no other user may listen to."""
+    return permissions.inbox_prefix(unquote(urlsplit(url).username or ""))
 
 
 def describe(error: BaseException) -> str:

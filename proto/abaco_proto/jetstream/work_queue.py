@@ -4,11 +4,15 @@ Theory: a pull asks for messages and for heartbeats while there are none. Silenc
 a few heartbeats means that the pull is gone, whatever the reason, and another is sent; messages
 of the older one still arrive in the same inbox. What is not settled within ``ACK_WAIT_SECONDS``,
 and not said to be worked on, is handed out again.
+
+The consumer's name is its key: whoever knows it could take its messages or change it. So it ends in
+a random part, and the host finds its own again by the part before (see ``permissions``).
 """
 
 import asyncio
 import json
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 
@@ -27,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 ACK_WAIT_SECONDS = 3 * WORKING_SECONDS
 """Two reports may go missing before what is worked on is handed out again."""
+
+NAMES = f"$JS.API.CONSUMER.NAMES.{streams.EVENTS.name}"
+RANDOM_BYTES = 16
 
 PULL_MESSAGES = 256
 PULL_SECONDS = 30.0
@@ -84,7 +91,7 @@ class JetStreamWorkQueue:
         """The work of one host."""
         self._connection = connection
         self._host_id = host_id
-        self._durable = f"host-{host_id}"
+        self._durable = ""
         self._arrived: deque[Msg] = deque()
         self._wake = asyncio.Event()
 
@@ -112,6 +119,7 @@ class JetStreamWorkQueue:
         return inbox
 
     async def _ensure_consumer(self) -> None:
+        self._durable = self._durable or await self._name()
         jetstream = self._connection.jetstream
         try:
             await jetstream.consumer_info(streams.EVENTS.name, self._durable)
@@ -127,6 +135,19 @@ class JetStreamWorkQueue:
                     max_ack_pending=10_000,
                 ),
             )
+
+    async def _name(self) -> str:
+        """The consumer's name as the server has it, or a new one."""
+        prefix, offset = f"host-{self._host_id}_", 0
+        while True:
+            page = await self._connection.request(NAMES, json.dumps({"offset": offset}).encode())
+            names: list[str] = page["consumers"] or []
+            for name in names:
+                if name.startswith(prefix):
+                    return name
+            offset += len(names)
+            if not names or offset >= page["total"]:
+                return prefix + secrets.token_hex(RANDOM_BYTES)
 
     async def _pull(self, inbox: str) -> None:
         request = {
