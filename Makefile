@@ -1,9 +1,9 @@
 # Each target sets up what it needs, on a bare Debian or Ubuntu too. Settings: ABACO_* (README).
 ABACO := .venv/bin/abaco
 PYTHON := .venv/bin/python
-CODE := proto services local examples tests
+CODE := proto services local compose examples tests
 
-.PHONY: demo up down status check test format lock image engine run-setup dev-setup
+.PHONY: demo up down status compose compose-down check test format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -16,6 +16,12 @@ down: run-setup           ## stop everything; the data stays
 
 status: run-setup         ## what runs, and where
 	@$(ABACO) status
+
+compose: engine           ## the same in containers, with nginx before two API processes
+	local/compose up -d --build
+
+compose-down: engine      ## stop the containers; the data stays in their volumes
+	local/compose down
 
 check: dev-setup          ## format, lint, types, architecture, unit and contract tests
 	.venv/bin/ruff format --check .

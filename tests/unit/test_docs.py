@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from enum import StrEnum
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from abaco_api.config import Config as ApiConfig
+from abaco_local import nats_server
 from abaco_local.config import Config as LocalConfig
 from abaco_projector.config import Config as ProjectorConfig
 from abaco_proto import actor, events, execution, settings, worker
@@ -60,6 +62,9 @@ def settings_page() -> str:
         "wrong kind, or a name that is no setting, ends the process with one line that says so.",
         "`make up` passes them on: `ABACO_MAX_WORKERS=8 make up`. *Where* says which process reads",
         "it; *stack* is the command `abaco` itself.",
+        "",
+        "A value can be in a file, as secrets should: `ABACO_NATS_URL_FILE=/run/secrets/url` is",
+        "`ABACO_NATS_URL` with the text of that file, and so for every setting.",
         "",
         "| setting | default | where | meaning |",
         "| --- | --- | --- | --- |",
@@ -121,7 +126,28 @@ def events_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"settings.md": settings_page, "states.md": states_page, "events.md": events_page}
+OF_COMPOSE = {
+    *("ABACO_NATS_URL", "ABACO_POSTGRES_DSN", "ABACO_HOST_ID"),  # secrets, and what has to last
+    *("ABACO_API_HOST", "ABACO_API_PORT", "ABACO_NATS_PORT"),  # what is published, and where
+    *("ABACO_DATA_DIR", "ABACO_POSTGRES_PORT"),  # of the embedded stack alone
+}
+"""The settings that compose.yaml decides itself."""
+
+
+def compose_file() -> str:
+    """``compose.yaml``, with every setting that passes through it."""
+    names = "".join(f"  {name}:\n" for name in sorted(settings.NAMES - OF_COMPOSE))
+    text = (DOCS.parent / "compose.yaml").read_text()
+    return re.sub(r"(?<=test_docs.py\n).*?(?=  # </settings>)", names, text, flags=re.DOTALL)
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "states.md": states_page,
+    "events.md": events_page,
+    "../compose.yaml": compose_file,
+    "../compose/nats.conf": nats_server.in_container,
+}
 
 
 @pytest.mark.parametrize("name", PAGES)
