@@ -1,68 +1,13 @@
-"""The five steps of the quickstart, as a user types them, and exactly what they answer."""
+"""The five steps of the quickstart, and what else a user types first."""
 
-import json
-import subprocess
 from itertools import pairwise
-from typing import Any
 
-from stack import Stack, eventually
-
-VERSION = "0.1.0"
-
-
-def curl(stack: Stack, path: str, *words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        ["curl", "-s", *words, f"{stack.url}{path}"], capture_output=True, check=True
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert set(answer) == {"status", "msg", "result", "version"}
-    assert answer["status"] == "success"
-    assert answer["version"] == VERSION
-    return answer
+import quickstart
+from stack import Stack
 
 
 def test_the_quickstart(stack: Stack) -> None:
-    made = curl(stack, "/actors", "-d", "image=jstubbs/abaco_test&name=quickstart")
-    assert made["msg"] == "Actor created successfully."
-    expected: dict[str, Any] = {
-        "description": None,
-        "executions": {},
-        "id": "quickstart_0",
-        "image": "jstubbs/abaco_test",
-        "name": "quickstart",
-        "state": "",
-        "status": "SUBMITTED",
-        "subscriptions": [],
-    }
-    assert made["result"].items() >= expected.items()
-
-    actor = "/actors/quickstart_0"
-    eventually(lambda: curl(stack, actor)["result"]["status"] == "READY", what="READY")
-    assert curl(stack, actor)["msg"] == "Actor retrieved successfully."
-    two = ["quickstart_0_wkr_0", "quickstart_0_wkr_1"]
-    eventually(lambda: [w["id"] for w in curl(stack, f"{actor}/workers")["result"]] == two)
-
-    sent = curl(stack, f"{actor}/messages", "-d", "message=execute yourself")
-    assert sent["msg"] == "The request was successful"
-    assert sent["result"]["msg"] == "execute yourself"
-    assert sent["result"]["execution_id"] == "quickstart_0_exc_0"
-
-    one = f"{actor}/executions/quickstart_0_exc_0"
-    eventually(lambda: curl(stack, one)["result"]["status"] == "COMPLETE", what="COMPLETE")
-    listed = curl(stack, f"{actor}/executions")
-    assert listed["msg"] == "Actor executions retrieved successfully."
-    totals = listed["result"]
-    assert totals["ids"] == ["quickstart_0_exc_0"]
-    assert totals["total_executions"] == 1
-    assert isinstance(totals["total_cpu"], int)
-    assert isinstance(totals["total_io"], int)
-    assert 2.0 <= totals["total_runtime"] < 30.0
-
-    logs = curl(stack, f"{one}/logs")
-    assert logs["msg"] == "Logs retrieved successfully."
-    assert isinstance(logs["result"], str)
-    assert logs["result"].startswith("Contents of MSG: execute yourself\nEnvironment:\n")
-    assert "MSG=execute yourself\n" in logs["result"]
+    quickstart.walk(stack, "quickstart")
 
 
 def test_the_details_of_an_execution(stack: Stack) -> None:

@@ -1,0 +1,131 @@
+"""The whole system in containers, by ``compose.yaml``, as a project and on ports of its own."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from servers import free_port
+from stack import Stack
+
+ROOT = Path(__file__).parents[1]
+STAND_INS = Path(os.environ.get("STAND_INS", ROOT.parent / "shared" / "stand-ins" / "build"))
+"""A program that makes local images of the names it is given, where no registry is reached."""
+
+UP_SECONDS = 300
+SERVICES = (
+    *("nginx", "api-1", "api-2", "scheduler", "projector", "worker"),
+    *("nats", "postgres"),
+)
+
+
+class ComposeStack(Stack):
+    """Its data lies in the engine's volumes; ``folder`` holds its secrets alone."""
+
+    def __init__(self, folder: Path, project: str) -> None:
+        """Nothing runs yet."""
+        super().__init__(folder)
+        self.secrets = folder
+        self._environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("ABACO_")},
+            "COMPOSE_PROJECT_NAME": project,
+            "SECRETS_DIR": str(folder),
+            "ABACO_API_PORT": str(self.port),
+            "ABACO_NATS_PORT": str(free_port()),
+        }
+
+    @property
+    def reader_url(self) -> str:
+        """Where somebody who may only read reaches the log."""
+        return (self.secrets / "nats_reader_url").read_text().strip()
+
+    def compose(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run ``local/compose`` to its end."""
+        return subprocess.run(
+            [ROOT / "local" / "compose", *words],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def up(self) -> None:
+        done = self.compose("up", "-d", "--build", seconds=UP_SECONDS)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    def down(self) -> None:
+        done = self.compose("down", seconds=120)
+        assert done.returncode == 0, done.stderr
+
+    def remove(self) -> None:
+        """Leave nothing: neither containers of ours nor of actors, nor the data."""
+        self.compose("down", "--volumes", "--remove-orphans", seconds=120)
+        host_id = (self.secrets / "host_id").read_text().strip()
+        for container in containers(f"abaco.host_id={host_id}"):
+            container.remove(force=True)
+
+    def container(self, service: str) -> Any:
+        """The container of a service."""
+        project = f"com.docker.compose.project={self._environ['COMPOSE_PROJECT_NAME']}"
+        [found] = containers(project, f"com.docker.compose.service={service}")
+        return found
+
+    def health(self, service: str) -> str:
+        """What the engine found at its last check."""
+        return str(self.container(service).attrs["State"]["Health"]["Status"])
+
+    def said(self, service: str) -> str:
+        """The output of a service."""
+        return str(self.container(service).logs().decode(errors="replace"))
+
+    def proc_status(self, service: str) -> dict[str, str]:
+        """What the kernel says of the first process of a service."""
+        output = self.container(service).exec_run(["cat", "/proc/1/status"]).output.decode()
+        return dict(re.findall(r"^(\w+):\s*(.*)$", output, flags=re.MULTILINE))
+
+
+def containers(*labels: str) -> list[Any]:
+    """All containers with these labels, whether they run or not."""
+    client = docker.from_env()
+    return list(client.containers.list(all=True, filters={"label": list(labels)}))
+
+
+def need_images() -> None:
+    """Have the public images that compose.yaml and the recipes name.
+
+    Where there is neither a stand-in nor a registry, the test cannot run: in CI that is a failure.
+    """
+    missing = [image for image in sorted(public_images()) if not has_image(image)]
+    if not missing:
+        return
+    if STAND_INS.exists():
+        done = subprocess.run([STAND_INS, *missing], timeout=900, check=False)
+    else:
+        pulls = "".join(f"docker pull -q {image} && " for image in missing)
+        done = subprocess.run(["sh", "-c", f"{pulls}true"], timeout=900, check=False)
+    if done.returncode:
+        word = f"no {', '.join(missing)}: neither {STAND_INS} (STAND_INS) nor a registry has them"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(word)
+
+
+def public_images() -> set[str]:
+    """The images that we do not build."""
+    recipes = [*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("compose/*.Dockerfile")]
+    named = [re.findall(r"^FROM (\S+)", path.read_text(), flags=re.MULTILINE) for path in recipes]
+    named.append(
+        re.findall(r"^    image: (\S+)", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
+    )
+    return {image for images in named for image in images if ":" in image}
+
+
+def has_image(name: str) -> bool:
+    """Whether the engine has an image."""
+    return bool(docker.from_env().images.list(name=name))
+
+
+__all__ = ["SERVICES", "ComposeStack", "need_images"]
