@@ -37,5 +37,5 @@ def of_services(
         "ABACO_POSTGRES_PORT": str(identity.postgres_port),
         "PYTHONUNBUFFERED": "1",
     }
-    chosen = {"ABACO_HOST_ID": identity.host_id}
+    chosen = {"ABACO_HOST_ID": identity.host_id, "ABACO_WORKER_DIR": str(root / "worker")}
     return of_servers(environ) | chosen | passed | ours

@@ -14,7 +14,7 @@ from docker.errors import APIError
 
 import images
 from abaco_worker.launcher.request import Request
-from abaco_worker.launching import MOUNT, PROGRAM, Place
+from abaco_worker.place import MOUNT, PROGRAM, Place
 from launcher_stage import Ended, connected, ended, new_place, program, request, shell
 
 SHELL = "abaco-test/launcher-shell"
