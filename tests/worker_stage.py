@@ -107,6 +107,24 @@ class Stage:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
+            await self._end_background()
+
+    @staticmethod
+    async def _end_background() -> None:
+        """What the service has begun in the background ends with its process; here, by hand."""
+        background = [
+            task
+            for task in asyncio.all_tasks()
+            if getattr(task.get_coro(), "__qualname__", "") == "Sandboxes.make"
+        ]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    def kill(self) -> None:
+        """The end of all launchers that are left."""
+        for container in self.engine.containers.values():
+            container.kill()
 
     async def append(self, event: ev.Event) -> int:
         return await self.log.append(b.envelope_of(event))

@@ -1,5 +1,6 @@
 """The worker with a launcher: real launchers as plain processes, an engine and a log in memory."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import builders as b
 from abaco_proto import events as ev
 from abaco_worker.engine import EngineFault
-from abaco_worker.sandbox import SeatKey
+from abaco_worker.sandbox import Blueprint, SeatKey
+from abaco_worker.sandboxes import Sandbox
 from abaco_worker.stock import Stock
 from fake_engine import IMAGE
 from worker_stage import Stage
@@ -31,8 +33,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=5)
     yield stage
-    for container in stage.engine.containers.values():
-        container.kill()
+    stage.kill()
 
 
 async def with_seat(stage: Stage, **definition: object) -> None:
@@ -73,7 +74,16 @@ async def test_a_seat_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
         assert container.spec.environment == {}
 
 
-async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(stage: Stage) -> None:
+async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Stock.take
+
+    async def take(stock: Stock, drawn: Blueprint) -> tuple[Sandbox, ev.StartKind]:
+        asyncio.get_running_loop().call_soon(stage.engine.let_start.set)
+        return await taken(stock, drawn)
+
+    monkeypatch.setattr(Stock, "take", take)
     stage.engine.let_start.clear()
     async with stage.service():
         await stage.register()
@@ -81,7 +91,6 @@ async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(stage:
         [ready] = await stage.until_seen(ev.WorkerReady)
         assert ready.container_id is None
         await run(stage, 0, "exit 3")
-        stage.engine.let_start.set()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     [started] = stage.seen(ev.ExecutionStarted)
     assert started.start_kind is ev.StartKind.COLD

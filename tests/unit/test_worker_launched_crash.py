@@ -72,6 +72,7 @@ async def test_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path: Path, res
     while True:
         folder = tmp_path / str(steps)
         stage, died = await play(folder, steps)
+        stage.kill()
         check(stage, folder)
         if not died:
             break

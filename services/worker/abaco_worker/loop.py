@@ -51,6 +51,8 @@ class Service:
         finally:
             for seat in self._seats.values():
                 seat.stock.let_go()
+            if self._host.sandboxes is not None:
+                self._host.sandboxes.let_go()
 
     def _startup(self, tasks: asyncio.TaskGroup) -> None:
         if self._host.sandboxes is not None:

@@ -10,6 +10,7 @@ import logging
 import shutil
 from pathlib import Path
 from uuid import uuid4
+from weakref import WeakSet
 
 import msgspec
 
@@ -110,6 +111,7 @@ class Sandboxes:
         self._program = program
         self._starting = asyncio.Semaphore(starts_at_once)
         self._taken: dict[str, Place] = {}
+        self._connected: WeakSet[Sandbox] = WeakSet()
         self.found: list[Place] = []
         """The folders that an earlier life has left, living or not."""
 
@@ -156,7 +158,13 @@ class Sandboxes:
         except BaseException:
             self._sweeper.take(Leftover(place.folder.name, place.folder))
             raise
+        self._connected.add(sandbox)
         return sandbox
+
+    def let_go(self) -> None:
+        """The service ends: what waits stays as it is, to be found again."""
+        for sandbox in self._connected:
+            sandbox.close()
 
     async def _container(
         self, host_id: str, key: SeatKey, drawn: Blueprint, image: Image, place: Place

@@ -29,6 +29,7 @@ class Stock:
         self._kind: Blueprint | None = None
         self._coming: asyncio.Future[Sandbox] | None = None
         self._failures = 0
+        self._closed = False
         self._refill: asyncio.TimerHandle | None = None
 
     @property
@@ -42,6 +43,8 @@ class Stock:
 
     def want(self, blueprint: Blueprint) -> None:
         """Have a sandbox of this kind in store from now on."""
+        if self._closed:
+            return
         self._wanted = blueprint
         if self._coming is not None and not self._fits(blueprint):
             self._drop()
@@ -49,7 +52,7 @@ class Stock:
 
     def remember(self, blueprint: Blueprint) -> None:
         """A seat of an earlier life does not know yet what it is for: a run tells."""
-        self._wanted = self._wanted or blueprint
+        self._wanted = self._wanted or (None if self._closed else blueprint)
 
     def renew(self, blueprint: Blueprint) -> None:
         """The actor was updated: the same image under other limits is another sandbox.
@@ -61,6 +64,9 @@ class Stock:
 
     def adopt(self, sandbox: Sandbox) -> None:
         """Keep a sandbox of an earlier life."""
+        if self._closed:
+            self._discard(sandbox)
+            return
 
         async def found() -> Sandbox:
             return sandbox
@@ -118,7 +124,8 @@ class Stock:
             self.fill()
 
     def close(self) -> None:
-        """Want nothing any more, and throw away what there is."""
+        """Want nothing any more, for good, and throw away what there is."""
+        self._closed = True
         self._wanted = None
         self.fill()  # forgets a refill that was to come
         self._drop()

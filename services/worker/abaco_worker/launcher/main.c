@@ -305,10 +305,11 @@ static void compose_report(void)
              run.reason == TIMED_OUT, run.reason == STOPPED, run.words);
 }
 
-/* Nothing runs on behind the report. All processes but the first of a container are its own. */
+/* Nothing runs on behind the report. All processes but the first of a container are its own. One
+ * that is being stopped by the engine is not to be waited for. */
 static void end_others(void)
 {
-    if (getpid() == 1)
+    if (getpid() == 1 && run.reason != STOPPED)
         kill(-1, SIGKILL);
     else
         leave();
