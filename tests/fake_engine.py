@@ -1,13 +1,17 @@
 """An in-memory container engine; it passes the same contract suite as the real one.
 
-Its images understand one language: ``$MSG`` holds a :class:`Program` as JSON.
+Its images understand one language: ``$MSG`` holds a :class:`Program` as JSON. A container with a
+launcher is a real launcher, as a plain process; there ``$MSG`` is a script for the shell.
 """
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Sequence
+import os
+import subprocess
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
+import psutil
 from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
@@ -27,6 +31,7 @@ from abaco_worker.engine import (
 
 IMAGE = "test/image"
 UNSTARTABLE = "test/unstartable"
+ME = f"{os.getuid()}:{os.getgid()}" if os.getuid() else ""
 STARTED_AT = "2026-01-02T03:04:06.000000001Z"
 FINISHED_AT = "2026-01-02T03:04:08.000000001Z"
 
@@ -51,10 +56,11 @@ class FakeContainer:
 
     def __init__(self, number: int, spec: ContainerSpec, image_id: str) -> None:
         self.spec = spec
-        self.program = msgspec.json.decode(spec.environment["MSG"] or "{}", type=Program)
+        self.program = msgspec.json.decode(spec.environment.get("MSG") or "{}", type=Program)
+        self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
         self.ended = asyncio.Event()
-        self.gone = False
+        self.written = 0
         self.state = Container(
             container_id=f"c{number}", image_id=image_id, labels=dict(spec.labels)
         )
@@ -70,6 +76,14 @@ class FakeContainer:
     def start(self) -> None:
         self.starts += 1
         self.state = replace(self.state, status="running", started_at=STARTED_AT)
+        if self.spec.launcher is not None:
+            self.process = subprocess.Popen(
+                [self.spec.launcher.program, "./socket"],
+                cwd=self.spec.launcher.folder,
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+            return
         if not self.program.forever:
             self.end(self.program.exit_code)
 
@@ -78,6 +92,15 @@ class FakeContainer:
             self.state, status="exited", exit_code=exit_code, finished_at=FINISHED_AT
         )
         self.ended.set()
+
+    def kill(self) -> None:
+        """The end of the launcher, and of what it runs: without a word."""
+        if self.process is not None and self.process.poll() is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            self.process.wait()
+            for child in children:
+                child.kill()
 
 
 class FakeEngine:
@@ -88,13 +111,21 @@ class FakeEngine:
     def __init__(self) -> None:
         self.available = True
         self.images = {
-            IMAGE: Image(image_id="sha256:1", digest="sha256:d1"),
+            IMAGE: Image(
+                image_id="sha256:1",
+                digest="sha256:d1",
+                command=("/bin/sh", "-c", 'eval "$MSG"'),
+                user=ME,
+                environment={"PATH": "/usr/bin:/bin"},
+            ),
             UNSTARTABLE: Image(image_id="sha256:2", digest="sha256:d2"),
         }
         self.registry: dict[str, Image] = {}
         self.pulls: list[str] = []
         self.let_pull = asyncio.Event()
         self.let_pull.set()
+        self.let_start = asyncio.Event()
+        self.let_start.set()
         self.containers: dict[str, FakeContainer] = {}
         self.starts: list[str] = []
         self.faults: list[EngineFault] = []
@@ -132,6 +163,7 @@ class FakeEngine:
     async def start(self, container_id: str) -> None:
         await self._check()
         container = self._find(container_id)
+        await self.let_start.wait()
         if self.faults:
             raise self.faults.pop()
         if container.spec.image == UNSTARTABLE:
@@ -170,17 +202,32 @@ class FakeEngine:
         running = self._find(container_id).state.status == "running"
         return Usage(cpu_ns=1_000_000, io_bytes=10) if running else Usage()
 
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        await self._check()
+        container = self._find(container_id)
+        if not container.ended.is_set():
+            container.end(143)
+
+    async def written(self, label: str, value: str) -> Mapping[str, int]:
+        await self._check()
+        return {
+            key: container.written
+            for key, container in self.containers.items()
+            if container.state.labels.get(label) == value
+        }
+
     async def remove(self, container_id: str) -> None:
         await self._check()
         for key, container in list(self.containers.items()):
             if container_id in (key, container.spec.name):
                 del self.containers[key]
+                container.kill()
                 container.end(137)
 
     async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
         await self._check()
         return [
-            Labelled(container_id=key, labels=container.state.labels)
+            Labelled(container_id=key, name=container.spec.name, labels=container.state.labels)
             for key, container in self.containers.items()
             if container.state.labels.get(label) == value
         ]

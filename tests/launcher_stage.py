@@ -15,7 +15,8 @@ import pytest
 from abaco_worker.launcher import build
 from abaco_worker.launcher.report import Report
 from abaco_worker.launcher.request import Request
-from abaco_worker.launching import Launcher, Place, connect, tail
+from abaco_worker.launching import Launcher, connect, tail
+from abaco_worker.place import Place
 
 SECONDS = 30.0
 KEPT_BYTES = 1_000_000

@@ -5,18 +5,23 @@ import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_worker.config import Config
+from abaco_worker.disks import Disks
 from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.loop import Service
+from abaco_worker.orders import Orders
+from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
 from fake_engine import IMAGE, FakeEngine, Program, message
 from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue
+from launcher_stage import program
 
 SECONDS = 10.0
 
@@ -49,9 +54,13 @@ class Gated:
 
 
 class Stage:
-    """The outside world of one host, h1; it survives the services that play on it."""
+    """The outside world of one host, h1; it survives the services that play on it.
 
-    def __init__(self, **settings: Any) -> None:
+    With a ``folder`` there is a launcher, and sandboxes wait.
+    """
+
+    def __init__(self, *, folder: Path | None = None, **settings: Any) -> None:
+        self.folder = folder
         self.config = Config(**{"heartbeat_seconds": 0.01, **settings})
         self.log = InMemoryEventLog()
         self.outputs = InMemoryOutputLog()
@@ -63,6 +72,7 @@ class Stage:
         engine: Any = Gated(self.engine, gate)
         log: Any = Gated(self.log, gate)
         outputs: Any = Gated(self.outputs, gate)
+        images, sweeper = Images(engine, self.config.pull_policy), Sweeper(engine)
         return Host(
             host_id="h1",
             capacity=4,
@@ -70,8 +80,19 @@ class Stage:
             log=log,
             outputs=outputs,
             engine=engine,
-            images=Images(engine, self.config.pull_policy),
-            sweeper=Sweeper(engine),
+            images=images,
+            sweeper=sweeper,
+            orders=Orders(log),
+            disks=Disks(engine, "h1"),
+            sandboxes=self.sandboxes(engine, images, sweeper),
+        )
+
+    def sandboxes(self, engine: Any, images: Images, sweeper: Sweeper) -> Sandboxes | None:
+        if self.folder is None:
+            return None
+        launcher = program()
+        return Sandboxes(
+            engine, images, sweeper, folder=self.folder, program=launcher, starts_at_once=2
         )
 
     @asynccontextmanager
@@ -86,6 +107,24 @@ class Stage:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
+            await self._end_background()
+
+    @staticmethod
+    async def _end_background() -> None:
+        """What the service has begun in the background ends with its process; here, by hand."""
+        background = [
+            task
+            for task in asyncio.all_tasks()
+            if getattr(task.get_coro(), "__qualname__", "") == "Sandboxes.make"
+        ]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    def kill(self) -> None:
+        """The end of all launchers that are left."""
+        for container in self.engine.containers.values():
+            container.kill()
 
     async def append(self, event: ev.Event) -> int:
         return await self.log.append(b.envelope_of(event))

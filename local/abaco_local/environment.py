@@ -42,5 +42,6 @@ def of_services(
         for name, value in environ.items()
         if name.startswith(OF_SERVICES) and name.removesuffix(FROM_FILE) not in ours
     }
-    chosen = {} if f"ABACO_HOST_ID{FROM_FILE}" in passed else {"ABACO_HOST_ID": identity.host_id}
+    chosen = {"ABACO_HOST_ID": identity.host_id, "ABACO_WORKER_DIR": str(root / "worker")}
+    chosen = {name: value for name, value in chosen.items() if f"{name}{FROM_FILE}" not in passed}
     return of_servers(environ) | chosen | passed | ours

@@ -44,15 +44,22 @@ NAMES = frozenset(
         "ABACO_WORKER_RETRY_SECONDS",
         "ABACO_WORKER_TTL_SECONDS",
         # worker
+        "ABACO_ALLOW_PRIVILEGED",
         "ABACO_CONTAINER_CPUS",
         "ABACO_CONTAINER_MEMORY_BYTES",
         "ABACO_CONTAINER_PROCESSES",
+        "ABACO_HALT_GRACE_SECONDS",
         "ABACO_HEARTBEAT_SECONDS",
         "ABACO_HOST_CAPACITY",
         "ABACO_HOST_ID",
+        "ABACO_LAUNCHER",
+        "ABACO_MAX_DISK_BYTES",
         "ABACO_MAX_LOG_BYTES",
+        "ABACO_MAX_RUN_SECONDS",
         "ABACO_NETWORK_MODE",
         "ABACO_PULL_POLICY",
+        "ABACO_STARTS_AT_ONCE",
+        "ABACO_WORKER_DIR",
         # projector
         "ABACO_BATCH_EVENTS",
         # the embedded stack

@@ -79,6 +79,18 @@ def workers_filter(tenant: str, actor_id: str) -> str:
     return f"abaco.event.{tenant}.{actor_id}.worker.>"
 
 
+# abaco.event.*.*.worker.>
+def all_workers_filter() -> str:
+    """The lives of all workers, of whatever tenant and actor."""
+    return "abaco.event.*.*.worker.>"
+
+
+# abaco.event.*.*.worker.lost, abaco.event.*.*.execution.halt_requested, …
+def all_of_type_filter(kind: type[Event]) -> str:
+    """All events of one type that is not addressed to a host."""
+    return f"abaco.event.*.*.{type_of(kind)}"
+
+
 # abaco.event.*.*.worker.requested.*
 def worker_requests_filter() -> str:
     """The seats ever asked for, for whatever actor on whatever host."""

@@ -31,7 +31,8 @@ class WorkerProcess:
 
     def __init__(self, nats_url: str, host_id: str, log: Path, **settings: str) -> None:
         settings = {"ABACO_NETWORK_MODE": "none", **settings}
-        ours = {"ABACO_NATS_URL": nats_url, "ABACO_HOST_ID": host_id}
+        folder = str(log.with_name("worker"))
+        ours = {"ABACO_NATS_URL": nats_url, "ABACO_HOST_ID": host_id, "ABACO_WORKER_DIR": folder}
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "abaco_worker"],
@@ -54,16 +55,26 @@ class WorkerProcess:
 class World:
     """Log, engine and one host; ``start`` gives it a worker."""
 
-    def __init__(self, connection: Connection, nats_url: str, yard: DockerYard, log: Path) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        nats_url: str,
+        yard: DockerYard,
+        log: Path,
+        *,
+        launcher: bool = False,
+    ) -> None:
         self.log = JetStreamEventLog(connection)
         self.outputs = JetStreamOutputLog(connection)
         self.yard = yard
         self._url = nats_url
         self._file = log
+        self._settings = {} if launcher else {"ABACO_LAUNCHER": "off"}
         self._docker = docker.APIClient(version="auto")
         self._workers: list[WorkerProcess] = []
 
     def start(self, **settings: str) -> WorkerProcess:
+        settings = {**self._settings, **settings}
         worker = WorkerProcess(self._url, self.yard.host_id, self._file, **settings)
         self._workers.append(worker)
         return worker
@@ -78,9 +89,10 @@ class World:
     async def append(self, event: ev.Event) -> int:
         return await append_surely(self.log, b.envelope_of(event), after=0)
 
-    async def seat(self, image: str | None = None, number: int = 0) -> int:
+    async def seat(self, image: str | None = None, number: int = 0, **definition: Any) -> int:
         """An actor and a seat for it; the sequence of the definition."""
-        sequence = await self.append(b.registered(image=image or self.yard.image))
+        event = b.registered(image=image or self.yard.image, **definition)
+        sequence = await self.append(event)
         await self.request(sequence, number)
         return sequence
 
@@ -88,7 +100,9 @@ class World:
         host_id = self.yard.host_id
         await self.append(b.requested(number, host_id=host_id, actor_sequence=sequence))
 
-    async def send(self, script: str, ordinal: int = 0, number: int = 0, attempt: int = 1) -> None:
+    async def send(
+        self, script: str, ordinal: int = 0, number: int = 0, attempt: int = 1, **assigned: Any
+    ) -> None:
         """A message, assigned to a seat."""
         sequence = await self.append(b.received(ordinal, message=script))
         await self.append(
@@ -98,6 +112,7 @@ class World:
                 host_id=self.yard.host_id,
                 worker_id=f"foo_0_wkr_{number}",
                 attempt=attempt,
+                **assigned,
             )
         )
 
@@ -152,8 +167,20 @@ class World:
         label = {"label": [f"abaco.host_id={self.yard.host_id}"]}
         return list(self._docker.containers(all=True, filters=label))
 
-    async def until_clean(self) -> None:
+    def waiting(self) -> list[Any]:
+        """The sandboxes that nobody has taken."""
+        folder = self._file.with_name("worker")
+        return [
+            container
+            for container in self.containers()
+            if (place := folder / container["Names"][0].lstrip("/")).is_dir()
+            and not (place / "assignment").exists()
+        ]
+
+    async def until_clean(self, waiting: int = 0) -> None:
+        """No container is left but so many that wait."""
+
         async def clean() -> bool:
-            return not self.containers()
+            return len(self.containers()) == len(self.waiting()) == waiting
 
         await self.until(clean)

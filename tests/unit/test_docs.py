@@ -130,6 +130,7 @@ OF_COMPOSE = {
     *("ABACO_NATS_URL", "ABACO_POSTGRES_DSN", "ABACO_HOST_ID"),  # secrets, and what has to last
     *("ABACO_API_HOST", "ABACO_API_PORT", "ABACO_NATS_PORT"),  # what is published, and where
     *("ABACO_DATA_DIR", "ABACO_POSTGRES_PORT"),  # of the embedded stack alone
+    "ABACO_WORKER_DIR",  # the same path inside as outside
 }
 """The settings that compose.yaml decides itself."""
 

@@ -12,7 +12,8 @@ import pytest
 
 from abaco_proto.errors import Malformed, Refused, Unavailable
 from abaco_worker.launcher.report import Started, parse_report
-from abaco_worker.launching import HEAD, Place, connect
+from abaco_worker.launching import HEAD, connect
+from abaco_worker.place import Place
 from launcher_stage import connected, ended, new_place, process, read, request, shell
 
 UNTIL_THE_FILE_IS_THERE = "while [ ! -e {0} ]; do sleep 0.01; done; echo {1}; exit 6"

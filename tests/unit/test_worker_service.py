@@ -21,7 +21,7 @@ from worker_stage import Stage
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaco_worker.seat.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.host.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.patience.PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("abaco_worker.adopt.PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
 
@@ -296,25 +296,29 @@ async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:
     assert not stage.seen(ev.WorkerFailed)
 
 
-async def test_a_fault_that_stays_breaks_the_seat(stage: Stage) -> None:
-    stage.engine.faults = [EngineFault("no space left")] * 100
+async def test_a_fault_that_stays_fails_the_attempt_and_not_the_seat(stage: Stage) -> None:
+    stage.engine.faults = [EngineFault("no space left")] * 3
     async with stage.service():
         await with_seat(stage)
         await stage.send()
         await stage.assign()
-        [failed] = await stage.until_seen(ev.WorkerFailed)
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        assert failed == b.execution_failed(reason="no space left")
+        await stage.assign(attempt=2)
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
         await stage.until_idle()
-    assert failed.reason == "no space left"
+    assert finished.attempt == 2
+    assert not stage.seen(ev.WorkerFailed)
 
 
-async def test_a_container_removed_under_our_hands_breaks_the_seat(stage: Stage) -> None:
+async def test_a_container_removed_under_our_hands_fails_the_attempt(stage: Stage) -> None:
     async with stage.service():
         await with_seat(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
         await stage.engine.remove("c0")
-        await stage.until_seen(ev.WorkerFailed)
+        await stage.until_seen(ev.ExecutionFailed)
     assert not stage.seen(ev.ExecutionFinished)
 
 
@@ -356,6 +360,18 @@ async def test_a_log_away_in_the_middle_is_waited_for(
         [finished] = await stage.until_seen(ev.ExecutionFinished)
         await stage.until_idle()
     assert finished.exit_code == 5
+
+
+async def test_a_run_without_a_launcher_is_halted_by_the_engine(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await stage.send(0, Program(forever=True))
+        await stage.assign()
+        await stage.until_seen(ev.ExecutionStarted)
+        await stage.append(b.halt_requested())
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.HALT
+    assert finished.exit_code == 143
 
 
 # -- what comes again, and what came too late

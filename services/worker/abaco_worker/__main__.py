@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
@@ -18,10 +19,14 @@ from abaco_proto.jetstream import (
 )
 from abaco_worker import config as configuration
 from abaco_worker.config import Config
+from abaco_worker.disks import Disks
 from abaco_worker.docker_engine import DockerEngine
 from abaco_worker.host import Host
 from abaco_worker.images import Images
+from abaco_worker.launcher import build
 from abaco_worker.loop import Service
+from abaco_worker.orders import Orders
+from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
 
 logger = logging.getLogger("abaco_worker")
@@ -65,21 +70,49 @@ async def work(config: Config) -> None:
     engine = DockerEngine(os.environ, capacity=capacity)
     try:
         await connection.open()
+        log = JetStreamEventLog(connection)
+        images, sweeper = Images(engine, config.pull_policy), Sweeper(engine)
         host = Host(
             host_id=host_id,
             capacity=capacity,
             config=config,
-            log=JetStreamEventLog(connection),
+            log=log,
             outputs=JetStreamOutputLog(connection),
             engine=engine,
-            images=Images(engine, config.pull_policy),
-            sweeper=Sweeper(engine),
+            images=images,
+            sweeper=sweeper,
+            orders=Orders(log),
+            disks=Disks(engine, host_id),
+            sandboxes=sandboxes(config, engine, images, sweeper),
         )
         queue = JetStreamWorkQueue(connection, host_id)
         await Service(host, queue, NatsHeartbeats(connection)).run()
     finally:
         engine.close()
         await connection.close()
+
+
+def sandboxes(
+    config: Config, engine: DockerEngine, images: Images, sweeper: Sweeper
+) -> Sandboxes | None:
+    """Where there is a launcher, and an engine that sees our folders; else runs start cold."""
+    found = Path(config.launcher) if config.launcher not in ("", "off") else build.find()
+    reason = "ABACO_LAUNCHER is off" if config.launcher == "off" else ""
+    if not reason and (found is None or not found.is_file()):
+        reason = "there is no launcher: the set-up builds it where there is a C compiler"
+    if not reason and not engine.location.startswith("unix://"):
+        reason = f"the container engine at {engine.location} may be on another machine"
+    if reason or found is None:
+        logger.warning("every run starts cold: %s", reason)
+        return None
+    return Sandboxes(
+        engine,
+        images,
+        sweeper,
+        folder=Path(config.worker_dir),
+        program=found,
+        starts_at_once=config.starts_at_once,
+    )
 
 
 if __name__ == "__main__":

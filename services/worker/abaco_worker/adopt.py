@@ -1,37 +1,114 @@
-"""What an earlier life of this host's worker left behind: containers, found by their labels.
+"""What an earlier life of this host's worker left behind: containers, folders, seats.
 
-One whose attempt still counts is left alone: its assignment was never settled, so it comes again
-and finds the container. One whose attempt is over is removed. One that no assignment of our log
-explains is not ours to touch: it may belong to another installation that took the same host id.
+A container whose attempt still counts is left alone: its assignment was never settled, so it
+comes again and finds the container. A sandbox that waits goes back to its seat, if that lives.
+What is over is removed. A container that neither our log nor our folder explains is not ours to
+touch: it may belong to another installation that took the same host id.
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
+from abaco_proto import events as ev
+from abaco_proto import worker
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
+from abaco_proto.subjects import all_workers_filter
+from abaco_proto.worker import Worker
 from abaco_worker.engine import EngineFault, Labelled
-from abaco_worker.host import Host, patiently
-from abaco_worker.sandbox import HOST, belongs, marked_sequence
+from abaco_worker.host import Host
+from abaco_worker.patience import patiently
+from abaco_worker.place import Place
+from abaco_worker.sandbox import HOST, SeatKey, belongs, mark, marked_sequence, sequence_of
+from abaco_worker.sweeper import Leftover
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0
 
 
-async def adopt(host: Host) -> None:
-    """Look at every container labelled with our host id, once the engine answers."""
+async def left_containers(host: Host) -> Sequence[Labelled]:
+    """Every container labelled with our host id, once the engine answers."""
     while True:
         try:
-            found = await host.engine.labelled(HOST, host.host_id)
-            break
+            return await host.engine.labelled(HOST, host.host_id)
         except (Unavailable, EngineFault) as error:
             logger.warning("%s", error)
             await asyncio.sleep(PAUSE_SECONDS)
-    for container in found:
-        await _judge(host, container)
+
+
+async def adopt(host: Host) -> dict[SeatKey, Place]:
+    """Look at all that was left; gives the sandboxes that wait, by the seat they are for."""
+    containers = await left_containers(host)
+    places = {place.name: place for place in host.sandboxes.found} if host.sandboxes else {}
+    waiting: dict[SeatKey, Place] = {}
+    for container in containers:
+        place = places.pop(container.name, None)
+        if place is None:
+            if not _made_since(host, container):
+                await _judge(host, container)
+        elif place.taken() is not None:
+            await _judge_taken(host, place)
+        elif (key := seat_of(container)) in waiting:
+            host.sweeper.take(Leftover(container.container_id, place.folder))
+        else:
+            waiting[key] = place
+    for place in places.values():
+        await _judge_taken(host, place)
+    return waiting
+
+
+def _made_since(host: Host, container: Labelled) -> bool:
+    """Whether it is a sandbox of this very life."""
+    return host.sandboxes is not None and host.sandboxes.place(container.name).folder.exists()
+
+
+async def living_seats(host: Host) -> list[SeatKey]:
+    """The seats of this host that the scheduler counts on, from the log."""
+
+    async def fold() -> dict[SeatKey, Worker]:
+        workers: dict[SeatKey, Worker] = {}
+        async for batch in host.log.read([all_workers_filter()]):
+            for recorded in batch:
+                if getattr(recorded.event, "host_id", None) == host.host_id:
+                    key = _key(recorded)
+                    before = workers.get(key, worker.INITIAL)
+                    workers[key] = worker.evolve(before, recorded)
+        return workers
+
+    return [key for key, found in (await patiently(fold)).items() if found.live]
+
+
+def seat_of(container: Labelled) -> SeatKey:
+    """The seat a sandbox was made for, from its labels."""
+    names = ("abaco.tenant", "abaco.actor_id", "abaco.worker_id")
+    return SeatKey(*(container.labels.get(name, "") for name in names))
+
+
+def _key(recorded: Recorded) -> SeatKey:
+    event = recorded.event
+    return SeatKey(recorded.tenant, getattr(event, "actor_id", ""), getattr(event, "worker_id", ""))
+
+
+async def _judge_taken(host: Host, place: Place) -> None:
+    """A sandbox that was taken, or the folder of one that never came to be."""
+    taken = place.taken()
+    sequence = sequence_of(taken.mark) if taken else 0
+    recorded = await patiently(lambda: host.log.at(sequence)) if sequence else None
+    ours = recorded is not None and isinstance(recorded.event, ev.ExecutionAssigned)
+    if ours and recorded is not None and taken is not None and taken.mark == mark(recorded):
+        if (await host.look(recorded)).run_wanted:
+            logger.info("%s: its run is still wanted", place.name)
+            return
+        if host.sandboxes is not None:
+            host.sandboxes.forget(taken.mark)
+    logger.info("%s: its run is over, removed", place.name)
+    host.sweeper.take(Leftover(place.name, place.folder))
 
 
 async def _judge(host: Host, container: Labelled) -> None:
+    """A container without a folder: it was made for one attempt, or is not ours."""
     sequence = marked_sequence(container.labels)
     recorded = await patiently(lambda: host.log.at(sequence)) if sequence else None
     if recorded is None or not belongs(container.labels, recorded):
@@ -40,4 +117,4 @@ async def _judge(host: Host, container: Labelled) -> None:
         logger.info("container %s: its run is still wanted", container.container_id[:12])
     else:
         logger.info("container %s: its run is over, removed", container.container_id[:12])
-        host.sweeper.take(container.container_id)
+        host.sweeper.take(Leftover(container.container_id))

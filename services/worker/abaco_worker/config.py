@@ -42,6 +42,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pull_policy: Annotated[
         PullPolicy, Meta(description="When an image is pulled: missing, always, never.")
     ] = "missing"
+    worker_dir: Annotated[
+        str,
+        Meta(
+            description="The folder of the sandboxes' sockets and output. The container engine"
+            " must see it under the same path.",
+            pattern="^/",
+        ),
+    ] = "/var/lib/abaco/worker"
+    launcher: Annotated[
+        str,
+        Meta(
+            description="The launcher's program. Empty: where the set-up built it. off: none, and"
+            " every run starts cold.",
+        ),
+    ] = ""
+    halt_grace_seconds: Annotated[
+        float, Meta(description="Between SIGTERM and SIGKILL of a run that is ended.", ge=0, le=600)
+    ] = 10.0
+    allow_privileged: Annotated[
+        bool, Meta(description="Whether actors may have privileged containers.")
+    ] = False
+    starts_at_once: Annotated[
+        int, Meta(description="Containers that are started side by side.", ge=1, le=64)
+    ] = 2
     network_mode: Annotated[
         str, Meta(description="The engine's network for containers.", min_length=1)
     ] = "bridge"
@@ -54,6 +78,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     container_processes: Annotated[
         int, Meta(description="Most processes and threads in a container.", ge=1)
     ] = 256
+    max_run_seconds: Annotated[
+        float, Meta(description="How long a run may take; 0 is no limit.", ge=0)
+    ] = 86_400.0
+    max_disk_bytes: Annotated[
+        int,
+        Meta(description="What a run may write over its image; 0 is no limit.", ge=0),
+    ] = 10 * 1024 * MEBIBYTE
     max_log_bytes: Annotated[
         int,
         Meta(description="Output kept of one execution; more is cut off.", ge=0, le=64 * MEBIBYTE),

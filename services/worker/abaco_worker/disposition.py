@@ -21,7 +21,7 @@ def disposition(error: Exception, tries: int) -> Disposition:
     """What to do after ``tries`` tries, the last of which ended in ``error``.
 
     What is away comes back: that is waited for without end. A fault may be a passing one. All
-    else would end in the same error again.
+    else would end in the same error again, or is for the scheduler to try anew.
     """
     match error:
         case Conflict():

@@ -41,11 +41,23 @@ class EngineFault(AbacoError):
     """The engine answered that it could not do it, for a reason that is not the image's."""
 
 
+class RunLost(AbacoError):
+    """A run that began has come to nothing, through no fault of the image's."""
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image on this host. ``digest`` is the registry's, or the image id where it has none."""
+    """An image on this host. ``digest`` is the registry's, or the image id where it has none.
+
+    The rest is what it says of itself: the words of ENTRYPOINT and CMD together, USER, WORKDIR
+    and ENV.
+    """
 
     image_id: str
     digest: str
+    command: tuple[str, ...] = ()
+    user: str = ""
+    directory: str = ""
+    environment: Mapping[str, str] = {}
 
 
 class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +69,19 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int
 
 
+class LauncherMounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container that waits needs of the host: the program, and a folder for its socket."""
+
+    program: str
+    folder: str
+
+
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be made: the image's default command, in an environment, under limits.
 
-    ``kept_output_bytes`` of the output must stay readable however it is cut into lines.
+    ``kept_output_bytes`` of the output must stay readable however it is cut into lines. With a
+    ``launcher`` that is run instead, as root, to run the image's command when it is asked to; the
+    engine then keeps no output, and no health is checked.
     """
 
     name: str
@@ -72,6 +93,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     network_mode: str
     kept_output_bytes: int
+    privileged: bool = False
+    launcher: LauncherMounts | None = None
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +125,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     """A container in a list."""
 
     container_id: str
+    name: str
     labels: Mapping[str, str]
 
 
@@ -185,6 +209,14 @@ class Engine(Protocol):
 
     async def usage(self, container_id: str) -> Usage:
         """What a running container has used so far; nothing for one that does not run."""
+        ...
+
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        """End a running container: SIGTERM, and after the grace SIGKILL. One that ended is none."""
+        ...
+
+    async def written(self, label: str, value: str) -> Mapping[str, int]:
+        """How many bytes each running container with this label wrote over its image, by id."""
         ...
 
     async def remove(self, container_id: str) -> None:

@@ -1,17 +1,34 @@
 """What the worker says to the log: its events, made of what it was told and what it saw."""
 
+from datetime import timedelta
+from signal import SIGKILL, SIGXFSZ
+
+from msgspec.structs import replace
+
 from abaco_proto import events as ev
-from abaco_proto.envelope import EPOCH, parse_time
+from abaco_proto.envelope import EPOCH, format_time, parse_time
 from abaco_worker.engine import CannotStart, Container, Usage
+from abaco_worker.launcher.report import Report
 from abaco_worker.output import Tally
+from abaco_worker.place import Taken
 from abaco_worker.sandbox import Order
+
+SHORTEST_LAUNCHED_MS = 0.001
+"""The launcher's clock does not go backwards, but a run that could not be takes no time."""
 
 SHORTEST_MS = 1.0
 """Engines give an end before the start, a millisecond or so, for runs that are as short."""
 
 
-def ready(request: ev.WorkerRequested, *, image: str, digest: str, location: str) -> ev.WorkerReady:
-    """The seat can run a message."""
+def ready(
+    request: ev.WorkerRequested,
+    *,
+    image: str,
+    digest: str,
+    location: str,
+    container_id: str | None = None,
+) -> ev.WorkerReady:
+    """The seat can run a message; in the container, if one waits."""
     return ev.WorkerReady(
         actor_id=request.actor_id,
         worker_id=request.worker_id,
@@ -20,6 +37,7 @@ def ready(request: ev.WorkerRequested, *, image: str, digest: str, location: str
         image=image,
         image_digest=digest,
         location=location,
+        container_id=container_id,
     )
 
 
@@ -67,18 +85,103 @@ def started(order: Order, container: Container, digest: str) -> ev.ExecutionStar
 
 
 def finished(
-    order: Order, container: Container, usage: Usage, output: Tally
+    order: Order,
+    container: Container,
+    usage: Usage,
+    output: Tally,
+    by: ev.EndedBy = ev.EndedBy.ITSELF,
 ) -> ev.ExecutionFinished:
     """The container ran and ended."""
     state = ev.FinalState(
         status=container.status,
         exit_code=container.exit_code,
         oom_killed=container.oom_killed,
-        error=container.error,
+        error=container.error or _WORDS[by],
         started_at=container.started_at,
         finished_at=later(container.started_at, container.finished_at),
+        ended_by=by,
     )
     return _finished(order, state, usage, output, runtime_ms(container))
+
+
+def launched(
+    order: Order, started_ns: int, container_id: str, digest: str, taken: Taken
+) -> ev.ExecutionStarted:
+    """The program runs in a sandbox."""
+    event = order.assignment
+    return ev.ExecutionStarted(
+        actor_id=event.actor_id,
+        execution_id=event.execution_id,
+        attempt=event.attempt,
+        worker_id=event.worker_id,
+        host_id=event.host_id,
+        container_id=container_id,
+        image_digest=digest,
+        start_kind=taken.start_kind,
+        started_at=time_of(started_ns),
+        revision=order.revision,
+        taken_at=taken.taken_at,
+        state_sequence=taken.state_sequence,
+    )
+
+
+def ended(order: Order, report: Report, by: ev.EndedBy, output: Tally) -> ev.ExecutionFinished:
+    """The program ended in its sandbox, or could not be run there."""
+    state = ev.FinalState(
+        status="created" if report.words else "exited",
+        exit_code=report.status,
+        oom_killed=report.out_of_memory,
+        error=report.words or _WORDS[by],
+        started_at=time_of(report.started_ns),
+        finished_at=time_of(report.ended_ns),
+        ended_by=by,
+        signal=report.signal,
+    )
+    usage = Usage(cpu_ns=report.cpu_ns, io_bytes=report.io_bytes + report.network_bytes)
+    runtime = max(SHORTEST_LAUNCHED_MS, (report.ended_ns - report.started_ns) / 1_000_000)
+    return replace(
+        _finished(order, state, usage, output, runtime),
+        memory_bytes=report.memory_bytes,
+        network_bytes=report.network_bytes,
+        first_output_at=time_of(report.first_output_ns),
+    )
+
+
+def ended_by(report: Report, wish: ev.EndedBy) -> ev.EndedBy:
+    """What ended a run: ``wish`` is why the worker wanted it to end, if it did."""
+    if report.timed_out:
+        return ev.EndedBy.MAX_RUN_SECONDS
+    if report.halted:
+        return ev.EndedBy.HALT if wish is ev.EndedBy.ITSELF else wish
+    if report.out_of_memory and report.signal == SIGKILL:
+        return ev.EndedBy.MEM_LIMIT
+    return ev.EndedBy.MAX_DISK_BYTES if report.signal == SIGXFSZ else ev.EndedBy.ITSELF
+
+
+_WORDS = {
+    ev.EndedBy.ITSELF: "",
+    ev.EndedBy.HALT: "halted by a person",
+    ev.EndedBy.MAX_RUN_SECONDS: "ran longer than max_run_seconds",
+    ev.EndedBy.MEM_LIMIT: "out of memory: used more than mem_limit",
+    ev.EndedBy.MAX_DISK_BYTES: "wrote more than max_disk_bytes",
+}
+
+
+def attempt_failed(assignment: ev.ExecutionAssigned, reason: str) -> ev.ExecutionFailed:
+    """This attempt came to nothing, through no fault of the image's."""
+    return ev.ExecutionFailed(
+        actor_id=assignment.actor_id,
+        execution_id=assignment.execution_id,
+        attempt=assignment.attempt,
+        worker_id=assignment.worker_id,
+        host_id=assignment.host_id,
+        reason=reason,
+    )
+
+
+def time_of(ns: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339; empty for 0."""
+    return format_time(EPOCH + timedelta(microseconds=ns // 1000)) if ns else ""
 
 
 def never_started(order: Order, refusal: CannotStart) -> ev.ExecutionFinished:

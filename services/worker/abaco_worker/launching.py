@@ -1,15 +1,6 @@
 """The worker's end of the launcher: one request to a waiting container, and how it ended.
 
-Per container there is a folder of the host, of which only a part is the container's::
-
-    <folder>/run/socket   mounted: the launcher listens here
-    <folder>/output       not mounted: what the program wrote, up to the limit
-    <folder>/report       not mounted: one line, when it ended
-
-The launcher gets the two files as open descriptors. So a program that is root in its container
-can neither change them nor put a link to a file of the host in their place, and they hold
-everything, whether a worker is there or not. ``launcher/main.c`` and ``wire.c`` describe the
-protocol.
+``launcher/main.c`` and ``wire.c`` describe the protocol, :mod:`abaco_worker.place` the files.
 """
 
 import asyncio
@@ -22,70 +13,18 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-import msgspec
-
 from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.launcher.report import Message, Report, parse_report, parse_started
 from abaco_worker.launcher.request import Request
-
-PROGRAM = "/.abaco/launcher"
-"""Where a container finds the launcher: its entry point, mounted read-only."""
-
-MOUNT = "/.abaco/run"
-"""Where it finds :attr:`Place.mounted`."""
+from abaco_worker.place import REPORT_BYTES, Place
 
 HEAD = struct.Struct("=4sI")
 RUN, HALT = b"RUN1", b"HALT"
+WAITING = "waiting"
 
 READ_BYTES = 64 * 1024
-REPORT_BYTES = 8 * 1024
 SHORTEST_LOOK_SECONDS = 0.002
 LONGEST_LOOK_SECONDS = 0.05
-
-
-class Place(msgspec.Struct, frozen=True):
-    """The folder of one container on the host; see the head of the module."""
-
-    folder: Path
-
-    @property
-    def mounted(self) -> Path:
-        """What is mounted into the container, at ``MOUNT``, to be written."""
-        return self.folder / "run"
-
-    @property
-    def socket(self) -> Path:
-        """Where the launcher listens."""
-        return self.mounted / "socket"
-
-    @property
-    def output(self) -> Path:
-        """What the program wrote."""
-        return self.folder / "output"
-
-    @property
-    def report(self) -> Path:
-        """How it ended."""
-        return self.folder / "report"
-
-    def make(self) -> None:
-        """Make the folders.
-
-        The outer one is ours alone. In the inner one the launcher makes its socket as whatever
-        user it is on the host, and then closes it too, if it may; until then the sticky bit keeps
-        others from replacing the socket.
-        """
-        self.folder.mkdir(mode=0o700, parents=True)
-        self.mounted.mkdir()
-        self.mounted.chmod(0o1777)
-
-    def read_report(self) -> Report | None:
-        """The report, once it is complete."""
-        with suppress(FileNotFoundError), self.report.open("rb") as file:
-            line = file.read(REPORT_BYTES)
-            if line.endswith(b"\n"):
-                return parse_report(line.decode(errors="replace"))
-        return None
 
 
 class Launcher:
@@ -96,6 +35,29 @@ class Launcher:
         self._place = place
         self._socket = connected
         self._received = bytearray()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits, as far as can be told without asking it."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    async def waits(self) -> bool:
+        """Whether it has run nothing yet: so it greets. To be asked first, and once.
+
+        Raises:
+            Unavailable: it went away.
+        """
+        line = await self._line()
+        if not line:
+            raise Unavailable("the launcher went away before it said a word")
+        if line != WAITING:
+            self._received[:0] = f"{line}\n".encode()
+        return line == WAITING
 
     async def launch(self, request: Request) -> None:
         """Send the request of this container, its only one.

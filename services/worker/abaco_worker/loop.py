@@ -2,21 +2,32 @@
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
-from abaco_worker.adopt import adopt
+from abaco_proto.subjects import all_events_filter, all_of_type_filter
+from abaco_worker.adopt import adopt, living_seats
 from abaco_worker.host import Host
+from abaco_worker.patience import patiently
+from abaco_worker.place import Place
+from abaco_worker.sandbox import SeatKey, blueprint
+from abaco_worker.sandboxes import FOUND_SECONDS, Made, Sandbox
 from abaco_worker.seat import Seat
+from abaco_worker.sweeper import Leftover
 
 logger = logging.getLogger(__name__)
 
 LATECOMERS_SECONDS = 7.0
 """After a restart, unsettled work is back within the queue's time-out, which is shorter."""
 
-Key = tuple[str, str]
+STOCK_SECONDS = 0.5
+"""How often it is looked whether the sandboxes that wait are alive."""
+
+FOLLOWED = (ev.ExecutionHaltRequested, ev.WorkerLost, ev.ActorUpdated)
+"""What is addressed to no host and may yet concern this one."""
 
 
 class Service:
@@ -27,20 +38,32 @@ class Service:
         self._host = host
         self._queue = queue
         self._heartbeats = heartbeats
-        self._seats: dict[Key, Seat] = {}
+        self._seats: dict[SeatKey, Seat] = {}
+        self._met: set[SeatKey] = set()
         self._in_hand: dict[int, Delivery] = {}
 
     async def run(self) -> None:
         """Work until cancelled. Containers are left as they are, to be found again."""
-        async with asyncio.TaskGroup() as tasks:
-            self._startup(tasks)
-            await self._main_loop(tasks)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._startup(tasks)
+                await self._main_loop(tasks)
+        finally:
+            for seat in self._seats.values():
+                seat.stock.let_go()
+            if self._host.sandboxes is not None:
+                self._host.sandboxes.let_go()
 
     def _startup(self, tasks: asyncio.TaskGroup) -> None:
+        if self._host.sandboxes is not None:
+            self._host.sandboxes.open()
+            tasks.create_task(self._look_after_stocks())
+            tasks.create_task(self._host.disks.run())
         tasks.create_task(self._beat())
         tasks.create_task(self._keep())
+        tasks.create_task(self._follow())
         tasks.create_task(self._host.sweeper.run())
-        tasks.create_task(adopt(self._host))
+        tasks.create_task(self._restore(tasks))
         logger.info("host %s takes work: %d seats", self._host.host_id, self._host.capacity)
 
     async def _main_loop(self, tasks: asyncio.TaskGroup) -> None:
@@ -48,28 +71,34 @@ class Service:
             async for delivery in deliveries:
                 await self._accept(delivery, tasks)
 
+    # -- what is addressed to this host
+
     async def _accept(self, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
         """Give a delivery to its seat, unless that has it already."""
         recorded = delivery.recorded
         if recorded.sequence in self._in_hand:
             await delivery.working()
             return
-        key = (recorded.tenant, getattr(recorded.event, "worker_id", ""))
+        key = _key(recorded)
         if self._hasty(key, delivery):
             await delivery.retry(LATECOMERS_SECONDS)
             return
+        self._met.add(key)
         self._in_hand[recorded.sequence] = delivery
-        if key not in self._seats:
-            self._seats[key] = Seat(self._host, self._settled)
-            tasks.create_task(self._occupy(key))
-        self._seats[key].give(delivery)
+        self._seat(key, tasks).give(delivery)
 
-    def _hasty(self, key: Key, delivery: Delivery) -> bool:
+    def _hasty(self, key: SeatKey, delivery: Delivery) -> bool:
         """Whether a seat is to be given up that may have a run from before a restart to finish."""
-        unknown = key not in self._seats and not delivery.redelivered
+        unknown = key not in self._met and not delivery.redelivered
         return unknown and isinstance(delivery.recorded.event, ev.WorkerStopRequested)
 
-    async def _occupy(self, key: Key) -> None:
+    def _seat(self, key: SeatKey, tasks: asyncio.TaskGroup) -> Seat:
+        if key not in self._seats:
+            self._seats[key] = Seat(self._host, key, self._settled)
+            tasks.create_task(self._occupy(key))
+        return self._seats[key]
+
+    async def _occupy(self, key: SeatKey) -> None:
         await self._seats[key].run()
         del self._seats[key]
 
@@ -83,6 +112,58 @@ class Service:
             for delivery in list(self._in_hand.values()):
                 await delivery.working()
 
+    # -- what an earlier life has left
+
+    async def _restore(self, tasks: asyncio.TaskGroup) -> None:
+        """Give the seats of before their sandboxes back, or new ones."""
+        waiting = await adopt(self._host)
+        for key in await living_seats(self._host) if self._host.sandboxes else ():
+            if key not in self._met:
+                await self._restock(self._seat(key, tasks), waiting.pop(key, None))
+        for place in waiting.values():
+            self._host.sweeper.take(Leftover(place.name, place.folder))
+
+    async def _restock(self, seat: Seat, place: Place | None) -> None:
+        sandboxes = self._host.sandboxes
+        made = place.made(Made) if place is not None else None
+        if place and made and sandboxes and sandboxes.understands(made):
+            sandbox = Sandbox(place, made)
+            with suppress(Unavailable):
+                if await sandbox.connect(FOUND_SECONDS):
+                    seat.stock.adopt(sandbox)
+                    return
+        if place is not None:
+            self._host.sweeper.take(Leftover(place.name, place.folder))
+        defined = await self._host.orders.newest_definition(seat.key.tenant, seat.key.actor_id)
+        if defined is not None:
+            seat.stock.want(blueprint(defined.definition, self._host.config))
+
+    async def _look_after_stocks(self) -> None:
+        while True:
+            await asyncio.sleep(STOCK_SECONDS)
+            for seat in list(self._seats.values()):
+                seat.stock.look()
+
+    # -- what is addressed to nobody
+
+    async def _follow(self) -> None:
+        last = await patiently(lambda: self._host.log.last(all_events_filter()))
+        after = last.sequence if last is not None else 0
+        filters = [all_of_type_filter(kind) for kind in FOLLOWED]
+        async with aclosing(self._host.log.follow(filters, after=after)) as batches:
+            async for batch in batches:
+                for recorded in batch.events:
+                    self._learn(recorded)
+
+    def _learn(self, recorded: Recorded) -> None:
+        self._host.interruptions.learn(recorded)
+        event = recorded.event
+        if isinstance(event, ev.ActorUpdated):
+            drawn = blueprint(event.definition, self._host.config)
+            for key, seat in self._seats.items():
+                if (key.tenant, key.actor_id) == (recorded.tenant, event.actor_id):
+                    seat.stock.renew(drawn)
+
     async def _beat(self) -> None:
         """Send signs of life, also when the engine is away: the work then waits for it here."""
         heartbeat = Heartbeat(host_id=self._host.host_id, capacity=self._host.capacity)
@@ -92,3 +173,10 @@ class Service:
             except Unavailable as error:
                 logger.debug("heartbeat not sent: %s", error)
             await asyncio.sleep(self._host.config.heartbeat_seconds)
+
+
+def _key(recorded: Recorded) -> SeatKey:
+    """The seat an event is addressed to."""
+    event = recorded.event
+    actor_id, worker_id = getattr(event, "actor_id", ""), getattr(event, "worker_id", "")
+    return SeatKey(recorded.tenant, actor_id, worker_id)

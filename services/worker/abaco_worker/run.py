@@ -1,4 +1,4 @@
-"""One assignment from its container to its report.
+"""One assignment in a container of its own, where there is no launcher.
 
 Every step can be taken again: a worker that died anywhere in here begins anew with the same
 assignment, finds the container by its name, and goes on from how it stands. Nothing is settled
@@ -9,15 +9,13 @@ import asyncio
 import time
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Undecodable
-from abaco_proto.subjects import event_subject
 from abaco_worker import facts
 from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing
 from abaco_worker.host import Host
+from abaco_worker.patience import patiently
 from abaco_worker.recorder import Recorder
 from abaco_worker.sampler import Sampler
-from abaco_worker.sandbox import Order, container_spec
+from abaco_worker.sandbox import Order, container_spec, limits
 from abaco_worker.standing import Standing
 
 LOOK_AGAIN_SECONDS = 5.0
@@ -37,6 +35,8 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
     """
     spec = container_spec(order, host.config)
     since = time.monotonic()
+    if standing.halt_requested:
+        host.interruptions.of(order.recorded.tenant, order.assignment.execution_id).set()
     try:
         container_id = await _running(host, spec)
     except CannotStart as refusal:
@@ -49,42 +49,6 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
             return False
     await host.report(order.recorded, finished)
     return True
-
-
-async def fetch(host: Host, recorded: Recorded, event: ev.ExecutionAssigned) -> Order:
-    """What an assignment is about, from the log.
-
-    Raises:
-        Undecodable: the log does not hold what the assignment says.
-    """
-    any_state = ev.ActorStateSet(actor_id=event.actor_id, state=None, version=0)
-    defined, message, state_set = await asyncio.gather(
-        definition_at(host, event.actor_sequence),
-        host.event_at(event.message_sequence),
-        host.last_event(event_subject(recorded.tenant, any_state)),
-    )
-    if not isinstance(message, ev.MessageReceived):
-        raise Undecodable(f"no message at {event.message_sequence} in the log")
-    return Order(
-        recorded=recorded,
-        assignment=event,
-        definition=defined.definition,
-        revision=defined.revision,
-        message=message,
-        state=getattr(state_set, "state", ""),
-    )
-
-
-async def definition_at(host: Host, sequence: int) -> ev.ActorRegistered | ev.ActorUpdated:
-    """The event at a place of the log, which holds a definition and its revision.
-
-    Raises:
-        Undecodable: there is none.
-    """
-    event = await host.event_at(sequence)
-    if not isinstance(event, ev.ActorRegistered | ev.ActorUpdated):
-        raise Undecodable(f"no definition of an actor at {sequence} in the log")
-    return event
 
 
 async def _running(host: Host, spec: ContainerSpec) -> str:
@@ -108,22 +72,47 @@ async def _attend(
     Its output is followed at once and not after the report: the engine forgets the beginning of
     very much.
     """
+    allowed = limits(order.definition, host.config)
     sampler = Sampler(host.engine)
     sampling = asyncio.create_task(sampler.run(container_id))
     reporting = asyncio.create_task(_report_start(host, order, container_id, reported=reported))
-    recorder = Recorder(host.outputs, order, host.config.max_log_bytes)
+    recorder = Recorder(host.outputs, order, allowed.max_log_bytes)
+    end = End(host, order, container_id)
+    watching = asyncio.create_task(end.watch(allowed.max_run_seconds))
     try:
         container = await _to_the_end(host.engine, container_id, recorder)
         await reporting
     finally:
-        await _cancel(sampling, reporting)
-    return facts.finished(order, container, sampler.usage, recorder.tally)
+        await _cancel(sampling, reporting, watching)
+    return facts.finished(order, container, sampler.usage, recorder.tally, end.by)
+
+
+class End:
+    """What the worker ends a run for: a person, or its time."""
+
+    def __init__(self, host: Host, order: Order, container_id: str) -> None:
+        self._host = host
+        self._order = order
+        self._container_id = container_id
+        self.by = ev.EndedBy.ITSELF
+
+    async def watch(self, seconds: float) -> None:
+        """Wait for either, and stop the container."""
+        tenant, event = self._order.recorded.tenant, self._order.assignment
+        halt = self._host.interruptions.of(tenant, event.execution_id)
+        try:
+            await asyncio.wait_for(halt.wait(), seconds or None)
+            self.by = ev.EndedBy.HALT
+        except asyncio.TimeoutError:
+            self.by = ev.EndedBy.MAX_RUN_SECONDS
+        grace = self._host.config.halt_grace_seconds
+        await patiently(lambda: self._host.engine.stop(self._container_id, grace))
 
 
 async def _report_start(host: Host, order: Order, container_id: str, *, reported: bool) -> None:
     if not reported:
         container = await host.engine.inspect(container_id)
-        digest = await host.images.digest(order.definition.image, container.image_id)
+        digest = await host.images.digest(order.image, container.image_id)
         await host.report(order.recorded, facts.started(order, container, digest))
 
 

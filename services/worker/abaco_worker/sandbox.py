@@ -1,7 +1,9 @@
-"""The container of one attempt, as a value: its name, its labels, its environment, its limits.
+"""Containers as values: their names, their labels, their environment, their limits.
 
-Name and labels are how a worker that comes back finds what it began: the same assignment always
-gives the same name, and another assignment, even of a log that was begun anew, another one.
+There are two kinds. A sandbox waits for an assignment with a launcher in it; it is made from a
+:class:`Blueprint` for a :class:`SeatKey`, and files beside it say what it was taken for. Where
+there is no launcher, a container is made for one attempt: the same assignment always gives it the
+same name, and another assignment, even of a log that was begun anew, another one.
 """
 
 import hashlib
@@ -9,12 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import Recorded, format_time
 from abaco_worker.config import Config
-from abaco_worker.engine import ContainerSpec
+from abaco_worker.engine import ContainerSpec, Image, LauncherMounts
+from abaco_worker.launcher.request import Request
 
 HOST = "abaco.host_id"
 ASSIGNMENT = "abaco.assignment"
@@ -29,20 +33,124 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     message: ev.MessageReceived
     state: Any = ""
+    state_sequence: int = 0
+
+    @property
+    def image(self) -> str:
+        """What is run: the actor's image, or the very one of the run that is run again."""
+        return self.message.rerun.image if self.message.rerun else self.definition.image
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may use: bytes, processors, processes, seconds; 0 seconds or disk is no limit."""
+
+    mem_limit: int
+    max_cpus: float
+    max_processes: int
+    max_run_seconds: float
+    max_log_bytes: int
+    max_disk_bytes: int
+
+
+def limits(definition: ev.Definition, config: Config) -> Limits:
+    """The actor's own limits, and the host's where it has none."""
+    host = Limits(
+        mem_limit=config.container_memory_bytes,
+        max_cpus=config.container_cpus,
+        max_processes=config.container_processes,
+        max_run_seconds=config.max_run_seconds,
+        max_log_bytes=config.max_log_bytes,
+        max_disk_bytes=config.max_disk_bytes,
+    )
+    said = {name: getattr(definition, name) for name in Limits.__struct_fields__}
+    return replace(host, **{name: value for name, value in said.items() if value is not None})
+
+
+class SeatKey(msgspec.Struct, frozen=True, order=True):
+    """Whose sandbox it is."""
+
+    tenant: str
+    actor_id: str
+    worker_id: str
+
+
+class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
+    """All that distinguishes one waiting sandbox from another: a run fits only into its equal."""
+
+    image: str
+    memory_bytes: int
+    cpus: float
+    processes: int
+    network_mode: str
+    privileged: bool
+
+
+def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blueprint:
+    """What a sandbox for an actor is made from; ``image`` where it is not the actor's own."""
+    allowed = limits(definition, config)
+    return Blueprint(
+        image=image or definition.image,
+        memory_bytes=allowed.mem_limit,
+        cpus=allowed.max_cpus,
+        processes=allowed.max_processes,
+        network_mode=config.network_mode,
+        privileged=definition.privileged and config.allow_privileged,
+    )
+
+
+def sandbox_spec(
+    name: str, host_id: str, key: SeatKey, drawn: Blueprint, mounts: LauncherMounts
+) -> ContainerSpec:
+    """The container of a sandbox. Nothing of a message, a state or a secret is in it."""
+    return ContainerSpec(
+        name=name,
+        image=drawn.image,
+        environment={},
+        labels={
+            "abaco.tenant": key.tenant,
+            "abaco.actor_id": key.actor_id,
+            "abaco.worker_id": key.worker_id,
+            HOST: host_id,
+        },
+        memory_bytes=drawn.memory_bytes,
+        cpus=drawn.cpus,
+        processes=drawn.processes,
+        network_mode=drawn.network_mode,
+        kept_output_bytes=0,
+        privileged=drawn.privileged,
+        launcher=mounts,
+    )
 
 
 def container_spec(order: Order, config: Config) -> ContainerSpec:
-    """The container that runs an order."""
+    """The container that runs an order without a launcher."""
+    drawn = blueprint(order.definition, config, order.image)
     return ContainerSpec(
         name=container_name(order.recorded),
-        image=order.definition.image,
+        image=drawn.image,
         environment=environment(order),
         labels=labels(order.recorded),
-        memory_bytes=config.container_memory_bytes,
-        cpus=config.container_cpus,
-        processes=config.container_processes,
-        network_mode=config.network_mode,
-        kept_output_bytes=config.max_log_bytes,
+        memory_bytes=drawn.memory_bytes,
+        cpus=drawn.cpus,
+        processes=drawn.processes,
+        network_mode=drawn.network_mode,
+        kept_output_bytes=limits(order.definition, config).max_log_bytes,
+        privileged=drawn.privileged,
+    )
+
+
+def request(order: Order, image: Image, config: Config) -> Request:
+    """What a sandbox is asked to run. One byte more is kept than recorded: there was more."""
+    allowed = limits(order.definition, config)
+    return Request(
+        argv=image.command,
+        environment={**image.environment, **environment(order)},
+        directory=image.directory,
+        user=image.user,
+        output_bytes=allowed.max_log_bytes + 1,
+        run_seconds=allowed.max_run_seconds,
+        grace_seconds=config.halt_grace_seconds,
+        file_bytes=allowed.max_disk_bytes,
     )
 
 
@@ -75,8 +183,13 @@ def mark(recorded: Recorded) -> str:
 
 def marked_sequence(container_labels: Mapping[str, str]) -> int:
     """Where the assignment of a labelled container stands in the log; 0 when it does not say."""
-    text = container_labels.get(ASSIGNMENT, "").partition("@")[0]
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return sequence_of(container_labels.get(ASSIGNMENT, ""))
+
+
+def sequence_of(text: str) -> int:
+    """Where the assignment with this mark stands in the log; 0 for what is no mark."""
+    number = text.partition("@")[0]
+    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def belongs(container_labels: Mapping[str, str], recorded: Recorded | None) -> bool:

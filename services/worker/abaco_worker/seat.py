@@ -9,6 +9,8 @@ from abaco_proto.envelope import Recorded
 from abaco_proto.log import Delivery
 from abaco_worker.disposition import Disposition, back_off, disposition
 from abaco_worker.host import Host
+from abaco_worker.sandbox import SeatKey
+from abaco_worker.stock import Stock, empty_stock
 from abaco_worker.work import Outcome, give_up, perform
 
 logger = logging.getLogger(__name__)
@@ -20,9 +22,11 @@ STALE_SECONDS = 5.0
 class Seat:
     """A worker id on this host, from the first it is asked for until it is given up."""
 
-    def __init__(self, host: Host, settled: Callable[[Delivery], None]) -> None:
+    def __init__(self, host: Host, key: SeatKey, settled: Callable[[Delivery], None]) -> None:
         """``settled`` is called with each delivery that is in hand no longer."""
         self._host = host
+        self.key = key
+        self.stock = _stock(host, key)
         self._settled = settled
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._known = False
@@ -38,9 +42,13 @@ class Seat:
             outcome = await self._work(delivery)
             await delivery.done()
             self._settled(delivery)
-            if outcome.container is not None:
-                self._host.sweeper.take(outcome.container)
+            if outcome.leftover is not None:
+                self._host.sweeper.take(outcome.leftover)
             self._known = outcome.seat_lives
+            if outcome.seat_lives:
+                self.stock.fill()
+            else:
+                self.stock.close()
             if not outcome.seat_lives and self._queue.empty():
                 return
 
@@ -51,7 +59,7 @@ class Seat:
         tries = 0
         while True:
             try:
-                return await perform(self._host, recorded, look=look or tries > 0)
+                return await perform(self._host, self.stock, recorded, look=look or tries > 0)
             except Exception as error:  # disposition says what becomes of any
                 tries += 1
                 match disposition(error, tries):
@@ -62,6 +70,14 @@ class Seat:
                         return await give_up(self._host, recorded, error)
                     case Disposition.DONE:
                         return Outcome(seat_lives=True)
+
+
+def _stock(host: Host, key: SeatKey) -> Stock:
+    """Where the seat's sandboxes come from; from nowhere without a launcher."""
+    sandboxes = host.sandboxes
+    if sandboxes is None:
+        return empty_stock()
+    return Stock(lambda drawn: sandboxes.make(host.host_id, key, drawn), sandboxes.discard)
 
 
 async def _pause(recorded: Recorded, error: Exception, tries: int) -> None:

@@ -16,6 +16,8 @@ from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.subjects import executions_filter, workers_filter
 from abaco_proto.worker import Worker, WorkerStatus
 
+WITH_A_WORKER = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
+
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What the log says of a wish: the seat it is for, and what the seat is to run."""
@@ -37,8 +39,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run_wanted(self) -> bool:
         """Whether this attempt is the one that counts, on a seat that may report it."""
-        current = self.execution.attempt == self.attempt and not self.execution.ended
+        current = self.execution.attempt == self.attempt and self.execution.status in WITH_A_WORKER
         return current and self.worker.live
+
+    @property
+    def halt_requested(self) -> bool:
+        """Whether a person wants it to end."""
+        return self.execution.halt_requested
 
     @property
     def run_started(self) -> bool:

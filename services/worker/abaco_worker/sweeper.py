@@ -2,6 +2,11 @@
 
 import asyncio
 import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.engine import Engine, EngineFault
@@ -11,25 +16,39 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 2.0
 
 
+class Leftover(msgspec.Struct, frozen=True):
+    """A container, by id or name, and the folder of the host that goes with it."""
+
+    container: str
+    folder: Path | None = None
+
+
 class Sweeper:
     """What waits to be removed. It is lost in a crash, and found again by its labels."""
 
     def __init__(self, engine: Engine) -> None:
         """Nothing waits yet."""
         self._engine = engine
-        self._waiting: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Leftover] = asyncio.Queue()
 
-    def take(self, container: str) -> None:
-        """Remove a container, given by id or name, soon."""
-        self._waiting.put_nowait(container)
+    def take(self, leftover: Leftover) -> None:
+        """Remove a container soon, and then its folder."""
+        self._waiting.put_nowait(leftover)
 
     async def run(self) -> None:
         """Remove what comes, one after another, until cancelled."""
         while True:
-            container = await self._waiting.get()
+            leftover = await self._waiting.get()
             try:
-                await self._engine.remove(container)
-            except (Unavailable, EngineFault) as error:
-                logger.warning("container %s not removed yet: %s", container, error)
+                await self._remove(leftover)
+            except (Unavailable, EngineFault, OSError) as error:
+                logger.warning("container %s not removed yet: %s", leftover.container, error)
                 await asyncio.sleep(PAUSE_SECONDS)
-                self.take(container)
+                self.take(leftover)
+
+    async def _remove(self, leftover: Leftover) -> None:
+        """The folder last: while it is there, a worker that comes back knows of the rest."""
+        await self._engine.remove(leftover.container)
+        if leftover.folder is not None:
+            with suppress(FileNotFoundError):
+                await asyncio.to_thread(shutil.rmtree, leftover.folder)

@@ -1,17 +1,20 @@
 """The three things a host is asked for: a seat, a run on it, and to give it up."""
 
 import logging
+from datetime import UTC, datetime
 
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.errors import Undecodable
-from abaco_worker import facts, standing
+from abaco_worker import facts, launched, run, standing
+from abaco_worker.engine import ImageRefused
 from abaco_worker.host import Host
-from abaco_worker.run import definition_at, execute, fetch
-from abaco_worker.sandbox import container_name
+from abaco_worker.sandbox import blueprint, container_name, mark
 from abaco_worker.standing import Standing
+from abaco_worker.stock import Stock
+from abaco_worker.sweeper import Leftover
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +22,14 @@ logger = logging.getLogger(__name__)
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What is left when a piece of work is settled.
 
-    ``seat_lives`` says whether the seat goes on; ``container`` (id or name) is to be removed.
+    ``seat_lives`` says whether the seat goes on; ``leftover`` is to be removed.
     """
 
     seat_lives: bool
-    container: str | None = None
+    leftover: Leftover | None = None
 
 
-async def perform(host: Host, recorded: Recorded, *, look: bool) -> Outcome:
+async def perform(host: Host, stock: Stock, recorded: Recorded, *, look: bool) -> Outcome:
     """Do what an event asks for, and report it. ``look``: somebody may have done it before.
 
     Raises:
@@ -35,36 +38,54 @@ async def perform(host: Host, recorded: Recorded, *, look: bool) -> Outcome:
     found = await host.look(recorded) if look else standing.at_once(recorded)
     match recorded.event:
         case ev.WorkerRequested() as event:
-            return await _prepare(host, recorded, event, found)
+            return await _prepare(host, stock, recorded, event, found)
         case ev.ExecutionAssigned() as event:
-            return await _run(host, recorded, event, found)
+            return await _run(host, stock, recorded, event, found)
         case ev.WorkerStopRequested() as event:
             return await _stop(host, recorded, event, found)
     raise Undecodable(f"event {recorded.sequence} is no work for a host")
 
 
 async def give_up(host: Host, recorded: Recorded, error: Exception) -> Outcome:
-    """Say that a seat is broken, and why; what it was to run goes to another one."""
+    """Say what came of it, and why: a run goes back to the scheduler, a seat is broken.
+
+    A seat without its image cannot run anything, so it is broken, too.
+    """
     event = recorded.event
-    if not isinstance(event, ev.WorkerRequested | ev.WorkerStopRequested | ev.ExecutionAssigned):
-        return Outcome(seat_lives=False)
-    revision = await _revision(host, event)
     reason = str(error) or type(error).__name__
-    await host.report(recorded, facts.failed(event, revision=revision, reason=reason))
-    logger.warning("%s failed: %s", event.worker_id, reason)
-    assigned = isinstance(event, ev.ExecutionAssigned)
-    return Outcome(seat_lives=False, container=container_name(recorded) if assigned else None)
+    match event:
+        case ev.ExecutionAssigned() if not isinstance(error, ImageRefused):
+            await host.report(recorded, facts.attempt_failed(event, reason))
+            logger.warning("%s attempt %d: %s", event.execution_id, event.attempt, reason)
+            return Outcome(seat_lives=True, leftover=_leftover(host, recorded))
+        case ev.WorkerRequested() | ev.WorkerStopRequested() | ev.ExecutionAssigned():
+            revision = await _revision(host, event)
+            await host.report(recorded, facts.failed(event, revision=revision, reason=reason))
+            logger.warning("%s failed: %s", event.worker_id, reason)
+            assigned = isinstance(event, ev.ExecutionAssigned)
+            return Outcome(
+                seat_lives=False, leftover=_leftover(host, recorded) if assigned else None
+            )
+    return Outcome(seat_lives=False)
 
 
 async def _prepare(
-    host: Host, recorded: Recorded, event: ev.WorkerRequested, found: Standing
+    host: Host, stock: Stock, recorded: Recorded, event: ev.WorkerRequested, found: Standing
 ) -> Outcome:
     if not found.request_open:
         return Outcome(seat_lives=found.seat_lives)
-    definition = (await definition_at(host, event.actor_sequence)).definition
+    definition = (await host.orders.definition_at(event.actor_sequence)).definition
     image = await host.images.prepare(definition.image)
+    container_id = None
+    if host.sandboxes is not None:
+        stock.want(blueprint(definition, host.config))
+        container_id = (await stock.ready()).made.container_id if event.warm else None
     ready = facts.ready(
-        event, image=definition.image, digest=image.digest, location=host.engine.location
+        event,
+        image=definition.image,
+        digest=image.digest,
+        location=host.engine.location,
+        container_id=container_id,
     )
     await host.report(recorded, ready)
     logger.info("%s ready: image %s", event.worker_id, definition.image)
@@ -72,14 +93,20 @@ async def _prepare(
 
 
 async def _run(
-    host: Host, recorded: Recorded, event: ev.ExecutionAssigned, found: Standing
+    host: Host, stock: Stock, recorded: Recorded, event: ev.ExecutionAssigned, found: Standing
 ) -> Outcome:
-    name = container_name(recorded)
     if not found.run_wanted:
         logger.info("%s attempt %d: not wanted any more", event.execution_id, event.attempt)
-        return Outcome(seat_lives=found.seat_lives, container=name)
-    reported = await execute(host, await fetch(host, recorded, event), found)
-    return Outcome(seat_lives=reported, container=name)
+        return Outcome(seat_lives=found.seat_lives, leftover=_leftover(host, recorded))
+    taken_at = format_time(datetime.now(UTC))
+    order = await host.orders.fetch(recorded, event)
+    if host.sandboxes is None:
+        reported = await run.execute(host, order, found)
+    else:
+        reported = await launched.execute(
+            host, host.sandboxes, stock, order, found, taken_at=taken_at
+        )
+    return Outcome(seat_lives=reported, leftover=_leftover(host, recorded))
 
 
 async def _stop(
@@ -92,12 +119,23 @@ async def _stop(
     return Outcome(seat_lives=False)
 
 
+def _leftover(host: Host, recorded: Recorded) -> Leftover | None:
+    """The container of an assignment that is over."""
+    if host.sandboxes is None:
+        return Leftover(container_name(recorded))
+    return host.sandboxes.forget(mark(recorded))
+
+
 async def _revision(
     host: Host, event: ev.WorkerRequested | ev.WorkerStopRequested | ev.ExecutionAssigned
 ) -> int:
     """Which revision of the actor a seat was running; 0 when nobody can tell."""
-    if isinstance(event, ev.WorkerRequested):
-        return event.revision
-    if isinstance(event, ev.ExecutionAssigned):
-        return getattr(await host.event_at(event.actor_sequence), "revision", 0)
+    match event:
+        case ev.WorkerRequested():
+            return event.revision
+        case ev.ExecutionAssigned():
+            try:
+                return (await host.orders.definition_at(event.actor_sequence)).revision
+            except Undecodable:
+                return 0
     return 0

@@ -1,6 +1,7 @@
 """The calls of the port, each in its own few lines of docker-py."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -101,14 +102,7 @@ class DockerEngine:
 
         def create(api: Any) -> Container:
             try:
-                made = api.create_container(
-                    spec.image,
-                    name=spec.name,
-                    environment=dict(spec.environment),
-                    labels=dict(spec.labels),
-                    detach=True,
-                    host_config=shapes.host_config(spec),
-                )
+                made = api.create_container(**shapes.creation(spec))
             except APIError as error:
                 if error.status_code == 409:
                     return shapes.container(api.inspect_container(spec.name))
@@ -165,6 +159,20 @@ class DockerEngine:
             lambda api: shapes.usage(api.stats(container_id, stream=False, one_shot=True))
         )
 
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        """See :meth:`abaco_worker.engine.Engine.stop`. The engine counts whole seconds."""
+        seconds = math.ceil(grace_seconds)
+        await self._client.call(lambda api: api.stop(container_id, timeout=seconds))
+
+    async def written(self, label: str, value: str) -> Mapping[str, int]:
+        """See :meth:`abaco_worker.engine.Engine.written`. The engine walks over the files."""
+
+        def look(api: Any) -> dict[str, int]:
+            found = api.containers(size=True, filters={"label": [f"{label}={value}"]})
+            return {container["Id"]: container.get("SizeRw") or 0 for container in found}
+
+        return await self._client.call(look)
+
     async def remove(self, container_id: str) -> None:
         """See :meth:`abaco_worker.engine.Engine.remove`."""
 
@@ -182,7 +190,7 @@ class DockerEngine:
 
         def find(api: Any) -> list[Labelled]:
             found = api.containers(all=True, filters={"label": [f"{label}={value}"]})
-            return [Labelled(container_id=c["Id"], labels=c["Labels"] or {}) for c in found]
+            return [shapes.labelled(container) for container in found]
 
         return await self._client.call(find)
 

@@ -4,7 +4,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from abaco_worker.engine import Container, ContainerSpec, Image, PullProgress, Usage
+from abaco_worker.engine import Container, ContainerSpec, Image, Labelled, PullProgress, Usage
+from abaco_worker.place import MOUNT, PROGRAM
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -20,26 +21,56 @@ Layers = dict[str, tuple[bool, int, int]]
 """Per layer of a pull: whether it is done, bytes so far, bytes in all."""
 
 
-def host_config(spec: ContainerSpec) -> dict[str, Any]:
-    """``HostConfig`` of a container to be made.
+def creation(spec: ContainerSpec) -> dict[str, Any]:
+    """What Docker is told of a container to be made, in docker-py's words.
 
-    The engine keeps two files of output, so that endless output fills no disk, and forgets the
-    older one for a third. So each must hold what has to stay readable, and be large enough that
-    nobody fills two before we have begun to read.
+    The launcher begins as root, so that it can become the image's user; an image's own health
+    check would run the image's code before there is a message.
     """
-    log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, SMALLEST_LOG_BYTES)
-    return {
+    told = {
+        "image": spec.image,
+        "name": spec.name,
+        "environment": dict(spec.environment),
+        "labels": dict(spec.labels),
+        "detach": True,
+        "host_config": host_config(spec),
+    }
+    if spec.launcher is None:
+        return told
+    waiting = {"entrypoint": [PROGRAM], "user": "0:0", "stop_signal": "SIGTERM"}
+    return told | waiting | {"healthcheck": {"Test": ["NONE"]}}
+
+
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    """``HostConfig`` of a container to be made."""
+    config = {
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
         "NanoCpus": int(spec.cpus * 1_000_000_000),
         "PidsLimit": spec.processes,
         "NetworkMode": spec.network_mode,
         "SecurityOpt": ["no-new-privileges"],
-        "LogConfig": {
-            "Type": "json-file",
-            "Config": {"max-size": str(log_bytes), "max-file": "2"},
-        },
+        "Privileged": spec.privileged,
+        "LogConfig": _log_config(spec),
     }
+    if spec.launcher is not None:
+        program, folder = spec.launcher.program, spec.launcher.folder
+        config["Binds"] = [f"{program}:{PROGRAM}:ro", f"{folder}:{MOUNT}"]
+        config["Init"] = False
+    return config
+
+
+def _log_config(spec: ContainerSpec) -> dict[str, Any]:
+    """Where the engine keeps output.
+
+    It keeps two files, so that endless output fills no disk, and forgets the older one for a
+    third. So each must hold what has to stay readable, and be large enough that nobody fills two
+    before we have begun to read.
+    """
+    if spec.launcher is not None:
+        return {"Type": "none"}
+    log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, SMALLEST_LOG_BYTES)
+    return {"Type": "json-file", "Config": {"max-size": str(log_bytes), "max-file": "2"}}
 
 
 def container(found: Mapping[str, Any]) -> Container:
@@ -55,6 +86,14 @@ def container(found: Mapping[str, Any]) -> Container:
         error=state["Error"],
         started_at=state["StartedAt"].replace(NEVER, ""),
         finished_at=state["FinishedAt"].replace(NEVER, ""),
+    )
+
+
+def labelled(listed: Mapping[str, Any]) -> Labelled:
+    """A container from a list; one that is going has no name any more."""
+    names = listed.get("Names") or [""]
+    return Labelled(
+        container_id=listed["Id"], name=names[0].lstrip("/"), labels=listed["Labels"] or {}
     )
 
 
@@ -90,7 +129,16 @@ def advance(layers: Layers, line: Mapping[str, Any]) -> PullProgress:
 def image(found: Mapping[str, Any]) -> Image:
     """An image from its inspection."""
     digests = found.get("RepoDigests") or [found["Id"]]
-    return Image(image_id=found["Id"], digest=digests[0].rpartition("@")[2])
+    config = found.get("Config") or {}
+    variables = (variable.partition("=") for variable in config.get("Env") or ())
+    return Image(
+        image_id=found["Id"],
+        digest=digests[0].rpartition("@")[2],
+        command=(*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())),
+        user=config.get("User") or "",
+        directory=config.get("WorkingDir") or "",
+        environment={name: value for name, _, value in variables},
+    )
 
 
 def demultiplexed(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -61,6 +62,14 @@ static void go_first(void)
             errno = 0; /* it is higher already */
         close(score);
     }
+}
+
+/* No file may grow beyond it: the program gets SIGXFSZ, or EFBIG where it ignores that. */
+static void limit_files(uint64_t bytes)
+{
+    struct rlimit limit = {bytes, bytes};
+    if (bytes && setrlimit(RLIMIT_FSIZE, &limit))
+        fail(NOT_EXECUTABLE, "cannot limit the size of files: %s", strerror(errno));
 }
 
 static void standard_streams(int output, const struct account *account)
@@ -161,6 +170,7 @@ void child_run(const struct request *request, int output, int failure)
     setsid();
     default_signals();
     go_first();
+    limit_files(request->file_limit);
     if (!request->argv[0] || !*request->argv[0])
         fail(NOT_FOUND, "no command specified");
     if (!account_resolve(request->user, &account, words))

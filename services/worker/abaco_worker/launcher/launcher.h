@@ -26,6 +26,7 @@ struct request {
     uint64_t output_limit; /* bytes of output that are kept */
     uint64_t max_run_ms;   /* 0: no limit */
     uint64_t grace_ms;     /* between SIGTERM and SIGKILL */
+    uint64_t file_limit;   /* bytes of a file that the program may write; 0: no limit */
     const char *user;      /* as in USER of a Dockerfile; "" is root */
     const char *directory; /* "" is the root */
     char **argv;

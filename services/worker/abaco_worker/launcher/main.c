@@ -6,8 +6,10 @@
  * It waits on a Unix socket for one request, runs it as a child, and is an init meanwhile: it
  * reaps every orphan and passes signals on. The child's output goes through one pipe into a file,
  * up to a limit, and the rest is read and counted, so that the child never waits for a reader.
- * When the child ends, the report goes into a file and to whoever is connected, and the launcher
- * ends too, and with it every process that is left in the container.
+ * When the child ends, the report goes into a file and to whoever is connected, and every process
+ * that is left in the container is killed. The launcher itself stays, and with it the container,
+ * until that is removed: whoever runs many must be able to say when each one goes (docs/adr/0008).
+ * Only as a plain process, without a container around it, it ends by itself.
  *
  * Whether anybody is connected makes no difference to the run: a worker that comes back connects
  * again, or reads the report in its file.
@@ -41,7 +43,7 @@
 #define READS_IN_A_ROW 16 /* then the others have their turn */
 
 enum state { WAITING, STARTING, RUNNING, ENDED };
-enum reason { BY_ITSELF, HALTED, TIMED_OUT };
+enum reason { BY_ITSELF, HALTED, TIMED_OUT, STOPPED };
 
 static enum state state = WAITING;
 static char status_line[WORDS_BYTES * 2] = "waiting\n"; /* also the greeting */
@@ -205,7 +207,7 @@ static void look_at_the_clock(void)
 {
     if (!run.deadline || now(CLOCK_MONOTONIC) < run.deadline)
         return;
-    if (run.reason == BY_ITSELF) {
+    if (run.reason == BY_ITSELF || run.reason == STOPPED) {
         stop(TIMED_OUT);
     } else {
         signal_child(SIGKILL);
@@ -226,6 +228,18 @@ static void reap(void)
     }
 }
 
+static _Noreturn void leave(void)
+{
+    int status = run.exit_status;
+    exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* Whoever has no number among our processes is outside: the engine, which stops the container. */
+static bool is_from_outside(const struct signalfd_siginfo *info)
+{
+    return getpid() == 1 && info->ssi_pid == 0;
+}
+
 static void take_signals(int signals)
 {
     struct signalfd_siginfo info;
@@ -235,6 +249,10 @@ static void take_signals(int signals)
             continue; /* the kernel's, for us: a child ended, a file is too large */
         if (state == WAITING && (number == SIGTERM || number == SIGINT))
             exit(EXIT_SUCCESS);
+        if (state == ENDED && number == SIGTERM)
+            leave();
+        if (number == SIGTERM && run.reason == BY_ITSELF && is_from_outside(&info))
+            run.reason = STOPPED;
         signal_child(number);
     }
 }
@@ -275,7 +293,7 @@ static void compose_report(void)
              "report exit=%d signal=%d started=%" PRIu64 " ended=%" PRIu64 " first_output=%" PRIu64
              " cpu=%" PRIu64 " memory=%" PRIu64 " cgroup_memory=%" PRIu64 " io=%" PRIu64
              " network=%" PRIu64 " kept=%" PRIu64 " dropped=%" PRIu64 " oom=%" PRIu64
-             " halted=%d timed_out=%d words=%s\n",
+             " halted=%d timed_out=%d stopped=%d words=%s\n",
              WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
              run.started, run.started + grown(run.began, run.ended),
              run.first_output ? run.started + grown(run.began, run.first_output) : 0,
@@ -284,13 +302,17 @@ static void compose_report(void)
              larger(grown(run.before.io_bytes, after.io_bytes), run.processes.io_bytes),
              grown(run.before.network_bytes, after.network_bytes), run.kept, run.dropped,
              grown(run.before.oom_kills, after.oom_kills), run.reason == HALTED,
-             run.reason == TIMED_OUT, run.words);
+             run.reason == TIMED_OUT, run.reason == STOPPED, run.words);
 }
 
-static _Noreturn void leave(void)
+/* Nothing runs on behind the report. All processes but the first of a container are its own. One
+ * that is being stopped by the engine is not to be waited for. */
+static void end_others(void)
 {
-    int status = run.exit_status;
-    exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+    if (getpid() == 1 && run.reason != STOPPED)
+        kill(-1, SIGKILL);
+    else
+        leave();
 }
 
 /* A report that can neither be written nor sent waits for somebody to ask for it. */
@@ -299,13 +321,14 @@ static void finish(void)
     if (run.failure_pipe >= 0)
         read_failure();
     drain_output();
+    close_pipe(&run.output_pipe);
     compose_report();
     state = ENDED;
     run.deadline = 0;
     size_t length = strlen(status_line);
     bool written = write(run.report_file, status_line, length) == (ssize_t)length;
     if (wire_broadcast(status_line) > 0 || written)
-        leave();
+        end_others();
 }
 
 /* ---- all together */
@@ -317,7 +340,7 @@ static void obey(size_t connection, const struct command *command)
     if (command->verb == HALT) {
         if (state == WAITING)
             exit(EXIT_SUCCESS);
-        if (run.reason == BY_ITSELF)
+        if (run.reason == BY_ITSELF || run.reason == STOPPED)
             stop(HALTED);
     } else if (command->verb == RUN) {
         if (state == WAITING && request_parse(command->body, command->length, &request, &why)) {
@@ -374,7 +397,7 @@ static void take_turn(int signals, int listener)
             obey(i, &command);
         }
     if (polled[LISTENER].revents && wire_accept(listener, status_line) && state == ENDED)
-        leave();
+        end_others();
 }
 
 /* All signals are taken from a descriptor; their dispositions stay as they were. */

@@ -18,6 +18,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     126. ``signal`` is 0 unless one ended it. ``memory_bytes`` is the peak of the largest process;
     ``group_memory_bytes`` that of the whole container with page cache and its start, 0 where
     unknown. ``network_bytes`` leave loopback out, and mean nothing in the host's network.
+    ``stopped`` says that somebody outside, the engine most likely, wanted the container to end.
     """
 
     exit_code: int
@@ -35,6 +36,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     out_of_memory: bool
     halted: bool
     timed_out: bool
+    stopped: bool
     words: str
 
     @property
@@ -79,6 +81,7 @@ def parse_report(line: str) -> Report:
         out_of_memory=value("oom") > 0,
         halted=value("halted") > 0,
         timed_out=value("timed_out") > 0,
+        stopped=_number(said.get("stopped", "0")) > 0,  # older launchers do not tell
         words=words,
     )
 

@@ -16,8 +16,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``user`` is as in ``USER`` of a Dockerfile. Of the environment, PATH, HOSTNAME and HOME are
     added where they are missing. ``run_seconds`` of 0 is no limit; ``grace_seconds`` lie between
-    SIGTERM and SIGKILL, when the limit or a halt ends the run. Text becomes bytes as UTF-8, with
-    surrogates for bytes that are none (``surrogateescape``).
+    SIGTERM and SIGKILL, when the limit or a halt ends the run. No file grows beyond ``file_bytes``
+    (0: no limit). Text becomes bytes as UTF-8, with surrogates for bytes that are none
+    (``surrogateescape``).
     """
 
     argv: Sequence[str]
@@ -27,6 +28,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int
     run_seconds: float = 0
     grace_seconds: float = 10
+    file_bytes: int = 0
 
     def encode(self) -> bytes:
         """The body of the request.
@@ -40,6 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             str(self.output_bytes),
             _milliseconds(self.run_seconds),
             _milliseconds(self.grace_seconds),
+            str(self.file_bytes),
             self.user,
             self.directory,
             str(len(self.argv)),

@@ -1,0 +1,235 @@
+"""One assignment in a sandbox, from the request to its launcher to the report.
+
+Every step can be taken again: a worker that died anywhere in here begins anew with the same
+assignment, finds the sandbox that was taken for it by its folder, and goes on from how that
+stands. The launcher runs one request at most, so nothing runs twice.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from abaco_proto import events as ev
+from abaco_proto.errors import Refused, Unavailable
+from abaco_worker import facts
+from abaco_worker.engine import RunLost
+from abaco_worker.host import Host
+from abaco_worker.launcher.report import Message, Report, Started
+from abaco_worker.launching import tail
+from abaco_worker.place import Place, Taken
+from abaco_worker.recorder import Recorder
+from abaco_worker.sandbox import Order, blueprint, limits, mark, request
+from abaco_worker.sandboxes import FOUND_SECONDS, Made, Sandbox, Sandboxes
+from abaco_worker.standing import Standing
+from abaco_worker.stock import Stock
+
+LOOK_AGAIN_SECONDS = 5.0
+"""A run that took longer may have been given to another host meanwhile."""
+
+REFILL_SECONDS = 0.25
+"""Longer runs have their successor's sandbox started beside them; shorter ones are left alone."""
+
+
+async def execute(  # noqa: PLR0913 - a host, a seat, and what it is to do
+    host: Host,
+    sandboxes: Sandboxes,
+    stock: Stock,
+    order: Order,
+    standing: Standing,
+    *,
+    taken_at: str,
+) -> bool:
+    """Run an order and report it; False when on the way it turned out not to be wanted any more.
+
+    ``taken_at`` is when the worker took the assignment up.
+
+    Raises:
+        ImageRefused: the image is gone and cannot be had again.
+        RunLost: the sandbox went away under our hands, or the run was to halt before it began.
+        EngineFault, Unavailable: no sandbox could be made; trying again may help.
+    """
+    since = time.monotonic()
+    if standing.halt_requested:
+        host.interruptions.of(order.recorded.tenant, order.assignment.execution_id).set()
+    stock.remember(blueprint(order.definition, host.config))
+    run = await _begin(host, sandboxes, stock, order, taken_at)
+    try:
+        finished = await run.attend(reported=standing.run_started)
+    finally:
+        run.sandbox.close()
+    if run.lost or time.monotonic() - since > LOOK_AGAIN_SECONDS:
+        standing = await host.look(order.recorded)
+        if not standing.run_wanted:
+            return False
+    await host.report(order.recorded, finished)
+    return True
+
+
+async def _begin(
+    host: Host, sandboxes: Sandboxes, stock: Stock, order: Order, taken_at: str
+) -> "Run":
+    """The run in the sandbox it was begun in before a crash, or in one that is taken now."""
+    place = sandboxes.taken_for(mark(order.recorded))
+    if place is not None:
+        return await _found(host, order, place)
+    halt = host.interruptions.of(order.recorded.tenant, order.assignment.execution_id)
+    if halt.is_set():
+        raise RunLost("halted before it started")
+    drawn = blueprint(order.definition, host.config, order.image)
+    sandbox, start_kind = await stock.take(drawn)
+    stock.fill(REFILL_SECONDS)
+    taken = Taken(
+        mark=mark(order.recorded),
+        start_kind=start_kind,
+        taken_at=taken_at,
+        state_sequence=order.state_sequence,
+    )
+    sandboxes.take(sandbox, taken)
+    run = Run(host, order, sandbox, taken)
+    await run.launch()
+    return run
+
+
+async def _found(host: Host, order: Order, place: Place) -> "Run":
+    made, taken = place.made(Made), place.taken()
+    if made is None or taken is None:
+        raise RunLost("its sandbox is damaged")
+    run = Run(host, order, Sandbox(place, made), taken)
+    if place.read_report() is not None:
+        return run
+    try:
+        waits = await run.sandbox.connect(FOUND_SECONDS)
+    except Unavailable as error:
+        if place.read_report() is None:
+            raise RunLost(f"its container is gone: {error}") from error
+        return run
+    if waits:
+        await run.launch()
+    return run
+
+
+class Run:
+    """An order in its sandbox."""
+
+    def __init__(self, host: Host, order: Order, sandbox: Sandbox, taken: Taken) -> None:
+        """Nothing is asked of the sandbox yet."""
+        self._host = host
+        self._order = order
+        self._taken = taken
+        self.sandbox = sandbox
+
+    @property
+    def lost(self) -> bool:
+        """Whether the seat was given up by the scheduler."""
+        return self._interruption(self._order.assignment.worker_id).is_set()
+
+    async def launch(self) -> None:
+        """Ask the launcher to run the order.
+
+        Raises:
+            RunLost: it went away; whether it began cannot be told.
+        """
+        assert self.sandbox.launcher is not None
+        wanted = request(self._order, self.sandbox.made.image, self._host.config)
+        try:
+            await self.sandbox.launcher.launch(wanted)
+        except Unavailable as error:
+            self.sandbox.close()
+            raise RunLost(str(error)) from error
+        except BaseException:
+            self.sandbox.close()
+            raise
+
+    async def attend(self, *, reported: bool) -> ev.ExecutionFinished:
+        """Be with the run until it has ended and its output is recorded.
+
+        Raises:
+            RunLost: it came to nothing.
+        """
+        ended = asyncio.Event()
+        limit = limits(self._order.definition, self._host.config).max_log_bytes
+        recorder = Recorder(self._host.outputs, self._order, limit)
+        recording = asyncio.create_task(recorder.record(tail(self.sandbox.place, ended)))
+        watching = asyncio.create_task(self._watch())
+        reporting: asyncio.Task[None] | None = None
+        try:
+            async with aclosing(self._messages()) as messages:
+                async for message in messages:
+                    if reporting is None and not reported and _ran(message):
+                        reporting = asyncio.create_task(self._report_start(message))
+            ended.set()
+            await recording
+            await reporting if reporting is not None else None
+        finally:
+            await _cancel(recording, watching, reporting)
+        assert isinstance(message, Report)
+        return facts.ended(self._order, message, self._why(message), recorder.tally)
+
+    async def _messages(self) -> AsyncGenerator[Message, None]:
+        """What the launcher says, or has left behind."""
+        try:
+            async with aclosing(self._said()) as messages:
+                async for message in messages:
+                    if isinstance(message, Report) and message.stopped:
+                        raise RunLost("its container was stopped from outside")
+                    yield message
+        except (Unavailable, Refused) as error:
+            raise RunLost(f"its container ended without a report: {error}") from error
+
+    async def _said(self) -> AsyncGenerator[Message, None]:
+        if self.sandbox.launcher is None:
+            report = self.sandbox.place.read_report()
+            assert report is not None
+            yield report
+            return
+        async with aclosing(self.sandbox.launcher.messages()) as messages:
+            async for message in messages:
+                yield message
+
+    async def _report_start(self, message: Message) -> None:
+        made = self.sandbox.made
+        event = facts.launched(
+            self._order, message.started_ns, made.container_id, made.image.digest, self._taken
+        )
+        await self._host.report(self._order.recorded, event)
+
+    async def _watch(self) -> None:
+        """End the run when a person, the scheduler or its disk wants that."""
+        limit = limits(self._order.definition, self._host.config).max_disk_bytes
+        with self._host.disks.watched(self.sandbox.made.container_id, limit) as exceeded:
+            halt = self._interruption(self._order.assignment.execution_id)
+            lost = self._interruption(self._order.assignment.worker_id)
+            await _first(halt.wait(), lost.wait(), exceeded.wait())
+            by_disk = exceeded.is_set() and not halt.is_set()
+        self.sandbox.place.end(ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT)
+        if self.sandbox.launcher is not None:
+            await self.sandbox.launcher.halt()
+
+    def _why(self, report: Report) -> ev.EndedBy:
+        return facts.ended_by(report, self.sandbox.place.ended_by())
+
+    def _interruption(self, id: str) -> asyncio.Event:  # noqa: A002 - it is one
+        return self._host.interruptions.of(self._order.recorded.tenant, id)
+
+
+def _ran(message: Message) -> bool:
+    """Whether the program was run at all."""
+    return isinstance(message, Started) or not message.words
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for one of many."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancel(*tasks)
+
+
+async def _cancel(*tasks: "asyncio.Task[Any] | None") -> None:
+    left = [task for task in tasks if task is not None]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -1,0 +1,100 @@
+"""What an assignment is about, fetched from the log."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Undecodable
+from abaco_proto.log import EventLog
+from abaco_proto.subjects import actor_filter, type_filter
+from abaco_worker.patience import patiently
+from abaco_worker.sandbox import Order
+
+REMEMBERED = 1000
+
+Defined = ev.ActorRegistered | ev.ActorUpdated
+
+
+class Orders:
+    """Orders from the log; the definitions they rest on never change, and are remembered."""
+
+    def __init__(self, log: EventLog) -> None:
+        """Nothing is remembered yet."""
+        self._log = log
+        self._definitions: OrderedDict[int, Defined] = OrderedDict()
+
+    async def fetch(self, recorded: Recorded, event: ev.ExecutionAssigned) -> Order:
+        """All that the run of an assignment needs to know.
+
+        Raises:
+            Undecodable: the log does not hold what the assignment says.
+        """
+        defined, message, state = await asyncio.gather(
+            self.definition_at(event.actor_sequence),
+            self._event_at(event.message_sequence),
+            self._state(recorded.tenant, event.actor_id),
+        )
+        if not isinstance(message, ev.MessageReceived):
+            raise Undecodable(f"no message at {event.message_sequence} in the log")
+        order = Order(
+            recorded=recorded,
+            assignment=event,
+            definition=defined.definition,
+            revision=defined.revision,
+            message=message,
+            state=state[0],
+            state_sequence=state[1],
+        )
+        return order if message.rerun is None else await self._as_then(order, message.rerun)
+
+    async def definition_at(self, sequence: int) -> Defined:
+        """The event at a place of the log, which holds a definition and its revision.
+
+        Raises:
+            Undecodable: there is none.
+        """
+        if known := self._definitions.get(sequence):
+            return known
+        event = await self._event_at(sequence)
+        if not isinstance(event, Defined):
+            raise Undecodable(f"no definition of an actor at {sequence} in the log")
+        self._definitions[sequence] = event
+        if len(self._definitions) > REMEMBERED:
+            self._definitions.popitem(last=False)
+        return event
+
+    async def newest_definition(self, tenant: str, actor_id: str) -> Defined | None:
+        """An actor's definition now; None when there is no such actor (any more)."""
+        last = await patiently(lambda: self._log.last(actor_filter(tenant, actor_id)))
+        if last is None or isinstance(last.event, ev.ActorDeleted):
+            return None
+        updated = await self._last(tenant, actor_id, ev.ActorUpdated)
+        found = updated or await self._last(tenant, actor_id, ev.ActorRegistered)
+        return found.event if found is not None and isinstance(found.event, Defined) else None
+
+    async def _as_then(self, order: Order, rerun: ev.Rerun) -> Order:
+        """The order with the inputs of the run that is run again; the limits are those of then."""
+        defined = await self.definition_at(rerun.actor_sequence)
+        state = await self._event_at(rerun.state_sequence) if rerun.state_sequence else None
+        return msgspec.structs.replace(
+            order,
+            definition=defined.definition,
+            state=getattr(state, "state", ""),
+            state_sequence=rerun.state_sequence,
+        )
+
+    async def _state(self, tenant: str, actor_id: str) -> tuple[Any, int]:
+        """The actor's state now, and where it stands in the log."""
+        found = await self._last(tenant, actor_id, ev.ActorStateSet)
+        return ("", 0) if found is None else (getattr(found.event, "state", ""), found.sequence)
+
+    async def _last(self, tenant: str, actor_id: str, kind: type[ev.Event]) -> Recorded | None:
+        return await patiently(lambda: self._log.last(type_filter(tenant, actor_id, kind)))
+
+    async def _event_at(self, sequence: int) -> ev.Event | None:
+        recorded = await patiently(lambda: self._log.at(sequence))
+        return None if recorded is None else recorded.event

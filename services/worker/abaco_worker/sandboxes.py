@@ -1,0 +1,211 @@
+"""Sandboxes made, found again and thrown away: containers in which a launcher waits.
+
+Theory: a container's start costs hundreds of milliseconds, so it happens before there is a
+message. One sandbox runs one execution, and is then removed with its folder. The folder is what a
+crash cannot take: a worker that comes back finds in it what a sandbox was made from and taken for.
+"""
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+from uuid import uuid4
+from weakref import WeakSet
+
+import msgspec
+
+from abaco_proto.errors import Unavailable
+from abaco_worker.engine import CannotStart, Engine, EngineFault, Image, LauncherMounts
+from abaco_worker.images import Images
+from abaco_worker.launching import Launcher, connect
+from abaco_worker.place import Place, Taken
+from abaco_worker.sandbox import Blueprint, SeatKey, sandbox_spec
+from abaco_worker.sweeper import Leftover, Sweeper
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10.0
+"""How long a launcher may take to answer in a container that has just been started."""
+
+FOUND_SECONDS = 1.0
+"""The same for one that was started in an earlier life: it waits, or it is gone."""
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox is: its container, the image in it, and what it was made from.
+
+    ``launcher`` is the name of the program in it: another version speaks another language.
+    """
+
+    container_id: str
+    launcher: str
+    image: Image
+    blueprint: Blueprint
+
+
+class Sandbox:
+    """A container with a launcher in it, and our connection to that."""
+
+    def __init__(self, place: Place, made: Made) -> None:
+        """Nothing is connected yet."""
+        self.place = place
+        self.made = made
+        self.launcher: Launcher | None = None
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """What it was made from."""
+        return self.made.blueprint
+
+    @property
+    def alive(self) -> bool:
+        """Whether the launcher still waits, as far as can be told."""
+        return self.launcher is not None and self.launcher.alive
+
+    @property
+    def leftover(self) -> Leftover:
+        """What must be removed when it is over."""
+        return Leftover(self.made.container_id, self.place.folder)
+
+    async def connect(self, seconds: float) -> bool:
+        """Connect to the launcher; whether it still waits.
+
+        Raises:
+            Unavailable: there is none (any more).
+        """
+        launcher = await connect(self.place, seconds)
+        try:
+            waits = await launcher.waits()
+        except BaseException:
+            launcher.close()
+            raise
+        self.close()
+        self.launcher = launcher
+        return waits
+
+    def close(self) -> None:
+        """Leave it alone."""
+        if self.launcher is not None:
+            self.launcher.close()
+            self.launcher = None
+
+
+class Sandboxes:
+    """All sandboxes of one host, each in a folder of its own below ``folder``."""
+
+    def __init__(  # noqa: PLR0913 - the ports of a host
+        self,
+        engine: Engine,
+        images: Images,
+        sweeper: Sweeper,
+        *,
+        folder: Path,
+        program: Path,
+        starts_at_once: int,
+    ) -> None:
+        """Nothing is touched before :meth:`open`; ``program`` is the launcher."""
+        self._engine = engine
+        self._images = images
+        self._sweeper = sweeper
+        self._folder = folder
+        self._program = program
+        self._starting = asyncio.Semaphore(starts_at_once)
+        self._taken: dict[str, Place] = {}
+        self._connected: WeakSet[Sandbox] = WeakSet()
+        self.found: list[Place] = []
+        """The folders that an earlier life has left, living or not."""
+
+    def open(self) -> None:
+        """Make the folder ready, and read what an earlier life has left in it.
+
+        The engine may run somewhere else with the same folder, so the launcher is copied there.
+        """
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        copy = self._folder / self._program.name
+        if not copy.exists():
+            fresh = copy.with_suffix(f".{uuid4().hex[:8]}")
+            shutil.copyfile(self._program, fresh)
+            fresh.chmod(0o755)
+            fresh.replace(copy)
+        self._program = copy
+        self.found = [Place(path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        for place in self.found:
+            if taken := place.taken():
+                self._taken[taken.mark] = place
+
+    def understands(self, made: Made) -> bool:
+        """Whether the launcher in a sandbox is ours."""
+        return made.launcher == self._program.name
+
+    def place(self, name: str) -> Place:
+        """The folder of a sandbox, by its container's name; it may not be there."""
+        return Place(self._folder / name)
+
+    async def make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
+        """A sandbox that waits.
+
+        Raises:
+            ImageRefused: the image cannot be had.
+            EngineFault, Unavailable: the engine fails or is away; trying again may help.
+        """
+        image = await self._images.ensure(drawn.image)
+        place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
+        place.make()
+        try:
+            sandbox = Sandbox(place, await self._container(host_id, key, drawn, image, place))
+            place.make_known(sandbox.made)
+            await self._start(sandbox)
+        except BaseException:
+            self._sweeper.take(Leftover(place.folder.name, place.folder))
+            raise
+        self._connected.add(sandbox)
+        return sandbox
+
+    def let_go(self) -> None:
+        """The service ends: what waits stays as it is, to be found again."""
+        for sandbox in self._connected:
+            sandbox.close()
+
+    async def _container(
+        self, host_id: str, key: SeatKey, drawn: Blueprint, image: Image, place: Place
+    ) -> Made:
+        mounts = LauncherMounts(program=str(self._program), folder=str(place.mounted))
+        spec = sandbox_spec(place.folder.name, host_id, key, drawn, mounts)
+        container = await self._engine.create(spec)
+        return Made(
+            container_id=container.container_id,
+            launcher=self._program.name,
+            image=image,
+            blueprint=drawn,
+        )
+
+    async def _start(self, sandbox: Sandbox) -> None:
+        try:
+            async with self._starting:
+                await self._engine.start(sandbox.made.container_id)
+        except CannotStart as error:
+            raise EngineFault(f"the launcher cannot be started: {error}") from error
+        try:
+            await sandbox.connect(ANSWER_SECONDS)
+        except Unavailable as error:
+            where = f"the engine must see {self._folder} under this path: ABACO_WORKER_DIR"
+            raise EngineFault(f"{error} ({where})") from error
+
+    def take(self, sandbox: Sandbox, taken: Taken) -> None:
+        """Use a sandbox for an assignment: from here on for nothing else, whatever happens."""
+        sandbox.place.take(taken)
+        self._taken[taken.mark] = sandbox.place
+
+    def taken_for(self, mark: str) -> Place | None:
+        """The folder of the sandbox that was taken for an assignment."""
+        return self._taken.get(mark)
+
+    def discard(self, sandbox: Sandbox) -> None:
+        """Throw a sandbox away, used or not."""
+        sandbox.close()
+        self._sweeper.take(sandbox.leftover)
+
+    def forget(self, mark: str) -> Leftover | None:
+        """What is to be removed of an assignment that is over."""
+        place = self._taken.pop(mark, None)
+        return None if place is None else Leftover(place.folder.name, place.folder)

@@ -1,0 +1,388 @@
+"""The worker with a launcher: real launchers as plain processes, an engine and a log in memory."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_worker.engine import EngineFault
+from abaco_worker.sandbox import Blueprint, SeatKey
+from abaco_worker.sandboxes import Sandbox
+from abaco_worker.stock import Stock
+from fake_engine import IMAGE
+from worker_stage import Stage
+
+KEY = SeatKey("default", "foo_0", "foo_0_wkr_0")
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaco_worker.seat.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.stock.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.loop.STOCK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.disks.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.sandboxes.FOUND_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.launched.FOUND_SECONDS", 0.1)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=5)
+    yield stage
+    stage.kill()
+
+
+async def with_seat(stage: Stage, **definition: object) -> None:
+    """The seat foo_0_wkr_0 is ready."""
+    await stage.register(**definition)
+    await stage.request()
+    await stage.until_seen(ev.WorkerReady)
+
+
+async def run(stage: Stage, ordinal: int, script: str, **changes: object) -> None:
+    await stage.append(b.received(ordinal, message=script))
+    await stage.assign(ordinal, **changes)
+
+
+def waiting(stage: Stage) -> list[str]:
+    """The sandboxes that nobody has taken."""
+    assert stage.folder is not None
+    folders = (path for path in stage.folder.iterdir() if path.is_dir())
+    return [path.name for path in folders if not (path / "assignment").exists()]
+
+
+async def until_stocked(stage: Stage, count: int = 1) -> None:
+    """So many sandboxes wait, and none is left of what ended."""
+    await stage.until(lambda: len(waiting(stage)) == count == len(stage.engine.containers))
+
+
+# -- seats and their sandboxes
+
+
+async def test_a_seat_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        [ready] = stage.seen(ev.WorkerReady)
+        [container] = stage.engine.containers.values()
+        assert ready.container_id == container.state.container_id
+        assert container.process is not None
+        assert container.process.poll() is None
+        assert container.spec.environment == {}
+
+
+async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Stock.take
+
+    async def take(stock: Stock, drawn: Blueprint) -> tuple[Sandbox, ev.StartKind]:
+        asyncio.get_running_loop().call_soon(stage.engine.let_start.set)
+        return await taken(stock, drawn)
+
+    monkeypatch.setattr(Stock, "take", take)
+    stage.engine.let_start.clear()
+    async with stage.service():
+        await stage.register()
+        await stage.append(b.requested(warm=False))
+        [ready] = await stage.until_seen(ev.WorkerReady)
+        assert ready.container_id is None
+        await run(stage, 0, "exit 3")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    [started] = stage.seen(ev.ExecutionStarted)
+    assert started.start_kind is ev.StartKind.COLD
+    assert finished.exit_code == 3
+
+
+async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, default_environment={"GREETING": "hello"})
+        await stage.append(ev.ActorStateSet(actor_id="foo_0", state="calm", version=1))
+        await run(stage, 0, 'echo "$GREETING $_abaco_actor_state"; exit 7')
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        await until_stocked(stage)
+    [started] = stage.seen(ev.ExecutionStarted)
+    assert (started.start_kind, started.container_id) == (ev.StartKind.POOL, "c0")
+    assert started.state_sequence == 4
+    assert started.taken_at <= started.started_at <= finished.final_state.finished_at
+    assert finished.exit_code == 7
+    assert finished.cpu_ns > 0
+    assert finished.memory_bytes > 0
+    assert finished.runtime_ms > 0
+    assert started.started_at <= finished.first_output_at <= finished.final_state.finished_at
+    assert stage.output("foo_0_exc_0") == b"hello calm\n"
+
+
+async def test_an_idle_seat_gives_its_sandbox_up(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await stage.append(b.stop_requested())
+        await stage.until_seen(ev.WorkerStopped)
+        await stage.until_idle()
+        await stage.until(lambda: not waiting(stage))
+
+
+async def test_a_sandbox_that_died_is_replaced(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        stage.engine.containers["c0"].kill()
+        await stage.until(lambda: list(stage.engine.containers) == ["c1"])
+        await until_stocked(stage)
+        await run(stage, 0, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished)
+    assert stage.seen(ev.ExecutionStarted)[0].container_id == "c1"
+
+
+async def test_a_sandbox_that_cannot_be_made_is_tried_again(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        stage.engine.faults = [EngineFault("no space left")] * 4
+        stage.engine.containers["c0"].kill()
+        await stage.until(lambda: not stage.engine.faults)
+        await until_stocked(stage)
+
+
+async def test_other_limits_are_another_sandbox(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20, max_cpus=0.5))
+        await stage.until(lambda: list(stage.engine.containers) == ["c1"])
+        [container] = stage.engine.containers.values()
+    assert (container.spec.memory_bytes, container.spec.cpus) == (7 * 2**20, 0.5)
+
+
+async def test_no_run_gets_a_sandbox_from_before_an_update(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when the word of the update comes later than the assignment that rests on it."""
+    monkeypatch.setattr(Stock, "renew", lambda stock, drawn: None)
+    async with stage.service():
+        await with_seat(stage)
+        updated = await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
+        await run(stage, 0, "exit 0", actor_sequence=updated)
+        await stage.until_seen(ev.ExecutionFinished)
+        [started] = stage.seen(ev.ExecutionStarted)
+        assert started.container_id != "c0"
+
+
+# -- ends
+
+
+async def test_a_person_halts_a_run(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        script = "exec 2>/dev/null; trap 'echo bye; exit 5' TERM; echo up"
+        await run(stage, 0, f"{script}; while :; do sleep 0.01; done")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+        await stage.append(b.halt_requested())
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.exit_code == 5
+    assert finished.final_state.ended_by is ev.EndedBy.HALT
+    assert finished.final_state.error == "halted by a person"
+    assert stage.output("foo_0_exc_0") == b"up\nbye\n"
+
+
+async def test_a_halt_that_is_ignored_ends_in_a_kill(tmp_path: Path) -> None:
+    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=0.2)
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "trap '' TERM; echo up; while :; do sleep 0.01; done")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+        await stage.append(b.halt_requested())
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        await stage.append(b.stop_requested())
+        await stage.until_idle()
+    assert finished.final_state.signal == signal.SIGKILL
+    assert finished.exit_code == 137
+
+
+async def test_a_halt_that_comes_before_the_start(stage: Stage) -> None:
+    async with stage.service() as service:
+        await with_seat(stage)
+        await stage.append(b.received(0, message="exit 0"))
+        await stage.append(b.halt_requested())
+        halt = service._host.interruptions.of("default", "foo_0_exc_0")
+        await stage.until(halt.is_set)
+        await stage.assign()
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+    assert failed.reason == "halted before it started"
+    assert not stage.seen(ev.ExecutionStarted)
+
+
+async def test_a_run_takes_too_long(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, max_run_seconds=0.1)
+        await run(stage, 0, "exec sleep 60")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.MAX_RUN_SECONDS
+    assert finished.exit_code == 128 + signal.SIGTERM
+    assert "max_run_seconds" in finished.final_state.error
+
+
+async def test_a_run_writes_too_much_to_disk(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, max_disk_bytes=1000)
+        await run(stage, 0, "exec sleep 60")
+        await stage.until_seen(ev.ExecutionStarted)
+        stage.engine.containers["c0"].written = 1001
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
+
+
+async def test_a_file_grows_too_large(stage: Stage, tmp_path: Path) -> None:
+    async with stage.service():
+        await with_seat(stage, max_disk_bytes=1000)
+        await run(stage, 0, f"exec dd if=/dev/zero of={tmp_path}/file bs=4000 count=9")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
+    assert finished.final_state.signal == signal.SIGXFSZ
+    assert (tmp_path / "file").stat().st_size == 1000
+
+
+async def test_too_much_output_is_cut_off_with_a_mark(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, max_log_bytes=5)
+        await run(stage, 0, "printf 0123456789")
+        await run(stage, 1, "printf 01234")
+        cut, whole = await stage.until_seen(ev.ExecutionFinished, 2)
+    assert stage.output("foo_0_exc_0") == b"01234\n[abaco: output truncated at 5 bytes]\n"
+    assert cut.log_truncated
+    assert stage.output("foo_0_exc_1") == b"01234"
+    assert not whole.log_truncated
+
+
+async def test_a_command_that_cannot_be_run_is_a_result(stage: Stage) -> None:
+    stage.engine.images[IMAGE] = stage.engine.images[IMAGE].__class__(
+        image_id="sha256:1", digest="sha256:d1", command=("/nope",)
+    )
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.exit_code == 127
+    assert "/nope" in finished.final_state.error
+    assert not stage.seen(ev.ExecutionStarted)
+
+
+async def test_a_sandbox_killed_in_a_run_fails_the_attempt(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "echo up; exec sleep 60")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+        stage.engine.containers["c0"].kill()
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        assert "its container ended without a report" in failed.reason
+        await stage.assign(0, attempt=2)
+        await stage.until(lambda: stage.output("foo_0_exc_0", 2) == b"up\n")
+    assert not stage.seen(ev.WorkerFailed)
+
+
+async def test_a_run_whose_worker_is_lost_is_stopped_and_not_reported(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "echo up; exec sleep 60")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+        await stage.append(b.lost())
+        await stage.until_idle()
+    assert not stage.seen(ev.ExecutionFinished)
+    assert not stage.seen(ev.ExecutionFailed)
+
+
+async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, default_environment={"A": "then"})
+        state = await stage.append(ev.ActorStateSet(actor_id="foo_0", state="old", version=1))
+        await stage.append(ev.ActorStateSet(actor_id="foo_0", state="new", version=2))
+        now = await stage.append(
+            b.updated(revision=1, image=IMAGE, default_environment={"A": "now"})
+        )
+        rerun = ev.Rerun(
+            execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=state, image=IMAGE
+        )
+        script = 'echo "$A $_abaco_actor_state"'
+        await stage.append(b.received(0, message=script, rerun=rerun))
+        await stage.assign(0, actor_sequence=now)
+        await stage.until_seen(ev.ExecutionFinished)
+    assert stage.output("foo_0_exc_0") == b"then old\n"
+    assert stage.seen(ev.ExecutionStarted)[0].state_sequence == state
+
+
+# -- lives
+
+
+async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+    async with stage.service() as service:
+        await stage.until(lambda: KEY in service._seats)
+        await stage.until(lambda: service._seats[KEY].stock.waits is not None)
+        await run(stage, 0, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished)
+    assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
+    assert stage.seen(ev.ExecutionStarted)[0].start_kind is ev.StartKind.POOL
+
+
+async def test_a_seat_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+    await stage.engine.remove("c0")
+    async with stage.service():
+        await until_stocked(stage)
+    assert list(stage.engine.containers) == ["c1"]
+
+
+async def test_a_sandbox_of_a_seat_that_is_gone_is_removed(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+    await stage.append(b.lost())
+    async with stage.service():
+        await stage.until(lambda: not stage.engine.containers and not waiting(stage))
+
+
+async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
+    stage: Stage, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, f"echo one; until [ -e {go} ]; do sleep 0.01; done; echo two; exit 6")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"one\n")
+    go.touch()
+    async with stage.service():
+        stage.queue.redeliver_unsettled()
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        await until_stocked(stage)
+    assert finished.exit_code == 6
+    assert stage.output("foo_0_exc_0") == b"one\ntwo\n"
+    [started] = stage.seen(ev.ExecutionStarted)
+    assert started.start_kind is ev.StartKind.POOL
+
+
+async def test_a_run_whose_container_went_with_the_worker_is_for_another_attempt(
+    stage: Stage,
+) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "exec sleep 60")
+        await stage.until_seen(ev.ExecutionStarted)
+    await stage.engine.remove("c0")
+    async with stage.service():
+        stage.queue.redeliver_unsettled()
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        await stage.until(lambda: len(stage.engine.containers) == len(waiting(stage)) == 1)
+    assert failed.reason.startswith("its container is gone")
+
+
+async def test_a_halt_from_while_no_worker_was_there(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "exec sleep 60")
+        await stage.until_seen(ev.ExecutionStarted)
+    await stage.append(b.halt_requested())
+    async with stage.service():
+        stage.queue.redeliver_unsettled()
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.HALT
