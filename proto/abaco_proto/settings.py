@@ -40,6 +40,9 @@ NAMES = frozenset(
         # scheduler
         "ABACO_HOST_TIMEOUT_SECONDS",
         "ABACO_MAX_ATTEMPTS",
+        "ABACO_RETRY_MAX_SECONDS",
+        "ABACO_RETRY_SECONDS",
+        "ABACO_TURN_SECONDS",
         "ABACO_WORKER_RETRY_MAX_SECONDS",
         "ABACO_WORKER_RETRY_SECONDS",
         "ABACO_WORKER_TTL_SECONDS",

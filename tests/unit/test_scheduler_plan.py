@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.log import Heartbeat
 from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.decision import Now
+from abaco_scheduler.decision import Decision, Now
 from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
 
@@ -76,8 +78,9 @@ def test_messages_are_assigned_in_the_order_of_the_inbox() -> None:
         b.received(2),
     )
     first, second = (e for e in decide(cluster) if isinstance(e, ev.ExecutionAssigned))
-    assert (first.ordinal, first.message_sequence, first.worker_id) == (0, 7, "foo_0_wkr_0")
-    assert (second.ordinal, second.message_sequence, second.worker_id) == (1, 8, "foo_0_wkr_1")
+    assert (first.ordinal, first.message_sequence) == (0, 7)
+    assert (second.ordinal, second.message_sequence) == (1, 8)
+    assert {first.worker_id, second.worker_id} == {"foo_0_wkr_0", "foo_0_wkr_1"}
     assert first.attempt == second.attempt == 1
 
 
@@ -243,6 +246,164 @@ def test_the_emptiest_host_gets_the_next_worker() -> None:
     [request] = decide(cluster)
     assert isinstance(request, ev.WorkerRequested)
     assert request.host_id == "h2"
+
+
+def tried(*, attempts: int = 1) -> list[ev.Event]:
+    """Attempts that failed, each on the same worker; the last one fails at 5 + 2 n seconds."""
+    events: list[ev.Event] = [*ONE_READY]
+    events += [b.received(0)]
+    for n in range(1, attempts + 1):
+        events += [b.assigned(0, attempt=n, message_sequence=5), b.execution_failed(0, attempt=n)]
+    return events
+
+
+def abandonment(events: list[ev.Event]) -> ev.ExecutionAbandoned:
+    [found] = [event for event in events if isinstance(event, ev.ExecutionAbandoned)]
+    return found
+
+
+def test_an_attempt_that_failed_is_followed_by_another_after_a_pause_that_doubles() -> None:
+    first = given(*tried())  # fails at 7 s
+    assert decide(first, after=7.9) == []
+    [again] = decide(first, after=8)
+    assert isinstance(again, ev.ExecutionAssigned)
+    assert (again.attempt, again.message_sequence, again.worker_id) == (2, 5, "foo_0_wkr_0")
+    second = given(*tried(attempts=2))  # fails at 9 s
+    assert decide(second, after=10.9) == []
+    assert kinds(decide(second, after=11)) == ["execution.assigned"]
+
+
+def test_the_pause_has_an_end() -> None:
+    policy = Policy(retry_seconds=1, retry_max_seconds=3, max_attempts=9)
+    cluster = given(*tried(attempts=7))  # fails at 19 s
+    moment = b.T0 + timedelta(seconds=22)
+    [decision] = plan(cluster, policy, Now(time=moment, monotonic=100, listening_since=0))
+    assert isinstance(decision.event, ev.ExecutionAssigned)
+
+
+def test_while_one_pauses_the_others_go_on_but_not_past_a_stateful_one() -> None:
+    free = given(*tried(), b.received(1))
+    [assignment, *_] = decide(free, after=7)
+    assert isinstance(assignment, ev.ExecutionAssigned)
+    assert assignment.ordinal == 1
+    events = tried()
+    events[1] = b.registered(min_workers=1, max_workers=1, stateless=False)
+    strict = given(*events, b.received(1))
+    assert decide(strict, after=7.9) == []
+    [again] = decide(strict, after=8)
+    assert isinstance(again, ev.ExecutionAssigned)
+    assert again.ordinal == 0
+
+
+def test_failures_run_out_and_the_last_reason_is_kept() -> None:
+    found = abandonment(decide(given(*tried(attempts=3)), after=11))
+    assert (found.attempts, found.reason) == (3, "the container was killed from outside")
+
+
+def test_a_person_grants_as_many_attempts_again() -> None:
+    events = [*tried(attempts=3), b.abandoned(0), b.retry_requested(0)]
+    [again] = decide(given(*events), after=13)
+    assert isinstance(again, ev.ExecutionAssigned)
+    assert (again.attempt, again.message_sequence) == (4, 5)
+    for n in (4, 5):
+        events += [b.assigned(0, attempt=n), b.execution_failed(0, attempt=n)]
+    assert kinds(decide(given(*events), after=60)) == ["execution.assigned"]
+    events += [b.assigned(0, attempt=6), b.execution_failed(0, attempt=6)]
+    assert abandonment(decide(given(*events), after=60)).attempts == 6
+
+
+def test_what_pauses_after_a_failure_is_ended_by_halt_purge_and_deletion() -> None:
+    ends = (
+        b.halt_requested(0),
+        ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0),
+        ev.ActorDeleted(actor_id="foo_0"),
+    )
+    for end in ends:
+        decided = kinds(decide(given(*tried(), end)))
+        assert not {"execution.assigned", "execution.abandoned"} & set(decided)
+
+
+def test_what_lost_its_worker_is_ended_by_a_halt_but_not_by_a_purge() -> None:
+    ran: list[ev.Event] = [*ONE_READY, b.received(0), b.assigned(0), b.lost(0)]
+    ran += [b.requested(1), b.ready(1)]
+    purged = given(*ran, ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0))
+    assert kinds(decide(purged)) == ["execution.assigned"]
+    found = abandonment(decide(given(*ran, b.halt_requested(0))))
+    assert (found.attempts, found.reason) == (1, "halted; worker foo_0_wkr_0: host h1 is lost")
+
+
+def test_what_is_halted_on_its_worker_stays_there() -> None:
+    ran: list[ev.Event] = [*ONE_READY, b.received(0), b.assigned(0), b.halt_requested(0)]
+    assert decide(given(*ran)) == []
+    assert decide(given(*ran, b.execution_failed(0))) == []  # the fold has ended it
+
+
+def test_a_worker_that_was_given_something_too_late_is_freed() -> None:
+    cluster = given(*ONE_READY, b.received(0), b.halt_requested(0), b.assigned(0), b.received(1))
+    found = abandonment(decide(cluster))
+    assert (found.execution_id, found.attempts) == ("foo_0_exc_0", 1)
+    observe(cluster, b.record(found, 9))
+    assert kinds(decide(cluster)) == ["execution.assigned"]
+
+
+def test_the_worker_that_is_idle_the_longest_is_next() -> None:
+    two = [JOINED, b.registered(min_workers=2), b.requested(0), b.requested(1)]
+    two += [b.ready(0), b.ready(1), b.received(0), b.assigned(0), b.finished(0)]
+    [assignment] = decide(given(*two, b.received(1)))
+    assert isinstance(assignment, ev.ExecutionAssigned)
+    assert assignment.worker_id == "foo_0_wkr_1"
+
+
+def test_a_worker_for_messages_that_wait_need_not_be_warm() -> None:
+    def warm(*events: ev.Event) -> bool:
+        [request] = [e for e in decide(given(JOINED, *events)) if isinstance(e, ev.WorkerRequested)]
+        return request.warm
+
+    assert warm(b.registered(min_workers=1))
+    assert not warm(b.registered(min_workers=0), b.received(0))
+    one = [b.registered(min_workers=1), b.requested(0), b.ready(0), b.received(0), b.assigned(0)]
+    assert not warm(*one, b.received(1))
+
+
+def test_decisions_go_on_with_the_chain_of_a_message() -> None:
+    cluster = Cluster()
+    plain = b.history(*ONE_READY, b.received(0))
+    chained = replace(b.record(b.received(1), 6), correlation_id="bar_0_exc_7.received", hops=3)
+    for recorded in (*plain, chained):
+        observe(cluster, recorded)
+    assert list(cluster.desks["default", "foo_0"].inbox.chains) == [1]
+
+    def decided(number: int) -> Decision:
+        moment = b.T0 + timedelta(seconds=60)
+        found = plan(cluster, POLICY, Now(time=moment, monotonic=1, listening_since=0))
+        kind = (ev.ExecutionAssigned, ev.ExecutionAbandoned)
+        [decision, *_] = [d for d in found if isinstance(d.event, kind)]
+        observe(cluster, b.record(decision.event, number))
+        return decision
+
+    first = decided(7)
+    assert (first.correlation_id, first.hops) == ("foo_0_exc_0.received", 0)
+    observe(cluster, b.record(b.finished(0), 8))
+    second = decided(9)
+    assert (second.correlation_id, second.hops) == ("bar_0_exc_7.received", 3)
+    observe(cluster, b.record(b.lost(0), 10))
+    observe(cluster, b.record(b.halt_requested(1), 11))
+    third = decided(12)
+    assert ev.type_of(third.event) == "execution.abandoned"
+    assert (third.correlation_id, third.hops) == ("bar_0_exc_7.received", 3)
+    assert not cluster.desks["default", "foo_0"].inbox.chains
+
+
+def test_a_failure_and_a_retry_are_the_causes_of_the_next_attempt() -> None:
+    def cause(*events: ev.Event) -> str:
+        moment = Now(time=b.T0 + timedelta(seconds=60), monotonic=100, listening_since=0)
+        found = plan(given(*events), POLICY, moment)
+        [decision] = [d for d in found if isinstance(d.event, ev.ExecutionAssigned)]
+        return decision.causation_id
+
+    assert cause(*tried()) == "foo_0_exc_0.failed.1"
+    again = cause(*tried(attempts=3), b.abandoned(0), b.retry_requested(0))
+    assert again == "foo_0_exc_0.retry_requested.3"
 
 
 def test_what_was_halted_or_purged_never_runs() -> None:

@@ -3,21 +3,23 @@
 Two schedulers run: one is up to date, the other looks at a log that is some events old. The
 world appends what hosts and people do; what a scheduler decides gets in only if its condition
 holds, as in the real log. Every event that gets in is checked against the folds of
-``abaco_proto``.
+``abaco_proto``, and so is what a scheduler thinks that each message waits for.
 """
 
 from collections import defaultdict
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_proto import execution, ids, worker
+from abaco_proto import ids, worker
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
+from abaco_proto.fold import Fold
 from abaco_proto.log import Heartbeat
 from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler.cluster import Cluster, observe
@@ -26,78 +28,91 @@ from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
 from fakes import matches
 
-POLICY = Policy(worker_retry_seconds=1, worker_ttl_seconds=5, max_attempts=4)
+POLICY = Policy(
+    host_timeout_seconds=4, worker_retry_seconds=1, worker_ttl_seconds=5, max_attempts=2
+)
 HOSTS = {"h1": 2, "h2": 1}
+MOST_ACTORS = 4
+WAITING = (ExecutionStatus.SUBMITTED, ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
+
+View = tuple[str, int, bool]
+"""Where a message stands, its attempt, and whether a halt was asked for."""
 
 
 class World:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.log: list[Recorded] = []
+        self.fold = Fold()
         self.clusters = [Cluster(), Cluster()]
         self.seen = [0, 0]
         self.clock = 100.0
         self.heard = dict.fromkeys(HOSTS, 100.0)
         self.silent: set[str] = set()
-        self.actors: dict[str, ev.Definition] = {}
         self.revisions: dict[str, int] = {}
         self.messages: dict[str, int] = defaultdict(int)
-        self.executions: dict[str, Execution] = {}
-        self.workers: dict[str, Worker] = {}
         self.first_assigned: dict[str, int] = defaultdict(lambda: -1)
+
+    @property
+    def actors(self) -> list[str]:
+        return sorted(key[1] for key, found in self.fold.actors.items() if found.exists)
+
+    def execution(self, event: ev.ExecutionAssigned) -> Execution:
+        return self.fold.executions["default", event.actor_id, event.ordinal]
+
+    def executions(self, *statuses: ExecutionStatus) -> list[Execution]:
+        return [e for e in self.fold.executions.values() if e.status in statuses]
+
+    def worker(self, worker_id: str | None) -> Worker:
+        return self.fold.workers.get(("default", worker_id or ""), worker.INITIAL)
 
     # -- the log, and what must hold of it --
 
-    def append(self, event: ev.Event) -> None:
-        sequence = len(self.log) + 1
+    def append(self, event: ev.Event, *, lag: int = 0) -> None:
         at = b.T0 + timedelta(seconds=self.clock - 100)
-        recorded = b.record(event, sequence, at=at)
+        recorded = b.record(event, len(self.log) + 1, at=at)
         if isinstance(event, ev.ExecutionAssigned):
-            self.check_assignment(event)
-        self.log.append(recorded)
-        if isinstance(event, ev.MessageReceived):
-            self.executions[event.execution_id] = execution.INITIAL
+            self.check_assignment(event, lag)
         if isinstance(event, ev.WorkerRequested):
-            assert event.worker_id not in self.workers
-            self.workers[event.worker_id] = worker.INITIAL
-        for execution_id, state in self.executions.items():
-            if not isinstance(event, ev.MessageReceived) or event.execution_id == execution_id:
-                self.executions[execution_id] = execution.evolve(state, recorded)
-        for worker_id, found in self.workers.items():
-            if not isinstance(event, ev.WorkerRequested) or event.worker_id == worker_id:
-                self.workers[worker_id] = worker.evolve(found, recorded)
+            assert self.worker(event.worker_id) is worker.INITIAL
+        self.log.append(recorded)
+        self.fold.apply(recorded)
         self.check_seats()
 
-    def check_assignment(self, event: ev.ExecutionAssigned) -> None:
-        state = self.executions[event.execution_id]
-        if state.status is ExecutionStatus.PURGED:
+    def check_assignment(self, event: ev.ExecutionAssigned, lag: int) -> None:
+        state = self.execution(event)
+        if lag and (state.ended or state.halt_requested):
             return  # the one that lags had not seen the end yet: the fold ignores its assignment
-        assert not state.ended
+        assert not state.ended, "what is over is run again"
+        assert not state.halt_requested, "what was halted goes to another worker"
         assert event.attempt == state.attempt + 1
-        if state.worker_id is not None:
-            assert not self.workers[state.worker_id].live, "two live workers with one message"
-        else:
+        if state.worker_id is None:
             assert event.ordinal > self.first_assigned[event.actor_id], "out of order"
             self.first_assigned[event.actor_id] = event.ordinal
+        elif state.status is not ExecutionStatus.SUBMITTED:
+            assert not self.worker(state.worker_id).live, "two live workers with one message"
         assert self.log[event.message_sequence - 1].event == b.received(
             event.ordinal, event.actor_id
         )
 
     def check_seats(self) -> None:
-        live = [w for w in self.workers.values() if w.live]
+        live = [w for w in self.fold.workers.values() if w.live]
         for host_id, capacity in HOSTS.items():
             assert sum(w.host_id == host_id for w in live) <= capacity, "a host is overfull"
-        for actor_id, definition in self.actors.items():
-            if not definition.stateless:
+        for actor_id in self.actors:
+            if not self.fold.actors["default", actor_id].definition.stateless:
                 assert sum(w.actor_id == actor_id for w in live) <= 1, "a stateful actor has two"
 
     # -- the schedulers --
 
-    def schedule(self, which: int, lag: int = 0) -> bool:
+    def schedule(self, which: int, lag: int = 0, *, hurry: float = 0.1) -> bool:
+        """One step of a scheduler; now and then a person is faster than its decisions."""
         cluster = self.clusters[which]
         for recorded in self.log[self.seen[which] : max(self.seen[which], len(self.log) - lag)]:
             observe(cluster, recorded)
             self.seen[which] += 1
+        if self.seen[which] == len(self.log):
+            assert self.views(cluster) == self.expected_views()
         for host_id, capacity in HOSTS.items():
             if self.heard[host_id] > 100:
                 cluster.heard(
@@ -108,11 +123,15 @@ class World:
             monotonic=self.clock,
             listening_since=100.0,
         )
+        decisions = plan(cluster, POLICY, now)
+        if self.random.random() < hurry:
+            self.random.choice([self.halt, self.purge, self.delete])()
         tips: dict[str, int] = {}
-        admitted = [self.admit(decision, tips) for decision in plan(cluster, POLICY, now)]
+        lag = len(self.log) - self.seen[which]
+        admitted = [self.admit(decision, tips, lag) for decision in decisions]
         return any(admitted)
 
-    def admit(self, decision: Decision, tips: dict[str, int]) -> bool:
+    def admit(self, decision: Decision, tips: dict[str, int], lag: int) -> bool:
         wish, expected = b.record(decision.event), decision.expected
         if expected is not None:
             tip = max(
@@ -123,12 +142,51 @@ class World:
             tips[expected.filter] = len(self.log) + 1
         elif any(r.id == wish.id for r in self.log):
             return False
-        self.append(decision.event)
+        self.append(decision.event, lag=lag)
         return True
+
+    @staticmethod
+    def views(cluster: Cluster) -> dict[tuple[str, int], View]:
+        """Where a scheduler thinks that each message stands that may still need something."""
+        found: dict[tuple[str, int], View] = {}
+        for (_, actor_id), desk in cluster.desks.items():
+            box = desk.inbox
+            for ordinal in range(box.next_ordinal, box.next_ordinal + len(box.waiting)):
+                if box.waits(ordinal):
+                    found[actor_id, ordinal] = ("waiting", 0, False)
+            for ordinal, task in box.running.items():
+                found[actor_id, ordinal] = ("running", task.attempt, task.halted)
+            for ordinal, task in box.retries.items():
+                kind = "returned" if task.returned else "lost"
+                found[actor_id, ordinal] = (kind, task.attempt, task.halted)
+            for ordinal, task in box.abandoned.items():
+                found[actor_id, ordinal] = ("abandoned", task.attempt, task.halted)
+        return found
+
+    def expected_views(self) -> dict[tuple[str, int], View]:
+        """The same by the fold of everybody."""
+        found: dict[tuple[str, int], View] = {}
+        for (_, actor_id, ordinal), state in self.fold.executions.items():
+            kind = self.kind(state)
+            if kind is not None:
+                found[actor_id, ordinal] = (kind, state.attempt, state.halt_requested)
+        return found
+
+    def kind(self, state: Execution) -> str | None:
+        match state.status:
+            case ExecutionStatus.SUBMITTED:
+                return "returned" if state.attempt else "waiting"
+            case ExecutionStatus.ASSIGNED | ExecutionStatus.RUNNING:
+                return "running" if self.worker(state.worker_id).live else "lost"
+            case ExecutionStatus.ERROR if state.actor_id in self.actors:
+                return "abandoned"
+        return None
 
     # -- what hosts and people do --
 
     def register(self) -> None:
+        if len(self.actors) == MOST_ACTORS:
+            return
         actor_id = ids.actor_id("foo", len(self.revisions))
         stateless = self.random.random() < 0.6
         definition = b.definition(
@@ -136,33 +194,50 @@ class World:
             min_workers=self.random.choice([0, 1, 2]) if stateless else 1,
             max_workers=3 if stateless else 1,
         )
-        self.actors[actor_id] = definition
         self.revisions[actor_id] = 1
         self.append(ev.ActorRegistered(actor_id=actor_id, definition=definition))
 
     def message(self) -> None:
-        if self.actors:
-            actor_id = self.random.choice(sorted(self.actors))
+        # One that was deleted a moment ago may get one more message.
+        known = self.actors if self.random.random() < 0.9 else sorted(self.revisions)
+        if known:
+            actor_id = self.random.choice(known)
             self.append(b.received(self.messages[actor_id], actor_id))
             self.messages[actor_id] += 1
 
     def update(self) -> None:
         if self.actors:
-            actor_id = self.random.choice(sorted(self.actors))
+            actor_id = self.random.choice(self.actors)
             self.revisions[actor_id] += 1
             self.append(
                 ev.ActorUpdated(
                     actor_id=actor_id,
-                    definition=self.actors[actor_id],
+                    definition=self.fold.actors["default", actor_id].definition,
                     revision=self.revisions[actor_id],
                 )
             )
 
     def delete(self) -> None:
         if self.actors and self.random.random() < 0.3:
-            actor_id = self.random.choice(sorted(self.actors))
-            self.append(ev.ActorDeleted(actor_id=actor_id))
-            del self.actors[actor_id]
+            self.append(ev.ActorDeleted(actor_id=self.random.choice(self.actors)))
+
+    def halt(self) -> None:
+        """Whatever it is: what ended already, too."""
+        if self.fold.executions and self.random.random() < 0.5:
+            found = self.random.choice(list(self.fold.executions.values()))
+            self.append(b.halt_requested(found.ordinal, found.actor_id))
+
+    def purge(self) -> None:
+        if self.actors and self.random.random() < 0.3:
+            actor_id = self.random.choice(self.actors)
+            up_to = self.random.randint(0, self.messages[actor_id])
+            self.append(ev.InboxPurged(actor_id=actor_id, up_to_ordinal=up_to))
+
+    def retry(self) -> None:
+        abandoned = self.executions(ExecutionStatus.ERROR)
+        if abandoned:
+            found = self.random.choice(abandoned)
+            self.append(b.retry_requested(found.ordinal, found.actor_id, attempts=found.attempt))
 
     def beat(self) -> None:
         self.clock += self.random.choice([0.1, 1, 3])
@@ -173,16 +248,28 @@ class World:
     def plug(self) -> None:
         self.silent ^= {self.random.choice(sorted(HOSTS))}
 
-    def work(self, *, failing: float = 0.15) -> bool:
+    def late_report(self) -> None:
+        """A word on a run of a worker that is gone, or on one that was said to have failed."""
+        old = [
+            found
+            for found in self.executions(*WAITING)
+            if found.attempt and not self.worker(found.worker_id).live
+        ]
+        if old:
+            self.report(self.random.choice(old), failing=0.5)
+
+    def work(self, *, failing: float = 0.25) -> bool:
         """One worker on a host that answers does the next thing it has to do."""
-        for found in self.random.sample(sorted(self.workers.values(), key=str), len(self.workers)):
+        workers = sorted(self.fold.workers.values(), key=str)
+        for found in self.random.sample(workers, len(workers)):
             if not found.live or found.host_id in self.silent:
                 continue
             number = ids.worker_number(found.worker_id, found.actor_id) or 0
             where = {"host_id": found.host_id, "actor_id": found.actor_id}
-            running = self.executions.get(found.execution_id or "")
-            if running is not None and running.worker_id == found.worker_id:
-                return self.run_on(running, found)
+            running = self.running(found)
+            if running is not None:
+                self.report(running, failing=failing)
+                return True
             if found.status is WorkerStatus.STOPPING:
                 self.append(b.stopped(number, found.actor_id, found.host_id))
                 return True
@@ -193,18 +280,28 @@ class World:
                 return True
         return False
 
-    def run_on(self, running: Execution, found: Worker) -> bool:
-        make = b.started if running.status is ExecutionStatus.ASSIGNED else b.finished
-        self.append(
-            make(
-                running.ordinal,
-                running.actor_id,
-                attempt=running.attempt,
-                worker_id=found.worker_id,
-                host_id=found.host_id,
-            )
-        )
-        return True
+    def running(self, found: Worker) -> Execution | None:
+        """What a worker has to report on; what was over when it came is no work."""
+        ordinal = ids.execution_ordinal(found.execution_id or "", found.actor_id)
+        state = self.fold.executions.get(("default", found.actor_id, ordinal or 0))
+        if ordinal is None or state is None or state.ended:
+            return None
+        return state if state.worker_id == found.worker_id else None
+
+    def report(self, running: Execution, *, failing: float) -> None:
+        attempt: dict[str, Any] = {
+            "attempt": running.attempt,
+            "worker_id": running.worker_id,
+            "host_id": running.host_id,
+        }
+        if self.random.random() < failing:
+            make: Any = b.execution_failed
+        elif running.halt_requested:
+            make = b.finished
+            attempt["final_state"] = b.final_state(ended_by=ev.EndedBy.HALT)
+        else:
+            make = b.started if running.status is ExecutionStatus.ASSIGNED else b.finished
+        self.append(make(running.ordinal, running.actor_id, **attempt))
 
     def calm_down(self) -> None:
         """Plug everything in and let the world run until nothing happens any more."""
@@ -212,28 +309,22 @@ class World:
         for _ in range(5000):
             self.beat()
             moved = self.work(failing=0)
-            moved |= self.schedule(0)
-            if not moved and all(e.ended for e in self.executions.values()):
+            moved |= self.schedule(0, hurry=0)
+            if not moved and all(e.ended for e in self.fold.executions.values()):
                 return
         raise AssertionError("it never comes to rest")
 
 
 ACTIONS = [
-    "register",
-    "message",
-    "message",
-    "message",
-    "update",
-    "delete",
-    "beat",
-    "plug",
-    "work",
-    "work",
+    *["register", "update", "delete", "plug", "halt", "purge", "retry", "late_report"],
+    *["message"] * 3,
+    *["beat"] * 3,
+    *["work"] * 6,
 ]
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(1, 120))
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 160))
 def test_no_message_is_lost_doubled_or_overtaken(seed: int, length: int) -> None:
     world = World(Random(seed))
     for _ in range(length):
@@ -243,6 +334,6 @@ def test_no_message_is_lost_doubled_or_overtaken(seed: int, length: int) -> None
         if world.random.random() < 0.3:
             world.schedule(1, lag=world.random.randrange(4))
     world.calm_down()
-    ended = {e.status for e in world.executions.values()}
-    assert ended <= {ExecutionStatus.COMPLETE, ExecutionStatus.ERROR, ExecutionStatus.PURGED}
-    assert all(w.actor_id in world.actors for w in world.workers.values() if w.live)
+    live = [w for w in world.fold.workers.values() if w.live]
+    assert all(w.actor_id in world.actors for w in live)
+    assert not [w for w in live if w.status is WorkerStatus.BUSY], "a worker is busy with nothing"

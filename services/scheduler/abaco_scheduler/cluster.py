@@ -1,12 +1,11 @@
 """The observed cluster: a fold of the log that holds what a decision needs, and no more.
 
-Theory: of an actor's messages the scheduler keeps the sequences of those that wait, in order,
-and entries for those that run; what ended is forgotten. Ordinals have no gaps, so the ordinal of
-the first that waits and the length of the queue say the rest. Of workers it keeps the live ones.
-The aggregates' own rules are those of ``abaco_proto``; only the bookkeeping around them is here.
+Theory: of an actor's messages the scheduler keeps what :mod:`abaco_scheduler.inbox` says; of
+workers it keeps the live ones. The aggregates' own rules are those of ``abaco_proto``; only the
+bookkeeping around them is here.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,46 +13,40 @@ from abaco_proto import actor, worker
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import EPOCH, Recorded
-from abaco_proto.ids import execution_ordinal, worker_number
+from abaco_proto.ids import worker_number
 from abaco_proto.log import Heartbeat
 from abaco_proto.worker import Worker
+from abaco_scheduler import inbox
+from abaco_scheduler.inbox import Inbox
 
-
-@dataclass(slots=True)
-class Task:
-    """A message on its way: assigned to a worker, or waiting to be tried again.
-
-    ``attempt`` is the latest, from 1; ``reason`` says why that one came to nothing.
-    """
-
-    ordinal: int
-    message_sequence: int
-    attempt: int = 0
-    worker_id: str = ""
-    reason: str = ""
+Key = tuple[str, str]
+"""Tenant and actor id."""
 
 
 @dataclass(slots=True)
 class Desk:
-    """All that concerns one actor."""
+    """All that concerns one actor.
+
+    ``late`` are the workers that were given what had ended already, with the attempt. ``turns``
+    says since when each worker has had work, ``served_at`` when the actor last got some done.
+    """
 
     tenant: str
     actor: Actor
-    waiting: deque[int] = field(default_factory=deque)
-    next_ordinal: int = 0
-    halted: set[int] = field(default_factory=set)
-    running: dict[int, Task] = field(default_factory=dict)
-    retries: dict[int, Task] = field(default_factory=dict)
+    inbox: Inbox = field(default_factory=Inbox)
     workers: dict[str, Worker] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, datetime] = field(default_factory=dict)
+    served_at: datetime = EPOCH
     worker_count: int = 0
     assigned_sequence: int = 0
     failures: int = 0
     failed_at: datetime = EPOCH
 
     @property
-    def backlog(self) -> int:
-        """How many messages no worker has yet."""
-        return len(self.waiting) - len(self.halted) + len(self.retries)
+    def key(self) -> Key:
+        """By what it is found."""
+        return self.tenant, self.actor.actor_id
 
 
 @dataclass(slots=True)
@@ -74,13 +67,15 @@ class Cluster:
     """Everything the scheduler knows.
 
     ``load`` counts the live workers of a host, ``requested_sequence`` is that of the last request
-    for a worker, ``unsettled`` are the actors that may need a decision.
+    for a worker, ``unsettled`` are the actors that may need a decision, ``seated`` those that
+    have workers: never more than there are seats, however many actors there are.
     """
 
-    desks: dict[tuple[str, str], Desk] = field(default_factory=dict)
+    desks: dict[Key, Desk] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     load: Counter[str] = field(default_factory=Counter)
-    unsettled: set[tuple[str, str]] = field(default_factory=set)
+    unsettled: set[Key] = field(default_factory=set)
+    seated: set[Key] = field(default_factory=set)
     requested_sequence: int = 0
     sequence: int = 0
 
@@ -89,6 +84,10 @@ class Cluster:
         host = self.hosts.setdefault(heartbeat.host_id, Host(heartbeat.host_id, tenant))
         host.offered = heartbeat.capacity
         host.heard_at = at
+
+    def seated_desks(self) -> list[Desk]:
+        """The desks of the actors that have workers, in a fixed order."""
+        return [self.desks[key] for key in sorted(self.seated)]
 
 
 def observe(cluster: Cluster, recorded: Recorded) -> None:
@@ -111,7 +110,6 @@ def observe(cluster: Cluster, recorded: Recorded) -> None:
             desk = cluster.desks.get(key)
             if desk is not None:
                 _observe_desk(cluster, desk, recorded)
-                cluster.unsettled.add(key)
 
 
 def _gone(actor_id: str) -> Actor:
@@ -137,81 +135,30 @@ def _observe_registration(cluster: Cluster, event: ev.ActorRegistered, recorded:
 def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
     desk.actor = actor.evolve(desk.actor, recorded)
     _observe_workers(cluster, desk, recorded)
-    event = recorded.event
-    match event:
+    match recorded.event:
         case ev.ActorUpdated():
             desk.failures, desk.failed_at = 0, EPOCH
-        case ev.ActorDeleted():
-            desk.waiting.clear()
-            desk.halted.clear()
-        case ev.MessageReceived() if desk.actor.exists:
-            _observe_message(desk, event, recorded)
-        case ev.InboxPurged():
-            _drop_waiting(desk, event.up_to_ordinal)
-        case ev.ExecutionHaltRequested():
-            _observe_halt(desk, event)
-        case ev.ExecutionAssigned():
+        case ev.ExecutionAssigned() as event:
             _observe_assignment(desk, event, recorded)
-        case ev.ExecutionFinished() | ev.ExecutionAbandoned():
-            _observe_end(desk, event)
-    if not desk.actor.exists and not (desk.workers or desk.running or desk.retries):
-        cluster.desks.pop((desk.tenant, desk.actor.actor_id), None)
-
-
-def _observe_message(desk: Desk, event: ev.MessageReceived, recorded: Recorded) -> None:
-    if event.ordinal == desk.next_ordinal + len(desk.waiting):
-        desk.waiting.append(recorded.sequence)
-
-
-def _drop_waiting(desk: Desk, up_to_ordinal: int) -> None:
-    while desk.waiting and desk.next_ordinal <= up_to_ordinal:
-        take_next(desk)
-
-
-def take_next(desk: Desk) -> int:
-    """Take the first message that waits off the queue; its sequence."""
-    desk.halted.discard(desk.next_ordinal)
-    desk.next_ordinal += 1
-    return desk.waiting.popleft()
-
-
-def _observe_halt(desk: Desk, event: ev.ExecutionHaltRequested) -> None:
-    ordinal = execution_ordinal(event.execution_id, event.actor_id)
-    end = desk.next_ordinal + len(desk.waiting)
-    if ordinal is not None and desk.next_ordinal <= ordinal < end:
-        desk.halted.add(ordinal)
-        while desk.next_ordinal in desk.halted:
-            take_next(desk)
+        case _:
+            inbox.observe(desk.inbox, recorded, exists=desk.actor.exists)
+    cluster.unsettled.add(desk.key)
+    (cluster.seated.add if desk.workers else cluster.seated.discard)(desk.key)
+    if not (desk.actor.exists or desk.workers or desk.inbox.running or desk.inbox.retries):
+        del cluster.desks[desk.key]
 
 
 def _observe_assignment(desk: Desk, event: ev.ExecutionAssigned, recorded: Recorded) -> None:
     desk.assigned_sequence = recorded.sequence
-    if event.ordinal == desk.next_ordinal and desk.waiting:
-        task = Task(event.ordinal, take_next(desk))
-        while desk.next_ordinal in desk.halted:
-            take_next(desk)
+    desk.served_at = recorded.time
+    found = desk.workers.get(event.worker_id)
+    if not inbox.assigned(desk.inbox, event):
+        if found is not None and found.execution_id == event.execution_id:
+            desk.late[event.worker_id] = event.attempt
+    elif found is not None:
+        desk.turns.setdefault(event.worker_id, recorded.time)
     else:
-        found = desk.retries.pop(event.ordinal, None) or desk.running.get(event.ordinal)
-        if found is None or event.attempt <= found.attempt:
-            return
-        task = found
-    task.attempt, task.worker_id, task.reason = event.attempt, event.worker_id, ""
-    desk.running[event.ordinal] = task
-    if event.worker_id not in desk.workers:
-        _give_back(desk, event.worker_id, f"worker {event.worker_id} was gone")
-
-
-def _observe_end(desk: Desk, event: ev.ExecutionFinished | ev.ExecutionAbandoned) -> None:
-    ordinal = execution_ordinal(event.execution_id, event.actor_id)
-    if ordinal is None:
-        return
-    task = desk.running.get(ordinal) or desk.retries.get(ordinal)
-    if task is None:
-        return
-    if isinstance(event, ev.ExecutionFinished) and event.attempt != task.attempt:
-        return
-    desk.running.pop(ordinal, None)
-    desk.retries.pop(ordinal, None)
+        inbox.lost(desk.inbox, event.worker_id, f"worker {event.worker_id} was gone", recorded.id)
 
 
 def _observe_workers(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
@@ -243,17 +190,14 @@ def _concerned(desk: Desk, event: ev.Event) -> list[Worker]:
 
 def _observe_worker(cluster: Cluster, desk: Desk, found: Worker, recorded: Recorded) -> None:
     after = worker.evolve(found, recorded)
+    if after.execution_id is None:
+        desk.late.pop(after.worker_id, None)
     if after.live:
         desk.workers[after.worker_id] = after
         return
     del desk.workers[after.worker_id]
+    desk.turns.pop(after.worker_id, None)
+    desk.late.pop(after.worker_id, None)
     cluster.load[after.host_id] -= 1
-    _give_back(desk, after.worker_id, f"worker {after.worker_id}: {after.status_message}")
-
-
-def _give_back(desk: Desk, worker_id: str, reason: str) -> None:
-    """What a worker that is gone was running must be tried again."""
-    for ordinal in [o for o, task in desk.running.items() if task.worker_id == worker_id]:
-        task = desk.running.pop(ordinal)
-        task.reason = reason
-        desk.retries[ordinal] = task
+    reason = f"worker {after.worker_id}: {after.status_message}"
+    inbox.lost(desk.inbox, after.worker_id, reason, recorded.id)

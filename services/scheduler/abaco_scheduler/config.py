@@ -27,6 +27,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: Annotated[
         int, Meta(ge=1, description="How often an execution is tried before it is abandoned.")
     ] = 3
+    retry_seconds: Annotated[
+        float,
+        Meta(gt=0, description="The pause after an execution's first failed try; it doubles."),
+    ] = 1.0
+    retry_max_seconds: Annotated[
+        float, Meta(gt=0, description="The longest pause between tries of an execution.")
+    ] = 60.0
+    turn_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Where seats are fewer than actors with work, a worker goes to the next "
+            "actor after this long.",
+        ),
+    ] = 2.0
     worker_retry_seconds: Annotated[
         float,
         Meta(gt=0, description="The pause after a worker's first failure; it doubles with each."),

@@ -23,4 +23,5 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     event: ev.Event
     causation_id: str
     correlation_id: str | None = None
+    hops: int = 0
     expected: Expected | None = None

@@ -130,6 +130,7 @@ class Scheduler:
             time=datetime.now(UTC),
             causation_id=decision.causation_id,
             correlation_id=decision.correlation_id,
+            hops=decision.hops,
             position=expected.sequence if expected is not None else 0,
         )
         sequence = await self._log.append(wish, expected=expected)

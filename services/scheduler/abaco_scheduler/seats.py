@@ -1,31 +1,29 @@
 """Seats: who gets one more worker, and whose is given up."""
 
 from collections.abc import Iterator
-from enum import IntEnum
-
-import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.log import Expected
 from abaco_proto.subjects import worker_requests_filter
-from abaco_proto.worker import Worker, WorkerStatus
+from abaco_proto.worker import Worker
 from abaco_scheduler.cluster import Cluster, Desk
 from abaco_scheduler.decision import Decision, Now
 from abaco_scheduler.policy import (
     Need,
     Policy,
     current_workers,
-    idle_workers,
     need,
     superfluous_workers,
 )
+from abaco_scheduler.sharing import Wish, loans
 
 
-def releases(desk: Desk, policy: Policy, now: Now) -> Iterator[Decision]:
-    """The workers an actor gives up for its own sake."""
+def releases(desk: Desk, leaving: set[str], policy: Policy, now: Now) -> Iterator[Decision]:
+    """The workers an actor gives up for its own sake, but those that are leaving anyway."""
     for worker, reason in superfluous_workers(desk, policy, now.time):
-        yield _release(desk, worker, reason)
+        if worker.worker_id not in leaving:
+            yield _release(desk, worker, reason)
 
 
 def _release(desk: Desk, worker: Worker, reason: str) -> Decision:
@@ -38,42 +36,34 @@ def _release(desk: Desk, worker: Worker, reason: str) -> Decision:
     return Decision(tenant=desk.tenant, event=event, causation_id=f"{worker.worker_id}.ready")
 
 
-class _Wish(msgspec.Struct, frozen=True, order=True):
-    """One more worker for an actor; the least wish is granted first."""
-
-    need: Need
-    have: int
-    actor_id: str
-    tenant: str
-
-
 def seats(cluster: Cluster, desks: list[Desk], policy: Policy, now: Now) -> Iterator[Decision]:
-    """Free seats to those who need them most, one each in turn; then idle ones for the needy."""
+    """Free seats to those who need them most, one each in turn; then those of others."""
     free = {
         host.host_id: host.capacity - cluster.load[host.host_id]
         for host in cluster.hosts.values()
         if host.joined
     }
-    unmet: list[_Wish] = []
+    unmet: list[Wish] = []
     for wish in _wishes(desks, policy, now):
-        desk = cluster.desks[wish.tenant, wish.actor_id]
         host_id = _roomiest(free)
         if host_id is None:
             unmet.append(wish)
             continue
         free[host_id] -= 1
-        yield _request(cluster, desk, wish, host_id)
-    yield from _evictions(cluster, unmet)
+        yield _request(cluster, cluster.desks[wish.key], wish, host_id)
+    if unmet:
+        for loan in loans(cluster.seated_desks(), unmet, policy, now.time):
+            yield _release(loan.desk, loan.worker, loan.reason)
 
 
-def _wishes(desks: list[Desk], policy: Policy, now: Now) -> list[_Wish]:
+def _wishes(desks: list[Desk], policy: Policy, now: Now) -> list[Wish]:
     """At most one wish per actor and plan: the next event brings the next plan."""
     wishes = []
     for desk in desks:
         found = need(desk, policy, now.time)
         if found is not None:
             have = len(current_workers(desk))
-            wishes.append(_Wish(found, have, desk.actor.actor_id, desk.tenant))
+            wishes.append(Wish(found, have, desk.served_at, desk.actor.actor_id, desk.tenant))
     return sorted(wishes)
 
 
@@ -91,7 +81,7 @@ _REASONS = {
 }
 
 
-def _request(cluster: Cluster, desk: Desk, wish: _Wish, host_id: str) -> Decision:
+def _request(cluster: Cluster, desk: Desk, wish: Wish, host_id: str) -> Decision:
     actor = desk.actor
     event = ev.WorkerRequested(
         actor_id=actor.actor_id,
@@ -100,6 +90,7 @@ def _request(cluster: Cluster, desk: Desk, wish: _Wish, host_id: str) -> Decisio
         revision=actor.revision,
         actor_sequence=actor.definition_sequence,
         reason=_REASONS[wish.need],
+        warm=wish.need not in (Need.WORK_AND_NO_WORKER, Need.WORK),
     )
     # On all requests, not only this actor's: another scheduler may have filled the host.
     condition = Expected(filter=worker_requests_filter(), sequence=cluster.requested_sequence)
@@ -109,58 +100,3 @@ def _request(cluster: Cluster, desk: Desk, wish: _Wish, host_id: str) -> Decisio
         causation_id=f"{actor.actor_id}.registered",
         expected=condition,
     )
-
-
-class Loss(IntEnum):
-    """What an actor with nothing to do loses with a worker; the smallest loss first."""
-
-    SURPLUS = 0
-    MINIMUM = 1
-    LAST = 2
-
-
-_WORTH = {
-    Need.WORK_AND_NO_WORKER: Loss.LAST,
-    Need.UNTRIED: Loss.LAST,
-    Need.WORK: Loss.MINIMUM,
-    Need.MINIMUM: Loss.SURPLUS,
-}
-"""The greatest loss to another actor that a need is worth."""
-
-
-def _evictions(cluster: Cluster, unmet: list[_Wish]) -> Iterator[Decision]:
-    """Idle workers make room for actors in need, as many as there are not seats coming free."""
-    stopping = sum(
-        w.status is WorkerStatus.STOPPING
-        for desk in cluster.desks.values()
-        for w in desk.workers.values()
-    )
-    wishes = unmet[stopping:]
-    victims = _victims(cluster) if wishes else []
-    for wish in wishes:
-        for victim in victims:
-            loss, desk, worker = victim
-            if desk.actor.actor_id != wish.actor_id and loss <= _WORTH[wish.need]:
-                victims.remove(victim)
-                yield _release(desk, worker, f"actor {wish.actor_id} needs the seat")
-                break
-
-
-def _victims(cluster: Cluster) -> list[tuple[Loss, Desk, Worker]]:
-    """Idle workers of actors with nothing to do: the smallest loss, and the longest idle, first."""
-    found = []
-    for desk in cluster.desks.values():
-        if desk.backlog:
-            continue
-        left = len(current_workers(desk))
-        for worker in idle_workers(desk):
-            left -= 1
-            found.append((_loss(desk, left), desk, worker))
-    return sorted(found, key=lambda victim: (victim[0], victim[2].updated_at))
-
-
-def _loss(desk: Desk, left: int) -> Loss:
-    """What it costs an actor to have ``left`` workers left."""
-    if not left:
-        return Loss.LAST
-    return Loss.SURPLUS if left >= desk.actor.definition.min_workers else Loss.MINIMUM
