@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from abaco_proto import codec, envelope
 from abaco_proto.envelope import Draft, Recorded
@@ -116,6 +117,7 @@ class InMemoryOutputLog:
     def __init__(self) -> None:
         self.chunks: list[RecordedOutput] = []
         self.available = True
+        self.followers = 0
         self._grown = asyncio.Event()
 
     async def write(self, output: Output) -> None:
@@ -129,14 +131,35 @@ class InMemoryOutputLog:
         self._grown = asyncio.Event()
 
     async def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
+        async with aclosing(self._follow(lambda _: True, after)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def follow_execution(
+        self, tenant: str, actor_id: str, execution_id: str
+    ) -> AsyncGenerator[OutputBatch, None]:
+        wanted = (tenant, actor_id, execution_id)
+        self.followers += 1
+        try:
+            async with aclosing(
+                self._follow(lambda o: (o.tenant, o.actor_id, o.execution_id) == wanted, 0)
+            ) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self.followers -= 1
+
+    async def _follow(
+        self, wanted: Callable[[Output], bool], after: int
+    ) -> AsyncGenerator[OutputBatch, None]:
         cursor, first = after, True
         while True:
             grown = self._grown
-            found = self.chunks[cursor:]
+            found = [chunk for chunk in self.chunks[cursor:] if wanted(chunk.output)]
+            cursor = len(self.chunks)
             if found or first:
                 yield OutputBatch(chunks=found, pending=0)
             first = False
-            cursor += len(found)
             if cursor == len(self.chunks):
                 await grown.wait()
 

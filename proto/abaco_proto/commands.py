@@ -69,3 +69,23 @@ class StopWorker(Command, frozen=True, kw_only=True):
 
     actor_id: str
     worker_id: str
+
+
+class HaltExecution(Command, frozen=True, kw_only=True):
+    """End an execution, wherever it stands."""
+
+    actor_id: str
+    execution_id: str
+
+
+class PurgeInbox(Command, frozen=True, kw_only=True):
+    """End all that waits."""
+
+    actor_id: str
+
+
+class RetryExecution(Command, frozen=True, kw_only=True):
+    """Try an abandoned execution again."""
+
+    actor_id: str
+    execution_id: str

@@ -113,6 +113,12 @@ class OutputLog(Protocol):
         """Every chunk after ``after``, without end, as ``EventLog.follow``."""
         ...
 
+    def follow_execution(
+        self, tenant: str, actor_id: str, execution_id: str
+    ) -> AsyncGenerator[OutputBatch, None]:
+        """The chunks of one execution, of all its attempts, from the first on, as ``follow``."""
+        ...
+
 
 WORKING_SECONDS = 2.0
 """How often a queue must hear of what is in hand, lest it hand it out again."""

@@ -38,7 +38,20 @@ class JetStreamOutputLog:
 
     async def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
         """See :meth:`abaco_proto.log.OutputLog.follow`."""
-        filters = [*streams.LOGS.subjects]
+        async with aclosing(self._follow([*streams.LOGS.subjects], after)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def follow_execution(
+        self, tenant: str, actor_id: str, execution_id: str
+    ) -> AsyncGenerator[OutputBatch, None]:
+        """See :meth:`abaco_proto.log.OutputLog.follow_execution`."""
+        one = [output_subject(tenant, actor_id, execution_id)]
+        async with aclosing(self._follow(one, 0)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _follow(self, filters: list[str], after: int) -> AsyncGenerator[OutputBatch, None]:
         stream = streams.LOGS.name
         async with aclosing(follow(self._connection, stream, filters, after=after)) as batches:
             async for messages in batches:
