@@ -28,11 +28,13 @@ NAMES = frozenset(
         "ABACO_TENANT",
         "ABACO_LOG_LEVEL",
         # api
+        "ABACO_ALLOW_PRIVILEGED",
         "ABACO_API_HOST",
         "ABACO_API_PORT",
         "ABACO_APPEND_TIMEOUT_SECONDS",
         "ABACO_INIT_COUNT",
         "ABACO_MAX_BODY_BYTES",
+        "ABACO_MAX_FOLLOWERS",
         "ABACO_MAX_LAG_EVENTS",
         "ABACO_MAX_WORKERS",
         "ABACO_QUERY_TIMEOUT_SECONDS",

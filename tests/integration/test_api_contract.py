@@ -87,6 +87,10 @@ async def test_the_five_steps(client: httpx.AsyncClient, connection: Connection)
         "ids": ["foo_0_exc_0"],
         "total_cpu": 9_000_000,
         "total_executions": 1,
+        "total_complete": 1,
+        "total_error": 0,
+        "total_halted": 0,
+        "total_purged": 0,
         "total_io": 736,
         "total_runtime": 2.0045,
     }

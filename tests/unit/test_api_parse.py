@@ -155,6 +155,93 @@ def test_no_images(image: str) -> None:
     assert not is_image(image)
 
 
+# -- limits --------------------------------------------------------------------------------------
+
+LIMITS: dict[str, Any] = {
+    "mem_limit": 512 * 1024 * 1024,
+    "max_cpus": 1.5,
+    "max_processes": 32,
+    "max_run_seconds": 0.5,
+    "max_log_bytes": 0,
+    "max_disk_bytes": 1024 * 1024,
+    "log_ex": 60,
+}
+
+
+def test_without_limits_the_host_decides() -> None:
+    definition = registered()
+    assert [getattr(definition, name) for name in LIMITS] == [None] * len(LIMITS)
+    assert not definition.privileged
+
+
+def test_limits_are_kept_and_a_form_says_the_same_as_json() -> None:
+    form = as_form(image="a/b", name="foo", **{n: str(v) for n, v in LIMITS.items()})
+    data = as_json(image="a/b", name="foo", **LIMITS)
+    definition = parse.register(data, DEFAULTS).definition
+    assert {name: getattr(definition, name) for name in LIMITS} == LIMITS
+    assert parse.register(form, DEFAULTS).definition == definition
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ("512m", 512 * 1024**2),
+        ("2G", 2 * 1024**3),
+        ("6144k", 6 * 1024**2),
+        ("6291456", 6 * 1024**2),
+        ("6291456b", 6 * 1024**2),
+        (6291456, 6 * 1024**2),
+        (6291456.0, 6 * 1024**2),
+    ],
+)
+def test_memory_is_a_number_or_a_text(said: Any, size: int) -> None:
+    assert registered(mem_limit=said).mem_limit == size
+    if not isinstance(said, float):
+        form = as_form(image="a", name="foo", mem_limit=str(said))
+        assert parse.register(form, DEFAULTS).definition.mem_limit == size
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_can_be_given_back_to_the_host(name: str) -> None:
+    assert parse.update("foo_0", as_json(**{name: None}), DEFAULTS).changes == {name: None}
+    assert parse.update("foo_0", as_form(**{name: ""}), DEFAULTS).changes == {name: None}
+    assert parse.update("foo_0", as_form(**{name: "null"}), DEFAULTS).changes == {name: None}
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        *[("mem_limit", v) for v in ("5m", 1, -1, "much", "1.5g", "²m", "9" * 16, 2**51, True)],
+        *[("max_cpus", v) for v in (0, -1, 0.001, 1025, "two", "nan", "inf")],
+        *[("max_processes", v) for v in (0, -1, 1.5, 2**40, "many")],
+        *[("max_run_seconds", v) for v in (0, -1, 10**9, "long")],
+        *[("max_log_bytes", v) for v in (-1, 64 * 1024 * 1024 + 1, "1m")],
+        *[("max_disk_bytes", v) for v in (0, 1024 * 1024 - 1, 2**51, "1g")],
+        *[("log_ex", v) for v in (0, -1, 0.5, 10**12)],
+        *[("privileged", v) for v in ("perhaps", 2)],
+    ],
+)
+def test_a_bad_limit_names_its_parameter(form: bool, parameter: str, value: Any) -> None:  # noqa: FBT001
+    said = {parameter: str(value) if form else value}
+    with pytest.raises(Malformed, match=rf"^{parameter}: "):
+        parse.update("foo_0", Parameters(said, form=form), DEFAULTS)
+    whole = Parameters({**said, "image": "a", "name": "foo"}, form=form)
+    with pytest.raises(Malformed, match=rf"^{parameter}: "):
+        parse.register(whole, DEFAULTS)
+
+
+def test_privileged_containers_are_refused_unless_a_setting_allows_them() -> None:
+    said = as_json(image="a", name="foo", privileged=True)
+    with pytest.raises(Malformed, match=r"^privileged: .*ABACO_ALLOW_PRIVILEGED"):
+        parse.register(said, DEFAULTS)
+    with pytest.raises(Malformed, match=r"^privileged: "):
+        parse.update("foo_0", as_form(privileged="true"), DEFAULTS)
+    allowing = Defaults(init_count=2, max_workers=4, allow_privileged=True)
+    assert parse.register(said, allowing).definition.privileged
+    assert not registered(privileged=False).privileged
+
+
 # -- messages ------------------------------------------------------------------------------------
 
 
@@ -203,9 +290,9 @@ def test_a_variable_that_is_too_long() -> None:
 
 
 def test_an_update_holds_what_was_said() -> None:
-    command = parse.update("foo_0", as_json(description=None, max_workers=3))
+    command = parse.update("foo_0", as_json(description=None, max_workers=3), DEFAULTS)
     assert command.changes == {"description": None, "max_workers": 3}
-    assert parse.update("foo_0", as_json()).changes == {}
+    assert parse.update("foo_0", as_json(), DEFAULTS).changes == {}
 
 
 def test_a_state_is_any_value_without_nul_that_fits() -> None:

@@ -25,11 +25,18 @@ EXECUTION: dict[str, Any] = {
     "cpu_ns": 9_000_000,
     "io_bytes": 736,
     "runtime_ms": 0.5,
+    "memory_bytes": 50_000_000,
+    "network_bytes": 12,
+    "halt_requested": False,
+    "rerun_of": None,
     "log_bytes": 33,
     "log_truncated": False,
     "message_received_at": b.T0,
+    "taken_at": b.T0 + timedelta(seconds=0.5),
     "started_at": b.T0 + timedelta(seconds=1),
+    "first_output_at": None,
     "finished_at": b.T0 + timedelta(seconds=2),
+    "recorded_at": b.T0 + timedelta(seconds=2.5),
 }
 ACTOR: dict[str, Any] = {
     "actor_id": "foo_0",
@@ -43,6 +50,10 @@ ACTOR: dict[str, Any] = {
     "registered_at": b.T0,
     "updated_at": b.T0,
     "total_executions": 2,
+    "total_complete": 1,
+    "total_error": 0,
+    "total_halted": 1,
+    "total_purged": 0,
     "total_cpu_ns": 9,
     "total_io_bytes": 8,
     "total_runtime_ms": 2004.5,
@@ -82,6 +93,10 @@ def test_executions() -> None:
         "ids": ["foo_0_exc_0", "foo_0_exc_1"],
         "total_cpu": 9,
         "total_executions": 2,
+        "total_complete": 1,
+        "total_error": 0,
+        "total_halted": 1,
+        "total_purged": 0,
         "total_io": 8,
         "total_runtime": 2.0045,
     }
@@ -95,6 +110,19 @@ def test_an_execution() -> None:
     assert execution["final_state"]["status"] == "exited"
     assert execution["message_received_time"] == "2026-01-02T03:04:05.000000Z"
     assert execution["start_time"] < execution["finish_time"]
+    assert (execution["memory"], execution["network"]) == (50_000_000, 12)
+    assert (execution["halt_requested"], execution["rerun_of"]) == (False, None)
+
+
+def test_the_timeline_of_an_execution() -> None:
+    assert shown(views.execution(EXECUTION))["timeline"] == {
+        "accepted": "2026-01-02T03:04:05.000000Z",
+        "taken": "2026-01-02T03:04:05.500000Z",
+        "started": "2026-01-02T03:04:06.000000Z",
+        "first_output": None,
+        "ended": "2026-01-02T03:04:07.000000Z",
+        "recorded": "2026-01-02T03:04:07.500000Z",
+    }
 
 
 def test_to_a_client_what_is_assigned_still_waits() -> None:

@@ -10,9 +10,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from abaco_api.image import MAX_LENGTH
+from abaco_api.size import MEBIBYTE, PATTERN
 from abaco_proto.ids import NAME_PATTERN
 
 MAX_WORKERS = 1000
+MIN_MEMORY_BYTES = 6 * MEBIBYTE
+"""Less than this no container engine takes."""
+
+MAX_BYTES = 2**50
+YEAR_SECONDS = 366 * 24 * 60 * 60
 EVENT_PATTERN = r"^[A-Za-z0-9_*>.-]{1,255}$"
 
 Name = Annotated[
@@ -50,6 +56,47 @@ MinWorkers = Annotated[
 ]
 MaxWorkers = Annotated[int, Meta(description="Most workers at a time.", ge=1, le=MAX_WORKERS)]
 
+# The limits of a run. A null, in a form an empty text, leaves each to the host's own setting.
+
+MemLimit = Annotated[
+    Annotated[int, Meta(ge=MIN_MEMORY_BYTES, le=MAX_BYTES)]
+    | Annotated[str, Meta(extra_json_schema={"pattern": PATTERN})]
+    | None,
+    Meta(
+        description="The most memory of a run, in bytes or as a text: 512m, 2g, 65536k; at least "
+        "6m.",
+        examples=["512m"],
+    ),
+]
+MaxCpus = Annotated[
+    Annotated[float, Meta(ge=0.01, le=1024)] | None,
+    Meta(description="The most processors of a run; parts of one are possible."),
+]
+MaxProcesses = Annotated[
+    Annotated[int, Meta(ge=1, le=4_194_304)] | None,
+    Meta(description="The most processes and threads of a run."),
+]
+MaxRunSeconds = Annotated[
+    Annotated[float, Meta(gt=0, le=YEAR_SECONDS)] | None,
+    Meta(description="How long a run may take."),
+]
+MaxLogBytes = Annotated[
+    Annotated[int, Meta(ge=0, le=64 * MEBIBYTE)] | None,
+    Meta(description="Output kept of a run; more is cut off."),
+]
+MaxDiskBytes = Annotated[
+    Annotated[int, Meta(ge=MEBIBYTE, le=MAX_BYTES)] | None,
+    Meta(description="What a run may write over its image."),
+]
+LogEx = Annotated[
+    Annotated[int, Meta(ge=1, le=100 * YEAR_SECONDS)] | None,
+    Meta(description="For how many seconds after the end of a run its output is shown."),
+]
+Privileged = Annotated[
+    bool,
+    Meta(description="Whether its containers are privileged, where ABACO_ALLOW_PRIVILEGED is on."),
+]
+
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of ``POST /actors``."""
@@ -61,6 +108,14 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stateless: Stateless = True
     min_workers: MinWorkers | UnsetType = UNSET
     max_workers: MaxWorkers | UnsetType = UNSET
+    mem_limit: MemLimit = None
+    max_cpus: MaxCpus = None
+    max_processes: MaxProcesses = None
+    max_run_seconds: MaxRunSeconds = None
+    max_log_bytes: MaxLogBytes = None
+    max_disk_bytes: MaxDiskBytes = None
+    log_ex: LogEx = None
+    privileged: Privileged = False
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +128,14 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stateless: Stateless | UnsetType = UNSET
     min_workers: MinWorkers | UnsetType = UNSET
     max_workers: MaxWorkers | UnsetType = UNSET
+    mem_limit: MemLimit | UnsetType = UNSET
+    max_cpus: MaxCpus | UnsetType = UNSET
+    max_processes: MaxProcesses | UnsetType = UNSET
+    max_run_seconds: MaxRunSeconds | UnsetType = UNSET
+    max_log_bytes: MaxLogBytes | UnsetType = UNSET
+    max_disk_bytes: MaxDiskBytes | UnsetType = UNSET
+    log_ex: LogEx | UnsetType = UNSET
+    privileged: Privileged | UnsetType = UNSET
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -36,6 +36,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_workers: Annotated[
         int, Meta(description="Most workers of an actor that names no maximum.", ge=1, le=1000)
     ] = 4
+    allow_privileged: Annotated[
+        bool, Meta(description="Whether actors may have privileged containers.")
+    ] = False
+    max_followers: Annotated[
+        int,
+        Meta(description="Readers of live output one process serves at once.", ge=1, le=10_000),
+    ] = 200
     max_body_bytes: Annotated[
         int, Meta(description="The longest request body.", ge=1024, le=64 * 1024 * 1024)
     ] = 1024 * 1024

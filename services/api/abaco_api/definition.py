@@ -14,6 +14,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
     init_count: int
     max_workers: int
+    allow_privileged: bool = False
 
 
 def new(said: dict[str, Any], defaults: Defaults) -> Definition:

@@ -14,6 +14,7 @@ from abaco_api.body import JSON, Parameters, decode_json
 from abaco_api.definition import Defaults, new
 from abaco_api.errors import BadParameter
 from abaco_api.image import MAX_LENGTH, is_image
+from abaco_api.size import size
 from abaco_proto import commands, ids
 from abaco_proto.errors import Malformed, Unknown
 
@@ -23,22 +24,28 @@ NAME_RULE = (
     "expected 1 to 64 letters, digits, '_' and '-', the first a letter or a digit ([A-Za-z0-9])"
 )
 MAX_DESCRIPTION = 10_000
-WHOLE_NUMBERS = ("min_workers", "max_workers", "num")
+WHOLE_NUMBERS = (
+    *("min_workers", "max_workers", "num"),
+    *("mem_limit", "max_processes", "max_log_bytes", "max_disk_bytes", "log_ex"),
+)
+NOTHING = ("", "null")
+LIMITS = (
+    *("mem_limit", "max_cpus", "max_processes", "max_run_seconds"),
+    *("max_log_bytes", "max_disk_bytes", "log_ex"),
+)
 
 # -- commands ------------------------------------------------------------------------------------
 
 
 def register(parameters: Parameters, defaults: Defaults) -> commands.RegisterActor:
     """``POST /actors``."""
-    said = _said(_convert(_with_environment(parameters), bodies.Registration))
-    _check_definition(said)
+    said = _definition(parameters, bodies.Registration, defaults)
     return commands.RegisterActor(definition=new(said, defaults))
 
 
-def update(actor_id: str, parameters: Parameters) -> commands.UpdateActor:
+def update(actor_id: str, parameters: Parameters, defaults: Defaults) -> commands.UpdateActor:
     """``PUT /actors/{actor_id}``."""
-    said = _said(_convert(_with_environment(parameters), bodies.Update))
-    _check_definition(said)
+    said = _definition(parameters, bodies.Update, defaults)
     return commands.UpdateActor(actor_id=actor_id, changes=said)
 
 
@@ -142,6 +149,36 @@ def whole_number(name: str, text: str, *, least: int, most: int) -> int:
 
 
 # -- the rules -----------------------------------------------------------------------------------
+
+
+def _definition(
+    parameters: Parameters, kind: type[bodies.Registration | bodies.Update], defaults: Defaults
+) -> dict[str, Any]:
+    """The fields of ``Definition`` that a client named."""
+    said = _said(_convert(_with_environment(_with_nothing(parameters)), kind))
+    if isinstance(said.get("mem_limit"), str):
+        said["mem_limit"] = _memory(said["mem_limit"])
+    if said.get("privileged") and not defaults.allow_privileged:
+        what = "is not allowed here: the setting ABACO_ALLOW_PRIVILEGED is not true"
+        raise BadParameter("privileged", what)
+    _check_definition(said)
+    return said
+
+
+def _with_nothing(parameters: Parameters) -> Parameters:
+    """In a form, an empty text is how one says that there is to be no limit of its own."""
+    if not parameters.form:
+        return parameters
+    nothing = {k: None for k, v in parameters.values.items() if k in LIMITS and v in NOTHING}
+    return Parameters({**parameters.values, **nothing}, form=True)
+
+
+def _memory(text: str) -> int:
+    found = size(text)
+    if found is None or not bodies.MIN_MEMORY_BYTES <= found <= bodies.MAX_BYTES:
+        what = "expected at least 6m: a number of bytes, or one with k, m or g behind it"
+        raise BadParameter("mem_limit", what)
+    return found
 
 
 def _check_definition(said: dict[str, Any]) -> None:

@@ -21,7 +21,10 @@ class SubscriptionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An actor. ``executions`` is always empty: they have a list of their own."""
+    """An actor. ``executions`` is always empty: they have a list of their own.
+
+    A limit that is null is the host's own setting.
+    """
 
     id: str
     name: str
@@ -36,6 +39,14 @@ class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
     stateless: bool
     min_workers: int
     max_workers: int
+    mem_limit: int | None
+    max_cpus: float | None
+    max_processes: int | None
+    max_run_seconds: float | None
+    max_log_bytes: int | None
+    max_disk_bytes: int | None
+    log_ex: int | None
+    privileged: bool
     revision: int
     create_time: str
     last_update_time: str
@@ -67,9 +78,28 @@ class ExecutionsResult(msgspec.Struct, frozen=True, kw_only=True):
     actor_id: str
     ids: list[str]
     total_executions: int
+    total_complete: int
+    total_error: int
+    total_halted: int
+    total_purged: int
     total_cpu: Nanoseconds
     total_io: Bytes
     total_runtime: Seconds
+
+
+class TimelineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """When each step of an execution was taken, by the clocks of those who took it.
+
+    The message was accepted, a worker took it, its program was started, wrote for the first time,
+    ended, and the end was in the log.
+    """
+
+    accepted: str | None
+    taken: str | None
+    started: str | None
+    first_output: str | None
+    ended: str | None
+    recorded: str | None
 
 
 class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,10 +115,15 @@ class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
     cpu: Nanoseconds
     io: Bytes
     runtime: Seconds
+    memory: Bytes
+    network: Bytes
     message_received_time: str | None
     start_time: str | None
     finish_time: str | None
+    timeline: TimelineResult
     attempt: int
+    halt_requested: bool
+    rerun_of: str | None
     start_kind: str | None
     container_id: str | None
     image_digest: str | None

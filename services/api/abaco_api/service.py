@@ -64,7 +64,11 @@ def assemble(config: Config, log: EventLog) -> Service:
     models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds)
     return Service(
         config=config,
-        defaults=Defaults(init_count=config.init_count, max_workers=config.max_workers),
+        defaults=Defaults(
+            init_count=config.init_count,
+            max_workers=config.max_workers,
+            allow_privileged=config.allow_privileged,
+        ),
         log=log,
         directory=directory,
         commands=Commands(log, directory, tenant, turns),

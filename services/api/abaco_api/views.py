@@ -67,6 +67,14 @@ def _actor(
         stateless=definition.stateless,
         min_workers=definition.min_workers,
         max_workers=definition.max_workers,
+        mem_limit=definition.mem_limit,
+        max_cpus=definition.max_cpus,
+        max_processes=definition.max_processes,
+        max_run_seconds=definition.max_run_seconds,
+        max_log_bytes=definition.max_log_bytes,
+        max_disk_bytes=definition.max_disk_bytes,
+        log_ex=definition.log_ex,
+        privileged=definition.privileged,
         executions={},
         subscriptions=[
             r.SubscriptionResult(subscription_id=key, actor_id=actor_id, event_pattern=pattern)
@@ -92,6 +100,10 @@ def executions(row: Row) -> r.ExecutionsResult:
         actor_id=row["actor_id"],
         ids=list(row["ids"]),
         total_executions=row["total_executions"],
+        total_complete=row["total_complete"],
+        total_error=row["total_error"],
+        total_halted=row["total_halted"],
+        total_purged=row["total_purged"],
         total_cpu=row["total_cpu_ns"],
         total_io=row["total_io_bytes"],
         total_runtime=seconds(row["total_runtime_ms"]),
@@ -112,16 +124,32 @@ def execution(row: Row) -> r.ExecutionResult:
         cpu=row["cpu_ns"],
         io=row["io_bytes"],
         runtime=seconds(row["runtime_ms"]),
+        memory=row["memory_bytes"],
+        network=row["network_bytes"],
         message_received_time=_time(row["message_received_at"]),
         start_time=_time(row["started_at"]),
         finish_time=_time(row["finished_at"]),
+        timeline=_timeline(row),
         attempt=row["attempt"],
+        halt_requested=row["halt_requested"],
+        rerun_of=row["rerun_of"],
         start_kind=row["start_kind"],
         container_id=row["container_id"],
         image_digest=row["image_digest"],
         host_id=row["host_id"],
         log_bytes=row["log_bytes"],
         log_truncated=row["log_truncated"],
+    )
+
+
+def _timeline(row: Row) -> r.TimelineResult:
+    return r.TimelineResult(
+        accepted=_time(row["message_received_at"]),
+        taken=_time(row["taken_at"]),
+        started=_time(row["started_at"]),
+        first_output=_time(row["first_output_at"]),
+        ended=_time(row["finished_at"]),
+        recorded=_time(row["recorded_at"]),
     )
 
 

@@ -48,7 +48,7 @@ async def update(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.change(parse.update(actor_id, parameters))
+    outcome = await api.commands.change(parse.update(actor_id, parameters, api.defaults))
     return _changed(api, outcome, "Actor updated successfully.")
 
 
