@@ -5,11 +5,13 @@ allow the command, and ``BadParameter`` when command and state together make no 
 """
 
 from abaco_api import definition, environment
+from abaco_api.orders import Order
 from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.actor import Actor
 from abaco_proto.errors import Refused, Unknown
+from abaco_proto.execution import ENDED, ExecutionStatus
 from abaco_proto.worker import Worker, WorkerStatus
 
 ActorCommand = cmd.UpdateActor | cmd.DeleteActor | cmd.SetState | cmd.Subscribe | cmd.ScaleWorkers
@@ -113,6 +115,44 @@ def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
             worker_id=command.worker_id,
             host_id=worker.host_id,
             reason=BY_A_PERSON,
+        )
+    ]
+
+
+def decide_halt(
+    command: cmd.HaltExecution, order: Order, status: ExecutionStatus | None
+) -> list[ev.Event]:
+    """The wish that an execution ends. ``status`` is None where nobody can tell.
+
+    The fold makes a halt that comes too late harmless, so that a doubt need not be resolved. Of
+    ERROR the orders know more: it is the only end that can be taken back.
+    """
+    if order.abandoned:
+        raise Refused(f"execution_id: {command.execution_id} was abandoned already")
+    if order.halted_at:
+        return []
+    if status in ENDED and status is not ExecutionStatus.ERROR:
+        raise Refused(f"execution_id: {command.execution_id} is {status} already")
+    return [ev.ExecutionHaltRequested(actor_id=command.actor_id, execution_id=command.execution_id)]
+
+
+def decide_purge(actor_id: str, next_ordinal: int, purged: int) -> list[ev.Event]:
+    """The end of all that waits below ``next_ordinal``, if more came than was ``purged``."""
+    if purged >= next_ordinal:
+        return []
+    return [ev.InboxPurged(actor_id=actor_id, up_to_ordinal=next_ordinal - 1)]
+
+
+def decide_retry(
+    command: cmd.RetryExecution, order: Order, status: ExecutionStatus | None
+) -> list[ev.Event]:
+    """Another round of attempts for what was abandoned. ``status`` is None when it is no news."""
+    execution_id = command.execution_id
+    if not order.abandoned or status not in (None, ExecutionStatus.ERROR):
+        raise Refused(f"execution_id: {execution_id} is not abandoned: there is nothing to retry")
+    return [
+        ev.ExecutionRetryRequested(
+            actor_id=command.actor_id, execution_id=execution_id, attempts=order.attempts
         )
     ]
 

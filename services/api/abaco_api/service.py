@@ -8,6 +8,7 @@ from starlette.requests import Request
 from abaco_api import parse
 from abaco_api.commands import Commands
 from abaco_api.config import Config
+from abaco_api.control import Control
 from abaco_api.definition import Defaults
 from abaco_api.directory import Directory
 from abaco_api.errors import BadParameter
@@ -33,6 +34,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     commands: Commands
     inbox: Inbox
     seats: Seats
+    control: Control
     models: ReadModels
     freshness: Freshness
 
@@ -74,6 +76,7 @@ def assemble(config: Config, log: EventLog) -> Service:
         commands=Commands(log, directory, tenant, turns),
         inbox=Inbox(log, directory, tenant, turns),
         seats=Seats(log, directory, tenant, turns),
+        control=Control(log, directory, models, tenant, turns),
         models=models,
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),
     )

@@ -12,6 +12,7 @@ from abaco_api.operation import Operation, paging
 from abaco_api.results import ExecutionResult, ExecutionsResult
 from abaco_api.service import Service, service
 from abaco_api.views import Row
+from abaco_proto.commands import HaltExecution, RetryExecution
 
 DEFAULT_LIMIT = 1000
 POLL_SECONDS = 0.02
@@ -43,6 +44,34 @@ async def logs(request: Request) -> Response:
     if stored < whole:
         return success(text, f"Logs retrieved; {stored} of {whole} bytes are stored.")
     return success(text, "Logs retrieved successfully.")
+
+
+async def halt(request: Request) -> Response:
+    """End an execution: at once where it waits, by SIGTERM and then SIGKILL where it runs."""
+    api = service(request)
+    actor_id, execution_id, ordinal = _named(request)
+    command = HaltExecution(actor_id=actor_id, execution_id=execution_id)
+    sequence = await api.control.halt(command, ordinal)
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Execution is being halted.", sequence=sequence)
+
+
+async def retry(request: Request) -> Response:
+    """Have an execution that was abandoned tried again, with as many attempts as a new one."""
+    api = service(request)
+    actor_id, execution_id, ordinal = _named(request)
+    command = RetryExecution(actor_id=actor_id, execution_id=execution_id)
+    sequence = await api.control.retry(command, ordinal)
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Execution is being tried again.", sequence=sequence)
+
+
+def _named(request: Request) -> tuple[str, str, int]:
+    """The actor, the execution and its ordinal in the path of a request without parameters."""
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    execution_id = request.path_params["execution_id"]
+    return actor_id, execution_id, parse.execution_ordinal(actor_id, execution_id)
 
 
 async def _execution(api: Service, request: Request) -> Row:
@@ -90,5 +119,23 @@ OPERATIONS = (
         kind="query",
         summary="Show an execution's output",
         result=str,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/executions/{execution_id}",
+        endpoint=halt,
+        kind="command",
+        summary="Halt an execution",
+        result=None,
+        errors=(409,),
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/executions/{execution_id}/retry",
+        endpoint=retry,
+        kind="command",
+        summary="Retry an abandoned execution",
+        result=None,
+        errors=(409,),
     ),
 )

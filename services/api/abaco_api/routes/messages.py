@@ -9,6 +9,7 @@ from abaco_api.envelope import success
 from abaco_api.operation import Operation
 from abaco_api.results import MessageResult, WaitingResult
 from abaco_api.service import service
+from abaco_proto.commands import PurgeInbox
 
 
 async def send(request: Request) -> Response:
@@ -32,6 +33,16 @@ async def count(request: Request) -> Response:
     return success(WaitingResult(messages=await api.models.waiting(actor_id)))
 
 
+async def purge(request: Request) -> Response:
+    """End all messages that wait; what runs goes on."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    sequence = await api.control.purge(PurgeInbox(actor_id=actor_id))
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Messages purged successfully.", sequence=sequence)
+
+
 OPERATIONS = (
     Operation(
         method="POST",
@@ -51,5 +62,13 @@ OPERATIONS = (
         kind="query",
         summary="Count the messages that wait",
         result=WaitingResult,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/messages",
+        endpoint=purge,
+        kind="command",
+        summary="Purge the messages that wait",
+        result=None,
     ),
 )
