@@ -69,7 +69,7 @@ def failure_body(error: str, msg: str, result: Any = None) -> bytes:
 def failure_of(error: AbacoError) -> Response:
     """The answer that an error of ours is."""
     status, slug = answer_of(error)
-    headers = {"Retry-After": "1"} if status == 503 else {}
+    headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if isinstance(error, BodyTooLarge):
         headers["Connection"] = "close"
     return failure(status, slug, str(error), headers=headers)

@@ -22,6 +22,10 @@ class UnsupportedBody(Malformed):
     """A body of a content type nobody here reads."""
 
 
+class TooMany(AbacoError):
+    """More at once than this process takes."""
+
+
 class Behind(Unavailable):
     """The read models have not yet seen what this query asks for."""
 
@@ -32,6 +36,7 @@ ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
     Malformed: (400, "malformed"),
     Unknown: (404, "unknown"),
     Refused: (409, "refused"),
+    TooMany: (429, "too_many"),
     Conflict: (503, "contended"),
     Behind: (503, "behind"),
     Unavailable: (503, "unavailable"),

@@ -26,6 +26,7 @@ ERRORS = {
     409: "The state of what is named does not allow it.",
     413: "Larger than can be taken.",
     415: "A content type nobody here reads.",
+    429: "More at once than one process takes. Try again later.",
     503: "Something this needs does not answer now. Try again.",
 }
 ERRORS_BY_KIND = {"command": (400, 404, 503), "query": (400, 404, 503), "probe": ()}
@@ -124,7 +125,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
 def _parameters(operation: Operation) -> list[Json]:
     found = [_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)]
     for query in operation.query:
-        described = {"name": query.name, "in": "query", "description": query.description}
+        described = {"name": query.name, "in": query.where, "description": query.description}
         found.append({**described, "schema": query.schema})
     if operation.any_query:
         found.append(_any_query(operation.any_query))
@@ -182,6 +183,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
         "description": operation.summary,
         "content": {JSON: {"schema": schemas.success(operation.result)}},
     }
+    for media in operation.media:
+        success["content"][media] = {"schema": {"type": "string"}}
     if operation.kind == "command":
         success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
     errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
@@ -199,7 +202,7 @@ def _error(status: int, schemas: _Schemas) -> Json:
         "description": ERRORS[status],
         "content": {JSON: {"schema": schemas.failure}},
     }
-    if status == 503:
+    if status in (429, 503):
         described["headers"] = {"Retry-After": _header("Seconds.")}
     return described
 

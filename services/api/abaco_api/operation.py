@@ -11,11 +11,12 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class QueryParameter(msgspec.Struct, frozen=True, kw_only=True):
-    """A parameter of a query string, with its JSON schema."""
+    """A parameter of a query string, or a header, with its JSON schema."""
 
     name: str
     description: str
     schema: dict[str, Any]
+    where: Literal["query", "header"] = "query"
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +24,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``kind`` says what it needs: a command the log, a query the read models, a probe nothing.
     ``result`` is the type of the answer's result, ``body`` that of the request's parameters.
-    ``any_query`` is said of query parameters with names of the client's choice.
+    ``any_query`` is said of query parameters with names of the client's choice. ``media`` are the
+    content types it can answer with beside JSON.
     """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
@@ -38,6 +40,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     any_query: str = ""
     errors: tuple[int, ...] = ()
     unready: Any = None
+    media: tuple[str, ...] = ()
 
 
 def paging(most: int, default: int) -> tuple[QueryParameter, ...]:

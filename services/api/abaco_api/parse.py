@@ -14,6 +14,7 @@ from abaco_api.body import JSON, Parameters, decode_json
 from abaco_api.definition import Defaults, new
 from abaco_api.errors import BadParameter
 from abaco_api.image import MAX_LENGTH, is_image
+from abaco_api.live.place import Place, place
 from abaco_api.size import size
 from abaco_proto import commands, ids
 from abaco_proto.errors import Malformed, Unknown
@@ -122,6 +123,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 MAX_LIMIT = 10_000
 MAX_OFFSET = 10**15
+SWITCHES = {"true": True, "false": False, "1": True, "0": False}
 
 
 def page(query: dict[str, str], *, default: int) -> Page:
@@ -146,6 +148,23 @@ def whole_number(name: str, text: str, *, least: int, most: int) -> int:
     if re.fullmatch("[0-9]{1,18}", text) is None or not least <= int(text) <= most:
         raise BadParameter(name, f"expected a whole number from {least} to {most}")
     return int(text)
+
+
+def flag(name: str, query: dict[str, str]) -> bool | None:
+    """A switch in a query string; None when nothing is said of it."""
+    if name not in query:
+        return None
+    if query[name] not in SWITCHES:
+        raise BadParameter(name, f"expected one of {', '.join(SWITCHES)}")
+    return SWITCHES[query[name]]
+
+
+def resumed(text: str | None, attempt: int) -> Place:
+    """Where a reader of output goes on; without a word from it, where an attempt begins."""
+    found = Place(attempt) if text is None else place(text, attempt)
+    if found is None:
+        raise BadParameter("Last-Event-ID", "expected <attempt>:<offset>, or an offset alone")
+    return found
 
 
 # -- the rules -----------------------------------------------------------------------------------

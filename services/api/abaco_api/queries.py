@@ -5,7 +5,7 @@ Rows come back with the columns of ``queries.sql``.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import TypeAlias
@@ -93,6 +93,21 @@ class ReadModels:
         """The chunks of an attempt's output, in order."""
         async with self._session() as session:
             return await session.fetch(SQL["output"], self._tenant, execution_id, attempt)
+
+    async def output_from(
+        self, execution_id: str, attempt: int, offset: int, limit: int
+    ) -> Sequence[Row]:
+        """At most ``limit`` chunks, from the one that holds the byte at ``offset`` on."""
+        arguments = (self._tenant, execution_id, attempt, offset, limit)
+        async with self._session() as session:
+            return await session.fetch(SQL["output_from"], *arguments)
+
+    async def ended(self, keys: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], Row]:
+        """Those of the executions, by actor id and ordinal, that have ended."""
+        arguments = ([actor_id for actor_id, _ in keys], [ordinal for _, ordinal in keys])
+        async with self._session() as session:
+            rows = await session.fetch(SQL["ended"], self._tenant, *arguments)
+        return {(row["actor_id"], row["ordinal"]): row for row in rows}
 
     async def workers(self, actor_id: str) -> Sequence[Row]:
         """An actor's workers that take a seat now."""

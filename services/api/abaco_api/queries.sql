@@ -41,7 +41,7 @@ SELECT a.*,
  WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
 
 -- name: execution
-SELECT e.*
+SELECT e.*, (a.definition ->> 'log_ex')::bigint AS log_ex
   FROM executions e
   JOIN actors a ON a.tenant = e.tenant AND a.actor_id = e.actor_id
  WHERE e.tenant = $1 AND e.actor_id = $2 AND e.ordinal = $3 AND a.status <> 'DELETED';
@@ -56,6 +56,23 @@ SELECT output_offset, data
   FROM logs
  WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
  ORDER BY output_offset;
+
+-- name: output_from
+SELECT output_offset, data
+  FROM logs
+ WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
+   AND output_offset >= coalesce((SELECT max(output_offset)
+                                    FROM logs
+                                   WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
+                                     AND output_offset <= $4), 0)
+ ORDER BY output_offset
+ LIMIT $5;
+
+-- name: ended
+SELECT e.*
+  FROM unnest($2::text[], $3::bigint[]) AS k (actor_id, ordinal)
+  JOIN executions e USING (actor_id, ordinal)
+ WHERE e.tenant = $1 AND e.status IN ('COMPLETE', 'ERROR', 'HALTED', 'PURGED');
 
 -- name: workers
 SELECT *

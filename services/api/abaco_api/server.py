@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -18,7 +18,7 @@ from abaco_api.config import Config
 from abaco_api.protocol import EnvelopeProtocol
 from abaco_api.service import Service, assemble
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,10 @@ KEEP_ALIVE_SECONDS = 65
 class Server(uvicorn.Server):
     """uvicorn's server; a signal ends it, and only it: what comes after is ours."""
 
+    def __init__(self, config: uvicorn.Config, at_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._at_stop = at_stop
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGTERM and SIGINT while inside."""
@@ -41,6 +45,7 @@ class Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+        self._at_stop()
 
 
 async def run(config: Config) -> None:
@@ -53,7 +58,7 @@ async def run(config: Config) -> None:
     connection = Connection(
         config.nats_url, name="abaco-api", timeout=config.append_timeout_seconds
     )
-    service = assemble(config, JetStreamEventLog(connection))
+    service = assemble(config, JetStreamEventLog(connection), JetStreamOutputLog(connection))
     try:
         await main_loop(service, connection, listener)
     finally:
@@ -110,5 +115,6 @@ def _server(service: Service) -> Server:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        ),
+        at_stop=service.live.close,
     )

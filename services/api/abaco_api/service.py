@@ -14,11 +14,14 @@ from abaco_api.directory import Directory
 from abaco_api.errors import BadParameter
 from abaco_api.freshness import ALL_ACTORS, Freshness
 from abaco_api.inbox import Inbox
+from abaco_api.live.live import Live
+from abaco_api.live.reader import Sources
+from abaco_api.live.watch import Watch
 from abaco_api.queries import ReadModels
 from abaco_api.seats import Seats
 from abaco_api.turns import Turns
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
+from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.subjects import all_events_filter
 
 AFTER = "Abaco-After"
@@ -36,6 +39,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     seats: Seats
     control: Control
     models: ReadModels
+    live: Live
     freshness: Freshness
 
     async def fresh(self, request: Request, topic: str = ALL_ACTORS) -> None:
@@ -58,12 +62,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadParameter(AFTER, f"{after}, but the log ends at {head}")
 
 
-def assemble(config: Config, log: EventLog) -> Service:
-    """The service over a log; nothing is opened or started."""
+def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
+    """The service over a log and the output stream; nothing is opened or started."""
     tenant = config.tenant
     directory = Directory(log, tenant)
     turns = Turns(config.append_timeout_seconds)
     models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds)
+    sources = Sources(
+        outputs=outputs,
+        models=models,
+        watch=Watch(models.ended),
+        tenant=tenant,
+        patience=config.read_wait_seconds,
+    )
     return Service(
         config=config,
         defaults=Defaults(
@@ -78,6 +89,7 @@ def assemble(config: Config, log: EventLog) -> Service:
         seats=Seats(log, directory, tenant, turns),
         control=Control(log, directory, models, tenant, turns),
         models=models,
+        live=Live(sources, config.max_followers),
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),
     )
 

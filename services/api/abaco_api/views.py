@@ -1,12 +1,14 @@
 """Rows and folds to results: pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
 
 from abaco_api import results as r
+from abaco_api.live.place import Place
+from abaco_api.live.transcript import Transcript
 from abaco_proto.actor import Actor
 from abaco_proto.envelope import format_time
 from abaco_proto.events import Definition, FinalState
@@ -183,21 +185,18 @@ def subscription(row: Row) -> r.SubscriptionResult:
 
 
 def output(chunks: Sequence[Row]) -> str:
-    """Chunks of one attempt, in the order of their offsets, as one text.
+    """Chunks of one attempt, in the order of their offsets, as one text."""
+    transcript = Transcript(Place(1))
+    pieces = [p for c in chunks for p in transcript.add(1, c["output_offset"], bytes(c["data"]))]
+    return "".join(piece.text for piece in [*pieces, *transcript.finish()])
 
-    A chunk that was stored twice with other bounds overlaps and is there once; bytes that never
-    came leave a mark. What is not UTF-8 becomes replacement characters.
-    """
-    data = bytearray()
-    end = 0
-    for chunk in chunks:
-        offset, piece = chunk["output_offset"], bytes(chunk["data"])
-        if offset > end:
-            data += f"\n[{offset - end} bytes are missing here]\n".encode()
-            end = offset
-        data += piece[end - offset :]
-        end = max(end, offset + len(piece))
-    return data.decode(errors="replace")
+
+def expired(row: Row, now: datetime) -> bool:
+    """Whether the output of an execution is not shown any more. ``log_ex`` is its actor's."""
+    ended, kept = row["finished_at"], row["log_ex"]
+    if ended is None or kept is None:
+        return False
+    return bool(now >= ended + timedelta(seconds=kept))
 
 
 def _json(text: str) -> msgspec.Raw:

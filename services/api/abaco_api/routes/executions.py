@@ -1,6 +1,7 @@
 """Executions: listed, shown, and their output."""
 
 import asyncio
+from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,7 +9,8 @@ from starlette.responses import Response
 from abaco_api import parse, views
 from abaco_api.body import query_parameters
 from abaco_api.envelope import success
-from abaco_api.operation import Operation, paging
+from abaco_api.live.response import EVENTS, TEXT
+from abaco_api.operation import Operation, QueryParameter, paging
 from abaco_api.results import ExecutionResult, ExecutionsResult
 from abaco_api.service import Service, service
 from abaco_api.views import Row
@@ -30,14 +32,38 @@ async def list_executions(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """One execution."""
+    parse.nothing_else(query_parameters(request))
     row = await _execution(service(request), request)
     return success(views.execution(row), "Actor execution retrieved successfully.")
 
 
 async def logs(request: Request) -> Response:
-    """The output of the latest attempt, as one text; while it runs, what there is so far."""
+    """The output of the latest attempt, as one text; while it runs, what there is so far.
+
+    With `follow=true` it is sent as it appears, until the execution has ended, as plain text, or
+    to who accepts `text/event-stream` as server-sent events: `output` with a piece of text, whose
+    id is the place to go on from (`<attempt>:<bytes before>`), and at last `end` with the
+    execution. A new attempt begins with a line that says so. After `log_ex` seconds nothing is
+    shown any more.
+    """
     api = service(request)
+    query = query_parameters(request)
+    parse.nothing_else(query, "follow")
+    events = EVENTS in request.headers.get("accept", "")
+    follow = parse.flag("follow", query)
     row = await _execution(api, request)
+    hidden = views.expired(row, datetime.now(UTC))
+    if request.method == "GET" and (events if follow is None else follow):
+        begin = parse.resumed(request.headers.get("last-event-id"), row["attempt"])
+        if hidden:
+            return api.live.nothing(row, events=events)
+        return api.live.follow(row, begin, events=events)
+    if hidden:
+        return success("", f"Logs expired {row['log_ex']} seconds after the end of the execution.")
+    return await _logs_so_far(api, row)
+
+
+async def _logs_so_far(api: Service, row: Row) -> Response:
     execution_id, attempt, whole = row["execution_id"], row["attempt"], row["log_bytes"]
     stored = await _stored(api, execution_id, attempt, whole)
     text = views.output(await api.models.output(execution_id, attempt))
@@ -75,7 +101,6 @@ def _named(request: Request) -> tuple[str, str, int]:
 
 
 async def _execution(api: Service, request: Request) -> Row:
-    parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
     await api.fresh(request, actor_id)
@@ -117,8 +142,23 @@ OPERATIONS = (
         path="/actors/{actor_id}/executions/{execution_id}/logs",
         endpoint=logs,
         kind="query",
-        summary="Show an execution's output",
+        summary="Show an execution's output, or follow it",
         result=str,
+        query=(
+            QueryParameter(
+                name="follow",
+                description="Whether to send output as it appears, until the execution ends.",
+                schema={"type": "boolean", "default": False},
+            ),
+            QueryParameter(
+                name="Last-Event-ID",
+                where="header",
+                description="Go on behind this piece of output.",
+                schema={"type": "string", "pattern": "^([0-9]{1,9}:)?[0-9]{1,18}$"},
+            ),
+        ),
+        media=(TEXT, EVENTS),
+        errors=(429,),
     ),
     Operation(
         method="DELETE",

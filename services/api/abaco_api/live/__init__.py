@@ -1,0 +1,1 @@
+"""Live output: one execution's output as it appears, for whoever reads it over HTTP."""

@@ -1,0 +1,50 @@
+"""All readers of live output of a process, and what they share."""
+
+import asyncio
+
+from abaco_api.errors import TooMany
+from abaco_api.live.place import Place
+from abaco_api.live.reader import Emit, Reader, Sources
+from abaco_api.live.response import LiveResponse
+from abaco_api.views import Row
+
+
+class Live:
+    """Every reader has a consumer of its own on the output stream: there is a most of them."""
+
+    def __init__(self, sources: Sources, most: int) -> None:
+        """At most ``most`` readers at once."""
+        self._sources = sources
+        self._most = most
+        self._closing = asyncio.Event()
+        self.readers = 0
+
+    def close(self) -> None:
+        """Let all readers go: the process ends."""
+        self._closing.set()
+
+    def follow(self, row: Row, begin: Place, *, events: bool) -> LiveResponse:
+        """The output of an execution from a place on, up to its end.
+
+        Raises:
+            TooMany: there is no room for one more reader.
+        """
+        if self.readers >= self._most:
+            raise TooMany(f"{self.readers} readers follow output already, the most of this process")
+
+        async def read(emit: Emit) -> Row:
+            self.readers += 1
+            try:
+                return await Reader(self._sources, row, begin, emit).read()
+            finally:
+                self.readers -= 1
+
+        return LiveResponse(read, self._closing, events=events)
+
+    def nothing(self, row: Row, *, events: bool) -> LiveResponse:
+        """The answer when the output is not shown any more."""
+
+        async def read(_: Emit) -> Row:
+            return row
+
+        return LiveResponse(read, self._closing, events=events)
