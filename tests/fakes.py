@@ -118,6 +118,7 @@ class InMemoryOutputLog:
         self.chunks: list[RecordedOutput] = []
         self.available = True
         self.followers = 0
+        self.handed_out = 0
         self._grown = asyncio.Event()
 
     async def write(self, output: Output) -> None:
@@ -158,6 +159,7 @@ class InMemoryOutputLog:
             found = [chunk for chunk in self.chunks[cursor:] if wanted(chunk.output)]
             cursor = len(self.chunks)
             if found or first:
+                self.handed_out += 1
                 yield OutputBatch(chunks=found, pending=0)
             first = False
             if cursor == len(self.chunks):

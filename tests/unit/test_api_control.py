@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import builders as b
+from abaco_api import orders
 from abaco_api.config import Config
 from abaco_api.control import Control
 from abaco_api.directory import Directory
@@ -179,6 +180,20 @@ async def test_a_halt_that_came_after_the_end_does_not_forbid_a_retry(stage: Sta
     await stage.control.retry(RETRY, 0)
 
 
+async def test_read_models_that_are_behind_are_not_heard(stage: Stage) -> None:
+    await stage.append(b.assigned(0))
+    stage.caught_up()
+    await stage.append(b.abandoned(0))
+    await stage.control.retry(RETRY, 0)
+
+
+def test_the_first_halt_is_the_one_that_holds() -> None:
+    order = orders.INITIAL
+    for recorded in b.history(b.halt_requested(0), b.abandoned(0), b.halt_requested(0)):
+        order = orders.evolve(order, recorded)
+    assert (order.halted_at, order.abandoned) == (1, False)
+
+
 async def test_read_models_that_know_better_are_heard(stage: Stage) -> None:
     await stage.append(b.assigned(0), b.finished(0), b.abandoned(0))
     stage.models.position = 3
@@ -192,13 +207,13 @@ async def test_read_models_that_know_better_are_heard(stage: Stage) -> None:
 async def test_without_the_log_orders_fail_soon(stage: Stage) -> None:
     await stage.control.halt(HALT, 0)
     stage.log.available = False
-    orders = (
+    given = (
         stage.control.halt(HALT, 0),
         stage.control.retry(RETRY, 0),
         stage.control.purge(PURGE),
     )
     async with asyncio.timeout(2):
-        answers = await asyncio.gather(*orders, return_exceptions=True)
+        answers = await asyncio.gather(*given, return_exceptions=True)
     assert all(isinstance(answer, Unavailable) for answer in answers)
 
 

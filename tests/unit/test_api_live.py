@@ -315,8 +315,10 @@ async def test_a_slow_reader_holds_the_stream_back(stage: Stage) -> None:
     reading = asyncio.create_task(Reader(stage.sources, row(), Place(1), emit).read())
     for n in range(50):
         await stage.outputs.write(chunk(b"x", n))
-        await asyncio.sleep(0)
+        for _ in range(5):  # everybody gets a turn
+            await asyncio.sleep(0)
     assert len(taken) == 1
+    assert stage.outputs.handed_out < 10
     stage.end(row("COMPLETE", log_bytes=50))
     go.set()
     await asyncio.wait_for(reading, 5)
