@@ -164,7 +164,7 @@ def test_a_command_on_what_is_not_there(
         ("DELETE", "/actors", {"GET", "HEAD", "POST"}),
         ("POST", "/actors/good_0", {"GET", "HEAD", "PUT", "DELETE"}),
         ("PATCH", "/actors/good_0", {"GET", "HEAD", "PUT", "DELETE"}),
-        ("PUT", "/actors/good_0/messages", {"GET", "HEAD", "POST"}),
+        ("PUT", "/actors/good_0/messages", {"GET", "HEAD", "POST", "DELETE"}),
         ("OPTIONS", "/actors", {"GET", "HEAD", "POST"}),
         ("POST", "/healthz", {"GET", "HEAD"}),
     ],
