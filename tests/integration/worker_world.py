@@ -40,6 +40,10 @@ class WorkerProcess:
                 stderr=file,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -166,6 +170,11 @@ class World:
     def containers(self) -> list[Any]:
         label = {"label": [f"abaco.host_id={self.yard.host_id}"]}
         return list(self._docker.containers(all=True, filters=label))
+
+    def inside(self, container_id: str) -> tuple[list[str], dict[str, str]]:
+        """The environment and the labels of a container."""
+        config = self._docker.inspect_container(container_id)["Config"]
+        return config["Env"] or [], config["Labels"]
 
     def waiting(self) -> list[Any]:
         """The sandboxes that nobody has taken."""
