@@ -15,8 +15,12 @@ QUICK = "abaco-test/quick"
 SLOW = "abaco-test/slow"
 """Prints ``got <message>``, waits a second, prints ``done``."""
 
+NUMBERS = "abaco-test/numbers"
+"""Counts to ``<message>``, a line each tenth of a second."""
+
 SCRIPTS = {
     QUICK: 'echo "got $MSG"',
+    NUMBERS: "for n in $(seq 1 $MSG); do echo $n; sleep 0.1; done",
     SLOW: 'echo "got $MSG"; sleep 1; echo done',
 }
 

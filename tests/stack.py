@@ -122,6 +122,11 @@ class Stack:
             return {}
         return answer.json()["result"] or {} if answer.status_code == 200 else {}
 
+    def try_list(self, path: str) -> list[dict[str, Any]]:
+        """The same of a query whose result is a list."""
+        found: Any = self.try_get(path)
+        return found or []
+
     def register(self, name: str, image: str, **more: Any) -> str:
         answer = self.call("POST", "/actors", json={"name": name, "image": image, **more})
         return str(answer["id"])
@@ -179,6 +184,12 @@ class Stack:
     def events(self) -> list[Recorded]:
         """The whole log."""
         return read_log(self.status()["nats_url"])
+
+    def messages(self, actor_id: str) -> dict[str, str]:
+        """What an actor's executions were sent."""
+        events = (r.event for r in self.events())
+        mine = (e for e in events if isinstance(e, ev.MessageReceived) and e.actor_id == actor_id)
+        return {event.execution_id: event.message for event in mine}
 
     def finished(self) -> Counter[str]:
         """How often each execution is reported finished in the log."""

@@ -1,5 +1,6 @@
 """Docker's JSON, in the words of the engine port: what it is told, and what it answers."""
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,9 @@ NEVER = "0001-01-01T00:00:00Z"
 
 LINE_OVERHEAD = 80
 """json-file stores a line of one byte in not quite so many."""
+
+CORES = os.cpu_count() or 1
+"""An engine refuses to promise more than there is."""
 
 FRAME = struct.Struct(">BxxxL")
 """Before each piece of output: which stream it is from, and its length (Docker's "attach")."""
@@ -46,7 +50,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     config = {
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
-        "NanoCpus": int(spec.cpus * 1_000_000_000),
+        "NanoCpus": int(min(spec.cpus, CORES) * 1_000_000_000),
         "PidsLimit": spec.processes,
         "NetworkMode": spec.network_mode,
         "SecurityOpt": ["no-new-privileges"],
