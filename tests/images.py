@@ -18,9 +18,13 @@ SLOW = "abaco-test/slow"
 NUMBERS = "abaco-test/numbers"
 """Counts to ``<message>``, a line each tenth of a second."""
 
+STAMPS = "abaco-test/stamps"
+"""Says ``<message>`` times, with a pause before each, how long the machine has been up."""
+
 SCRIPTS = {
     QUICK: 'echo "got $MSG"',
     NUMBERS: "for n in $(seq 1 $MSG); do echo $n; sleep 0.1; done",
+    STAMPS: "for n in $(seq 1 $MSG); do sleep 0.7; read up idle </proc/uptime; echo $up; done",
     SLOW: 'echo "got $MSG"; sleep 1; echo done',
 }
 
