@@ -1,9 +1,10 @@
 # Each target sets up what it needs, on a bare Debian or Ubuntu too. Settings: ABACO_* (README).
 ABACO := .venv/bin/abaco
 PYTHON := .venv/bin/python
-CODE := proto services local compose examples tests
+CODE := proto services local compose examples bench tests
+BENCHES := $(wildcard bench/*.py)
 
-.PHONY: demo up down status compose compose-down check test format lock image engine run-setup dev-setup
+.PHONY: demo up down status compose compose-down check test bench format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -32,6 +33,9 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 
 test: check engine image  ## everything
 	.venv/bin/pytest -q tests/integration tests/fault tests/e2e
+
+bench: dev-setup engine    ## figures beside the raw parts: tables here, JSON and pictures in build/bench
+	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done
 
 format: dev-setup         ## format, and repair what the linter can
 	.venv/bin/ruff format .

@@ -1,25 +1,27 @@
-# noqa: INP001 - a script
 """Messages accepted a second: over HTTP by one api process, and by JetStream itself.
 
-    python bench/intake.py [seconds]
+    python bench/intake.py [--seconds S] [--turns N] [--actors 1,16,64]
 
 Both run against the same server with ``sync_interval: always`` (every message is on disk before
 it is acknowledged), 64 requests in flight, in turns, on one machine that also runs the clients.
 Raw is what nats-py publishes of the very same events; HTTP has 64 keep-alive connections.
 """
 
+import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+from abaco_bench import machine, report
+from abaco_bench.figures import Figure, Ratio, median, spread
+from abaco_bench.picture import Panel, draw
+from abaco_bench.progress import say
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.codec import encode
@@ -117,37 +119,91 @@ async def register(port: int, actors: int) -> None:
     writer.close()
 
 
-async def measure(nats: NatsServer, api: Api, seconds: float) -> dict[str, object]:
-    """All figures."""
+RAW, HTTP = "raw JetStream", "HTTP"
+
+LIMITS = {
+    RAW: "the log's writes to disk, which the server puts together, and nats-py in one process",
+    HTTP: "one api process in Python on one core; the log is behind it",
+}
+
+
+async def measure(
+    nats: NatsServer, api: Api, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Messages a second, by what accepted them and for how many actors."""
     connection = Connection(nats.url, name="bench")
     await connection.open()
-    await register(api.port, 64)
-    figures: dict[str, object] = {"sync_interval": "always", "in_flight": IN_FLIGHT}
-    for run, actors in enumerate((1, 16, 64)):
-        published = await rate(raw(connection, actors, run), seconds)
-        accepted = await rate(http(api.port, actors), seconds)
-        figures[f"{actors} actors"] = {
-            "raw_per_second": round(published),
-            "http_per_second": round(accepted),
-            "ratio": round(accepted / published, 2),
-        }
+    await register(api.port, max(options.actors))
+    samples: dict[str, list[float]] = defaultdict(list)
+    run = 0
+    for turn in range(options.turns):
+        for actors in options.actors:
+            for name, make in ((RAW, raw(connection, actors, run)), (HTTP, http(api.port, actors))):
+                samples[f"{name}, {actors} actors"].append(await rate(make, options.seconds))
+            run += 1
+        say(f"turn {turn + 1}/{options.turns}")
     await connection.close()
-    return figures
+    return samples
+
+
+def made_report(samples: dict[str, list[float]], options: argparse.Namespace) -> report.Report:
+    """The report: how much of what the log takes the api passes on, and the rates."""
+    return report.Report(
+        name="intake",
+        machine=options.machine,
+        options={"in_flight": IN_FLIGHT, "seconds": options.seconds, "turns": options.turns},
+        ratios=[
+            Ratio(
+                name=f"HTTP to raw JetStream, {actors} actors",
+                value=median(samples[f"{HTTP}, {actors} actors"])
+                / median(samples[f"{RAW}, {actors} actors"]),
+                unit="x",
+            )
+            for actors in options.actors
+        ],
+        figures=[
+            Figure(
+                name=name,
+                unit="per s",
+                spread=spread(found),
+                limit=LIMITS[name.partition(",")[0]],
+            )
+            for name, found in samples.items()
+        ],
+        samples=samples,
+    )
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--seconds", type=float, default=4, help="of one measurement (4)")
+    add("--turns", type=int, default=3, help="measurements of each (3)")
+    add("--actors", type=report.numbers, default=[1, 16, 64], help="how many inboxes (1,16,64)")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Print the figures as JSON."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    """Measure, print the table, keep the JSON and the picture."""
+    options = parsed()
     with scratch_folder() as folder, tempfile.TemporaryDirectory() as logs:
         nats = NatsServer(folder)
+        sync_interval = machine.sync_interval(nats.config)
+        options.machine = {**machine.facts(), "sync_interval": sync_interval}
         nats.start()
         api = Api(Path(logs), nats.url, NO_DATABASE)
         try:
             with running(api):
-                figures = uvloop.run(measure(nats, api, seconds))
+                samples = uvloop.run(measure(nats, api, options))
         finally:
             nats.kill()
-    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    found = made_report(samples, options)
+    sys.stdout.write(report.table(found))
+    ours = frozenset(name for name in samples if name.startswith(HTTP))
+    panel = Panel(title="accepted", figures=found.figures, ours=ours, logarithmic=False)
+    for path in report.keep(found, draw("Messages accepted a second", [panel])):
+        say(f"kept {path}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,14 @@
+"""What the scripts beside this package measure with.
+
+The scripts (``bench/*.py``, each with ``main`` and options, a table on stdout, and JSON under
+``build/bench``) run on real servers as the tests start them, so the tests' own modules
+(``stack``, ``servers``, ``images``) are used from here.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+
+logging.getLogger("abaco_proto").setLevel(logging.ERROR)  # it warns of our own goodbye

@@ -1,0 +1,85 @@
+"""What ``containers.py`` compares: its ratios, its picture, and what bounds each figure. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from abaco_bench.figures import Figure, Ratio, median, more_than, percentile, spread, times_faster
+from abaco_bench.picture import Panel, draw
+
+Samples = Mapping[str, Sequence[float]]
+
+LIMITS = {
+    "docker run: first output": "the engine: five to six programs are started for one container",
+    "docker run: finished": "the same, and the end: namespace, mounts and cgroups are taken down",
+    "runc run: first output": "runc: it starts itself three times; no network is set up",
+    "runc run: finished": "the same, and taking the cgroups down",
+    "pool: POST to answer": "one write of the log to disk (sync_interval: always), and HTTP",
+    "pool: accepted to first output": (
+        "two writes to disk one after the other (message, assignment), then fork and exec"
+    ),
+    "pool: POST to first output": "the same, and HTTP",
+    "pool: accepted to finished": "the same, and the writes of the start, the output and the end",
+    "pool: POST to finished": "the same, and HTTP",
+    "raw API: finished": "the engine, as docker run; no program of a client to start",
+    "raw API: removed": "the same, and removing what is left of the container",
+    "cold: POST to answer": "one write of the log to disk (sync_interval: always), and HTTP",
+    "cold: accepted to first output": "the engine; a worker must be asked for first: four writes",
+    "cold: POST to first output": "the same, and HTTP",
+    "cold: accepted to finished": "the same, and the engine's end of the container",
+    "cold: POST to finished": "the same, and HTTP",
+    "sustained: raw API": "the CPUs: the engine starts programs all the time",
+    "sustained: ours": "the same; the services have what is left",
+}
+
+
+def figures(samples: Samples) -> list[Figure]:
+    """A figure of each kind of samples, in their order."""
+    return [
+        Figure(name=name, unit=_unit(name), spread=spread(found), limit=LIMITS[name])
+        for name, found in samples.items()
+        if found
+    ]
+
+
+def _unit(name: str) -> str:
+    return "per s" if name.startswith("sustained") else "ms"
+
+
+def ratios(samples: Samples) -> Iterator[Ratio]:
+    """The comparisons for which there are samples, those with goals first."""
+    for what in ("first output", "finished"):
+        slow, fast = samples.get(f"docker run: {what}"), samples.get(f"pool: accepted to {what}")
+        if slow and fast:
+            yield times_faster(f"pool hit against docker run, to {what}", slow, fast, 30)
+    if hits := samples.get("pool: POST to finished"):
+        for percent, goal in ((50, 15.0), (99, None)):
+            yield Ratio(
+                name=f"pool hit, POST to finished, p{percent}",
+                value=percentile(hits, percent),
+                unit="ms",
+                goal=goal,
+                at_most=True,
+            )
+    cold, raw = samples.get("cold: POST to finished"), samples.get("raw API: finished")
+    if cold and raw and len(cold) == len(raw):
+        yield more_than("cold start more than the raw API", cold, raw, 30)
+    ours, theirs = samples.get("sustained: ours"), samples.get("sustained: raw API")
+    if ours and theirs:
+        # Turn by turn: the two of a turn were side by side.
+        turns = [a / b for a, b in zip(ours, theirs, strict=True)]
+        yield Ratio(name="sustained, ours to the raw API", value=median(turns), unit="x", goal=0.95)
+
+
+def picture(found: Sequence[Figure]) -> str:
+    """The figures, drawn: times on a logarithmic axis, rates on a linear one."""
+    mine = frozenset(
+        f.name for f in found if f.name.startswith(("pool", "cold", "sustained: ours"))
+    )
+    times = [f for f in found if f.unit == "ms"]
+    rates = [f for f in found if f.unit != "ms"]
+    return draw(
+        "A fresh container for each message",
+        [
+            Panel(title="time", figures=times, ours=mine, logarithmic=True),
+            Panel(title="containers a second", figures=rates, ours=mine, logarithmic=False),
+        ],
+    )

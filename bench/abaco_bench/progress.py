@@ -1,0 +1,9 @@
+"""Progress, for whoever waits."""
+
+import sys
+
+
+def say(text: str) -> None:
+    """One line to stderr, so that stdout holds the table alone."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,78 @@
+"""Containers a second for a while: ours with an inbox that is never empty, beside the raw API."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+
+from abaco_bench import raw_docker
+from abaco_bench.stage import LOOK_SECONDS, RUN_SECONDS, Stage
+from images import QUICK
+
+BACKLOG = 30
+"""How many messages wait at least."""
+
+WARM_ENDS = 3
+"""Runs that are not counted: until here the workers were being made."""
+
+_numbers = count()
+
+
+def ours(stage: Stage, workers: int, seconds: float) -> float:
+    """Executions finished a second by an actor with so many workers."""
+    name = f"bench-load-{next(_numbers)}"
+    actor_id = stage.register(name, QUICK, least=workers, most=workers)
+    try:
+        with _fed(stage, actor_id):
+            _wait_ends(stage, actor_id, WARM_ENDS * workers)
+            begun = time.time()
+            time.sleep(seconds)
+            ended = time.time()
+            done = [at for at in stage.subscriber.ends(actor_id) if begun <= at < ended]
+    finally:
+        stage.delete(actor_id)
+    return len(done) / (ended - begun)
+
+
+def raw(run: str, threads: int, seconds: float) -> float:
+    """Containers a second by the raw API."""
+    return raw_docker.rate(run, threads, seconds)
+
+
+def best(levels: list[int], measure: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+    """The level with the highest rate, and all rates."""
+    rates = {level: measure(level) for level in levels}
+    return max(rates, key=lambda level: rates[level]), rates
+
+
+@contextmanager
+def _fed(stage: Stage, actor_id: str) -> Iterator[None]:
+    """Keep the inbox filled."""
+    stop = threading.Event()
+
+    def feed() -> None:
+        sent = 0
+        while not stop.is_set():
+            if sent - len(stage.subscriber.ends(actor_id)) < BACKLOG:
+                stage.post(actor_id, f"{sent}")
+                sent += 1
+            else:
+                stop.wait(LOOK_SECONDS)
+
+    with ThreadPoolExecutor(1, "feeder") as pool:
+        feeding = pool.submit(feed)
+        try:
+            yield
+        finally:
+            stop.set()
+    feeding.result()
+
+
+def _wait_ends(stage: Stage, actor_id: str, number: int) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while len(stage.subscriber.ends(actor_id)) < number:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{actor_id}: not {number} runs within {RUN_SECONDS} s")
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,199 @@
+"""A fresh container for each message: our paths beside docker run, the raw API, and runc.
+
+    python bench/containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
+
+One run measures all, in turns (a round takes one sample of each), so that what else the machine
+does hits all alike. docs/benchmarks.md says how to read it.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from abaco_bench import comparisons, machine, report, runc_bundle, stage, sustained
+from abaco_bench.platform_runs import ColdRuns, PoolRuns
+from abaco_bench.progress import say
+from abaco_bench.raw_docker import EngineStuck, RawDocker
+
+PARTS = ("docker-run", "raw-api", "runc", "pool", "cold", "sustained")
+WARM_ROUNDS = 2
+TURNS = 2
+"""How often the two best levels are measured in the sustained part, in turns."""
+
+Part = Callable[[], Mapping[str, float] | None]
+
+
+class Bench:
+    """One run: what was asked for, and what was found so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.run = f"{os.getpid()}"
+        self.samples: dict[str, list[float]] = defaultdict(list)
+        self.notes: list[str] = []
+        self.levels: dict[str, int] = {}
+        self.machine = machine.facts()
+
+    def wants(self, part: str) -> bool:
+        """Whether a part was asked for."""
+        return part in self.options.only
+
+    def measure(self) -> None:
+        """All parts that were asked for; cleans up whatever ends it."""
+        with ExitStack() as places:
+            raw = places.enter_context(_cleaned(RawDocker(self.run)))
+            ours = None
+            if self.options.only & {"pool", "cold", "sustained"}:
+                say("starting an embedded stack of its own …")
+                ours = places.enter_context(stage.running())
+                self.machine["sync_interval"] = ours.sync_interval
+            self._rounds(self._parts(raw, ours, places))
+            if self.wants("sustained"):
+                assert ours is not None
+                self._sustained(ours)
+
+    def _parts(
+        self, raw: RawDocker, ours: stage.Stage | None, places: ExitStack
+    ) -> dict[str, Part]:
+        """What a round consists of, in order. The raw API is next to the cold start."""
+        parts: dict[str, Part] = {}
+        if self.wants("docker-run"):
+            parts["docker run"] = raw.command_line
+        if self.wants("runc"):
+            if why := runc_bundle.available():
+                self.notes.append(f"runc was not measured: {why}")
+            else:
+                folder = Path(places.enter_context(tempfile.TemporaryDirectory()))
+                parts["runc run"] = runc_bundle.RuncBundle(folder).run
+        if self.wants("pool") and ours is not None:
+            parts["pool"] = PoolRuns(ours).run
+        if self.wants("raw-api"):
+            parts["raw API"] = raw.by_api
+        if self.wants("cold") and ours is not None:
+            parts["cold"] = ColdRuns(ours).run
+        return parts
+
+    def _rounds(self, parts: Mapping[str, Part]) -> None:
+        rounds = self.options.rounds if parts else 0
+        for number in range(-WARM_ROUNDS if rounds else 0, rounds):
+            for name, part in parts.items():
+                for _ in range(self.options.pool_hits if name == "pool" else 1):
+                    found = part()
+                    if number >= 0 and found is not None:
+                        self._note(name, found)
+            say(f"round {number + 1}/{rounds}" if number >= 0 else "warming up …")
+        if "pool" in parts:
+            hits = len(self.samples["pool: POST to finished"])
+            self.notes.append(f"{hits} of {rounds * self.options.pool_hits} were pool hits")
+
+    def _note(self, part: str, found: Mapping[str, float]) -> None:
+        for what, value in found.items():
+            self.samples[f"{part}: {what}"].append(value)
+
+    def _sustained(self, ours: stage.Stage) -> None:
+        """Find the best level of each, then measure the two in turns."""
+        search, seconds = self.options.search_seconds, self.options.seconds / TURNS
+
+        def raw_rate(level: int, seconds: float = search) -> float:
+            rate = sustained.raw(self.run, level, seconds)
+            say(f"sustained: raw API, {level} side by side: {rate:.2f}/s")
+            return rate
+
+        def our_rate(level: int, seconds: float = search) -> float:
+            rate = sustained.ours(ours, level, seconds)
+            say(f"sustained: ours, {level} workers: {rate:.2f}/s")
+            return rate
+
+        self.levels["raw API"], raw_rates = sustained.best(self.options.threads, raw_rate)
+        self.levels["ours"], our_rates = sustained.best(self.options.workers, our_rate)
+        self.notes.append(f"sustained, raw API, containers/s by threads: {_rates(raw_rates)}")
+        self.notes.append(f"sustained, ours, containers/s by workers: {_rates(our_rates)}")
+        for _ in range(TURNS):
+            theirs = raw_rate(self.levels["raw API"], seconds)
+            self.samples["sustained: raw API"].append(theirs)
+            self.samples["sustained: ours"].append(our_rate(self.levels["ours"], seconds))
+
+    def report(self) -> report.Report:
+        """What was found."""
+        return report.Report(
+            name="containers",
+            machine=self.machine,
+            options={
+                "rounds": self.options.rounds,
+                "pool_hits": self.options.pool_hits,
+                "seconds": self.options.seconds,
+                "best": self.levels,
+            },
+            ratios=list(comparisons.ratios(self.samples)),
+            figures=comparisons.figures(self.samples),
+            samples=self.samples,
+            notes=self.notes,
+        )
+
+
+def _rates(rates: Mapping[int, float]) -> str:
+    return ", ".join(f"{level}: {rate:.2f}" for level, rate in rates.items())
+
+
+@contextmanager
+def _cleaned(raw: RawDocker) -> Iterator[RawDocker]:
+    try:
+        yield raw
+    finally:
+        raw.clean()
+        raw.close()
+
+
+def _parts(text: str) -> set[str]:
+    asked = set(text.split(","))
+    if unknown := asked - set(PARTS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not of {', '.join(PARTS)}")
+    return asked
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--rounds", type=int, default=30, help="samples of each part (30)")
+    add("--pool-hits", type=int, default=4, help="messages to the pool in a round (4)")
+    add("--seconds", type=float, default=40, help="of the sustained part, at the best level (40)")
+    add("--search-seconds", type=float, default=12, help="to try one level for (12)")
+    add("--threads", type=report.numbers, default=[1, 2, 4], help="levels of the raw API (1,2,4)")
+    add("--workers", type=report.numbers, default=[2, 4, 8], help="levels of ours (2,4,8)")
+    add("--only", type=_parts, default=set(PARTS), help=f"of {','.join(PARTS)}")
+    return parser.parse_args()
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Measure, print the table, keep the JSON and the picture."""
+    signal.signal(signal.SIGTERM, _terminated)
+    bench = Bench(options())
+    try:
+        bench.measure()
+    except KeyboardInterrupt:
+        say("stopped; everything that was started is gone")
+        return 130
+    except EngineStuck as error:
+        say(f"{error}: it may have locked up (docs/adr/0006); if `docker ps` hangs, restart it")
+        return 1
+    found = bench.report()
+    sys.stdout.write(report.table(found))
+    for path in report.keep(found, comparisons.picture(found.figures)):
+        say(f"kept {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
