@@ -8,6 +8,7 @@ from abaco_proto.envelope import parse_time
 from images import QUICK
 
 REFILL_SECONDS = 5.0
+NEVER_SEEN_SECONDS = 0.3
 SEATS = 1
 
 
@@ -18,7 +19,7 @@ class PoolRuns:
         """Register the actor, and wait until it is ready."""
         self._stage = stage
         self._actor_id = stage.register("bench-pool", QUICK, least=SEATS, most=SEATS)
-        self._patience = REFILL_SECONDS
+        self._patience, self._seen = REFILL_SECONDS, False
         stage.wait_ready(self._actor_id)
 
     def run(self) -> dict[str, float] | None:
@@ -32,9 +33,11 @@ class PoolRuns:
         return found
 
     def _settle(self) -> None:
-        """Until the next sandbox waits; where none ever does, that is asked once only."""
-        if not self._stage.wait_waiting(self._actor_id, SEATS, self._patience):
-            self._patience = 1.0
+        """Until the next sandbox waits; where none ever did, that is not waited for again."""
+        if self._stage.wait_waiting(self._actor_id, SEATS, self._patience):
+            self._seen, self._patience = True, REFILL_SECONDS
+        elif not self._seen:
+            self._patience = NEVER_SEEN_SECONDS
 
 
 class ColdRuns:
