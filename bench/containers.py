@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from abaco_bench import comparisons, machine, report, runc_bundle, stage, sustained
+from abaco_bench import comparisons, machine, raw_rate, report, runc_bundle, stage, sustained
 from abaco_bench.platform_runs import ColdRuns, PoolRuns
 from abaco_bench.progress import say
 from abaco_bench.raw_docker import EngineStuck, RawDocker
@@ -38,6 +38,7 @@ class Bench:
         self.run = f"{os.getpid()}"
         self.samples: dict[str, list[float]] = defaultdict(list)
         self.notes: list[str] = []
+        self.ours: list[PoolRuns | ColdRuns] = []
         self.levels: dict[str, int] = {}
         self.machine = machine.facts()
 
@@ -73,11 +74,13 @@ class Bench:
                 folder = Path(places.enter_context(tempfile.TemporaryDirectory()))
                 parts["runc run"] = runc_bundle.RuncBundle(folder).run
         if self.wants("pool") and ours is not None:
-            parts["pool"] = PoolRuns(ours).run
+            self.ours.append(PoolRuns(ours))
+            parts["pool"] = self.ours[-1].run
         if self.wants("raw-api"):
             parts["raw API"] = raw.by_api
         if self.wants("cold") and ours is not None:
-            parts["cold"] = ColdRuns(ours).run
+            self.ours.append(ColdRuns(ours))
+            parts["cold"] = self.ours[-1].run
         return parts
 
     def _rounds(self, parts: Mapping[str, Part]) -> None:
@@ -89,9 +92,7 @@ class Bench:
                     if number >= 0 and found is not None:
                         self._note(name, found)
             say(f"round {number + 1}/{rounds}" if number >= 0 else "warming up …")
-        if "pool" in parts:
-            hits = len(self.samples["pool: POST to finished"])
-            self.notes.append(f"{hits} of {rounds * self.options.pool_hits} were pool hits")
+        self.notes += [runs.note() for runs in self.ours]
 
     def _note(self, part: str, found: Mapping[str, float]) -> None:
         for what, value in found.items():
@@ -101,9 +102,9 @@ class Bench:
         """Find the best level of each, then measure the two in turns."""
         search, seconds = self.options.search_seconds, self.options.seconds / TURNS
 
-        def raw_rate(level: int, seconds: float = search) -> float:
-            rate = sustained.raw(self.run, level, seconds)
-            say(f"sustained: raw API, {level} side by side: {rate:.2f}/s")
+        def their_rate(level: int, seconds: float = search) -> float:
+            rate = raw_rate.rate(self.run, level, seconds)
+            say(f"sustained: raw API, {level} starting: {rate:.2f}/s")
             return rate
 
         def our_rate(level: int, seconds: float = search) -> float:
@@ -111,12 +112,12 @@ class Bench:
             say(f"sustained: ours, {level} workers: {rate:.2f}/s")
             return rate
 
-        self.levels["raw API"], raw_rates = sustained.best(self.options.threads, raw_rate)
+        self.levels["raw API"], their_rates = sustained.best(self.options.threads, their_rate)
         self.levels["ours"], our_rates = sustained.best(self.options.workers, our_rate)
-        self.notes.append(f"sustained, raw API, containers/s by threads: {_rates(raw_rates)}")
+        self.notes.append(f"sustained, raw API, containers/s by threads: {_rates(their_rates)}")
         self.notes.append(f"sustained, ours, containers/s by workers: {_rates(our_rates)}")
         for _ in range(TURNS):
-            theirs = raw_rate(self.levels["raw API"], seconds)
+            theirs = their_rate(self.levels["raw API"], seconds)
             self.samples["sustained: raw API"].append(theirs)
             self.samples["sustained: ours"].append(our_rate(self.levels["ours"], seconds))
 
@@ -166,7 +167,12 @@ def options() -> argparse.Namespace:
     add("--pool-hits", type=int, default=4, help="messages to the pool in a round (4)")
     add("--seconds", type=float, default=40, help="of the sustained part, at the best level (40)")
     add("--search-seconds", type=float, default=12, help="to try one level for (12)")
-    add("--threads", type=report.numbers, default=[1, 2, 4], help="levels of the raw API (1,2,4)")
+    add(
+        "--threads",
+        type=report.numbers,
+        default=[1, 2, 4, 8],
+        help="levels of the raw API (1,2,4,8)",
+    )
     add("--workers", type=report.numbers, default=[2, 4, 8], help="levels of ours (2,4,8)")
     add("--only", type=_parts, default=set(PARTS), help=f"of {','.join(PARTS)}")
     return parser.parse_args()

@@ -7,27 +7,32 @@ from abaco_bench.picture import Panel, draw
 
 Samples = Mapping[str, Sequence[float]]
 
+ENGINE = (
+    "the engine: about ten programs are started for one container, two of them the engine itself"
+)
+SAME_AND_HTTP = "the same, and HTTP"
+
 LIMITS = {
-    "docker run: first output": "the engine: five to six programs are started for one container",
-    "docker run: finished": "the same, and the end: namespace, mounts and cgroups are taken down",
-    "runc run: first output": "runc: it starts itself three times; no network is set up",
+    "docker run: first output": ENGINE,
+    "docker run: finished": "the same, and the end: network, mounts and cgroups are taken down",
+    "runc run: first output": "runc, which starts itself in the new namespaces",
     "runc run: finished": "the same, and taking the cgroups down",
-    "pool: POST to answer": "one write of the log to disk (sync_interval: always), and HTTP",
+    "pool: POST to answer": "one write of the log to disk (sync_interval), and HTTP",
     "pool: accepted to first output": (
-        "two writes to disk one after the other (message, assignment), then fork and exec"
+        "two writes to disk, one after the other (message, assignment), then fork and exec"
     ),
-    "pool: POST to first output": "the same, and HTTP",
-    "pool: accepted to finished": "the same, and the writes of the start, the output and the end",
-    "pool: POST to finished": "the same, and HTTP",
-    "raw API: finished": "the engine, as docker run; no program of a client to start",
+    "pool: POST to first output": SAME_AND_HTTP,
+    "pool: accepted to finished": "the same, and the writes of the output and the end",
+    "pool: POST to finished": SAME_AND_HTTP,
+    "raw API: finished": f"{ENGINE}; no client is started",
     "raw API: removed": "the same, and removing what is left of the container",
-    "cold: POST to answer": "one write of the log to disk (sync_interval: always), and HTTP",
-    "cold: accepted to first output": "the engine; a worker must be asked for first: four writes",
-    "cold: POST to first output": "the same, and HTTP",
-    "cold: accepted to finished": "the same, and the engine's end of the container",
-    "cold: POST to finished": "the same, and HTTP",
+    "cold: POST to answer": "one write of the log to disk (sync_interval), and HTTP",
+    "cold: accepted to first output": "the engine; a worker is asked for first: two more writes",
+    "cold: POST to first output": SAME_AND_HTTP,
+    "cold: accepted to finished": "the engine, and as many writes as there are events",
+    "cold: POST to finished": SAME_AND_HTTP,
     "sustained: raw API": "the CPUs: the engine starts programs all the time",
-    "sustained: ours": "the same; the services have what is left",
+    "sustained: ours": "the same; the services need some of the CPUs too",
 }
 
 

@@ -1,7 +1,11 @@
 """Our own paths, one message at a time: a pool hit, and a start from nothing."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import count
 
+from abaco_bench.figures import median
+from abaco_bench.report import number
 from abaco_bench.stage import Posted, Stage
 from abaco_bench.subscriber import Told
 from abaco_proto.envelope import parse_time
@@ -20,6 +24,8 @@ class PoolRuns:
         self._stage = stage
         self._actor_id = stage.register("bench-pool", QUICK, least=SEATS, most=SEATS)
         self._patience, self._seen = REFILL_SECONDS, False
+        self.kinds: Counter[str] = Counter()
+        self.steps: list[dict[str, float]] = []
         stage.wait_ready(self._actor_id)
 
     def run(self) -> dict[str, float] | None:
@@ -28,9 +34,17 @@ class PoolRuns:
         self._stage.warm(self._actor_id)
         sent = self._stage.post(self._actor_id, "x")
         told = self._stage.finished(sent)
-        found = times(sent, told) if kind(told) == "pool" else None
         self._settle()
-        return found
+        self.kinds[kind(told)] += 1
+        if kind(told) != "pool":
+            return None
+        self.steps.append(steps(told))
+        return times(sent, told)
+
+    def note(self) -> str:
+        """What kind the runs were, and where their time went."""
+        found = ", ".join(f"{name} {number(at)}" for name, at in median_steps(self.steps).items())
+        return f"pool: start_kind {_counted(self.kinds)}; ms from acceptance at the median: {found}"
 
     def _settle(self) -> None:
         """Until the next sandbox waits; where none ever did, that is not waited for again."""
@@ -46,16 +60,20 @@ class ColdRuns:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._numbers = count()
-        self.kinds: list[str] = []
+        self.kinds: Counter[str] = Counter()
 
     def run(self) -> dict[str, float]:
         """The times of the first message to a new actor; the actor is gone afterwards."""
         actor_id = self._stage.register(f"bench-cold-{next(self._numbers)}", QUICK, least=0, most=1)
         sent = self._stage.post(actor_id, "x")
         told = self._stage.finished(sent)
-        self.kinds.append(kind(told))
+        self.kinds[kind(told)] += 1
         self._stage.delete(actor_id)
         return times(sent, told)
+
+    def note(self) -> str:
+        """What kind the runs were: a sandbox may be ready before the message is assigned."""
+        return f"cold: start_kind {_counted(self.kinds)}"
 
 
 def kind(told: Told) -> str:
@@ -72,13 +90,45 @@ def times(sent: Posted, told: Told) -> dict[str, float]:
     assert told.received is not None
     assert told.finished is not None
     accepted = told.received.time.timestamp()
-    found = {
-        "POST to answer": sent.answered - sent.posted,
-        "accepted to finished": told.finished_seen - accepted,
-        "POST to finished": told.finished_seen - sent.posted,
-    }
-    if told.finished.first_output_at:
-        output = parse_time(told.finished.first_output_at).timestamp()
+    found = {"POST to answer": sent.answered - sent.posted}
+    if output := _seconds(told.finished.first_output_at):
         found["accepted to first output"] = output - accepted
         found["POST to first output"] = output - sent.posted
+    found["accepted to finished"] = told.finished_seen - accepted
+    found["POST to finished"] = told.finished_seen - sent.posted
     return {name: seconds * 1e3 for name, seconds in found.items()}
+
+
+def steps(told: Told) -> dict[str, float]:
+    """Ms from acceptance to each step on the way, as the events say, so far as they do."""
+    assert told.received is not None
+    assert told.finished is not None
+    final = told.finished.final_state
+    times = {
+        "assigned": told.assigned.time.timestamp() if told.assigned else 0.0,
+        "taken": _seconds(told.started.taken_at if told.started else ""),
+        "started": _seconds(final.started_at),
+        "first output": _seconds(told.finished.first_output_at),
+        "ended": _seconds(final.finished_at),
+        "seen finished": told.finished_seen,
+    }
+    accepted = told.received.time.timestamp()
+    return {name: (at - accepted) * 1e3 for name, at in times.items() if at}
+
+
+def median_steps(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each step's median, in the order of time."""
+    samples: dict[str, list[float]] = {}
+    for timeline in found:
+        for name, at in timeline.items():
+            samples.setdefault(name, []).append(at)
+    return dict(sorted(((n, median(s)) for n, s in samples.items()), key=lambda step: step[1]))
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())) or "none"
+
+
+def _seconds(text: str) -> float:
+    """Since 1970; 0 for no time."""
+    return parse_time(text).timestamp() if text else 0.0

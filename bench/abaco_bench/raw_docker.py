@@ -1,13 +1,12 @@
 """Docker without us: ``docker run`` by its command line, and its API from Python.
 
 The containers are as ``docker run`` makes them. Every call is bounded: Docker 20.10 can lock up
-when containers end side by side (docs/adr/0006), and then the bench says so and stops.
+when two containers end at the same time (docs/adr/0025), and then the bench says so and stops.
 """
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +18,7 @@ from images import QUICK
 
 CALL_SECONDS = 30
 LABEL = "abaco.bench"
+HELD = ["/bin/sh", "-c", 'echo "got $MSG"; exec /bin/sleep 600']
 
 
 class EngineStuck(Exception):
@@ -69,6 +69,25 @@ class RawDocker:
             removed = time.perf_counter()
         return {"finished": (told - begun) * 1e3, "removed": (removed - begun) * 1e3}
 
+    def start_held(self) -> str:
+        """The id of a new container that has printed its line, and stays until it is removed."""
+        with bounded():
+            container = str(
+                self._api.create_container(
+                    QUICK, HELD, environment={"MSG": "x"}, labels={LABEL: self._run}
+                )["Id"]
+            )
+            self._api.start(container)
+            return container
+
+    def end_held(self, container: str) -> None:
+        """Read what a container has printed, and remove it."""
+        deadline = time.monotonic() + CALL_SECONDS
+        with bounded():
+            while not self._api.logs(container):
+                assert time.monotonic() < deadline, "no output"
+            self._api.remove_container(container, force=True, v=True)
+
     def waiting(self, actor_id: str) -> list[str]:
         """The states of an actor's containers, such as ``running``."""
         with bounded():
@@ -95,30 +114,6 @@ def bounded() -> Iterator[None]:
         yield
     except (ReadTimeout, NoConnection) as error:
         raise EngineStuck(f"the container engine did not answer in {CALL_SECONDS} s") from error
-
-
-def rate(run: str, threads: int, seconds: float) -> float:
-    """Containers a second by the API, the whole life of each, ``threads`` side by side."""
-    clients = [RawDocker(run) for _ in range(threads)]
-    begun = time.perf_counter()
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            count = sum(pool.map(_until(begun + seconds), clients))
-    finally:
-        for client in clients:
-            client.close()
-    return count / (time.perf_counter() - begun)
-
-
-def _until(deadline: float) -> Callable[[RawDocker], int]:
-    def live(client: RawDocker) -> int:
-        count = 0
-        while time.perf_counter() < deadline:
-            client.by_api()
-            count += 1
-        return count
-
-    return live
 
 
 def exported(image: str) -> tuple[bytes, dict[str, Any]]:

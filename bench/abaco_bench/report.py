@@ -1,6 +1,7 @@
 """A report: what a bench found, as a table for people and as JSON for later. Pure but ``keep``."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,15 @@ def _ratios(ratios: Sequence[Ratio]) -> Iterator[str]:
 
 
 def _figures(figures: Sequence[Figure]) -> Iterator[str]:
+    """A line for each; and what limits it, once for those in a row of which the same is true."""
     width = max((len(f.name) for f in figures), default=6)
     yield f"{'':{width}}  {'p50':>8} {'p10':>8} {'p90':>8} {'p99':>8}        {'n':>5}"
-    for f in figures:
-        s = f.spread
-        numbers = " ".join(f"{number(v):>8}" for v in (s.p50, s.p10, s.p90, s.p99))
-        yield f"{f.name:{width}}  {numbers} {f.unit:6} {s.count:>5}"
-        yield f"{'':{width}}    limited by {f.limit}"
+    for limit, limited in groupby(figures, key=lambda f: f.limit):
+        for f in limited:
+            s = f.spread
+            values = " ".join(f"{number(v):>8}" for v in (s.p50, s.p10, s.p90, s.p99))
+            yield f"{f.name:{width}}  {values} {f.unit:6} {s.count:>5}"
+        yield f"{'':{width}}    limited by {limit}"
 
 
 def number(value: float) -> str:

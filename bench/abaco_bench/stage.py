@@ -16,6 +16,7 @@ import images
 from abaco_bench.machine import sync_interval
 from abaco_bench.raw_docker import RawDocker
 from abaco_bench.subscriber import Subscriber, Told
+from abaco_worker.launcher import build as launcher
 from servers import scratch_folder
 from stack import Stack
 
@@ -120,6 +121,7 @@ class Stage:
 def running() -> Iterator[Stage]:
     """A stage on a stack that runs; the stack is down and its containers are gone afterwards."""
     images.build_scripts()
+    launcher.build()
     host_id = f"bench-{os.getpid()}"
     engine = RawDocker(host_id)
     with scratch_folder() as folder:

@@ -21,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.received: Recorded | None = None
+        self.assigned: Recorded | None = None
         self.started: ev.ExecutionStarted | None = None
         self.finished: ev.ExecutionFinished | None = None
         self.finished_seen = 0.0
@@ -121,6 +122,8 @@ class Subscriber:
         match event:
             case ev.MessageReceived():
                 told.received = recorded
+            case ev.ExecutionAssigned():
+                told.assigned = recorded
             case ev.ExecutionStarted():
                 told.started = event
             case ev.ExecutionFinished() if told.finished is None:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 
-from abaco_bench import raw_docker
 from abaco_bench.stage import LOOK_SECONDS, RUN_SECONDS, Stage
 from images import QUICK
 
@@ -34,11 +33,6 @@ def ours(stage: Stage, workers: int, seconds: float) -> float:
     finally:
         stage.delete(actor_id)
     return len(done) / (ended - begun)
-
-
-def raw(run: str, threads: int, seconds: float) -> float:
-    """Containers a second by the raw API."""
-    return raw_docker.rate(run, threads, seconds)
 
 
 def best(levels: list[int], measure: Callable[[int], float]) -> tuple[int, dict[int, float]]:
