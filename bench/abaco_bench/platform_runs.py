@@ -43,8 +43,11 @@ class PoolRuns:
 
     def note(self) -> str:
         """What kind the runs were, and where their time went."""
+        said = f"pool: start_kind {_counted(self.kinds)}"
+        if not self.steps:
+            return f"{said}; no sandbox was waiting"
         found = ", ".join(f"{name} {number(at)}" for name, at in median_steps(self.steps).items())
-        return f"pool: start_kind {_counted(self.kinds)}; ms from acceptance at the median: {found}"
+        return f"{said}; ms from acceptance at the median: {found}"
 
     def _settle(self) -> None:
         """Until the next sandbox waits; where none ever did, that is not waited for again."""

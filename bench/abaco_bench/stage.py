@@ -129,7 +129,7 @@ def running() -> Iterator[Stage]:
         try:
             stack.up()
             durability = sync_interval(folder / "data" / "run" / "nats.conf")
-            with Subscriber(stack.status()["nats_url"]) as subscriber:
+            with Subscriber(stack.status()["nats_reader_url"]) as subscriber:
                 yield Stage(stack.url, subscriber, engine, durability)
         finally:
             stack.http.close()
