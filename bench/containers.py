@@ -192,7 +192,7 @@ def main() -> int:
         say("stopped; everything that was started is gone")
         return 130
     except EngineStuck as error:
-        say(f"{error}: it may have locked up (docs/adr/0006); if `docker ps` hangs, restart it")
+        say(f"{error}: it may have locked up (docs/adr/0008); if `docker ps` hangs, restart it")
         return 1
     found = bench.report()
     sys.stdout.write(report.table(found))

@@ -1,7 +1,7 @@
 """Docker without us: ``docker run`` by its command line, and its API from Python.
 
 The containers are as ``docker run`` makes them. Every call is bounded: Docker 20.10 can lock up
-when two containers end at the same time (docs/adr/0025), and then the bench says so and stops.
+when two containers end at the same time (docs/adr/0008), and then the bench says so and stops.
 """
 
 import subprocess

@@ -1,7 +1,7 @@
 """Containers a second by the raw API: some threads start them, one removes them.
 
 Two containers that end at the same time can lock up Docker 20.10 for good, so these do not end by
-themselves, and one at a time is removed (docs/adr/0025). One remover keeps up with twice as many as
+themselves, and one at a time is removed (docs/adr/0008). One remover keeps up with twice as many as
 two cores can start, and works beside the starters, who need not wait for it.
 """
 
