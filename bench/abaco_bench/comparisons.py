@@ -1,4 +1,4 @@
-"""What ``containers.py`` compares: its ratios, its picture, and what bounds each figure. Pure."""
+"""What ``fresh_containers.py`` compares: ratios, picture, what bounds each figure. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

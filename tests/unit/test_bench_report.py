@@ -24,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def report(samples: dict[str, list[float]]) -> Report:
     return Report(
-        name="containers",
+        name="fresh_containers",
         machine={"cores": 2},
         options={"rounds": 3},
         ratios=list(comparisons.ratios(samples)),

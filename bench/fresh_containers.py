@@ -1,6 +1,6 @@
 """A fresh container for each message: our paths beside docker run, the raw API, and runc.
 
-    python bench/containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
+    python bench/fresh_containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
 
 One run measures all, in turns (a round takes one sample of each), so that what else the machine
 does hits all alike. docs/benchmarks.md says how to read it.
@@ -124,7 +124,7 @@ class Bench:
     def report(self) -> report.Report:
         """What was found."""
         return report.Report(
-            name="containers",
+            name="fresh_containers",
             machine=self.machine,
             options={
                 "rounds": self.options.rounds,
