@@ -7,6 +7,7 @@ import signal
 import sys
 
 import msgspec
+import uvloop
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
@@ -26,7 +27,7 @@ def main() -> None:
         sys.stderr.write(f"abaco-scheduler: {error}\n")
         sys.exit(2)
     logging.basicConfig(level=config.log_level.upper(), format=LOG_FORMAT)
-    asyncio.run(run(config))
+    uvloop.run(run(config))
 
 
 async def run(config: Config) -> None:

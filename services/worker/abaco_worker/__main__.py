@@ -8,6 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
+import uvloop
+
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
 from abaco_proto.jetstream import (
@@ -42,7 +44,7 @@ def main() -> None:
         sys.stderr.write(f"abaco-worker: {error}\n")
         sys.exit(2)
     logging.basicConfig(level=config.log_level.upper(), format=LOG_FORMAT)
-    code = asyncio.run(serve(config))
+    code = uvloop.run(serve(config))
     logging.shutdown()
     # Threads may still wait for an engine that takes its time; nothing of theirs needs an end.
     os._exit(code)
