@@ -137,7 +137,7 @@ async def schema_is_there(dsn: str) -> None:
 
 async def assert_rows_are_the_fold_of(dsn: str, history: list[Recorded]) -> None:
     async with open_store(dsn) as store:
-        found = await store._load(keys_of(history))
+        found = await store.load(keys_of(history))
     assert p.plain(found) == p.plain(p.reference(history))
 
 

@@ -7,37 +7,20 @@ checkpoint, follow from there. So there is one way to begin, and it is always in
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
-from typing import Generic, TypeVar
+from contextlib import suppress
 
-import msgspec
-
-from abaco_projector import store as db
 from abaco_projector.config import Config
 from abaco_projector.migrate import migrate
-from abaco_projector.store import Store, open_store
-from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Unavailable, Undecodable
+from abaco_projector.projection import Item, Projection, events, output, project
+from abaco_projector.store import open_store
+from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import EventLog, OutputLog, RecordedOutput
-from abaco_proto.subjects import all_events_filter
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 3.0
 SHUTDOWN_SECONDS = 0.7
-
-Item = TypeVar("Item", Recorded, RecordedOutput)
-
-
-class Projection(msgspec.Struct, Generic[Item], frozen=True):
-    """One stream into its rows: the name of its checkpoint, how to follow, how to apply."""
-
-    name: str
-    follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
-    apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
 
 
 class Outage:
@@ -122,73 +105,15 @@ async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
         work.result()
 
 
-# -- projections ---------------------------------------------------------------------------------
-
-
-def events(log: EventLog) -> Projection[Recorded]:
-    """The whole log into the aggregates' rows."""
-
-    async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:
-        async with aclosing(log.follow([all_events_filter()], after=after)) as batches:
-            async for batch in batches:
-                yield batch.events
-
-    async def apply(store: Store, batch: Sequence[Recorded], after: int) -> None:
-        await store.apply_events(batch, after=after)
-
-    return Projection(db.EVENTS, follow, apply)
-
-
-def output(log: OutputLog) -> Projection[RecordedOutput]:
-    """The output stream into the table ``logs``."""
-
-    async def follow(after: int) -> AsyncGenerator[Sequence[RecordedOutput], None]:
-        async with aclosing(log.follow(after=after)) as batches:
-            async for batch in batches:
-                yield batch.chunks
-
-    async def apply(store: Store, batch: Sequence[RecordedOutput], after: int) -> None:
-        await store.apply_output(batch, after=after)
-
-    return Projection(db.OUTPUT, follow, apply)
-
-
 async def keep_projecting(projection: Projection[Item], config: Config, outage: Outage) -> None:
     """Project for good, through all outages of the database."""
     while True:
         try:
             async with open_store(config.postgres_dsn) as store:
                 await migrate(store)
-                await project(projection, store, config.batch_events, outage)
+                after = await store.checkpoint(projection.name)
+                outage.over()
+                logger.info("projecting %s after %d", projection.name, after)
+                await project(projection, store, config.batch_events, after)
         except Unavailable as error:
             await outage.wait(error)
-
-
-async def project(projection: Projection[Item], store: Store, size: int, outage: Outage) -> None:
-    """Follow from the checkpoint on, in transactions of at most ``size`` messages."""
-    after = await store.checkpoint(projection.name)
-    outage.over()
-    logger.info("projecting %s after %d", projection.name, after)
-    async with aclosing(projection.follow(after)) as batches:
-        async for batch in batches:
-            for start in range(0, len(batch), size):
-                part = batch[start : start + size]
-                await _apply(projection, store, part, after)
-                after = part[-1].sequence
-
-
-async def _apply(
-    projection: Projection[Item], store: Store, batch: Sequence[Item], after: int
-) -> None:
-    """Apply a batch. What the database refuses is searched by halves, and left out."""
-    try:
-        await projection.apply(store, batch, after)
-    except Undecodable as error:
-        last = batch[-1].sequence
-        if len(batch) == 1:
-            logger.error("%s: message %d is left out: %s", projection.name, last, error)  # noqa: TRY400 - the words say it all
-            await store.skip(projection.name, last)
-            return
-        middle = len(batch) // 2
-        await _apply(projection, store, batch[:middle], after)
-        await _apply(projection, store, batch[middle:], batch[middle - 1].sequence)

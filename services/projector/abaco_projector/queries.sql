@@ -2,7 +2,7 @@
 
 -- name: lock_checkpoint
 -- Holds off another projector until this transaction ends.
-SELECT sequence FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
+SELECT sequence, generation FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
 
 -- name: create_checkpoint
 INSERT INTO projection_checkpoints (name, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING;
@@ -17,6 +17,12 @@ WHERE name = $1 AND sequence < $2;
 
 -- name: notify
 SELECT pg_notify('abaco_projection', $1);
+
+-- name: remove_beyond
+DELETE FROM events WHERE seq > $1;
+
+-- name: read_tip
+SELECT seq, hash FROM events WHERE seq < $1 ORDER BY seq DESC LIMIT 1;
 
 -- name: load_actors
 SELECT coalesce(json_agg(row), '[]')
