@@ -2,25 +2,22 @@
 
 Theory: ``hash_n = SHA-256(hash_{n-1} || canonical_n)`` with 32 zero bytes before the first. Whoever
 has noted one hash can tell later that no event up to there was changed, removed, added or moved.
-What is hashed is exactly what the columns of ``events`` hold, so SQL alone can compute it again:
+What is hashed is exactly what the columns of ``events`` hold, so SQL alone can compute it again.
 
-====================  ============================================================================
-part of canonical_n   is
-====================  ============================================================================
-``seq``               8 bytes, big-endian
-``time``              8 bytes, big-endian, signed: microseconds since 1970-01-01T00:00:00Z
-``hops``              8 bytes, big-endian
-``subject``           its length in bytes (4 bytes, big-endian), then UTF-8
-``id``                the same
-``causation_id``      the same
-``correlation_id``    the same
-``traceparent``       the same; the length is 0xFFFFFFFF and nothing follows when there is none
-the body              the rest: the bytes as they are stored
-====================  ============================================================================
+``canonical_n`` is, all numbers big-endian:
+
+==========  ======================================================================================
+bytes       are
+==========  ======================================================================================
+8, 8, 8     ``seq``; ``time`` in microseconds since 1970-01-01T00:00:00Z (signed); ``hops``
+5 times 4   the lengths in bytes of ``subject``, ``id``, ``causation_id``, ``correlation_id`` and
+            ``traceparent``; 0xFFFFFFFF for a ``traceparent`` that is not there
+the rest    these five in UTF-8, one after the other; then the body as it is stored
+==========  ======================================================================================
 """
 
 import struct
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from abaco_proto.envelope import EPOCH, Recorded
@@ -28,11 +25,9 @@ from abaco_proto.envelope import EPOCH, Recorded
 START = bytes(32)
 """The hash before the first event."""
 
-NONE = b"\xff\xff\xff\xff"
+NONE = 0xFFFFFFFF
 
-_head = struct.Struct(">qqq").pack
-_length = struct.Struct(">I").pack
-_MICROSECOND = timedelta(microseconds=1)
+_head = struct.Struct(">qqqIIIII").pack
 
 
 def link(previous: bytes, recorded: Recorded) -> bytes:
@@ -42,19 +37,24 @@ def link(previous: bytes, recorded: Recorded) -> bytes:
 
 def canonical(recorded: Recorded) -> bytes:
     """The bytes that stand for an event."""
-    head = _head(recorded.sequence, _microseconds(moment(recorded.time)), recorded.hops)
-    parts = [
-        part
-        for value in (
-            recorded.subject,
-            recorded.id,
-            recorded.causation_id,
-            recorded.correlation_id,
-        )
-        for part in _prefixed(value)
-    ]
-    trace = (NONE,) if recorded.traceparent is None else _prefixed(recorded.traceparent)
-    return b"".join((head, *parts, *trace, recorded.raw))
+    trace = recorded.traceparent
+    texts = (
+        recorded.subject,
+        recorded.id,
+        recorded.causation_id,
+        recorded.correlation_id,
+        trace or "",
+    )
+    joined = "".join(texts)
+    if joined.isascii() and "\x00" not in joined:
+        lengths, words = [len(value) for value in texts], joined.encode()
+    else:
+        encoded = [text(value).encode() for value in texts]
+        lengths, words = [len(value) for value in encoded], b"".join(encoded)
+    if trace is None:
+        lengths[-1] = NONE
+    head = _head(recorded.sequence, _microseconds(recorded.time), recorded.hops, *lengths)
+    return head + words + recorded.raw
 
 
 def text(value: str) -> str:
@@ -66,6 +66,8 @@ def text(value: str) -> str:
 
 def moment(time: datetime) -> datetime:
     """A time as a column can hold it: the epoch when it lies before year 1 or after 9999 in UTC."""
+    if time.tzinfo is UTC:
+        return time
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -73,9 +75,5 @@ def moment(time: datetime) -> datetime:
 
 
 def _microseconds(time: datetime) -> int:
-    return (time - EPOCH) // _MICROSECOND
-
-
-def _prefixed(value: str) -> tuple[bytes, bytes]:
-    raw = text(value).encode()
-    return _length(len(raw)), raw
+    since = moment(time) - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

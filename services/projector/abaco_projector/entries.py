@@ -6,6 +6,7 @@ the text as it is, byte by byte, and ``body`` is null; where it is not, ``data``
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +19,7 @@ FIRST_OF_TYPE, LAST_OF_TYPE = 4, 6
 """Where the type stands among the tokens of ``abaco.event.<tenant>.<actor_id>.<entity>.<verb>``."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(NamedTuple):
     """One row; the fields are the columns, in their order."""
 
     seq: int
@@ -37,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     hash: bytes
 
 
-COLUMNS = Entry.__struct_fields__
+COLUMNS = Entry._fields
 
 
 def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) -> list[Entry]:

@@ -210,3 +210,98 @@ SELECT number FROM schema_migrations;
 
 -- name: record_migration
 INSERT INTO schema_migrations (number, name) VALUES ($1, $2);
+
+-- name: columns_of
+SELECT column_name::text, data_type::text
+FROM information_schema.columns
+WHERE table_schema = $1 AND table_name = $2
+ORDER BY ordinal_position;
+
+-- name: chained
+-- Whether the hash of a row follows from its content and the row before; see chain.py.
+SELECT e.hash = sha256(
+    coalesce((SELECT hash FROM {events} WHERE seq < e.seq ORDER BY seq DESC LIMIT 1), $2::bytea)
+    || int8send(e.seq)
+    || int8send((extract(epoch FROM e.time) * 1000000)::bigint)
+    || int8send(e.hops)
+    || int4send(octet_length(e.subject))
+    || int4send(octet_length(e.id))
+    || int4send(octet_length(e.causation_id))
+    || int4send(octet_length(e.correlation_id))
+    || int4send(coalesce(octet_length(e.traceparent), -1))
+    || convert_to(
+        e.subject || e.id || e.causation_id || e.correlation_id || coalesce(e.traceparent, ''),
+        'UTF8'
+    )
+    || coalesce(e.body, convert_to(e.data::text, 'UTF8'), '')
+)
+FROM {events} e
+WHERE e.seq = $1;
+
+-- name: same_event
+-- Where the event that stands here at one place stands there, if it is another place.
+SELECT t.seq
+FROM {here} h
+JOIN {there} t ON t.subject = h.subject AND t.id = h.id AND t.time = h.time
+    AND t.causation_id = h.causation_id AND t.seq <> h.seq
+    AND (t.data::text, t.body) IS NOT DISTINCT FROM (h.data::text, h.body)
+WHERE h.seq = $1;
+
+-- name: try_lock
+SELECT pg_try_advisory_lock(4201986, hashtext($1));
+
+-- name: schema_comment
+-- Gives a row if the schema is there.
+SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1;
+
+-- name: secondary_indexes
+-- Those that no key needs.
+SELECT format('%I.%I', i.schemaname, i.indexname)
+FROM pg_indexes i
+WHERE i.schemaname = $1
+    AND i.tablename IN ('events', 'actors', 'executions', 'workers', 'subscriptions')
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conindid = format('%I.%I', i.schemaname, i.indexname)::regclass
+    );
+
+-- name: index_definitions
+-- What makes the secondary indexes of one schema in another.
+SELECT replace(
+    i.indexdef,
+    format(' ON %I.%I ', i.schemaname, i.tablename),
+    format(' ON %I.%I ', $2::text, i.tablename)
+)
+FROM pg_indexes i
+WHERE i.schemaname = $1
+    AND i.tablename IN ('events', 'actors', 'executions', 'workers', 'subscriptions')
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conindid = format('%I.%I', i.schemaname, i.indexname)::regclass
+    );
+
+-- name: hashes
+SELECT seq, encode(hash, 'hex') FROM {schema}.events WHERE seq = ANY ($1::bigint[]);
+
+-- name: hold_checkpoint
+SELECT sequence FROM {live}.projection_checkpoints WHERE name = $1 FOR UPDATE;
+
+-- name: make_old
+LOCK TABLE {live}.events, {live}.actors, {live}.executions, {live}.workers, {live}.subscriptions
+    IN ACCESS EXCLUSIVE MODE;
+CREATE SCHEMA {old};
+COMMENT ON SCHEMA {old} IS 'made by abaco, from the log';
+
+-- name: switch_table
+ALTER TABLE {live}.{table} SET SCHEMA {old};
+ALTER TABLE {next}.{table} SET SCHEMA {live};
+
+-- name: switch_checkpoint
+UPDATE {live}.projection_checkpoints c
+SET sequence = $2, skipped = n.skipped, generation = c.generation + 1, updated_at = now()
+FROM {next}.projection_checkpoints n
+WHERE c.name = $1 AND n.name = $1
+RETURNING c.sequence;
+
+-- name: last_before
+SELECT max(seq) FROM {live}.events WHERE time <= $1;

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from abaco_projector.queries import QUERIES
-from abaco_proto.errors import Malformed, Unavailable, Undecodable
+from abaco_proto.errors import Conflict, Malformed, Unavailable, Undecodable
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 60.0
@@ -93,8 +93,9 @@ class Session:
     async def transaction(self, kind: str = "") -> AsyncGenerator[None, None]:
         """All or nothing. ``kind`` is an isolation level, where the usual one will not do.
 
-        Only refused data is rolled back here; any other way out of the block leaves that to the
-        end of the connection, so that nothing waits for a server that hangs.
+        Only refused data, or a lock that was not given, is rolled back here; any other way out of
+        the block leaves that to the end of the connection, so that nothing waits for a server
+        that hangs.
         """
         begin, rollback, commit = f"BEGIN {kind}", "ROLLBACK", "COMMIT"
         if self._depth:
@@ -107,7 +108,7 @@ class Session:
             try:
                 async with self.border():
                     yield
-            except Undecodable:
+            except (Undecodable, Conflict):
                 await self._connection.execute(rollback)
                 raise
             finally:
@@ -156,8 +157,10 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _translated(error: BaseException) -> Unavailable | Undecodable:
+def _translated(error: BaseException) -> Unavailable | Undecodable | Conflict:
     words = str(error) or type(error).__name__
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return Conflict(f"the database (Postgres): {words}")
     state = str(getattr(error, "sqlstate", None) or "")
     if isinstance(error, ValueError | OverflowError | RecursionError) or state.startswith(
         REFUSED_CLASSES

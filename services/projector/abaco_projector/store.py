@@ -35,9 +35,10 @@ Item = TypeVar("Item", Recorded, RecordedOutput)
 class Store:
     """The tables of one schema. After ``Unavailable`` it is of no use any more."""
 
-    def __init__(self, session: Session) -> None:
-        """Work through an open session; see :func:`open_store`."""
+    def __init__(self, session: Session, *, live: bool = True) -> None:
+        """Work through an open session; see :func:`open_store`. Only the live tables are heard."""
         self.session = session
+        self._live = live
         self._memory = Memory()
         self._generation = -1
         self._tip = (0, START)
@@ -109,12 +110,12 @@ class Store:
 
     async def _go_to(self, name: str, sequence: int, *, skipped: int = 0) -> None:
         await self.session.execute("advance_checkpoint", name, sequence, skipped)
-        if name == EVENTS:
+        if name == EVENTS and self._live:
             await self.session.execute("notify", str(sequence))
 
     async def _copy(self, batch: Sequence[Recorded], *, plain: bool) -> list[Entry]:
         rows = entries(await self._previous(batch[0].sequence), batch, plain=plain)
-        await self.session.copy("events", COLUMNS, [msgspec.structs.astuple(row) for row in rows])
+        await self.session.copy("events", COLUMNS, rows)
         return rows
 
     async def _previous(self, sequence: int) -> bytes:
@@ -193,7 +194,7 @@ class Store:
 async def open_store(dsn: str, *, schema: str | None = None) -> AsyncGenerator[Store, None]:
     """A store on a session of its own; raises as :func:`abaco_projector.session.open_session`."""
     async with open_session(dsn, schema=schema) as session:
-        yield Store(session)
+        yield Store(session, live=schema is None)
 
 
 def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
