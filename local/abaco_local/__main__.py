@@ -38,9 +38,10 @@ def commands() -> None:
 
 
 @commands.command()
-def up() -> None:
+@click.option("--servers", is_flag=True, help="NATS and Postgres alone: to restore into.")
+def up(*, servers: bool) -> None:
     """Start everything and wait until it is ready."""
-    stack().up()
+    stack().up(servers_only=servers)
 
 
 @commands.command()

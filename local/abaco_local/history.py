@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+import abaco_projector.export
+import abaco_projector.portable
 import abaco_projector.rebuild
 import abaco_projector.replay
 import abaco_projector.verify
@@ -78,9 +81,10 @@ def show(what: str, total: int) -> Iterator[Callable[[int], object]]:
     if total == 0:
         yield lambda _: None
         return
-    with click.progressbar(
-        length=total, label=f"{what:<16}", file=click.get_text_stream("stderr"), show_pos=True
-    ) as bar:
+    bar: Any = click.progressbar(  # its type depends on the item's, and there is none
+        length=total, label=f"{what:<16}", file=sys.stderr, show_pos=True
+    )
+    with bar:
         yield bar.update
 
 
@@ -144,6 +148,41 @@ def replay(until: str, schema: str, *, force: bool) -> None:
     click.echo(f"schema {schema} holds what was so after event {run(work())}")
 
 
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--no-output", is_flag=True, help="Leave out the containers' output.")
+def export(file: Path, *, no_output: bool) -> None:
+    """Write the log, and all output, to one portable file."""
+    where = addresses()
+    dsn = None if no_output else where.postgres_dsn
+
+    async def work() -> abaco_projector.export.Exported:
+        async with connected(where.nats_url) as connection:
+            return await abaco_projector.export.export(connection, dsn, file, show)
+
+    done = run(work())
+    end = done.end
+    click.echo(
+        f"{file}: {end.events} events, {end.chunks} chunks of output, head {end.events}:{end.hash}"
+    )
+    if done.behind > 0:
+        click.echo(f"{done.behind} more chunks of output are not in the read models yet", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Put an exported file into an empty log; again after an interruption."""
+    where = addresses()
+
+    async def work() -> abaco_projector.portable.End:
+        async with connected(where.nats_url) as connection:
+            return await abaco_projector.export.restore(connection, where.postgres_dsn, file, show)
+
+    end = run(work())
+    click.echo(f"restored: {end.events} events, {end.chunks} chunks of output")
+
+
 def _noted(text: str | None) -> tuple[int, str] | None:
     if text is None:
         return None
@@ -165,4 +204,4 @@ def _moment(text: str) -> int | datetime:
     return time
 
 
-COMMANDS = (verify, rebuild, replay)
+COMMANDS = (verify, rebuild, replay, export, restore)

@@ -189,7 +189,16 @@ CROSS JOIN LATERAL (
 
 -- name: write_chunks
 INSERT INTO logs (tenant, execution_id, attempt, output_offset, data)
-SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[]);
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[])
+ON CONFLICT DO NOTHING;
+
+-- name: count_chunks
+SELECT count(*) FROM logs;
+
+-- name: read_chunks
+SELECT tenant, execution_id, attempt, output_offset, data
+FROM logs
+ORDER BY tenant, execution_id, attempt, output_offset;
 
 -- name: lock_migrations
 -- Held until the connection ends or gives it back. The number is this table's, chosen once.

@@ -77,11 +77,13 @@ class Session:
             return await self._connection.fetch(sql, *parameters, timeout=SLOW_SECONDS)
 
     async def scan(
-        self, sql: str, *parameters: Any
+        self, query: str, *parameters: Any
     ) -> "AsyncGenerator[Sequence[asyncpg.Record], None]":
         """Rows in bunches, however many they are. Only within a transaction."""
         async with self.border():
-            cursor = await self._connection.cursor(sql, *parameters, timeout=SLOW_SECONDS)
+            cursor = await self._connection.cursor(
+                QUERIES[query], *parameters, timeout=SLOW_SECONDS
+            )
             while bunch := await cursor.fetch(CURSOR_ROWS, timeout=SLOW_SECONDS):
                 yield bunch
 

@@ -12,7 +12,7 @@ import msgspec
 
 from abaco_projector import records
 from abaco_projector.chain import START
-from abaco_projector.chunks import chunks, key_of
+from abaco_projector.chunks import Chunk, chunks, key_of
 from abaco_projector.clean import clean
 from abaco_projector.entries import COLUMNS, Entry, entries
 from abaco_projector.memory import Memory, merged
@@ -165,9 +165,17 @@ class Store:
         keys = _columns({key_of(output) for output in outputs}, 3)
         found = await self.session.rows("load_output_ends", *keys)
         ends = {(t, execution_id, attempt): end for t, execution_id, attempt, end in found}
-        rows = [msgspec.structs.astuple(chunk) for chunk in chunks(ends, outputs)]
-        if rows:
-            await self.session.execute("write_chunks", *_columns(rows, 5))
+        await self._put(chunks(ends, outputs))
+
+    async def put_chunks(self, kept: Sequence[Chunk]) -> None:
+        """Store output as it was stored before; what is there already is left as it is."""
+        async with self.session.transaction():
+            await self._put(kept)
+
+    async def _put(self, kept: Sequence[Chunk]) -> None:
+        if kept:
+            rows = _columns(map(msgspec.structs.astuple, kept), 5)
+            await self.session.execute("write_chunks", *rows)
 
     # -- schema ----------------------------------------------------------------------------------
 
