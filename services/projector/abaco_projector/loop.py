@@ -10,6 +10,7 @@ import logging
 from contextlib import suppress
 
 from abaco_projector.config import Config
+from abaco_projector.expiry import keep_expiring
 from abaco_projector.migrate import migrate
 from abaco_projector.projection import Item, Projection, events, output, project
 from abaco_projector.store import open_store
@@ -76,21 +77,22 @@ async def startup(config: Config, connection: Connection) -> None:
 
 
 async def main_loop(config: Config, connection: Connection) -> None:
-    """Both projections, without end."""
+    """Both projections, and the end of old output, without end."""
     await startup(config, connection)
     outage = Outage()
-    both = [
+    works = [
         asyncio.ensure_future(
             keep_projecting(events(JetStreamEventLog(connection)), config, outage)
         ),
         asyncio.ensure_future(
             keep_projecting(output(JetStreamOutputLog(connection)), config, outage)
         ),
+        asyncio.ensure_future(keep_expiring(config)),
     ]
     try:
-        await asyncio.gather(*both)
+        await asyncio.gather(*works)
     finally:
-        for one in both:
+        for one in works:
             one.cancel()
 
 

@@ -314,3 +314,22 @@ RETURNING c.sequence;
 
 -- name: last_before
 SELECT max(seq) FROM {live}.events WHERE time <= $1;
+
+-- name: expire_output
+-- Output of runs that ended longer ago than their actor wants it kept.
+WITH expired AS (
+    SELECT e.tenant, e.execution_id
+    FROM actors a
+    JOIN executions e USING (tenant, actor_id)
+    WHERE a.definition ->> 'log_ex' IS NOT NULL
+        AND extract(epoch FROM now() - e.finished_at) > (a.definition ->> 'log_ex')::numeric
+        AND EXISTS (
+            SELECT FROM logs l WHERE (l.tenant, l.execution_id) = (e.tenant, e.execution_id)
+        )
+    LIMIT $1
+), removed AS (
+    DELETE FROM logs l
+    USING expired e
+    WHERE (l.tenant, l.execution_id) = (e.tenant, e.execution_id)
+)
+SELECT count(*) FROM expired;
