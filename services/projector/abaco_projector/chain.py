@@ -20,6 +20,8 @@ import struct
 from datetime import UTC, datetime
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from abaco_proto.envelope import EPOCH, Recorded
 
 START = bytes(32)
@@ -37,37 +39,51 @@ def link(previous: bytes, recorded: Recorded) -> bytes:
 
 def canonical(recorded: Recorded) -> bytes:
     """The bytes that stand for an event."""
-    trace = recorded.traceparent
-    texts = (
-        recorded.subject,
-        recorded.id,
-        recorded.causation_id,
-        recorded.correlation_id,
-        trace or "",
-    )
-    joined = "".join(texts)
-    if joined.isascii() and "\x00" not in joined:
-        lengths, words = [len(value) for value in texts], joined.encode()
-    else:
-        encoded = [text(value).encode() for value in texts]
-        lengths, words = [len(value) for value in encoded], b"".join(encoded)
-    if trace is None:
+    recorded = fit(recorded)
+    texts = _texts(recorded)
+    words = "".join(texts).encode()
+    lengths = [len(value) for value in texts]
+    if sum(lengths) != len(words):
+        lengths = [len(value.encode()) for value in texts]
+    if recorded.traceparent is None:
         lengths[-1] = NONE
     head = _head(recorded.sequence, _microseconds(recorded.time), recorded.hops, *lengths)
     return head + words + recorded.raw
 
 
-def text(value: str) -> str:
-    """A text as a column can hold it: no NUL, and nothing that UTF-8 cannot say."""
-    if value.isascii() and "\x00" not in value:
-        return value
+def fit(recorded: Recorded) -> Recorded:
+    """The event as columns can hold it: no NUL, nothing that UTF-8 cannot say, a time in UTC."""
+    joined = "".join(_texts(recorded))
+    if joined.isascii() and "\x00" not in joined and recorded.time.tzinfo is UTC:
+        return recorded
+    trace = recorded.traceparent
+    return replace(
+        recorded,
+        subject=_text(recorded.subject),
+        id=_text(recorded.id),
+        causation_id=_text(recorded.causation_id),
+        correlation_id=_text(recorded.correlation_id),
+        traceparent=None if trace is None else _text(trace),
+        time=_moment(recorded.time),
+    )
+
+
+def _texts(recorded: Recorded) -> tuple[str, ...]:
+    return (
+        recorded.subject,
+        recorded.id,
+        recorded.causation_id,
+        recorded.correlation_id,
+        recorded.traceparent or "",
+    )
+
+
+def _text(value: str) -> str:
     return value.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
-def moment(time: datetime) -> datetime:
-    """A time as a column can hold it: the epoch when it lies before year 1 or after 9999 in UTC."""
-    if time.tzinfo is UTC:
-        return time
+def _moment(time: datetime) -> datetime:
+    """The time in UTC; the epoch when that lies before year 1 or after 9999."""
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -75,5 +91,5 @@ def moment(time: datetime) -> datetime:
 
 
 def _microseconds(time: datetime) -> int:
-    since = moment(time) - EPOCH
+    since = time - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from abaco_projector.chain import link, moment, text
+from abaco_projector.chain import fit, link
 from abaco_proto import events as ev
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import Recorded
@@ -47,27 +47,26 @@ def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) 
     ``plain`` bodies are kept as bytes only: the way out when Postgres refuses one as ``data``.
     """
     rows = []
-    for recorded in batch:
+    for recorded in map(fit, batch):
         previous = link(previous, recorded)
         rows.append(_entry(recorded, None if plain else _json(recorded), previous))
     return rows
 
 
 def _entry(recorded: Recorded, data: str | None, own_hash: bytes) -> Entry:
-    subject = text(recorded.subject)
-    tokens = subject.split(".")
+    tokens = recorded.subject.split(".")
     return Entry(
         seq=recorded.sequence,
-        time=moment(recorded.time),
+        time=recorded.time,
         tenant=tokens[2],
         actor_id=tokens[3] if len(tokens) >= FIRST_OF_TYPE else "",
         type=".".join(tokens[FIRST_OF_TYPE:LAST_OF_TYPE]),
-        id=text(recorded.id),
-        causation_id=text(recorded.causation_id),
-        correlation_id=text(recorded.correlation_id),
+        id=recorded.id,
+        causation_id=recorded.causation_id,
+        correlation_id=recorded.correlation_id,
         hops=recorded.hops,
-        traceparent=None if recorded.traceparent is None else text(recorded.traceparent),
-        subject=subject,
+        traceparent=recorded.traceparent,
+        subject=recorded.subject,
         data=data,
         body=recorded.raw if data is None else None,
         hash=own_hash,
