@@ -1,4 +1,3 @@
-# noqa: INP001 - a script's part
 """A long history, quickly: actors that take turns, each execution through all its events.
 
 The events are what a busy system writes: five a message (received, assigned, started, finished,

@@ -1,4 +1,3 @@
-# noqa: INP001 - a script
 """Events a second into the read models: live and by a rebuild, beside the raw ceiling.
 
     python bench/projection.py [events] [actors]
@@ -26,14 +25,14 @@ import nats
 import uvloop
 from nats.aio.msg import Msg
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from abaco_proto import streams
 from abaco_proto.jetstream import Connection
 from histories import history, write
 from servers import NatsServer, PostgresServer, scratch_folder
 
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "build" / "bench"
 EVENTS, ACTORS = 100_000, 1000
 Row = tuple[str, float, float]

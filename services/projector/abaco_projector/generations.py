@@ -8,11 +8,12 @@ by the next try; who works on a schema holds a lock that ends with its connectio
 """
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 
 from abaco_projector.comparison import KEYS
+from abaco_projector.flow import flow
 from abaco_projector.migrate import migrate
-from abaco_projector.projection import ahead, apply, events
+from abaco_projector.projection import ahead, events
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, open_session, quoted
 from abaco_projector.span import span
@@ -99,7 +100,6 @@ async def fill(store: Store, log: EventLog, until: int, show: Show, what: str) -
     after = await store.checkpoint(EVENTS)
     with show(what, max(until - after, 0)) as advance:
         batches = ahead(span(log, after=after, until=until), BATCH_EVENTS)
-        async for batch in batches:
-            await apply(events(log), store, batch, after)
-            after = batch[-1].sequence
-            advance(len(batch))
+        async with aclosing(flow(events(log), store, batches, after)) as steps:
+            async for size in steps:
+                advance(size)

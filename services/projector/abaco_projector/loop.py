@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from abaco_projector.config import Config
 from abaco_projector.expiry import keep_expiring
+from abaco_projector.flow import project_events
 from abaco_projector.migrate import migrate
-from abaco_projector.projection import Item, Projection, events, output, project
+from abaco_projector.projection import Item, Project, Projection, events, output, project
 from abaco_projector.store import open_store
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
@@ -82,10 +83,10 @@ async def main_loop(config: Config, connection: Connection) -> None:
     outage = Outage()
     works = [
         asyncio.ensure_future(
-            keep_projecting(events(JetStreamEventLog(connection)), config, outage)
+            keep_projecting(events(JetStreamEventLog(connection)), project_events, config, outage)
         ),
         asyncio.ensure_future(
-            keep_projecting(output(JetStreamOutputLog(connection)), config, outage)
+            keep_projecting(output(JetStreamOutputLog(connection)), project, config, outage)
         ),
         asyncio.ensure_future(keep_expiring(config)),
     ]
@@ -107,7 +108,9 @@ async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
         work.result()
 
 
-async def keep_projecting(projection: Projection[Item], config: Config, outage: Outage) -> None:
+async def keep_projecting(
+    projection: Projection[Item], project: Project[Item], config: Config, outage: Outage
+) -> None:
     """Project for good, through all outages of the database."""
     while True:
         try:

@@ -7,11 +7,13 @@ is over but for rare events; what a sweep ended behind our back is forgotten as 
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from abaco_projector.rows import Changes
 from abaco_proto.fold import States
-from abaco_proto.keys import ExecutionKey, Keys
+from abaco_proto.keys import ActorKey, Keys
 
 MOST_ACTORS = 20_000
 MOST_OTHERS = 100_000
@@ -20,19 +22,34 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+class Loaded(msgspec.Struct, frozen=True):
+    """What the rows hold of some keys; ``last`` is the highest ordinal of each actor, or -1."""
+
+    states: States
+    last: dict[ActorKey, int]
+
+
 class Memory:
-    """States by key, those used longest ago given up first."""
+    """States by key, those used longest ago given up first.
+
+    Of each actor it knows the highest ordinal, too: an execution beyond it is new.
+    """
 
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._states = States()
+        self._last: dict[ActorKey, int] = {}
 
     def missing(self, keys: Keys) -> Keys:
         """What of these must be loaded. What executions run where always is."""
-        known = self._states
+        known, last = self._states, self._last
         return Keys(
             actors={key for key in keys.actors if key not in known.actors},
-            executions={key for key in keys.executions if key not in known.executions},
+            executions={
+                key
+                for key in keys.executions
+                if key not in known.executions and key[2] <= last.get(key[:2], key[2])
+            },
             workers={key for key in keys.workers if key not in known.workers},
             runs=keys.runs,
         )
@@ -47,30 +64,32 @@ class Memory:
             workers=_those(known.workers, keys.workers),
         )
 
-    def take(self, loaded: States, changes: Changes) -> None:
-        """Remember what a batch loaded, and what it was changed to."""
-        states = self._states
-        for name in ("actors", "totals", "executions", "workers"):
-            fresh = getattr(loaded, name) | getattr(changes.states, name)
-            _put(getattr(states, name), fresh)
-        _drop(states.executions, [k for k in changes.states.executions if _over(states, k)])
-        _drop(states.workers, [k for k, w in changes.states.workers.items() if not w.live])
+    def take(self, loaded: Loaded, changes: Changes) -> None:
+        """Remember what a batch started from, and what it was changed to."""
+        states, changed = self._states, changes.states
+        for name in States.__struct_fields__:
+            _put(getattr(states, name), getattr(loaded.states, name) | getattr(changed, name))
+        last = self._last
+        last |= {key: ordinal for key, ordinal in loaded.last.items() if key in states.actors}
+        for *owner, ordinal in changed.executions:
+            key = (owner[0], owner[1])
+            if key in last and last[key] < ordinal:
+                last[key] = ordinal
+        _drop(states.executions, [k for k, e in changed.executions.items() if e.ended])
+        _drop(states.workers, [k for k, w in changed.workers.items() if not w.live])
         for sweep in changes.sweeps:
-            _drop(states.actors, [sweep.key])
-            _drop(states.totals, [sweep.key])
+            self._drop_actors([sweep.key])
             _drop(states.executions, [k for k in states.executions if k[:2] == sweep.key])
         self._shrink()
 
-    def forget(self) -> None:
-        """Know nothing any more."""
-        self._states = States()
-
     def _shrink(self) -> None:
-        states = self._states
-        for key in _oldest(states.actors, MOST_ACTORS):
-            del states.actors[key], states.totals[key]
-        _drop(states.executions, _oldest(states.executions, MOST_OTHERS))
-        _drop(states.workers, _oldest(states.workers, MOST_OTHERS))
+        self._drop_actors(_oldest(self._states.actors, MOST_ACTORS))
+        _drop(self._states.executions, _oldest(self._states.executions, MOST_OTHERS))
+        _drop(self._states.workers, _oldest(self._states.workers, MOST_OTHERS))
+
+    def _drop_actors(self, keys: list[ActorKey]) -> None:
+        for known in (self._states.actors, self._states.totals, self._last):
+            _drop(known, keys)
 
 
 def merged(one: States, other: States) -> States:
@@ -78,10 +97,6 @@ def merged(one: States, other: States) -> States:
     return States(
         **{name: getattr(one, name) | getattr(other, name) for name in States.__struct_fields__}
     )
-
-
-def _over(states: States, key: ExecutionKey) -> bool:
-    return states.executions[key].ended
 
 
 def _those(known: dict[K, V], keys: Iterable[K]) -> dict[K, V]:
@@ -95,7 +110,7 @@ def _put(known: dict[K, V], fresh: dict[K, V]) -> None:
         known[key] = value
 
 
-def _drop(known: dict[K, V], keys: Iterable[K]) -> None:
+def _drop(known: dict[K, Any], keys: Iterable[K]) -> None:
     for key in keys:
         known.pop(key, None)
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -35,6 +35,10 @@ class Projection(msgspec.Struct, Generic[Item], frozen=True):
     follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
     apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
     poison: Callable[[Store, Item, str], Awaitable[None]]
+
+
+Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[None]]
+"""How a projection is kept up: :func:`project`, or a quicker way for its kind."""
 
 
 def events(log: EventLog) -> Projection[Recorded]:
@@ -84,8 +88,9 @@ async def project(projection: Projection[Item], store: Store, size: int, after: 
     """Follow from ``after`` on, in transactions of at most ``size`` messages, without end."""
     async with aclosing(ahead(projection.follow(after), size)) as batches:
         async for batch in batches:
-            await apply(projection, store, batch, after)
-            after = batch[-1].sequence
+            if batch:
+                await apply(projection, store, batch, after)
+                after = batch[-1].sequence
 
 
 async def apply(
@@ -108,7 +113,8 @@ async def ahead(
 ) -> AsyncGenerator[Sequence[Item], None]:
     """What ``batches`` gives, read in the background while its taker is busy.
 
-    A batch has at most ``size`` items, and about as many are read ahead at most.
+    A batch has at most ``size`` items, and about as many are read ahead at most. An empty one says
+    that nothing waits now.
     """
     waiting: list[Item] = []
     filled, taken = asyncio.Event(), asyncio.Event()
@@ -127,12 +133,13 @@ async def ahead(
     reading = asyncio.ensure_future(read())
     try:
         while waiting or not reading.done():
-            await filled.wait()
+            if not waiting:
+                filled.clear()
+                yield []
+                await filled.wait()
             batch = waiting[:size]
             del waiting[:size]
             taken.set()
-            if not waiting and not reading.done():
-                filled.clear()
             if batch:
                 yield batch
         await reading

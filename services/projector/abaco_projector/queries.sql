@@ -7,9 +7,6 @@ SELECT sequence, generation FROM projection_checkpoints WHERE name = $1 FOR UPDA
 -- name: create_checkpoint
 INSERT INTO projection_checkpoints (name, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING;
 
--- name: read_checkpoint
-SELECT sequence FROM projection_checkpoints WHERE name = $1;
-
 -- name: advance_checkpoint
 UPDATE projection_checkpoints
 SET sequence = $2, skipped = skipped + $3, updated_at = now()
@@ -22,7 +19,10 @@ SELECT pg_notify('abaco_projection', $1);
 DELETE FROM events WHERE seq > $1;
 
 -- name: read_tip
-SELECT seq, hash FROM events WHERE seq < $1 ORDER BY seq DESC LIMIT 1;
+SELECT sequence, generation FROM projection_checkpoints WHERE name = $1;
+
+-- name: read_hash
+SELECT hash FROM events WHERE seq <= $1 ORDER BY seq DESC LIMIT 1;
 
 -- name: load_actors
 SELECT coalesce(json_agg(row), '[]')
@@ -37,6 +37,17 @@ FROM (
     FROM unnest($1::text[], $2::text[]) AS k (tenant, actor_id)
     JOIN actors a USING (tenant, actor_id)
 ) AS row;
+
+-- name: load_last_ordinals
+-- Of each of these actors, -1 when it has no execution; whether or not it has a row itself.
+SELECT
+    k.tenant,
+    k.actor_id,
+    coalesce(
+        (SELECT max(ordinal) FROM executions e WHERE (e.tenant, e.actor_id) = (k.tenant, k.actor_id)),
+        -1
+    )
+FROM unnest($1::text[], $2::text[]) AS k (tenant, actor_id);
 
 -- name: load_executions
 SELECT coalesce(json_agg(json_build_array(e.tenant, e)), '[]')

@@ -5,12 +5,12 @@ columns, and both ends read it in C. Columns are the aggregates' field names, so
 to map.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from abaco_projector.rows import Subscription
+from abaco_projector.rows import Changes, Subscription
 from abaco_proto.actor import Actor
 from abaco_proto.execution import Execution
 from abaco_proto.fold import States, Totals
@@ -61,6 +61,28 @@ def _actor(row: StoredActor) -> Actor:
 
 def _totals(row: StoredActor) -> Totals:
     return Totals(**{name: getattr(row, name) for name in Totals.__struct_fields__})
+
+
+Statement = tuple[str, tuple[Any, ...]]
+"""A statement of ``queries.sql``, and its parameters."""
+
+
+def statements(changes: Changes) -> list[Statement]:
+    """What writes the changes of a batch."""
+    states = changes.states
+    rows: list[tuple[str, dict[Any, Any], Callable[[Any], str]]] = [
+        ("write_actors", states.actors, actor_rows),
+        ("write_totals", states.totals, totals_rows),
+        ("write_executions", states.executions, execution_rows),
+        ("write_workers", states.workers, worker_rows),
+        ("write_subscriptions", changes.subscriptions, subscription_rows),
+    ]
+    sweeps = [
+        (*s.key, s.up_to_ordinal, s.status.value, s.status_message, s.finished_at, s.spared)
+        for s in changes.sweeps
+    ]
+    written = [(query, (encode(found),)) for query, found, encode in rows if found]
+    return [*written, *(("sweep", parameters) for parameters in sweeps)]
 
 
 def actor_rows(actors: dict[ActorKey, Actor]) -> str:

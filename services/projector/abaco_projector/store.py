@@ -4,9 +4,9 @@ A store works on the tables of one schema: the live ones, or a generation in the
 """
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -15,11 +15,11 @@ from abaco_projector.chain import START
 from abaco_projector.chunks import Chunk, chunks, key_of
 from abaco_projector.clean import clean
 from abaco_projector.entries import COLUMNS, Entry, entries
-from abaco_projector.memory import Memory, merged
-from abaco_projector.rows import Changes, fold
+from abaco_projector.memory import Loaded, Memory, merged
+from abaco_projector.rows import fold
 from abaco_projector.session import SLOW_SECONDS, Session, open_session
 from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Unavailable
+from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
 from abaco_proto.log import RecordedOutput
@@ -29,27 +29,49 @@ logger = logging.getLogger(__name__)
 EVENTS, OUTPUT = "events", "output"
 """The names of the two checkpoints."""
 
-Item = TypeVar("Item", Recorded, RecordedOutput)
+Settle = Callable[[], Awaitable[None]]
+
+
+class Tip(msgspec.Struct, frozen=True):
+    """Up to where the rows are, the hash there, and of which generation they are."""
+
+    sequence: int
+    hash: bytes
+    generation: int
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A batch that is ready to be written behind ``tip``."""
+
+    tip: Tip
+    rows: list[Entry]
+    statements: list[records.Statement]
+    unrecognized: list[Recorded]
 
 
 class Store:
-    """The tables of one schema. After ``Unavailable`` it is of no use any more."""
+    """The tables of one schema. After ``Unavailable`` it is of no use any more.
+
+    A batch of events is prepared (copied, folded, encoded) and then written; the next may be
+    prepared meanwhile, out of what the store remembers. What is remembered holds if the writing
+    succeeds, so after a failure all of it is forgotten.
+    """
 
     def __init__(self, session: Session, *, live: bool = True) -> None:
         """Work through an open session; see :func:`open_store`. Only the live tables are heard."""
         self.session = session
         self._live = live
         self._memory = Memory()
-        self._generation = -1
-        self._tip = (0, START)
+        self._tip: Tip | None = None
 
     # -- projections -----------------------------------------------------------------------------
 
     async def checkpoint(self, name: str) -> int:
-        """The last sequence that is in the rows; 0 at the beginning."""
+        """The last sequence that is in the rows; 0 at the beginning. Begin with this."""
+        self.forget()
         async with self.session.transaction():
             await self.session.execute("create_checkpoint", name)
-            done = int(await self.session.value("read_checkpoint", name))
+            done = int(await self.session.value("lock_checkpoint", name))
             if name == EVENTS:  # rows that no checkpoint vouches for are in nobody's way
                 await self.session.execute("remove_beyond", done)
         return done
@@ -60,105 +82,144 @@ class Store:
         """Copy events, and fold them into the rows; those that are there already change nothing.
 
         ``after`` is the checkpoint the caller started from, or the last sequence it gave before.
-        ``plain`` keeps bodies as bytes: see :func:`abaco_projector.entries.entries`.
         """
-        async with self.session.transaction():
-            fresh = await self._fresh(EVENTS, batch, after)
-            if not fresh:
-                return
-            copied = await self._copy(fresh, plain=plain)
-            loaded, changes = await self._fold(fresh)
-            await self._write(changes)
-            await self._go_to(EVENTS, copied[-1].seq, skipped=len(changes.unrecognized))
+        while True:
+            prepared = await self.prepare(batch, after=after, plain=plain)
+            try:
+                return await self.write(prepared)
+            except Conflict:
+                continue  # someone else has written, or other tables stand here now
+
+    async def prepare(
+        self,
+        batch: Sequence[Recorded],
+        *,
+        after: int,
+        settle: Settle | None = None,
+        plain: bool = False,
+    ) -> Prepared:
+        """Make a batch ready to be written behind what was prepared before it.
+
+        What is in the rows already is left out. ``settle`` ends the writing that is under way: it
+        is called before anything is loaded. ``plain`` keeps bodies as bytes: see
+        :func:`abaco_projector.entries.entries`.
+        """
+        if self._tip is None and settle is not None:
+            await settle()
+        if self._tip is None:
+            self._tip = await self._find_tip()
+        tip = self._tip
+        if tip.sequence < after:
+            raise _went_back(EVENTS, after, tip.sequence)
+        fresh = [recorded for recorded in batch if recorded.sequence > tip.sequence]
+        events = [clean(recorded) for recorded in fresh]
+        keys = keys_of(events)
+        missing, loaded = self._memory.missing(keys), Loaded(self._memory.known(keys), {})
+        if any(getattr(missing, name) for name in Keys.__struct_fields__):
+            if settle is not None:
+                await settle()
+            if self._tip is not tip:  # what was under way came to nothing
+                return await self.prepare(batch, after=after, plain=plain)
+            found = await self._load(missing)
+            loaded = Loaded(merged(loaded.states, found.states), found.last)
+        changes = fold(loaded.states, events)
+        rows = entries(tip.hash, fresh, plain=plain)
         self._memory.take(loaded, changes)
-        self._tip = (copied[-1].seq, copied[-1].hash)
-        for recorded in changes.unrecognized:
+        if rows:
+            self._tip = Tip(rows[-1].seq, rows[-1].hash, tip.generation)
+        return Prepared(tip, rows, records.statements(changes), changes.unrecognized)
+
+    async def write(self, prepared: Prepared) -> None:
+        """Write a batch.
+
+        Raises:
+            Conflict: the checkpoint is not where it was when the batch was prepared.
+            Undecodable: Postgres refuses something in it.
+        """
+        if not prepared.rows:
+            return
+        try:
+            async with self.session.transaction():
+                await self._hold(prepared.tip)
+                await self.session.copy("events", COLUMNS, prepared.rows)
+                for query, parameters in prepared.statements:
+                    await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+                skipped = len(prepared.unrecognized)
+                await self._go_to(EVENTS, prepared.rows[-1].seq, skipped=skipped)
+        except AbacoError:
+            self.forget()
+            raise
+        for recorded in prepared.unrecognized:
             logger.warning("event %d of %s is not understood", recorded.sequence, recorded.subject)
+
+    async def skip_event(self, recorded: Recorded) -> None:
+        """Leave one event out of the rows for good, and count it. It is copied all the same."""
+        self.forget()
+        tip = await self._find_tip()
+        async with self.session.transaction():
+            await self._hold(tip)
+            rows = entries(tip.hash, [recorded], plain=True)
+            await self.session.copy("events", COLUMNS, rows)
+            await self._go_to(EVENTS, recorded.sequence, skipped=1)
+
+    def forget(self) -> None:
+        """Remember nothing: the rows are not, or no longer, what was prepared."""
+        self._memory, self._tip = Memory(), None
+
+    async def _find_tip(self) -> Tip:
+        """Where the rows are. A copied event that is missing is found by who verifies."""
+        async with self.session.border():
+            sequence, generation = (await self.session.rows("read_tip", EVENTS))[0]
+            found = await self.session.value("read_hash", sequence)
+        return Tip(sequence, found or START, generation)
+
+    async def _hold(self, tip: Tip) -> None:
+        """Hold the checkpoint until the transaction ends."""
+        found = (await self.session.rows("lock_checkpoint", EVENTS))[0]
+        if tuple(found) != (tip.sequence, tip.generation):
+            raise Conflict(f"the checkpoint {EVENTS} is {found[0]}, not {tip.sequence}")
 
     async def apply_output(self, batch: Sequence[RecordedOutput], *, after: int) -> None:
         """Store output; what is stored already changes nothing. ``after`` as above."""
         async with self.session.transaction():
-            fresh = await self._fresh(OUTPUT, batch, after)
+            done = int((await self.session.rows("lock_checkpoint", OUTPUT))[0][0])
+            if done < after:
+                raise _went_back(OUTPUT, after, done)
+            fresh = [recorded for recorded in batch if recorded.sequence > done]
             if fresh:
                 await self._write_output(fresh)
                 await self._go_to(OUTPUT, fresh[-1].sequence)
-
-    async def skip_event(self, recorded: Recorded) -> None:
-        """Leave one event out of the rows for good, and count it. It is copied all the same."""
-        async with self.session.transaction():
-            fresh = await self._fresh(EVENTS, [recorded], 0)
-            copied = await self._copy(fresh, plain=True) if fresh else []
-            await self._go_to(EVENTS, recorded.sequence, skipped=len(copied))
-        for row in copied:
-            self._tip = (row.seq, row.hash)
 
     async def skip_output(self, recorded: RecordedOutput) -> None:
         """Leave out one chunk for good, and count it."""
         async with self.session.transaction():
             await self._go_to(OUTPUT, recorded.sequence, skipped=1)
 
-    async def _fresh(self, name: str, batch: Sequence[Item], after: int) -> Sequence[Item]:
-        """What of a batch is not in the rows. Holds the checkpoint until the transaction ends."""
-        found = await self.session.rows("lock_checkpoint", name)
-        done, generation = found[0] if found else (0, 0)
-        if done < after:
-            raise Unavailable(f"the checkpoint {name} went back from {after} to {done}")
-        if (self._generation, self._tip[0]) != (generation, done):
-            self._memory.forget()  # someone else has written, or other tables stand here now
-            self._generation = generation
-        return [item for item in batch if item.sequence > done]
-
     async def _go_to(self, name: str, sequence: int, *, skipped: int = 0) -> None:
         await self.session.execute("advance_checkpoint", name, sequence, skipped)
         if name == EVENTS and self._live:
             await self.session.execute("notify", str(sequence))
 
-    async def _copy(self, batch: Sequence[Recorded], *, plain: bool) -> list[Entry]:
-        rows = entries(await self._previous(batch[0].sequence), batch, plain=plain)
-        await self.session.copy("events", COLUMNS, rows)
-        return rows
-
-    async def _previous(self, sequence: int) -> bytes:
-        """The hash before this sequence. A row that is missing is found by who verifies."""
-        if self._tip[0] != sequence - 1:
-            found = await self.session.rows("read_tip", sequence)
-            self._tip = (found[0]["seq"], found[0]["hash"]) if found else (0, START)
-        return self._tip[1]
-
-    async def _fold(self, batch: Sequence[Recorded]) -> tuple[States, Changes]:
-        events = [clean(recorded) for recorded in batch]
-        keys = keys_of(events)
-        loaded = merged(self._memory.known(keys), await self.load(self._memory.missing(keys)))
-        return loaded, fold(loaded, events)
-
     async def load(self, keys: Keys) -> States:
         """The states in the rows."""
-        actors = executions = workers = "[]"
-        if keys.actors:
-            actors = await self.session.value("load_actors", *_columns(keys.actors, 2))
-        if keys.executions:
-            executions = await self.session.value("load_executions", *_columns(keys.executions, 3))
-        if keys.workers or keys.runs:
-            columns = (*_columns(keys.workers, 2), *_columns(keys.runs, 3))
-            workers = await self.session.value("load_workers", *columns)
-        return records.decode_states(actors, executions, workers)
+        return (await self._load(keys)).states
 
-    async def _write(self, changes: Changes) -> None:
-        states, execute = changes.states, self.session.execute
-        if states.actors:
-            await execute("write_actors", records.actor_rows(states.actors))
-        if states.totals:
-            await execute("write_totals", records.totals_rows(states.totals))
-        if states.executions:
-            await execute("write_executions", records.execution_rows(states.executions))
-        if states.workers:
-            await execute("write_workers", records.worker_rows(states.workers))
-        if changes.subscriptions:
-            rows = records.subscription_rows(changes.subscriptions)
-            await execute("write_subscriptions", rows)
-        for s in changes.sweeps:
-            what = (s.status.value, s.status_message, s.finished_at, s.spared)
-            await execute("sweep", *s.key, s.up_to_ordinal, *what, seconds=SLOW_SECONDS)
+    async def _load(self, keys: Keys) -> Loaded:
+        actors = executions = workers = "[]"
+        last: Sequence[Any] = []
+        async with self.session.border():
+            if keys.actors:
+                columns = _columns(keys.actors, 2)
+                actors = await self.session.value("load_actors", *columns)
+                last = await self.session.rows("load_last_ordinals", *columns)
+            if keys.executions:
+                columns = _columns(keys.executions, 3)
+                executions = await self.session.value("load_executions", *columns)
+            if keys.workers or keys.runs:
+                columns = [*_columns(keys.workers, 2), *_columns(keys.runs, 3)]
+                workers = await self.session.value("load_workers", *columns)
+        states = records.decode_states(actors, executions, workers)
+        return Loaded(states, {(tenant, actor_id): most for tenant, actor_id, most in last})
 
     async def _write_output(self, batch: Sequence[RecordedOutput]) -> None:
         outputs = [recorded.output for recorded in batch]
@@ -203,6 +264,10 @@ async def open_store(dsn: str, *, schema: str | None = None) -> AsyncGenerator[S
     """A store on a session of its own; raises as :func:`abaco_projector.session.open_session`."""
     async with open_session(dsn, schema=schema) as session:
         yield Store(session, live=schema is None)
+
+
+def _went_back(name: str, after: int, done: int) -> Unavailable:
+    return Unavailable(f"the checkpoint {name} went back from {after} to {done}")
 
 
 def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
