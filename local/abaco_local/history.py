@@ -22,6 +22,7 @@ import abaco_projector.verify
 from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
+from abaco_projector import running
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
@@ -91,7 +92,7 @@ def show(what: str, total: int) -> Iterator[Callable[[int], object]]:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Do it. What a library would log, the command says itself."""
     logging.basicConfig(level=logging.CRITICAL)
-    return asyncio.run(work)
+    return running.run(work)
 
 
 @click.command()
