@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -288,3 +289,16 @@ async def test_a_log_and_a_copy_rewritten_together_are_found_by_a_noted_head(
     assert (await verified(connection, dsn)).sequence == COUNT - 1
     with pytest.raises(Difference, match=f"event {COUNT}: the hash noted down is"):
         await verified(connection, dsn, noted)
+
+
+# -- by hand -------------------------------------------------------------------------------------
+
+
+async def test_the_query_of_the_docs_finds_the_first_fault(dsn: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
+    query = page.partition("```sql\n")[2].partition(";\n```")[0]
+    assert await value(dsn, query) is None
+    await value(dsn, "UPDATE events SET id = 'x' WHERE seq = 9")
+    assert await value(dsn, query) == 9
+    await value(dsn, "DELETE FROM events WHERE seq = 4")
+    assert await value(dsn, query) == 5
