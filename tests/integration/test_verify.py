@@ -117,9 +117,12 @@ async def test_bytes_that_nobody_reads_are_in_the_chain(
     await publish(f"{prefix}.moon.landed", b'{"type":"moon.landed","at":"\x01"}')
     await publish("abaco.event.x", b"", headers={"Abaco-Causation": "caf\u00e9"})
     await append(connection, [b.assigned(0, attempt=2**40), b.received(2**62, "foo\x00_0")])
+    await append(connection, [b.registered("baz_0"), b.requested(0, "baz_0", revision=2**40)])
+    await append(connection, [b.requested(1, "baz_0"), b.ready(1, "baz_0")])
     async with projector(Config(nats_url=nats_url, postgres_dsn=dsn)):
-        await reached(dsn, COUNT + 6)
-    assert (await verified(connection, dsn)).sequence == COUNT + 6
+        await reached(dsn, COUNT + 10)
+    assert await value(dsn, "SELECT count(*) FROM workers WHERE actor_id = 'baz_0'") == 1
+    assert (await verified(connection, dsn)).sequence == COUNT + 10
     kept = "SELECT coalesce(body, convert_to(data::text, 'UTF8')) FROM events WHERE seq = $1"
     assert await value(dsn, kept, COUNT + 1) == b"\xff\xfe not json"
     assert await value(dsn, kept, COUNT + 2) == b'{"type":"moon.landed","at":"\\u0000"}'

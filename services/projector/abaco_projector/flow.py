@@ -65,6 +65,8 @@ class _Writing:
             if not await self._settled():
                 prepared = await self._store.prepare(batch, after=after)
         except Undecodable:
+            if self._store.defers:
+                raise
             await self._settled()
             await apply(self._projection, self._store, batch, after)
         else:
@@ -83,6 +85,8 @@ class _Writing:
         try:
             await task
         except (Undecodable, Conflict):
+            if self._store.defers:
+                raise
             await apply(self._projection, self._store, self._batch, self._after)
             return False
         return True

@@ -18,7 +18,7 @@ from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, open_session, quoted
 from abaco_projector.span import span
 from abaco_projector.store import EVENTS, Store, open_store
-from abaco_proto.errors import Refused
+from abaco_proto.errors import Refused, Undecodable
 from abaco_proto.log import EventLog
 
 BATCH_EVENTS = 5000
@@ -81,6 +81,40 @@ async def created(
             for table in KEYS:
                 await store.session.run(f"ALTER TABLE {table} SET UNLOGGED")
         yield store
+
+
+@asynccontextmanager
+async def built(  # noqa: PLR0913, PLR0917 - what, from where, into what, and how it is shown
+    session: Session,
+    dsn: str,
+    schema: str,
+    log: EventLog,
+    until: int,
+    show: Show,
+    *,
+    logged: bool = True,
+) -> AsyncGenerator[Store, None]:
+    """A store on a new schema that holds the fold of the log up to ``until``.
+
+    The quick way cannot tell which event Postgres refuses; if it refuses any, all is done again
+    step by step.
+
+    Raises:
+        Difference: the log is not complete up to there.
+    """
+    async with created(session, dsn, schema, logged=logged) as store:
+        try:
+            async with store.deferring():
+                await fill(store, log, until, show, "folding")
+        except Undecodable:
+            quick = False
+        else:
+            quick = True
+            yield store
+    if not quick:
+        async with created(session, dsn, schema, logged=logged) as store:
+            await fill(store, log, until, show, "step by step")
+            yield store
 
 
 async def index(session: Session, live: str, schema: str) -> None:

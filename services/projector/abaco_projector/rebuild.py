@@ -9,7 +9,7 @@ from abaco_projector.difference import ended_early
 from abaco_projector.generations import (
     Show,
     alone,
-    created,
+    built,
     drop,
     fill,
     index,
@@ -52,8 +52,7 @@ async def rebuild(log: EventLog, dsn: str, show: Show, *, force: bool = False) -
         await drop(session, OLD)
         until = await _target(session, live, log, force=force)
         try:
-            async with created(session, dsn, NEXT) as store:
-                await fill(store, log, until, show, "building")
+            async with built(session, dsn, NEXT, log, until, show) as store:
                 with show("indexing", 1) as advance:
                     await index(session, live, NEXT)
                     advance(1)

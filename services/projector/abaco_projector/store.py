@@ -14,6 +14,7 @@ from abaco_projector import records
 from abaco_projector.chain import START
 from abaco_projector.chunks import Chunk, chunks, key_of
 from abaco_projector.clean import clean
+from abaco_projector.deferral import due, put_off
 from abaco_projector.entries import COLUMNS, Entry, entries
 from abaco_projector.memory import Loaded, Memory, merged
 from abaco_projector.rows import fold
@@ -63,6 +64,7 @@ class Store:
         self._live = live
         self._memory = Memory()
         self._tip: Tip | None = None
+        self._deferred: States | None = None
 
     # -- projections -----------------------------------------------------------------------------
 
@@ -120,11 +122,14 @@ class Store:
                 await settle()
             if self._tip is not tip:  # what was under way came to nothing
                 return await self.prepare(batch, after=after, plain=plain)
+            await self._flush()
             found = await self._load(missing)
             loaded = Loaded(merged(loaded.states, found.states), found.last)
         changes = fold(loaded.states, events)
         rows = entries(tip.hash, fresh, plain=plain)
         self._memory.take(loaded, changes)
+        if self._deferred is not None:
+            self._deferred, changes = put_off(self._deferred, changes)
         if rows:
             self._tip = Tip(rows[-1].seq, rows[-1].hash, tip.generation)
         return Prepared(tip, rows, records.statements(changes), changes.unrecognized)
@@ -161,6 +166,27 @@ class Store:
             rows = entries(tip.hash, [recorded], plain=True)
             await self.session.copy("events", COLUMNS, rows)
             await self._go_to(EVENTS, recorded.sequence, skipped=1)
+
+    @asynccontextmanager
+    async def deferring(self) -> AsyncGenerator[None, None]:
+        """Put off what can be: for tables that nobody reads, and that are dropped on a failure."""
+        self._deferred = States()
+        yield
+        await self._flush()
+        self._deferred = None
+
+    @property
+    def defers(self) -> bool:
+        """Whether rows may be behind the checkpoint, so that no failure can be told its event."""
+        return self._deferred is not None
+
+    async def _flush(self) -> None:
+        if self._deferred is None:
+            return
+        changes, self._deferred = due(self._deferred), States()
+        async with self.session.transaction():
+            for query, parameters in records.statements(changes):
+                await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
 
     def forget(self) -> None:
         """Remember nothing: the rows are not, or no longer, what was prepared."""

@@ -8,7 +8,7 @@ import msgspec
 
 from abaco_projector import difference as d
 from abaco_projector.comparison import KEYS, first_difference
-from abaco_projector.generations import Show, alone, created, drop, fill, live_schema
+from abaco_projector.generations import Show, alone, built, drop, fill, live_schema
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, quoted
 from abaco_projector.span import head_of
@@ -38,8 +38,8 @@ async def verify(log: EventLog, dsn: str, show: Show, noted: tuple[int, str] | N
         live = await live_schema(session)
         until = await checkpoint(session, live)
         try:
-            async with created(session, dsn, SCRATCH, logged=False) as store:
-                await fill(store, log, min(until, await head_of(log)), show, "reading the log")
+            until = min(until, await head_of(log))
+            async with built(session, dsn, SCRATCH, log, until, show, logged=False) as store:
                 return await _compared(store, log, live, show, noted)
         finally:
             await drop(session, SCRATCH)
