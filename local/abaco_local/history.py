@@ -23,6 +23,7 @@ from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
 from abaco_projector import running
+from abaco_projector.reader import OtherReader
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
@@ -105,7 +106,7 @@ def verify(noted: str | None) -> None:
 
     async def work() -> abaco_projector.verify.Head:
         async with connected(where.nats_url) as connection:
-            log = JetStreamEventLog(connection)
+            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.verify.verify(log, where.postgres_dsn, show, wanted)
 
     head = run(work())
@@ -122,7 +123,7 @@ def rebuild(*, force: bool) -> None:
 
     async def work() -> abaco_projector.rebuild.Rebuilt:
         async with connected(where.nats_url) as connection:
-            log = JetStreamEventLog(connection)
+            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.rebuild.rebuild(log, where.postgres_dsn, show, force=force)
 
     done = run(work())
@@ -141,7 +142,7 @@ def replay(until: str, schema: str, *, force: bool) -> None:
 
     async def work() -> int:
         async with connected(where.nats_url) as connection:
-            log = JetStreamEventLog(connection)
+            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.replay.replay(
                 log, where.postgres_dsn, moment, schema, show, force=force
             )

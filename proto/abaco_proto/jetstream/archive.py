@@ -9,7 +9,7 @@ import msgspec
 from abaco_proto import streams
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe, stream_config
-from abaco_proto.jetstream.follow import Message, follow
+from abaco_proto.jetstream.follow import Message, Messages, follow
 
 EXPECTED_PREFIX = "nats-expected-"
 EXPECTED_LAST = "Nats-Expected-Last-Sequence"
@@ -33,10 +33,16 @@ class Archive:
             raise Unavailable(f"the log (NATS) did not answer: {describe(error)}") from error
         return info.state.last_seq
 
+    async def follow(self, *, after: int) -> AsyncGenerator[Messages, None]:
+        """All messages behind ``after`` as they are stored, in order, without end."""
+        stream, filters = streams.EVENTS.name, [*streams.EVENTS.subjects]
+        async with aclosing(follow(self._connection, stream, filters, after=after)) as batches:
+            async for batch in batches:
+                yield batch
+
     async def read(self, *, until: int) -> AsyncGenerator[Sequence[Message], None]:
         """All messages up to ``until``, without the conditions under which they were appended."""
-        stream, filters = streams.EVENTS.name, [*streams.EVENTS.subjects]
-        async with aclosing(follow(self._connection, stream, filters, after=0)) as batches:
+        async with aclosing(self.follow(after=0)) as batches:
             async for batch in batches:
                 yield [_bare(message) for message in batch.items if message.sequence <= until]
                 if batch.pending == 0 or batch.items[-1].sequence >= until:

@@ -16,10 +16,9 @@ from abaco_projector.migrate import migrate
 from abaco_projector.projection import ahead, events
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, open_session, quoted
-from abaco_projector.span import span
+from abaco_projector.span import History, span
 from abaco_projector.store import EVENTS, Store, open_store
 from abaco_proto.errors import Refused, Undecodable
-from abaco_proto.log import EventLog
 
 BATCH_EVENTS = 5000
 MARK = "made by abaco, from the log"
@@ -88,7 +87,7 @@ async def built(  # noqa: PLR0913, PLR0917 - what, from where, into what, and ho
     session: Session,
     dsn: str,
     schema: str,
-    log: EventLog,
+    log: History,
     until: int,
     show: Show,
     *,
@@ -125,7 +124,7 @@ async def index(session: Session, live: str, schema: str) -> None:
         await session.run(f"ANALYZE {quoted(schema)}.{table}")
 
 
-async def fill(store: Store, log: EventLog, until: int, show: Show, what: str) -> None:
+async def fill(store: Store, log: History, until: int, show: Show, what: str) -> None:
     """Fold the log from the store's checkpoint up to ``until``.
 
     Raises:

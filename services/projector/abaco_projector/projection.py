@@ -14,10 +14,11 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 
 from abaco_projector import store as db
+from abaco_projector.span import History
 from abaco_projector.store import Store
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
-from abaco_proto.log import EventLog, OutputLog, RecordedOutput
+from abaco_proto.log import OutputLog, RecordedOutput
 from abaco_proto.subjects import all_events_filter
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[Non
 """How a projection is kept up: :func:`project`, or a quicker way for its kind."""
 
 
-def events(log: EventLog) -> Projection[Recorded]:
+def events(log: History) -> Projection[Recorded]:
     """The whole log into the aggregates' rows."""
 
     async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:

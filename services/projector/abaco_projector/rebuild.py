@@ -18,11 +18,10 @@ from abaco_projector.generations import (
 from abaco_projector.migrate import migrate
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, quoted
-from abaco_projector.span import head_of
+from abaco_projector.span import History, head_of
 from abaco_projector.store import EVENTS, Store, open_store
 from abaco_projector.verify import checkpoint
 from abaco_proto.errors import Conflict
-from abaco_proto.log import EventLog
 
 NEXT, OLD = "abaco_next", "abaco_old"
 NEAR_EVENTS = 1000
@@ -38,7 +37,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     differences: list[Compared]
 
 
-async def rebuild(log: EventLog, dsn: str, show: Show, *, force: bool = False) -> Rebuilt:
+async def rebuild(log: History, dsn: str, show: Show, *, force: bool = False) -> Rebuilt:
     """Build, compare, switch. With ``force`` even where the copy of the log says something else.
 
     Raises:
@@ -64,7 +63,7 @@ async def rebuild(log: EventLog, dsn: str, show: Show, *, force: bool = False) -
         return Rebuilt(sequence, differences)
 
 
-async def _target(session: Session, live: str, log: EventLog, *, force: bool) -> int:
+async def _target(session: Session, live: str, log: History, *, force: bool) -> int:
     """How far the live tables are; with ``force``, no further than the log."""
     until, head = await checkpoint(session, live), await head_of(log)
     if head < until and not force:
@@ -73,7 +72,7 @@ async def _target(session: Session, live: str, log: EventLog, *, force: bool) ->
 
 
 async def _compared(
-    store: Store, log: EventLog, live: str, show: Show, *, force: bool
+    store: Store, log: History, live: str, show: Show, *, force: bool
 ) -> list[Compared]:
     async with store.session.transaction("ISOLATION LEVEL REPEATABLE READ"):
         until = await _target(store.session, live, log, force=force)
@@ -87,7 +86,7 @@ async def _compared(
     return found
 
 
-async def _switched(store: Store, log: EventLog, live: str, show: Show, *, force: bool) -> int:
+async def _switched(store: Store, log: History, live: str, show: Show, *, force: bool) -> int:
     """Try until nobody else holds the tables for long."""
     while True:
         try:
@@ -97,7 +96,7 @@ async def _switched(store: Store, log: EventLog, live: str, show: Show, *, force
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _near(store: Store, log: EventLog, live: str, show: Show, *, force: bool) -> None:
+async def _near(store: Store, log: History, live: str, show: Show, *, force: bool) -> None:
     """Catch up while nobody waits for us."""
     until = await _target(store.session, live, log, force=force)
     while until - await store.checkpoint(EVENTS) > NEAR_EVENTS:
@@ -105,7 +104,7 @@ async def _near(store: Store, log: EventLog, live: str, show: Show, *, force: bo
         until = await _target(store.session, live, log, force=force)
 
 
-async def _switch(store: Store, log: EventLog, live: str, show: Show, *, force: bool) -> int:
+async def _switch(store: Store, log: History, live: str, show: Show, *, force: bool) -> int:
     session = store.session
     names = {"live": quoted(live), "next": quoted(NEXT), "old": quoted(OLD)}
     async with session.transaction():

@@ -6,16 +6,15 @@ from abaco_projector.generations import Show, alone, built, drop, index, live_sc
 from abaco_projector.queries import QUERIES
 from abaco_projector.rebuild import NEXT, OLD
 from abaco_projector.session import Session, quoted
-from abaco_projector.span import head_of
+from abaco_projector.span import History, head_of
 from abaco_projector.verify import SCRATCH
 from abaco_proto.errors import Malformed, Refused
-from abaco_proto.log import EventLog
 
 OURS = frozenset({NEXT, OLD, SCRATCH, "information_schema"})
 
 
 async def replay(  # noqa: PLR0913 - what, from where, into what, and how it is shown
-    log: EventLog, dsn: str, until: int | datetime, schema: str, show: Show, *, force: bool = False
+    log: History, dsn: str, until: int | datetime, schema: str, show: Show, *, force: bool = False
 ) -> int:
     """Fold the log up to a sequence, or up to the last event of a time; return the sequence.
 
@@ -43,7 +42,7 @@ async def replay(  # noqa: PLR0913 - what, from where, into what, and how it is 
         return sequence
 
 
-async def _sequence(session: Session, log: EventLog, live: str, until: int | datetime) -> int:
+async def _sequence(session: Session, log: History, live: str, until: int | datetime) -> int:
     if isinstance(until, int):
         head = await head_of(log)
         if until > head:

@@ -11,10 +11,9 @@ from abaco_projector.comparison import KEYS, first_difference
 from abaco_projector.generations import Show, alone, built, drop, fill, live_schema
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, quoted
-from abaco_projector.span import head_of
+from abaco_projector.span import History, head_of
 from abaco_projector.store import EVENTS, Store
 from abaco_proto.errors import Refused
-from abaco_proto.log import EventLog
 
 SCRATCH = "abaco_verify"
 
@@ -27,7 +26,7 @@ class Head(msgspec.Struct, frozen=True):
     behind: int
 
 
-async def verify(log: EventLog, dsn: str, show: Show, noted: tuple[int, str] | None = None) -> Head:
+async def verify(log: History, dsn: str, show: Show, noted: tuple[int, str] | None = None) -> Head:
     """Compare all there is. ``noted`` is a sequence and its hash that were noted down earlier.
 
     Raises:
@@ -62,7 +61,7 @@ def _checkpoint(live: str) -> str:
 
 
 async def _compared(
-    store: Store, log: EventLog, live: str, show: Show, noted: tuple[int, str] | None
+    store: Store, log: History, live: str, show: Show, noted: tuple[int, str] | None
 ) -> Head:
     session = store.session
     async with session.transaction("ISOLATION LEVEL REPEATABLE READ"):
