@@ -34,6 +34,13 @@ REQUEST_SECONDS = 10.0
 T = TypeVar("T")
 
 
+class Given(msgspec.Struct, frozen=True):
+    """The addresses that are set."""
+
+    nats_url: str | None = None
+    postgres_dsn: str | None = None
+
+
 class Addresses(msgspec.Struct, frozen=True):
     """Where the log and the read models are."""
 
@@ -47,10 +54,10 @@ def addresses() -> Addresses:
     Raises:
         Unavailable: nothing is set, and this folder never had a stack.
     """
-    config = settings.read(Config, os.environ)
+    config, given = settings.read(Config, os.environ), settings.read(Given, os.environ)
     known = identity.load(Folder(Path(config.data_dir).expanduser().resolve()))
-    nats_url = os.environ.get("ABACO_NATS_URL") or (known and known.nats_url)
-    postgres_dsn = os.environ.get("ABACO_POSTGRES_DSN") or (known and known.postgres_dsn)
+    nats_url = given.nats_url or (known and known.nats_url)
+    postgres_dsn = given.postgres_dsn or (known and known.postgres_dsn)
     if not nats_url or not postgres_dsn:
         raise Unavailable("there is no stack here: `abaco up` starts one")
     return Addresses(nats_url, postgres_dsn)

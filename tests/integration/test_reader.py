@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from abaco_projector.reader import OtherReader
 from abaco_projector.span import span
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.log import Batch
 from abaco_proto.subjects import all_events_filter
 from projector_stage import a_life, append
 
@@ -60,5 +61,9 @@ async def test_a_reader_that_dies_is_noticed(connection: Connection, log: OtherR
         (child,) = set(readers()) - set(before)
         os.kill(child, signal.SIGKILL)
         with pytest.raises(Unavailable, match="the process that reads the log has ended"):
-            while True:
-                await anext(batches)
+            await exhausted(batches)
+
+
+async def exhausted(batches: AsyncGenerator[Batch, None]) -> None:
+    async for _ in batches:
+        pass

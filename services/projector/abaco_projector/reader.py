@@ -59,7 +59,7 @@ class OtherReader:
 
     async def _frames(self, after: int) -> AsyncGenerator[Messages, None]:
         command = (sys.executable, "-m", "abaco_projector.reader", str(after))
-        environ = {**os.environ, "ABACO_NATS_URL": self._url}
+        environ = {**os.environ, "ABACO_NATS_URL": self._url, "ABACO_NATS_URL_FILE": ""}
         child = await asyncio.create_subprocess_exec(
             *command, env=environ, stdout=asyncio.subprocess.PIPE
         )
