@@ -105,7 +105,7 @@ def process(nats_url: str, dsn: str, *words: str) -> "subprocess.Popen[bytes]":
     """A process of ours at these servers."""
     environ = {**os.environ, "ABACO_NATS_URL": nats_url, "ABACO_POSTGRES_DSN": dsn}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", *words], env=environ, **quiet)  # type: ignore[call-overload,no-any-return] # noqa: S603
+    return subprocess.Popen([sys.executable, "-m", *words], env=environ, **quiet)  # type: ignore[call-overload,no-any-return]
 
 
 async def reached(dsn: str, events: int) -> None:
