@@ -54,7 +54,11 @@ def _events(actors: int) -> Iterator[ev.Event]:
 
 def _actor(actor_id: str) -> Iterator[ev.Event]:
     definition = ev.Definition(name=ids.actor_name(actor_id), image="jstubbs/abaco_test")
-    seat = {"actor_id": actor_id, "worker_id": ids.worker_id(actor_id, 0), "host_id": "h1"}
+    seat: dict[str, Any] = {
+        "actor_id": actor_id,
+        "worker_id": ids.worker_id(actor_id, 0),
+        "host_id": "h1",
+    }
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
     yield ev.WorkerRequested(**seat, revision=1, actor_sequence=1, reason="below min_workers")
     yield ev.WorkerReady(
@@ -63,8 +67,16 @@ def _actor(actor_id: str) -> Iterator[ev.Event]:
 
 
 def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
-    own = {"actor_id": actor_id, "execution_id": ids.execution_id(actor_id, ordinal)}
-    seat = {**own, "attempt": 1, "worker_id": ids.worker_id(actor_id, 0), "host_id": "h1"}
+    own: dict[str, Any] = {
+        "actor_id": actor_id,
+        "execution_id": ids.execution_id(actor_id, ordinal),
+    }
+    seat: dict[str, Any] = {
+        **own,
+        "attempt": 1,
+        "worker_id": ids.worker_id(actor_id, 0),
+        "host_id": "h1",
+    }
     yield ev.MessageReceived(**own, ordinal=ordinal, message="execute yourself")
     yield ev.ExecutionAssigned(**seat, ordinal=ordinal, message_sequence=2, actor_sequence=1)
     yield ev.ExecutionStarted(
