@@ -5,6 +5,7 @@ from typing import Any
 
 from abaco_proto import events as ev
 from abaco_proto import ids
+from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, Recorded, draft, event_id
 from abaco_proto.subjects import event_subject
 
@@ -254,6 +255,7 @@ def record(event: ev.Event, sequence: int = 1, *, at: datetime = T0) -> Recorded
         event=event,
         id=event_id(event) if known else "",
         time=at,
+        raw=encode(event) if known else getattr(event, "raw", b""),
     )
 
 

@@ -87,7 +87,13 @@ def _record(event: ev.Event, n: int) -> Recorded:
         return b.history(*[event] * n)[-1]
     subject = f"abaco.event.{TENANT}.foo_0.moon.landed"
     return Recorded(
-        sequence=n, subject=subject, tenant=TENANT, event=event, id=f"moon.{n}", time=b.T0
+        sequence=n,
+        subject=subject,
+        tenant=TENANT,
+        event=event,
+        id=f"moon.{n}",
+        time=b.T0,
+        raw=event.raw,
     )
 
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from abaco_local import demo as quickstart
-from abaco_local import identity
+from abaco_local import history, identity
 from abaco_local import status as state
 from abaco_local.config import Config
 from abaco_local.folder import Folder
@@ -38,9 +38,10 @@ def commands() -> None:
 
 
 @commands.command()
-def up() -> None:
+@click.option("--servers", is_flag=True, help="NATS and Postgres alone: to restore into.")
+def up(*, servers: bool) -> None:
     """Start everything and wait until it is ready."""
-    stack().up()
+    stack().up(servers_only=servers)
 
 
 @commands.command()
@@ -90,6 +91,10 @@ def demo() -> None:
     """Walk through the quickstart against the running stack."""
     config, _ = configured()
     quickstart.run(config.api_url)
+
+
+for command in history.COMMANDS:
+    commands.add_command(command)
 
 
 def main() -> NoReturn:

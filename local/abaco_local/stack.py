@@ -56,8 +56,10 @@ class Stack:
         self._environ = environ
         self._say = say
 
-    def up(self) -> None:
+    def up(self, *, servers_only: bool = False) -> None:
         """Start what does not run, restart what has other settings now, wait until ready.
+
+        With ``servers_only`` NATS and Postgres alone, with nobody who writes to them.
 
         Raises:
             Malformed: for a bad setting of any service, before anything is touched.
@@ -70,11 +72,15 @@ class Stack:
             self._check_settings(known)
             up = self._is_up(known)
             before = {each.name for each in running(known) if each.state == RUNNING}
-            self._check_api_port(before)
-            engine.ensure(self._say, self._environ)
-            self._say("engine      ready")
+            if not servers_only:
+                self._check_api_port(before)
+                engine.ensure(self._say, self._environ)
+                self._say("engine      ready")
             chosen = self._at_work(known) if up else self._start_supervisor(known)
-            self._start(chosen, "already up" if before == {*processes.START_ORDER} else "ready")
+            self._start_servers(chosen)
+            if not servers_only:
+                all_up = before == {*processes.START_ORDER}
+                self._start_services(chosen, "already up" if all_up else "ready")
 
     def down(self) -> bool:
         """Stop everything; return whether there was anything to stop. The data stays."""
@@ -168,13 +174,17 @@ class Stack:
         write_private(self._folder.nats_conf, conf)
         return processes.changed(old, new, {"nats"} if other else set())
 
-    def _start(self, chosen: Identity, word: str) -> None:
+    def _start_servers(self, chosen: Identity) -> None:
         control = Control(chosen.socket)
         ready = Readiness(self._folder, self._config, chosen)
         for name, wait in (("nats", ready.nats), ("postgres", ready.postgres)):
             control.start(name)
             wait(READY_SECONDS)
             self._say(f"{name:<12}ready")
+
+    def _start_services(self, chosen: Identity, word: str) -> None:
+        control = Control(chosen.socket)
+        ready = Readiness(self._folder, self._config, chosen)
         for name in processes.SERVICES:
             control.start(name)
         ready.services(READY_SECONDS)

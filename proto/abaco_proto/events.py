@@ -413,9 +413,16 @@ OWNERS: dict[type[Event], Owner] = {
 
 def type_of(event: Event | type[Event]) -> str:
     """The tag of an event or of its class, e.g. ``execution.finished``."""
-    tag = event.__struct_config__.tag
+    return _TAGS[event if isinstance(event, type) else type(event)]
+
+
+def _tag(kind: type[Event]) -> str:
+    tag = kind.__struct_config__.tag
     assert isinstance(tag, str)
     return tag
 
+
+_KINDS: tuple[type[Event], ...] = (*OWNERS, Unrecognized)
+_TAGS = {kind: _tag(kind) for kind in _KINDS}
 
 TYPES: dict[str, type[Event]] = {type_of(kind): kind for kind in OWNERS}

@@ -21,6 +21,8 @@ from abaco_proto.envelope import EPOCH, Recorded
 class WorkerStatus(StrEnum):
     """Where a worker stands."""
 
+    __hash__ = str.__hash__  # as quick as a text's: every event asks the table
+
     UNKNOWN = "UNKNOWN"
     REQUESTED = "REQUESTED"
     READY = "READY"

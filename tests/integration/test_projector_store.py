@@ -46,13 +46,13 @@ async def begin(store: Store) -> None:
 
 
 async def forget(store: Store) -> None:
-    tables = "actors, executions, workers, subscriptions, logs, projection_checkpoints"
-    await store._connection.execute(f"TRUNCATE {tables}")
+    tables = "actors, executions, workers, subscriptions, logs, events, projection_checkpoints"
+    await store.session.run(f"TRUNCATE {tables}")
     await begin(store)
 
 
 async def states(store: Store, history: list[Recorded]) -> States:
-    return p.plain(await store._load(keys_of(history)))
+    return p.plain(await store.load(keys_of(history)))
 
 
 async def apply(store: Store, *batches: list[Recorded]) -> None:
@@ -131,7 +131,7 @@ async def test_rows_are_the_fold_of_proto(
         rest = rest[size:]
     expected = p.reference([clean(recorded) for recorded in history])
     assert await states(store, history) == p.plain(expected)
-    rows = await store._connection.fetch("SELECT actor_id, subscription_id FROM subscriptions")
+    rows = await store.session.found("SELECT actor_id, subscription_id FROM subscriptions")
     assert {tuple(row) for row in rows} == {
         (a.actor_id, name) for a in expected.actors.values() for name in a.subscriptions
     }
@@ -227,7 +227,7 @@ async def test_data_the_database_refuses_leaves_the_store_usable(store: Store) -
     with pytest.raises(Undecodable):
         await apply(store, [message, refused])
     await apply(store, [message])
-    await store.skip("events", 3)
+    await store.skip_event(refused)
     assert await store.checkpoint("events") == 3
 
 

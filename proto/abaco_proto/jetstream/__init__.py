@@ -3,16 +3,21 @@
 Start at :class:`Connection`; the rest takes one.
 """
 
+from abaco_proto.jetstream.archive import Archive
 from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.event_log import JetStreamEventLog
+from abaco_proto.jetstream.follow import Message, Messages
 from abaco_proto.jetstream.heartbeats import NatsHeartbeats
 from abaco_proto.jetstream.output_log import JetStreamOutputLog
 from abaco_proto.jetstream.work_queue import JetStreamWorkQueue
 
 __all__ = [
+    "Archive",
     "Connection",
     "JetStreamEventLog",
     "JetStreamOutputLog",
     "JetStreamWorkQueue",
+    "Message",
+    "Messages",
     "NatsHeartbeats",
 ]

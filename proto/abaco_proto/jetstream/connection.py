@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -17,6 +16,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from abaco_proto import permissions, streams
 from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream.client import QuickClient
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +101,14 @@ class Connection:
     async def _connect(self) -> None:
         if self.client.is_connected:
             return
-        self.client = await nats.connect(
+        client = QuickClient()
+        await client.connect(
             self._url,
             name=self._name,
             connect_timeout=2,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_PAUSE_SECONDS,
+            reconnect_time_wait=RECONNECT_PAUSE_SECONDS,  # type: ignore[arg-type]  # a float will do
             inbox_prefix=inbox_prefix(self._url),
             ping_interval=5,
             max_outstanding_pings=2,
@@ -116,6 +117,7 @@ class Connection:
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
+        self.client = client
         self.connected_since = time.monotonic()
 
     async def _ensure_streams(self) -> None:

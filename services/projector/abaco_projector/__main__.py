@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from abaco_projector import running
 from abaco_projector.config import Config
 from abaco_projector.loop import run
 from abaco_proto import settings
@@ -22,7 +23,7 @@ def main() -> int:
             level=config.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
-        asyncio.run(_run(config))
+        running.run(_run(config))
     except (Malformed, Refused) as error:
         sys.stderr.write(f"abaco-projector: {error}\n")
         return USAGE

@@ -18,8 +18,10 @@ _SIGN = b"\\u0000"
 
 def clean(recorded: Recorded) -> Recorded:
     """The same event without NUL. An actor's state keeps it: it is stored as escaped JSON."""
+    if _SIGN not in (recorded.raw or encode(recorded.event)):
+        return recorded
     event = recorded.event
-    if isinstance(event, ev.Unrecognized | ev.ActorStateSet) or _SIGN not in encode(event):
+    if isinstance(event, ev.Unrecognized | ev.ActorStateSet):
         return recorded
     body = _replaced(msgspec.to_builtins(event))
     return msgspec.structs.replace(recorded, event=msgspec.convert(body, type(event)))

@@ -21,4 +21,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
     batch_events: Annotated[
         int, Meta(ge=1, description="At most this many events go into one transaction.")
-    ] = 500
+    ] = 2000

@@ -7,37 +7,22 @@ checkpoint, follow from there. So there is one way to begin, and it is always in
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
-from typing import Generic, TypeVar
+from contextlib import suppress
 
-import msgspec
-
-from abaco_projector import store as db
 from abaco_projector.config import Config
+from abaco_projector.expiry import keep_expiring
+from abaco_projector.flow import project_events
 from abaco_projector.migrate import migrate
-from abaco_projector.store import Store, open_store
-from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Unavailable, Undecodable
+from abaco_projector.projection import Item, Project, Projection, events, output, project
+from abaco_projector.store import open_store
+from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import EventLog, OutputLog, RecordedOutput
-from abaco_proto.subjects import all_events_filter
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 3.0
 SHUTDOWN_SECONDS = 0.7
-
-Item = TypeVar("Item", Recorded, RecordedOutput)
-
-
-class Projection(msgspec.Struct, Generic[Item], frozen=True):
-    """One stream into its rows: the name of its checkpoint, how to follow, how to apply."""
-
-    name: str
-    follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
-    apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
 
 
 class Outage:
@@ -93,21 +78,22 @@ async def startup(config: Config, connection: Connection) -> None:
 
 
 async def main_loop(config: Config, connection: Connection) -> None:
-    """Both projections, without end."""
+    """Both projections, and the end of old output, without end."""
     await startup(config, connection)
     outage = Outage()
-    both = [
+    works = [
         asyncio.ensure_future(
-            keep_projecting(events(JetStreamEventLog(connection)), config, outage)
+            keep_projecting(events(JetStreamEventLog(connection)), project_events, config, outage)
         ),
         asyncio.ensure_future(
-            keep_projecting(output(JetStreamOutputLog(connection)), config, outage)
+            keep_projecting(output(JetStreamOutputLog(connection)), project, config, outage)
         ),
+        asyncio.ensure_future(keep_expiring(config)),
     ]
     try:
-        await asyncio.gather(*both)
+        await asyncio.gather(*works)
     finally:
-        for one in both:
+        for one in works:
             one.cancel()
 
 
@@ -122,73 +108,17 @@ async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
         work.result()
 
 
-# -- projections ---------------------------------------------------------------------------------
-
-
-def events(log: EventLog) -> Projection[Recorded]:
-    """The whole log into the aggregates' rows."""
-
-    async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:
-        async with aclosing(log.follow([all_events_filter()], after=after)) as batches:
-            async for batch in batches:
-                yield batch.events
-
-    async def apply(store: Store, batch: Sequence[Recorded], after: int) -> None:
-        await store.apply_events(batch, after=after)
-
-    return Projection(db.EVENTS, follow, apply)
-
-
-def output(log: OutputLog) -> Projection[RecordedOutput]:
-    """The output stream into the table ``logs``."""
-
-    async def follow(after: int) -> AsyncGenerator[Sequence[RecordedOutput], None]:
-        async with aclosing(log.follow(after=after)) as batches:
-            async for batch in batches:
-                yield batch.chunks
-
-    async def apply(store: Store, batch: Sequence[RecordedOutput], after: int) -> None:
-        await store.apply_output(batch, after=after)
-
-    return Projection(db.OUTPUT, follow, apply)
-
-
-async def keep_projecting(projection: Projection[Item], config: Config, outage: Outage) -> None:
+async def keep_projecting(
+    projection: Projection[Item], project: Project[Item], config: Config, outage: Outage
+) -> None:
     """Project for good, through all outages of the database."""
     while True:
         try:
             async with open_store(config.postgres_dsn) as store:
                 await migrate(store)
-                await project(projection, store, config.batch_events, outage)
+                after = await store.checkpoint(projection.name)
+                outage.over()
+                logger.info("projecting %s after %d", projection.name, after)
+                await project(projection, store, config.batch_events, after)
         except Unavailable as error:
             await outage.wait(error)
-
-
-async def project(projection: Projection[Item], store: Store, size: int, outage: Outage) -> None:
-    """Follow from the checkpoint on, in transactions of at most ``size`` messages."""
-    after = await store.checkpoint(projection.name)
-    outage.over()
-    logger.info("projecting %s after %d", projection.name, after)
-    async with aclosing(projection.follow(after)) as batches:
-        async for batch in batches:
-            for start in range(0, len(batch), size):
-                part = batch[start : start + size]
-                await _apply(projection, store, part, after)
-                after = part[-1].sequence
-
-
-async def _apply(
-    projection: Projection[Item], store: Store, batch: Sequence[Item], after: int
-) -> None:
-    """Apply a batch. What the database refuses is searched by halves, and left out."""
-    try:
-        await projection.apply(store, batch, after)
-    except Undecodable as error:
-        last = batch[-1].sequence
-        if len(batch) == 1:
-            logger.error("%s: message %d is left out: %s", projection.name, last, error)  # noqa: TRY400 - the words say it all
-            await store.skip(projection.name, last)
-            return
-        middle = len(batch) // 2
-        await _apply(projection, store, batch[:middle], after)
-        await _apply(projection, store, batch[middle:], batch[middle - 1].sequence)

@@ -2,13 +2,10 @@
 
 -- name: lock_checkpoint
 -- Holds off another projector until this transaction ends.
-SELECT sequence FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
+SELECT sequence, generation FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
 
 -- name: create_checkpoint
 INSERT INTO projection_checkpoints (name, sequence) VALUES ($1, 0) ON CONFLICT DO NOTHING;
-
--- name: read_checkpoint
-SELECT sequence FROM projection_checkpoints WHERE name = $1;
 
 -- name: advance_checkpoint
 UPDATE projection_checkpoints
@@ -17,6 +14,15 @@ WHERE name = $1 AND sequence < $2;
 
 -- name: notify
 SELECT pg_notify('abaco_projection', $1);
+
+-- name: remove_beyond
+DELETE FROM events WHERE seq > $1;
+
+-- name: read_tip
+SELECT sequence, generation FROM projection_checkpoints WHERE name = $1;
+
+-- name: read_hash
+SELECT hash FROM events WHERE seq <= $1 ORDER BY seq DESC LIMIT 1;
 
 -- name: load_actors
 SELECT coalesce(json_agg(row), '[]')
@@ -31,6 +37,17 @@ FROM (
     FROM unnest($1::text[], $2::text[]) AS k (tenant, actor_id)
     JOIN actors a USING (tenant, actor_id)
 ) AS row;
+
+-- name: load_last_ordinals
+-- Of each of these actors, -1 when it has no execution; whether or not it has a row itself.
+SELECT
+    k.tenant,
+    k.actor_id,
+    coalesce(
+        (SELECT max(ordinal) FROM executions e WHERE (e.tenant, e.actor_id) = (k.tenant, k.actor_id)),
+        -1
+    )
+FROM unnest($1::text[], $2::text[]) AS k (tenant, actor_id);
 
 -- name: load_executions
 SELECT coalesce(json_agg(json_build_array(e.tenant, e)), '[]')
@@ -183,7 +200,16 @@ CROSS JOIN LATERAL (
 
 -- name: write_chunks
 INSERT INTO logs (tenant, execution_id, attempt, output_offset, data)
-SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[]);
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::bytea[])
+ON CONFLICT DO NOTHING;
+
+-- name: count_chunks
+SELECT count(*) FROM logs;
+
+-- name: read_chunks
+SELECT tenant, execution_id, attempt, output_offset, data
+FROM logs
+ORDER BY tenant, execution_id, attempt, output_offset;
 
 -- name: lock_migrations
 -- Held until the connection ends or gives it back. The number is this table's, chosen once.
@@ -204,3 +230,117 @@ SELECT number FROM schema_migrations;
 
 -- name: record_migration
 INSERT INTO schema_migrations (number, name) VALUES ($1, $2);
+
+-- name: columns_of
+SELECT column_name::text, data_type::text
+FROM information_schema.columns
+WHERE table_schema = $1 AND table_name = $2
+ORDER BY ordinal_position;
+
+-- name: chained
+-- Whether the hash of a row follows from its content and the row before; see chain.py.
+SELECT e.hash = sha256(
+    coalesce((SELECT hash FROM {events} WHERE seq < e.seq ORDER BY seq DESC LIMIT 1), $2::bytea)
+    || int8send(e.seq)
+    || int8send((extract(epoch FROM e.time) * 1000000)::bigint)
+    || int8send(e.hops)
+    || int4send(octet_length(e.subject))
+    || int4send(octet_length(e.id))
+    || int4send(octet_length(e.causation_id))
+    || int4send(octet_length(e.correlation_id))
+    || int4send(coalesce(octet_length(e.traceparent), -1))
+    || convert_to(
+        e.subject || e.id || e.causation_id || e.correlation_id || coalesce(e.traceparent, ''),
+        'UTF8'
+    )
+    || coalesce(e.body, convert_to(e.data::text, 'UTF8'), '')
+)
+FROM {events} e
+WHERE e.seq = $1;
+
+-- name: same_event
+-- Where the event that stands here at one place stands there, if it is another place.
+SELECT t.seq
+FROM {here} h
+JOIN {there} t ON t.subject = h.subject AND t.id = h.id AND t.time = h.time
+    AND t.causation_id = h.causation_id AND t.seq <> h.seq
+    AND (t.data::text, t.body) IS NOT DISTINCT FROM (h.data::text, h.body)
+WHERE h.seq = $1;
+
+-- name: try_lock
+SELECT pg_try_advisory_lock(4201986, hashtext($1));
+
+-- name: schema_comment
+-- Gives a row if the schema is there.
+SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1;
+
+-- name: secondary_indexes
+-- Those that no key needs.
+SELECT format('%I.%I', i.schemaname, i.indexname)
+FROM pg_indexes i
+WHERE i.schemaname = $1
+    AND i.tablename IN ('events', 'actors', 'executions', 'workers', 'subscriptions')
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conindid = format('%I.%I', i.schemaname, i.indexname)::regclass
+    );
+
+-- name: index_definitions
+-- What makes the secondary indexes of one schema in another.
+SELECT replace(
+    i.indexdef,
+    format(' ON %I.%I ', i.schemaname, i.tablename),
+    format(' ON %I.%I ', $2::text, i.tablename)
+)
+FROM pg_indexes i
+WHERE i.schemaname = $1
+    AND i.tablename IN ('events', 'actors', 'executions', 'workers', 'subscriptions')
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conindid = format('%I.%I', i.schemaname, i.indexname)::regclass
+    );
+
+-- name: hashes
+SELECT seq, encode(hash, 'hex') FROM {schema}.events WHERE seq = ANY ($1::bigint[]);
+
+-- name: hold_checkpoint
+SELECT sequence FROM {live}.projection_checkpoints WHERE name = $1 FOR UPDATE;
+
+-- name: make_old
+LOCK TABLE {live}.events, {live}.actors, {live}.executions, {live}.workers, {live}.subscriptions
+    IN ACCESS EXCLUSIVE MODE;
+CREATE SCHEMA {old};
+COMMENT ON SCHEMA {old} IS 'made by abaco, from the log';
+
+-- name: switch_table
+ALTER TABLE {live}.{table} SET SCHEMA {old};
+ALTER TABLE {next}.{table} SET SCHEMA {live};
+
+-- name: switch_checkpoint
+UPDATE {live}.projection_checkpoints c
+SET sequence = $2, skipped = n.skipped, generation = c.generation + 1, updated_at = now()
+FROM {next}.projection_checkpoints n
+WHERE c.name = $1 AND n.name = $1
+RETURNING c.sequence;
+
+-- name: last_before
+SELECT max(seq) FROM {live}.events WHERE time <= $1;
+
+-- name: expire_output
+-- Output of runs that ended longer ago than their actor wants it kept.
+WITH expired AS (
+    SELECT e.tenant, e.execution_id
+    FROM actors a
+    JOIN executions e USING (tenant, actor_id)
+    WHERE a.definition ->> 'log_ex' IS NOT NULL
+        AND extract(epoch FROM now() - e.finished_at) > (a.definition ->> 'log_ex')::numeric
+        AND EXISTS (
+            SELECT FROM logs l WHERE (l.tenant, l.execution_id) = (e.tenant, e.execution_id)
+        )
+    LIMIT $1
+), removed AS (
+    DELETE FROM logs l
+    USING expired e
+    WHERE (l.tenant, l.execution_id) = (e.tenant, e.execution_id)
+)
+SELECT count(*) FROM expired;

@@ -5,11 +5,12 @@ columns, and both ends read it in C. Columns are the aggregates' field names, so
 to map.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from abaco_projector.rows import Subscription
+from abaco_projector.rows import Changes, Subscription
 from abaco_proto.actor import Actor
 from abaco_proto.execution import Execution
 from abaco_proto.fold import States, Totals
@@ -62,6 +63,28 @@ def _totals(row: StoredActor) -> Totals:
     return Totals(**{name: getattr(row, name) for name in Totals.__struct_fields__})
 
 
+Statement = tuple[str, tuple[Any, ...]]
+"""A statement of ``queries.sql``, and its parameters."""
+
+
+def statements(changes: Changes) -> list[Statement]:
+    """What writes the changes of a batch."""
+    states = changes.states
+    rows: list[tuple[str, dict[Any, Any], Callable[[Any], str]]] = [
+        ("write_actors", states.actors, actor_rows),
+        ("write_totals", states.totals, totals_rows),
+        ("write_executions", states.executions, execution_rows),
+        ("write_workers", states.workers, worker_rows),
+        ("write_subscriptions", changes.subscriptions, subscription_rows),
+    ]
+    sweeps = [
+        (*s.key, s.up_to_ordinal, s.status.value, s.status_message, s.finished_at, s.spared)
+        for s in changes.sweeps
+    ]
+    written = [(query, (encode(found),)) for query, found, encode in rows if found]
+    return [*written, *(("sweep", parameters) for parameters in sweeps)]
+
+
 def actor_rows(actors: dict[ActorKey, Actor]) -> str:
     """Rows of ``actors``, with totals of zero for those that are new."""
     return _encode([_actor_row(tenant, actor) for (tenant, _), actor in actors.items()])
@@ -82,24 +105,20 @@ def _actor_row(tenant: str, actor: Actor) -> dict[str, Any]:
 
 def totals_rows(totals: dict[ActorKey, Totals]) -> str:
     """The totals columns of ``actors``."""
-    return _encode(
-        [
-            {"tenant": tenant, "actor_id": actor_id, **msgspec.structs.asdict(sums)}
-            for (tenant, actor_id), sums in totals.items()
-        ]
+    return _rows(
+        _with({"tenant": tenant, "actor_id": actor_id}, sums)
+        for (tenant, actor_id), sums in totals.items()
     )
 
 
 def execution_rows(executions: dict[ExecutionKey, Execution]) -> str:
     """Rows of ``executions``."""
-    states = executions.items()
-    return _encode([{"tenant": key[0], **msgspec.structs.asdict(state)} for key, state in states])
+    return _rows(_with({"tenant": key[0]}, state) for key, state in executions.items())
 
 
 def worker_rows(workers: dict[WorkerKey, Worker]) -> str:
     """Rows of ``workers``."""
-    states = workers.items()
-    return _encode([{"tenant": key[0], **msgspec.structs.asdict(state)} for key, state in states])
+    return _rows(_with({"tenant": key[0]}, state) for key, state in workers.items())
 
 
 def subscription_rows(subscriptions: dict[SubscriptionKey, Subscription | None]) -> str:
@@ -120,3 +139,15 @@ def subscription_rows(subscriptions: dict[SubscriptionKey, Subscription | None])
 
 def _encode(rows: list[dict[str, Any]]) -> str:
     return msgspec.json.encode(rows).decode()
+
+
+def _rows(objects: Iterable[bytes]) -> str:
+    return f"[{b','.join(objects).decode()}]"
+
+
+def _with(key: dict[str, str], state: msgspec.Struct) -> bytes:
+    """One JSON object of both: what comes first ends in a brace, what comes second begins so."""
+    return _json(key)[:-1] + b"," + _json(state)[1:]
+
+
+_json = msgspec.json.Encoder().encode

@@ -1,25 +1,26 @@
 """The read models in Postgres: states out, states in, and the checkpoint in the same transaction.
 
-Only this module imports ``asyncpg``. What it raises says what to do: ``Unavailable`` (wait, open
-another store, go on from its checkpoint), ``Undecodable`` (this very data is refused, and would be
-again).
+A store works on the tables of one schema: the live ones, or a generation in the making.
 """
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-import asyncpg
 import msgspec
 
 from abaco_projector import records
-from abaco_projector.chunks import chunks, key_of
+from abaco_projector.chain import START
+from abaco_projector.chunks import Chunk, chunks, key_of
 from abaco_projector.clean import clean
-from abaco_projector.queries import QUERIES
-from abaco_projector.rows import Changes, fold
+from abaco_projector.deferral import due, put_off
+from abaco_projector.entries import COLUMNS, Entry, entries
+from abaco_projector.memory import Loaded, Memory, merged
+from abaco_projector.rows import fold
+from abaco_projector.session import SLOW_SECONDS, Session, open_session
 from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Malformed, Unavailable, Undecodable
+from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
 from abaco_proto.log import RecordedOutput
@@ -29,223 +30,270 @@ logger = logging.getLogger(__name__)
 EVENTS, OUTPUT = "events", "output"
 """The names of the two checkpoints."""
 
-CONNECT_SECONDS = 5.0
-STATEMENT_SECONDS = 60.0
-SLOW_SECONDS = 3600.0
-"""A purge may end a million executions, and a new schema may rewrite as many rows."""
+Settle = Callable[[], Awaitable[None]]
 
-SESSION = {
-    "application_name": "abaco-projector",
-    "timezone": "UTC",
-    "jit": "off",
-    # What a crash of the server takes with it is folded again: rows and checkpoint go together.
-    "synchronous_commit": "off",
-}
 
-REFUSED_CLASSES = ("22", "23", "54")
-"""SQLSTATE classes that are about the data: data exception, constraint, program limit."""
+class Tip(msgspec.Struct, frozen=True):
+    """Up to where the rows are, the hash there, and of which generation they are."""
 
-ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-)
+    sequence: int
+    hash: bytes
+    generation: int
 
-Item = TypeVar("Item", Recorded, RecordedOutput)
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A batch that is ready to be written behind ``tip``."""
+
+    tip: Tip
+    rows: list[Entry]
+    statements: list[records.Statement]
+    unrecognized: list[Recorded]
 
 
 class Store:
-    """One connection. After ``Unavailable`` it is of no use any more."""
+    """The tables of one schema. After ``Unavailable`` it is of no use any more.
 
-    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Take over an open connection; see :func:`open_store`."""
-        self._connection = connection
+    A batch of events is prepared (copied, folded, encoded) and then written; the next may be
+    prepared meanwhile, out of what the store remembers. What is remembered holds if the writing
+    succeeds, so after a failure all of it is forgotten.
+    """
+
+    def __init__(self, session: Session, *, live: bool = True) -> None:
+        """Work through an open session; see :func:`open_store`. Only the live tables are heard."""
+        self.session = session
+        self._live = live
+        self._memory = Memory()
+        self._tip: Tip | None = None
+        self._deferred: States | None = None
 
     # -- projections -----------------------------------------------------------------------------
 
     async def checkpoint(self, name: str) -> int:
-        """The last sequence that is in the rows; 0 at the beginning."""
-        async with self._transaction():
-            await self._execute("create_checkpoint", name)
-            return int(await self._value("read_checkpoint", name))
+        """The last sequence that is in the rows; 0 at the beginning. Begin with this."""
+        self.forget()
+        async with self.session.transaction():
+            await self.session.execute("create_checkpoint", name)
+            done = int(await self.session.value("lock_checkpoint", name))
+            if name == EVENTS:  # rows that no checkpoint vouches for are in nobody's way
+                await self.session.execute("remove_beyond", done)
+        return done
 
-    async def apply_events(self, batch: Sequence[Recorded], *, after: int) -> None:
-        """Fold events into the rows; those that are in them already change nothing.
+    async def apply_events(
+        self, batch: Sequence[Recorded], *, after: int, plain: bool = False
+    ) -> None:
+        """Copy events, and fold them into the rows; those that are there already change nothing.
 
         ``after`` is the checkpoint the caller started from, or the last sequence it gave before.
         """
-        unrecognized = await self._advance(EVENTS, batch, after, self._write_events)
-        for recorded in unrecognized:
+        while True:
+            prepared = await self.prepare(batch, after=after, plain=plain)
+            try:
+                return await self.write(prepared)
+            except Conflict:
+                continue  # someone else has written, or other tables stand here now
+
+    async def prepare(
+        self,
+        batch: Sequence[Recorded],
+        *,
+        after: int,
+        settle: Settle | None = None,
+        plain: bool = False,
+    ) -> Prepared:
+        """Make a batch ready to be written behind what was prepared before it.
+
+        What is in the rows already is left out. ``settle`` ends the writing that is under way: it
+        is called before anything is loaded. ``plain`` keeps bodies as bytes: see
+        :func:`abaco_projector.entries.entries`.
+        """
+        if self._tip is None and settle is not None:
+            await settle()
+        if self._tip is None:
+            self._tip = await self._find_tip()
+        tip = self._tip
+        if tip.sequence < after:
+            raise _went_back(EVENTS, after, tip.sequence)
+        fresh = [recorded for recorded in batch if recorded.sequence > tip.sequence]
+        events = [clean(recorded) for recorded in fresh]
+        keys = keys_of(events)
+        missing, loaded = self._memory.missing(keys), Loaded(self._memory.known(keys), {})
+        if any(getattr(missing, name) for name in Keys.__struct_fields__):
+            if settle is not None:
+                await settle()
+            if self._tip is not tip:  # what was under way came to nothing
+                return await self.prepare(batch, after=after, plain=plain)
+            await self._flush()
+            found = await self._load(missing)
+            loaded = Loaded(merged(loaded.states, found.states), found.last)
+        changes = fold(loaded.states, events)
+        rows = entries(tip.hash, fresh, plain=plain)
+        self._memory.take(loaded, changes)
+        if self._deferred is not None:
+            self._deferred, changes = put_off(self._deferred, changes)
+        if rows:
+            self._tip = Tip(rows[-1].seq, rows[-1].hash, tip.generation)
+        return Prepared(tip, rows, records.statements(changes), changes.unrecognized)
+
+    async def write(self, prepared: Prepared) -> None:
+        """Write a batch.
+
+        Raises:
+            Conflict: the checkpoint is not where it was when the batch was prepared.
+            Undecodable: Postgres refuses something in it.
+        """
+        if not prepared.rows:
+            return
+        try:
+            async with self.session.transaction():
+                await self._hold(prepared.tip)
+                await self.session.copy("events", COLUMNS, prepared.rows)
+                for query, parameters in prepared.statements:
+                    await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+                skipped = len(prepared.unrecognized)
+                await self._go_to(EVENTS, prepared.rows[-1].seq, skipped=skipped)
+        except AbacoError:
+            self.forget()
+            raise
+        for recorded in prepared.unrecognized:
             logger.warning("event %d of %s is not understood", recorded.sequence, recorded.subject)
+
+    async def skip_event(self, recorded: Recorded) -> None:
+        """Leave one event out of the rows for good, and count it. It is copied all the same."""
+        self.forget()
+        tip = await self._find_tip()
+        async with self.session.transaction():
+            await self._hold(tip)
+            rows = entries(tip.hash, [recorded], plain=True)
+            await self.session.copy("events", COLUMNS, rows)
+            await self._go_to(EVENTS, recorded.sequence, skipped=1)
+
+    @asynccontextmanager
+    async def deferring(self) -> AsyncGenerator[None, None]:
+        """Put off what can be: for tables that nobody reads, and that are dropped on a failure."""
+        self._deferred = States()
+        yield
+        await self._flush()
+        self._deferred = None
+
+    @property
+    def defers(self) -> bool:
+        """Whether rows may be behind the checkpoint, so that no failure can be told its event."""
+        return self._deferred is not None
+
+    async def _flush(self) -> None:
+        if self._deferred is None:
+            return
+        changes, self._deferred = due(self._deferred), States()
+        async with self.session.transaction():
+            for query, parameters in records.statements(changes):
+                await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+
+    def forget(self) -> None:
+        """Remember nothing: the rows are not, or no longer, what was prepared."""
+        self._memory, self._tip = Memory(), None
+
+    async def _find_tip(self) -> Tip:
+        """Where the rows are. A copied event that is missing is found by who verifies."""
+        async with self.session.border():
+            sequence, generation = (await self.session.rows("read_tip", EVENTS))[0]
+            found = await self.session.value("read_hash", sequence)
+        return Tip(sequence, found or START, generation)
+
+    async def _hold(self, tip: Tip) -> None:
+        """Hold the checkpoint until the transaction ends."""
+        found = (await self.session.rows("lock_checkpoint", EVENTS))[0]
+        if tuple(found) != (tip.sequence, tip.generation):
+            raise Conflict(f"the checkpoint {EVENTS} is {found[0]}, not {tip.sequence}")
 
     async def apply_output(self, batch: Sequence[RecordedOutput], *, after: int) -> None:
         """Store output; what is stored already changes nothing. ``after`` as above."""
-        await self._advance(OUTPUT, batch, after, self._write_output)
-
-    async def skip(self, name: str, sequence: int) -> None:
-        """Leave out one message for good, and count it."""
-        async with self._transaction():
-            await self._go_to(name, sequence, skipped=1)
-
-    async def _advance(
-        self,
-        name: str,
-        batch: Sequence[Item],
-        after: int,
-        write: Callable[[Sequence[Item]], Awaitable[list[Item]]],
-    ) -> list[Item]:
-        async with self._transaction():
-            done = int(await self._value("lock_checkpoint", name) or 0)
+        async with self.session.transaction():
+            done = int((await self.session.rows("lock_checkpoint", OUTPUT))[0][0])
             if done < after:
-                raise Unavailable(f"the checkpoint {name} went back from {after} to {done}")
-            fresh = [item for item in batch if item.sequence > done]
-            if not fresh:
-                return []
-            skipped = await write(fresh)
-            await self._go_to(name, fresh[-1].sequence, skipped=len(skipped))
-        return skipped
+                raise _went_back(OUTPUT, after, done)
+            fresh = [recorded for recorded in batch if recorded.sequence > done]
+            if fresh:
+                await self._write_output(fresh)
+                await self._go_to(OUTPUT, fresh[-1].sequence)
 
-    async def _go_to(self, name: str, sequence: int, *, skipped: int) -> None:
-        await self._execute("advance_checkpoint", name, sequence, skipped)
-        if name == EVENTS:
-            await self._execute("notify", str(sequence))
+    async def skip_output(self, recorded: RecordedOutput) -> None:
+        """Leave out one chunk for good, and count it."""
+        async with self.session.transaction():
+            await self._go_to(OUTPUT, recorded.sequence, skipped=1)
 
-    async def _write_events(self, batch: Sequence[Recorded]) -> list[Recorded]:
-        events = [clean(recorded) for recorded in batch]
-        changes = fold(await self._load(keys_of(events)), events)
-        await self._write(changes)
-        return changes.unrecognized
+    async def _go_to(self, name: str, sequence: int, *, skipped: int = 0) -> None:
+        await self.session.execute("advance_checkpoint", name, sequence, skipped)
+        if name == EVENTS and self._live:
+            await self.session.execute("notify", str(sequence))
 
-    async def _load(self, keys: Keys) -> States:
+    async def load(self, keys: Keys) -> States:
+        """The states in the rows."""
+        return (await self._load(keys)).states
+
+    async def _load(self, keys: Keys) -> Loaded:
         actors = executions = workers = "[]"
-        if keys.actors:
-            actors = await self._value("load_actors", *_columns(keys.actors, 2))
-        if keys.executions:
-            executions = await self._value("load_executions", *_columns(keys.executions, 3))
-        if keys.workers or keys.runs:
-            columns = (*_columns(keys.workers, 2), *_columns(keys.runs, 3))
-            workers = await self._value("load_workers", *columns)
-        return records.decode_states(actors, executions, workers)
+        last: Sequence[Any] = []
+        async with self.session.border():
+            if keys.actors:
+                columns = _columns(keys.actors, 2)
+                actors = await self.session.value("load_actors", *columns)
+                last = await self.session.rows("load_last_ordinals", *columns)
+            if keys.executions:
+                columns = _columns(keys.executions, 3)
+                executions = await self.session.value("load_executions", *columns)
+            if keys.workers or keys.runs:
+                columns = [*_columns(keys.workers, 2), *_columns(keys.runs, 3)]
+                workers = await self.session.value("load_workers", *columns)
+        states = records.decode_states(actors, executions, workers)
+        return Loaded(states, {(tenant, actor_id): most for tenant, actor_id, most in last})
 
-    async def _write(self, changes: Changes) -> None:
-        states = changes.states
-        if states.actors:
-            await self._execute("write_actors", records.actor_rows(states.actors))
-        if states.totals:
-            await self._execute("write_totals", records.totals_rows(states.totals))
-        if states.executions:
-            await self._execute("write_executions", records.execution_rows(states.executions))
-        if states.workers:
-            await self._execute("write_workers", records.worker_rows(states.workers))
-        if changes.subscriptions:
-            rows = records.subscription_rows(changes.subscriptions)
-            await self._execute("write_subscriptions", rows)
-        for s in changes.sweeps:
-            what = (s.status.value, s.status_message, s.finished_at, s.spared)
-            parameters = (*s.key, s.up_to_ordinal, *what)
-            await self._execute("sweep", *parameters, seconds=SLOW_SECONDS)
-
-    async def _write_output(self, batch: Sequence[RecordedOutput]) -> list[RecordedOutput]:
+    async def _write_output(self, batch: Sequence[RecordedOutput]) -> None:
         outputs = [recorded.output for recorded in batch]
         keys = _columns({key_of(output) for output in outputs}, 3)
-        found = await self._connection.fetch(QUERIES["load_output_ends"], *keys)
+        found = await self.session.rows("load_output_ends", *keys)
         ends = {(t, execution_id, attempt): end for t, execution_id, attempt, end in found}
-        rows = [msgspec.structs.astuple(chunk) for chunk in chunks(ends, outputs)]
-        if rows:
-            await self._execute("write_chunks", *_columns(rows, 5))
-        return []
+        await self._put(chunks(ends, outputs))
+
+    async def put_chunks(self, kept: Sequence[Chunk]) -> None:
+        """Store output as it was stored before; what is there already is left as it is."""
+        async with self.session.transaction():
+            await self._put(kept)
+
+    async def _put(self, kept: Sequence[Chunk]) -> None:
+        if kept:
+            rows = _columns(map(msgspec.structs.astuple, kept), 5)
+            await self.session.execute("write_chunks", *rows)
 
     # -- schema ----------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def migrating(self) -> AsyncGenerator[set[int], None]:
         """Be the only one to change the schema; gives the numbers of what was applied before."""
-        async with self._border():
-            await self._execute("lock_migrations", seconds=SLOW_SECONDS)
-            await self._execute("create_migrations")
-            applied = {int(n) for (n,) in await self._connection.fetch(QUERIES["read_migrations"])}
+        async with self.session.border():
+            await self.session.execute("lock_migrations", seconds=SLOW_SECONDS)
+            await self.session.execute("create_migrations")
+            applied = {int(row[0]) for row in await self.session.rows("read_migrations")}
         yield applied
-        async with self._border():
-            await self._execute("unlock_migrations")
+        async with self.session.border():
+            await self.session.execute("unlock_migrations")
 
     async def migrate(self, number: int, name: str, sql: str) -> None:
         """Apply one migration and remember that."""
         logger.info("database schema %04d: %s", number, name)
-        async with self._transaction():
-            await self._connection.execute(sql, timeout=SLOW_SECONDS)
-            await self._execute("record_migration", number, name)
-
-    # -- the border ------------------------------------------------------------------------------
-
-    async def _execute(self, query: str, *parameters: Any, seconds: float | None = None) -> None:
-        await self._connection.execute(QUERIES[query], *parameters, timeout=seconds)
-
-    async def _value(self, query: str, *parameters: Any) -> Any:
-        return await self._connection.fetchval(QUERIES[query], *parameters)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[None, None]:
-        """All or nothing.
-
-        Only refused data is rolled back here; any other way out of the block leaves that to the
-        end of the connection, so that nothing waits for a server that hangs.
-        """
-        async with self._border():
-            await self._connection.execute("BEGIN")
-            try:
-                async with self._border():
-                    yield
-            except Undecodable:
-                await self._connection.execute("ROLLBACK")
-                raise
-            await self._connection.execute("COMMIT")
-
-    @asynccontextmanager
-    async def _border(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        except ERRORS as error:
-            raise _translated(error) from error
+        async with self.session.transaction():
+            await self.session.run(sql)
+            await self.session.execute("record_migration", number, name)
 
 
 @asynccontextmanager
-async def open_store(dsn: str) -> AsyncGenerator[Store, None]:
-    """A store on a connection of its own, cut off at the end of the block.
-
-    Raises:
-        Unavailable: the database cannot be reached, or does not let us in.
-        Malformed: ``dsn`` is no address of a database.
-    """
-    try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS,
-            server_settings=SESSION,
-        )
-    except ValueError as error:
-        raise Malformed(f"ABACO_POSTGRES_DSN: {error}") from None
-    except ERRORS as error:
-        raise _translated(error) from error
-    try:
-        yield Store(connection)
-    finally:
-        connection.terminate()
+async def open_store(dsn: str, *, schema: str | None = None) -> AsyncGenerator[Store, None]:
+    """A store on a session of its own; raises as :func:`abaco_projector.session.open_session`."""
+    async with open_session(dsn, schema=schema) as session:
+        yield Store(session, live=schema is None)
 
 
-def _translated(error: BaseException) -> Unavailable | Undecodable:
-    words = str(error) or type(error).__name__
-    state = str(getattr(error, "sqlstate", None) or "")
-    if isinstance(error, ValueError | OverflowError | RecursionError) or state.startswith(
-        REFUSED_CLASSES
-    ):
-        return Undecodable(words)
-    return Unavailable(f"the database (Postgres): {words}")
+def _went_back(name: str, after: int, done: int) -> Unavailable:
+    return Unavailable(f"the checkpoint {name} went back from {after} to {done}")
 
 
 def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -1,0 +1,117 @@
+"""A long history, quickly: actors that take turns, each execution through all its events.
+
+The events are what a busy system writes: five a message (received, assigned, started, finished,
+and the state that every tenth run leaves), the runs of some hundred executions interleaved.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from abaco_proto import events as ev
+from abaco_proto import ids
+from abaco_proto.codec import encode
+from abaco_proto.envelope import Draft, draft, to_headers
+from abaco_proto.jetstream import Connection
+from abaco_proto.subjects import event_subject
+
+TENANT = "default"
+T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+AT_ONCE = 300
+IN_FLIGHT = 512
+IMAGE = "sha256:" + "0123456789abcdef" * 4
+
+
+def history(events: int, actors: int) -> Iterator[Draft]:
+    """The drafts of ``events`` events of ``actors`` actors (fewer when there is no room)."""
+    actors = min(actors, events // 10)
+    for n, event in enumerate(_events(actors), 1):
+        at = T0 + timedelta(milliseconds=n)
+        yield draft(event, tenant=TENANT, time=at, causation_id=f"req-{n}", position=n)
+        if n == events:
+            return
+
+
+def _events(actors: int) -> Iterator[ev.Event]:
+    yield ev.HostJoined(host_id="h1", capacity=actors)
+    for n in range(actors):
+        yield from _actor(ids.actor_id("bench", n))
+    running: deque[Iterator[ev.Event]] = deque()
+    ordinal = number = 0
+    while True:
+        while len(running) < AT_ONCE:
+            running.append(_run(ids.actor_id("bench", number), ordinal))
+            number = (number + 1) % actors
+            ordinal += number == 0
+        one = running.popleft()
+        event = next(one, None)
+        if event is not None:
+            running.append(one)
+            yield event
+
+
+def _actor(actor_id: str) -> Iterator[ev.Event]:
+    definition = ev.Definition(name=ids.actor_name(actor_id), image="jstubbs/abaco_test")
+    seat: dict[str, Any] = {
+        "actor_id": actor_id,
+        "worker_id": ids.worker_id(actor_id, 0),
+        "host_id": "h1",
+    }
+    yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
+    yield ev.WorkerRequested(**seat, revision=1, actor_sequence=1, reason="below min_workers")
+    yield ev.WorkerReady(
+        **seat, revision=1, image=definition.image, image_digest=IMAGE, location="unix:///d.sock"
+    )
+
+
+def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
+    own: dict[str, Any] = {
+        "actor_id": actor_id,
+        "execution_id": ids.execution_id(actor_id, ordinal),
+    }
+    seat: dict[str, Any] = {
+        **own,
+        "attempt": 1,
+        "worker_id": ids.worker_id(actor_id, 0),
+        "host_id": "h1",
+    }
+    yield ev.MessageReceived(**own, ordinal=ordinal, message="execute yourself")
+    yield ev.ExecutionAssigned(**seat, ordinal=ordinal, message_sequence=2, actor_sequence=1)
+    yield ev.ExecutionStarted(
+        **seat,
+        container_id="c0ffee" * 10,
+        image_digest=IMAGE,
+        start_kind=ev.StartKind.POOL,
+        started_at="2026-01-02T03:04:06.000000Z",
+        revision=1,
+        taken_at="2026-01-02T03:04:05.900000Z",
+    )
+    if ordinal % 10 == 9:
+        yield ev.ActorStateSet(actor_id=actor_id, state={"count": ordinal}, version=ordinal)
+    yield ev.ExecutionFinished(
+        **seat,
+        exit_code=0,
+        final_state=ev.FinalState(status="exited", exit_code=0),
+        cpu_ns=9_000_000,
+        io_bytes=736,
+        runtime_ms=2004.5,
+        log_bytes=33,
+        log_sha256="ab" * 32,
+    )
+
+
+async def write(connection: Connection, drafts: Iterator[Draft]) -> int:
+    """Append them in order, many in flight, and return how many they were."""
+    jetstream, count = connection.jetstream, 0
+    acks: deque[asyncio.Future[Any]] = deque()
+    for wish in drafts:
+        subject = event_subject(wish.tenant, wish.event)
+        body, headers = encode(wish.event), to_headers(wish)
+        acks.append(await jetstream.publish_async(subject, body, headers=dict(headers)))
+        count += 1
+        if len(acks) >= IN_FLIGHT:
+            await acks.popleft()
+    await asyncio.gather(*acks)
+    return count

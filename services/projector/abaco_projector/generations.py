@@ -1,0 +1,138 @@
+"""Generations: the tables that are folded from the log, built in a schema beside the live ones.
+
+Theory: a schema made by the same migrations, filled by the same store, holds what the live tables
+should hold. A rebuild compares the two and puts the new tables in the place of the old, in one
+transaction in which it holds the live checkpoint: the projector waits, then goes on with what
+stands there. Names do not change, so queries do not notice. What was left half done is dropped
+by the next try; who works on a schema holds a lock that ends with its connection.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+
+from abaco_projector.comparison import KEYS
+from abaco_projector.flow import flow
+from abaco_projector.migrate import migrate
+from abaco_projector.projection import ahead, events
+from abaco_projector.queries import QUERIES
+from abaco_projector.session import Session, open_session, quoted
+from abaco_projector.span import History, span
+from abaco_projector.store import EVENTS, Store, open_store
+from abaco_proto.errors import Refused, Undecodable
+
+BATCH_EVENTS = 5000
+MARK = "made by abaco, from the log"
+"""The comment on a schema that may be dropped."""
+
+Show = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""Shows progress: of what, and out of how many; what it gives is told each step's size."""
+
+
+@asynccontextmanager
+async def alone(dsn: str, schema: str) -> AsyncGenerator[Session, None]:
+    """A session on the live tables that alone may work on a schema.
+
+    Raises:
+        Refused: someone else does.
+    """
+    async with open_session(dsn) as session:
+        if not (await session.found(QUERIES["try_lock"], schema))[0][0]:
+            raise Refused(f"schema {schema}: another command is at work on it")
+        yield session
+
+
+async def live_schema(session: Session) -> str:
+    """Where the live tables are."""
+    return str((await session.found("SELECT current_schema()"))[0][0])
+
+
+async def drop(session: Session, schema: str) -> None:
+    """Remove a schema that we have made, with all that is in it.
+
+    Raises:
+        Refused: it is someone else's.
+    """
+    found = await session.found(QUERIES["schema_comment"], schema)
+    if found and found[0][0] != MARK:
+        raise Refused(f"schema {schema} is there already, and was not made by abaco")
+    await session.run(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
+
+
+@asynccontextmanager
+async def created(
+    session: Session, dsn: str, schema: str, *, logged: bool = True
+) -> AsyncGenerator[Store, None]:
+    """A store on a new, empty schema; what stood there before is dropped.
+
+    Without ``logged`` a crash of Postgres empties it, and it is filled faster. Either way it has
+    no indexes but those of its keys: see :func:`index`.
+    """
+    await drop(session, schema)
+    await session.run(
+        f"CREATE SCHEMA {quoted(schema)}; COMMENT ON SCHEMA {quoted(schema)} IS '{MARK}'"
+    )
+    async with open_store(dsn, schema=schema) as store:
+        await migrate(store)
+        await store.checkpoint(EVENTS)
+        for (name,) in await session.found(QUERIES["secondary_indexes"], schema):
+            await session.run(f"DROP INDEX {name}")
+        if not logged:
+            for table in KEYS:
+                await store.session.run(f"ALTER TABLE {table} SET UNLOGGED")
+        yield store
+
+
+@asynccontextmanager
+async def built(  # noqa: PLR0913, PLR0917 - what, from where, into what, and how it is shown
+    session: Session,
+    dsn: str,
+    schema: str,
+    log: History,
+    until: int,
+    show: Show,
+    *,
+    logged: bool = True,
+) -> AsyncGenerator[Store, None]:
+    """A store on a new schema that holds the fold of the log up to ``until``.
+
+    The quick way cannot tell which event Postgres refuses; if it refuses any, all is done again
+    step by step.
+
+    Raises:
+        Difference: the log is not complete up to there.
+    """
+    async with created(session, dsn, schema, logged=logged) as store:
+        try:
+            async with store.deferring():
+                await fill(store, log, until, show, "folding")
+        except Undecodable:
+            quick = False
+        else:
+            quick = True
+            yield store
+    if not quick:
+        async with created(session, dsn, schema, logged=logged) as store:
+            await fill(store, log, until, show, "step by step")
+            yield store
+
+
+async def index(session: Session, live: str, schema: str) -> None:
+    """Make the indexes that the live tables have, and gather what the planner must know."""
+    for (definition,) in await session.found(QUERIES["index_definitions"], live, schema):
+        await session.run(definition)
+    for table in KEYS:
+        await session.run(f"ANALYZE {quoted(schema)}.{table}")
+
+
+async def fill(store: Store, log: History, until: int, show: Show, what: str) -> None:
+    """Fold the log from the store's checkpoint up to ``until``.
+
+    Raises:
+        Difference: the log is not complete up to there.
+    """
+    after = await store.checkpoint(EVENTS)
+    with show(what, max(until - after, 0)) as advance:
+        batches = ahead(span(log, after=after, until=until), BATCH_EVENTS)
+        async with aclosing(flow(events(log), store, batches, after)) as steps:
+            async for size in steps:
+                advance(size)

@@ -1,0 +1,150 @@
+"""A projection: one stream into its rows, in batches that grow while the last one is written.
+
+Theory: reading and writing are two tasks. While Postgres writes a batch, what arrives is read
+ahead (bounded); then all of that is the next batch. So an event alone is written at once, and in
+a rush many share one transaction.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from abaco_projector import store as db
+from abaco_projector.span import History
+from abaco_projector.store import Store
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Undecodable
+from abaco_proto.log import OutputLog, RecordedOutput
+from abaco_proto.subjects import all_events_filter
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item", Recorded, RecordedOutput)
+
+
+class Projection(msgspec.Struct, Generic[Item], frozen=True):
+    """The name of its checkpoint, how to follow its stream, how to apply a batch.
+
+    ``poison`` is for a message that was refused alone; it must not be refused again.
+    """
+
+    name: str
+    follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
+    apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
+    poison: Callable[[Store, Item, str], Awaitable[None]]
+
+
+Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[None]]
+"""How a projection is kept up: :func:`project`, or a quicker way for its kind."""
+
+
+def events(log: History) -> Projection[Recorded]:
+    """The whole log into the aggregates' rows."""
+
+    async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:
+        async with aclosing(log.follow([all_events_filter()], after=after)) as batches:
+            async for batch in batches:
+                yield batch.events
+
+    return Projection(db.EVENTS, follow, apply_events, _poisoned_event)
+
+
+def output(log: OutputLog) -> Projection[RecordedOutput]:
+    """The output stream into the table ``logs``."""
+
+    async def follow(after: int) -> AsyncGenerator[Sequence[RecordedOutput], None]:
+        async with aclosing(log.follow(after=after)) as batches:
+            async for batch in batches:
+                yield batch.chunks
+
+    async def apply(store: Store, batch: Sequence[RecordedOutput], after: int) -> None:
+        await store.apply_output(batch, after=after)
+
+    async def poison(store: Store, chunk: RecordedOutput, why: str) -> None:
+        logger.error("output: message %d is left out: %s", chunk.sequence, why)
+        await store.skip_output(chunk)
+
+    return Projection(db.OUTPUT, follow, apply, poison)
+
+
+async def apply_events(store: Store, batch: Sequence[Recorded], after: int) -> None:
+    """Apply events, none of them poisoned."""
+    await store.apply_events(batch, after=after)
+
+
+async def _poisoned_event(store: Store, recorded: Recorded, why: str) -> None:
+    """Only its body may be at fault; then it is kept as bytes, and folded like any other."""
+    try:
+        await store.apply_events([recorded], after=0, plain=True)
+    except Undecodable:
+        logger.error("events: message %d is left out: %s", recorded.sequence, why)  # noqa: TRY400 - the words say it all
+        await store.skip_event(recorded)
+
+
+async def project(projection: Projection[Item], store: Store, size: int, after: int) -> None:
+    """Follow from ``after`` on, in transactions of at most ``size`` messages, without end."""
+    async with aclosing(ahead(projection.follow(after), size)) as batches:
+        async for batch in batches:
+            if batch:
+                await apply(projection, store, batch, after)
+                after = batch[-1].sequence
+
+
+async def apply(
+    projection: Projection[Item], store: Store, batch: Sequence[Item], after: int
+) -> None:
+    """Apply a batch. What the database refuses is searched by halves, and set apart."""
+    try:
+        await projection.apply(store, batch, after)
+    except Undecodable as error:
+        if len(batch) == 1:
+            await projection.poison(store, batch[0], str(error))
+            return
+        middle = len(batch) // 2
+        await apply(projection, store, batch[:middle], after)
+        await apply(projection, store, batch[middle:], batch[middle - 1].sequence)
+
+
+async def ahead(
+    batches: AsyncGenerator[Sequence[Item], None], size: int
+) -> AsyncGenerator[Sequence[Item], None]:
+    """What ``batches`` gives, read in the background while its taker is busy.
+
+    A batch has at most ``size`` items, and about as many are read ahead at most. An empty one says
+    that nothing waits now.
+    """
+    waiting: list[Item] = []
+    filled, taken = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        try:
+            async for batch in batches:
+                waiting.extend(batch)
+                filled.set()
+                while len(waiting) >= size:
+                    taken.clear()
+                    await taken.wait()
+        finally:
+            filled.set()
+
+    reading = asyncio.ensure_future(read())
+    try:
+        while waiting or not reading.done():
+            if not waiting:
+                filled.clear()
+                yield []
+                await filled.wait()
+            batch = waiting[:size]
+            del waiting[:size]
+            taken.set()
+            if batch:
+                yield batch
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+        await batches.aclose()

@@ -1,0 +1,69 @@
+"""The log read in a process of its own is the log."""
+
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+import builders as b
+from abaco_projector import reader
+from abaco_projector.reader import OtherReader
+from abaco_projector.span import span
+from abaco_proto.errors import Unavailable
+from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.log import Batch
+from abaco_proto.subjects import all_events_filter
+from projector_stage import a_life, append
+
+LIFE = [b.joined(), *a_life("foo_0", 10)]
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Connection]:
+    opened = Connection(nats_url, name="test", timeout=5)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def log(connection: Connection, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> OtherReader:
+    monkeypatch.setattr(reader, "WORTH_EVENTS", 0)
+    return OtherReader(JetStreamEventLog(connection), nats_url)
+
+
+def readers() -> list[int]:
+    """The processes that read for us."""
+    own = f"/proc/self/task/{Path('/proc/self').resolve().name}/children"
+    return [int(pid) for pid in Path(own).read_text().split()]
+
+
+async def test_another_process_reads_the_same(connection: Connection, log: OtherReader) -> None:
+    await append(connection, LIFE)
+    await connection.jetstream.publish("abaco.event.default.foo_0.moon.landed", b"\xff")
+    before = readers()
+    batches = span(log, after=3, until=len(LIFE) + 1)
+    found = [recorded async for batch in batches for recorded in batch]
+    here = JetStreamEventLog(connection).read([all_events_filter()], after=3)
+    assert found == [recorded async for batch in here for recorded in batch]
+    assert len(found) == len(LIFE) - 2
+    assert readers() == before
+
+
+async def test_a_reader_that_dies_is_noticed(connection: Connection, log: OtherReader) -> None:
+    await append(connection, LIFE)
+    before = readers()
+    async with aclosing(log.follow([all_events_filter()])) as batches:
+        assert (await anext(batches)).events
+        (child,) = set(readers()) - set(before)
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(Unavailable, match="the process that reads the log has ended"):
+            await exhausted(batches)
+
+
+async def exhausted(batches: AsyncGenerator[Batch, None]) -> None:
+    async for _ in batches:
+        pass

@@ -1,0 +1,121 @@
+"""The projector at work on real servers: what its tests give it, and what they wait for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+import builders as b
+import projections as p
+from abaco_projector import loop
+from abaco_projector.clean import clean
+from abaco_projector.config import Config
+from abaco_projector.store import open_store
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded, draft
+from abaco_proto.errors import Unavailable
+from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.keys import keys_of
+from abaco_proto.subjects import all_events_filter
+
+DEADLINE_SECONDS = 20.0
+
+# -- given ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def projector(config: Config) -> AsyncIterator[None]:
+    """The projector at work; its end is part of the test."""
+    stop = asyncio.Event()
+    work = asyncio.create_task(loop.run(config, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        async with asyncio.timeout(2):
+            await work
+
+
+def a_life(actor_id: str, messages: int) -> list[ev.Event]:
+    """An actor that runs half of its messages, then is purged and deleted."""
+    first = [b.registered(actor_id), b.requested(0, actor_id), b.ready(0, actor_id)]
+    seat = {"worker_id": f"{actor_id}_wkr_0"}
+    runs: list[ev.Event] = []
+    for n in range(messages):
+        runs.append(b.received(n, actor_id))
+        if n % 2:
+            makers: tuple[Callable[..., ev.Event], ...] = (b.assigned, b.started, b.finished)
+            runs += [make(n, actor_id, **seat) for make in makers]
+    purge = ev.InboxPurged(actor_id=actor_id, up_to_ordinal=messages // 2)
+    return [*first, *runs, purge, ev.ActorDeleted(actor_id=actor_id)]
+
+
+async def append(connection: Connection, events: Sequence[ev.Event]) -> None:
+    """Append, as often as it takes: the log may be away."""
+    log = JetStreamEventLog(connection)
+    for event in events:
+        envelope = draft(event, tenant="default", time=b.T0, causation_id="req-1")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await _appended(log, envelope):
+                await asyncio.sleep(0.05)
+
+
+async def _appended(log: JetStreamEventLog, envelope: Any) -> bool:
+    try:
+        await log.append(envelope)
+    except Unavailable:
+        return False
+    return True
+
+
+async def history_of(connection: Connection) -> list[Recorded]:
+    batches = JetStreamEventLog(connection).read([all_events_filter()])
+    return [clean(recorded) async for batch in batches for recorded in batch]
+
+
+# -- then ----------------------------------------------------------------------------------------
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def checkpoint(dsn: str, name: str = "events") -> int:
+    """What the projector says; 0 while there is nothing to ask."""
+    query = "SELECT sequence FROM projection_checkpoints WHERE name = $1"
+    try:
+        return int(await value(dsn, query, name) or 0)
+    except (OSError, asyncpg.PostgresError):
+        return 0
+
+
+async def value(dsn: str, query: str, *parameters: Any) -> Any:
+    client = await asyncpg.connect(dsn)
+    try:
+        return await client.fetchval(query, *parameters)
+    finally:
+        await client.close()
+
+
+async def reached(dsn: str, sequence: int, name: str = "events") -> None:
+    async def there() -> bool:
+        return await checkpoint(dsn, name) >= sequence
+
+    await until(there)
+
+
+async def schema_is_there(dsn: str) -> None:
+    async def there() -> bool:
+        return bool(await value(dsn, "SELECT to_regclass('actors') IS NOT NULL"))
+
+    await until(there)
+
+
+async def assert_rows_are_the_fold_of(dsn: str, history: list[Recorded]) -> None:
+    async with open_store(dsn) as store:
+        found = await store.load(keys_of(history))
+    assert p.plain(found) == p.plain(p.reference(history))

@@ -1,0 +1,126 @@
+"""The hash chain: every part of an event is in it, and nothing else."""
+
+import hashlib
+import struct
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+import builders as b
+from abaco_projector.chain import START, canonical, link
+from abaco_projector.entries import entries
+from abaco_proto.codec import decode
+from abaco_proto.envelope import EPOCH, MOST_HOPS, Recorded
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def recorded(**changes: object) -> Recorded:
+    return replace(b.record(b.received(0), 7), **changes)
+
+
+words = st.text(max_size=20)
+any_recorded = st.builds(
+    recorded,
+    sequence=st.integers(1, 2**62),
+    subject=words.map(lambda word: f"abaco.event.default.{word}"),
+    id=words,
+    causation_id=words,
+    correlation_id=words,
+    traceparent=st.none() | words,
+    hops=st.integers(0, MOST_HOPS),
+    time=st.datetimes(timezones=st.timezones()),
+    raw=st.binary(max_size=40),
+)
+
+
+def test_one_event_by_hand() -> None:
+    event = recorded(
+        subject="abaco.event.default.foo_0.message.received",
+        id="foo_0_exc_0.received",
+        causation_id="req-1",
+        correlation_id="é",
+        traceparent=None,
+        hops=2,
+        time=datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC),
+        raw=b'{"type":"message.received"}',
+    )
+    by_hand = (
+        struct.pack(">qqq", 7, 1_000_005, 2)
+        + struct.pack(">iiiii", 42, 20, 5, 2, -1)
+        + "abaco.event.default.foo_0.message.receivedfoo_0_exc_0.receivedreq-1é".encode()
+        + b'{"type":"message.received"}'
+    )
+    assert canonical(event) == by_hand
+    assert link(START, event) == hashlib.sha256(bytes(32) + by_hand).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": 8},
+        {"subject": "abaco.event.default.foo_1.message.received"},
+        {"id": "foo_0_exc_1.received"},
+        {"causation_id": "req-2"},
+        {"correlation_id": "req-2"},
+        {"hops": 1},
+        {"traceparent": TRACE},
+        {"traceparent": ""},
+        {"time": b.T0 + timedelta(microseconds=1)},
+        {"raw": b"{}"},
+        {"id": "foo_0_exc_0.receivedr", "causation_id": "eq-1"},
+    ],
+)
+def test_every_part_counts(change: dict[str, object]) -> None:
+    first = recorded(id="foo_0_exc_0.received", causation_id="req-1")
+    assert link(START, replace(first, **change)) != link(START, first)
+
+
+def test_what_went_before_counts() -> None:
+    one, other = entries(START, [recorded(), recorded(sequence=8)])
+    assert other.hash == link(one.hash, recorded(sequence=8))
+    assert other.hash != link(START, recorded(sequence=8))
+
+
+@given(any_recorded, any_recorded)
+def test_different_events_have_different_bytes(one: Recorded, other: Recorded) -> None:
+    rows = [entries(START, [each])[0]._replace(hash=b"") for each in (one, other)]
+    assert (canonical(one) == canonical(other)) == (rows[0] == rows[1])
+
+
+@given(any_recorded)
+def test_a_row_holds_the_body_once_and_whole(event: Recorded) -> None:
+    event = replace(event, event=decode(event.raw))
+    (row,) = entries(START, [event])
+    assert (row.data is None) != (row.body is None)
+    assert (row.body if row.data is None else row.data.encode()) == event.raw
+    (plain,) = entries(START, [event], plain=True)
+    assert (plain.data, plain.body, plain.hash) == (None, event.raw, row.hash)
+
+
+@pytest.mark.parametrize(
+    ("subject", "columns"),
+    [
+        ("abaco.event.t.foo_0.message.received", ("t", "foo_0", "message.received")),
+        ("abaco.event.t.foo_0.worker.requested.h1", ("t", "foo_0", "worker.requested")),
+        ("abaco.event.t._host-h1.host.joined", ("t", "_host-h1", "host.joined")),
+        ("abaco.event.t.foo_0", ("t", "foo_0", "")),
+        ("abaco.event.t", ("t", "", "")),
+    ],
+)
+def test_columns_come_from_the_subject(subject: str, columns: tuple[str, str, str]) -> None:
+    (row,) = entries(START, [recorded(subject=subject)])
+    assert (row.tenant, row.actor_id, row.type) == columns
+
+
+def test_what_no_column_holds_is_replaced_before_it_is_hashed() -> None:
+    strange = recorded(id="a\x00b\ud800", traceparent="\x00")
+    (row,) = entries(START, [strange])
+    assert (row.id, row.traceparent) == ("a\ufffdb?", "\ufffd")
+    assert row.hash == link(START, recorded(id="a\ufffdb?", traceparent="\ufffd"))
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+    (row,) = entries(START, [recorded(time=early)])
+    assert row.time == EPOCH
