@@ -168,6 +168,14 @@ SET
     total_purged = total_purged + (SELECT count(*) FROM swept)
 WHERE tenant = $1 AND actor_id = $2;
 
+-- name: write_events
+INSERT INTO events
+SELECT * FROM unnest(
+    $1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::integer[], $10::text[], $11::text[], $12::json[], $13::bytea[], $14::bytea[]
+)
+ON CONFLICT DO NOTHING;
+
 -- name: load_output_ends
 -- Up to which byte the output of an attempt is stored: its chunks do not overlap, so the last
 -- one tells.

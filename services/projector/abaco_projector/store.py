@@ -16,6 +16,7 @@ import msgspec
 from abaco_projector import records
 from abaco_projector.chunks import chunks, key_of
 from abaco_projector.clean import clean
+from abaco_projector.event_rows import event_row
 from abaco_projector.queries import QUERIES
 from abaco_projector.rows import Changes, fold
 from abaco_proto.envelope import Recorded
@@ -119,6 +120,7 @@ class Store:
         events = [clean(recorded) for recorded in batch]
         changes = fold(await self._load(keys_of(events)), events)
         await self._write(changes)
+        await self._execute("write_events", *_columns(map(event_row, batch), 14))
         return changes.unrecognized
 
     async def _load(self, keys: Keys) -> States:
