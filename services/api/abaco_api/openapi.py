@@ -19,6 +19,8 @@ PATH_IDS = {
     "actor_id": ("An actor's id.", "foo_0"),
     "execution_id": ("An execution's id.", "foo_0_exc_0"),
     "worker_id": ("A worker's id.", "foo_0_wkr_0"),
+    "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
+    "sequence": ("An event's place in the log.", "1"),
 }
 ERRORS = {
     400: "A parameter is missing, unknown, or of the wrong form.",

@@ -1,5 +1,6 @@
 """Everything a route needs, put together once."""
 
+import asyncio
 from contextlib import suppress
 
 import msgspec
@@ -11,7 +12,10 @@ from abaco_api.config import Config
 from abaco_api.control import Control
 from abaco_api.definition import Defaults
 from abaco_api.directory import Directory
+from abaco_api.dispatch.dispatcher import Dispatcher
 from abaco_api.errors import BadParameter
+from abaco_api.feed.feed import Feed
+from abaco_api.feed.stream import Streams
 from abaco_api.freshness import ALL_ACTORS, Freshness
 from abaco_api.inbox import Inbox
 from abaco_api.live.live import Live
@@ -41,6 +45,22 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     models: ReadModels
     live: Live
     freshness: Freshness
+    feed: Feed
+    streams: Streams
+    dispatcher: Dispatcher
+
+    def close(self) -> None:
+        """End all streams: the process stops."""
+        self.live.close()
+        self.feed.close()
+
+    async def known(self, actor_id: str) -> None:
+        """Check that there ever was such an actor, for those who do without the read models."""
+        try:
+            async with asyncio.timeout(self.config.append_timeout_seconds):
+                await self.directory.known(actor_id)
+        except TimeoutError:
+            raise Unavailable("the definitions are still being read") from None
 
     async def fresh(self, request: Request, topic: str = ALL_ACTORS) -> None:
         """Wait until the read models show what the client may know of a topic already."""
@@ -75,6 +95,8 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         tenant=tenant,
         patience=config.read_wait_seconds,
     )
+    inbox = Inbox(log, directory, tenant, turns)
+    feed = Feed(log, tenant, max_events=config.ring_events, max_bytes=config.ring_bytes)
     return Service(
         config=config,
         defaults=Defaults(
@@ -85,12 +107,20 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         log=log,
         directory=directory,
         commands=Commands(log, directory, tenant, turns),
-        inbox=Inbox(log, directory, tenant, turns),
+        inbox=inbox,
         seats=Seats(log, directory, tenant, turns),
         control=Control(log, directory, models, tenant, turns),
         models=models,
         live=Live(sources, config.max_followers),
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),
+        feed=feed,
+        streams=Streams(
+            feed,
+            most=config.max_subscribers,
+            heartbeat_seconds=config.stream_heartbeat_seconds,
+            write_seconds=config.stream_write_seconds,
+        ),
+        dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
     )
 
 

@@ -3,6 +3,7 @@
 from abaco_api.operation import Operation
 from abaco_api.routes import (
     actors,
+    events,
     executions,
     health,
     messages,
@@ -18,5 +19,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *executions.OPERATIONS,
     *workers.OPERATIONS,
     *subscriptions.OPERATIONS,
+    *events.OPERATIONS,
     *health.OPERATIONS,
 )

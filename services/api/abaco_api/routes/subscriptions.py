@@ -11,6 +11,7 @@ from abaco_api.operation import Operation
 from abaco_api.results import SubscriptionResult
 from abaco_api.service import service
 from abaco_proto import events as ev
+from abaco_proto.commands import Unsubscribe
 
 
 async def list_subscriptions(request: Request) -> Response:
@@ -25,7 +26,7 @@ async def list_subscriptions(request: Request) -> Response:
 
 
 async def subscribe(request: Request) -> Response:
-    """Send an actor the events that match a pattern."""
+    """Send an actor the events that match: each becomes one message, the event as JSON."""
     api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
@@ -41,6 +42,18 @@ async def subscribe(request: Request) -> Response:
     )
     msg = "Subscription created successfully."
     return success(result, msg, status=201, sequence=outcome.sequence)
+
+
+async def unsubscribe(request: Request) -> Response:
+    """End a subscription; what it made messages already stays."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    subscription_id = request.path_params["subscription_id"]
+    command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
+    outcome = await api.commands.change(command)
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return success(None, "Subscription deleted successfully.", sequence=outcome.sequence)
 
 
 OPERATIONS = (
@@ -61,5 +74,13 @@ OPERATIONS = (
         result=SubscriptionResult,
         status=201,
         body=bodies.Subscription,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/subscriptions/{subscription_id}",
+        endpoint=unsubscribe,
+        kind="command",
+        summary="End a subscription",
+        result=None,
     ),
 )
