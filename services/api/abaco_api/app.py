@@ -19,6 +19,9 @@ from abaco_api.routes import OPERATIONS
 from abaco_api.service import Service
 from abaco_proto.errors import AbacoError
 
+MOMENT = "Abaco-As-Of"
+"""In an answer about the past: the sequence that ``as_of`` meant."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,7 +71,10 @@ def _routes(operations: Sequence[Operation]) -> list[Route]:
 def _dispatcher(endpoints: dict[str, Endpoint]) -> Endpoint:
     async def dispatch(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        return await endpoints[method](request)
+        response = await endpoints[method](request)
+        if hasattr(request.state, "as_of"):
+            response.headers[MOMENT] = str(request.state.as_of)
+        return response
 
     return dispatch
 

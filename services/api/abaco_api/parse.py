@@ -144,9 +144,9 @@ MAX_OFFSET = 10**15
 SWITCHES = {"true": True, "false": False, "1": True, "0": False}
 
 
-def page(query: dict[str, str], *, default: int) -> Page:
-    """``limit`` and ``offset`` of a query string that may hold nothing else."""
-    nothing_else(query, "limit", "offset")
+def page(query: dict[str, str], *known: str, default: int) -> Page:
+    """``limit`` and ``offset`` of a query string that may hold nothing else but ``known``."""
+    nothing_else(query, "limit", "offset", *known)
     return Page(
         limit=whole_number("limit", query.get("limit", str(default)), least=1, most=MAX_LIMIT),
         offset=whole_number("offset", query.get("offset", "0"), least=0, most=MAX_OFFSET),

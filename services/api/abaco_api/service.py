@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 
 from abaco_api import parse
+from abaco_api.body import query_parameters
 from abaco_api.commands import Commands
 from abaco_api.config import Config
 from abaco_api.control import Control
@@ -21,6 +22,8 @@ from abaco_api.inbox import Inbox
 from abaco_api.live.live import Live
 from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
+from abaco_api.past.past import Past
+from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.queries import ReadModels
 from abaco_api.seats import Seats
 from abaco_api.turns import Turns
@@ -48,6 +51,17 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     feed: Feed
     streams: Streams
     dispatcher: Dispatcher
+    replay: Replay
+
+    async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | Past:
+        """What a query is answered from: the read models, or the moment it asks for."""
+        text = query_parameters(request).get(AS_OF)
+        if text is None:
+            await self.fresh(request, topic)
+            return self.models
+        past = await self.replay.at(text)
+        request.state.as_of = past.sequence
+        return past
 
     def close(self) -> None:
         """End all streams: the process stops."""
@@ -120,6 +134,7 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
             heartbeat_seconds=config.stream_heartbeat_seconds,
             write_seconds=config.stream_write_seconds,
         ),
+        replay=Replay(log, models, tenant, config.max_replay_seconds),
         dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
     )
 

@@ -7,7 +7,8 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import Operation
+from abaco_api.operation import PAST, Operation
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import SubscriptionResult
 from abaco_api.service import service
 from abaco_proto import events as ev
@@ -17,10 +18,10 @@ from abaco_proto.commands import Unsubscribe
 async def list_subscriptions(request: Request) -> Response:
     """An actor's subscriptions."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    rows = await api.models.subscriptions(actor_id)
+    models = await api.as_of(request, actor_id)
+    rows = await models.subscriptions(actor_id)
     result = [views.subscription(row) for row in rows]
     return success(result, "Subscriptions retrieved successfully.")
 
@@ -64,6 +65,7 @@ OPERATIONS = (
         kind="query",
         summary="List an actor's subscriptions",
         result=list[SubscriptionResult],
+        query=PAST,
     ),
     Operation(
         method="POST",
