@@ -52,7 +52,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An event in the log. ``sequence`` is its place: it counts from 1 over the whole stream.
 
-    ``body`` is what was stored, byte for byte; empty when this was not read from the log.
+    ``raw`` is the body as it is stored, byte by byte: what copies and proofs are made of.
     """
 
     sequence: int
@@ -65,7 +65,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str = ""
     traceparent: str | None = None
     hops: int = 0
-    body: bytes = b""
+    raw: bytes = b""
 
     def says(self, draft: Draft) -> bool:
         """Whether this is the record of that very draft, not of an equal wish of someone else."""
@@ -181,7 +181,7 @@ def from_message(
         correlation_id=headers.get(CORRELATION, ""),
         traceparent=headers.get(TRACEPARENT),
         hops=_hops(headers.get(HOPS, "0")),
-        body=body,
+        raw=body,
     )
 
 

@@ -12,7 +12,7 @@ from abaco_proto.subjects import parts_of
 
 def event_row(recorded: Recorded) -> tuple[Any, ...]:
     """The columns, in the order of the table."""
-    body = recorded.body or encode(recorded.event)
+    body = recorded.raw or encode(recorded.event)
     return (
         recorded.sequence,
         recorded.time,

@@ -59,7 +59,7 @@ def shown(recorded: Recorded) -> EventResult:
         causation_id=recorded.causation_id,
         correlation_id=recorded.correlation_id,
         hops=recorded.hops,
-        data=data_of(recorded.body or encode(recorded.event)),
+        data=data_of(recorded.raw or encode(recorded.event)),
     )
 
 

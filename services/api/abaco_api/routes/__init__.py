@@ -7,6 +7,7 @@ from abaco_api.routes import (
     executions,
     health,
     messages,
+    runs,
     state,
     subscriptions,
     workers,
@@ -20,5 +21,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *workers.OPERATIONS,
     *subscriptions.OPERATIONS,
     *events.OPERATIONS,
+    *runs.OPERATIONS,
     *health.OPERATIONS,
 )

@@ -116,6 +116,13 @@ SAYS = {
     "until": "Only events before this time.",
 }
 
+_RESUME = QueryParameter(
+    name=q.RESUME,
+    description="The last event a client has: it goes on behind it. Overrules `after`.",
+    schema=_SEQUENCE,
+    where="header",
+)
+
 OPERATIONS = (
     Operation(
         method="GET",
@@ -124,7 +131,7 @@ OPERATIONS = (
         kind="query",
         summary="Read the log, or subscribe to it",
         result=list[EventResult],
-        query=_parameters((*q.PARAMETERS, "actor")),
+        query=(*_parameters((*q.PARAMETERS, "actor")), _RESUME),
         errors=(429,),
         media=(MEDIA_TYPE,),
     ),
@@ -135,7 +142,7 @@ OPERATIONS = (
         kind="query",
         summary="Read an actor's history, or subscribe to it",
         result=list[EventResult],
-        query=_parameters(q.PARAMETERS),
+        query=(*_parameters(q.PARAMETERS), _RESUME),
         errors=(429,),
         media=(MEDIA_TYPE,),
     ),
