@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from abaco_local import demo as quickstart
-from abaco_local import identity
+from abaco_local import events, identity
 from abaco_local import status as state
 from abaco_local.config import Config
 from abaco_local.folder import Folder
@@ -90,6 +90,9 @@ def demo() -> None:
     """Walk through the quickstart against the running stack."""
     config, _ = configured()
     quickstart.run(config.api_url)
+
+
+commands.add_command(events.command(lambda: configured()[0].api_url))
 
 
 def main() -> NoReturn:

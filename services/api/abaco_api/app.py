@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from abaco_api import openapi
+from abaco_api import asyncapi, openapi
 from abaco_api.envelope import MEDIA_TYPE, failure, failure_of
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 def create_app(service: Service) -> ASGIApp:
     """The application over a service that is open, or about to be."""
     app = Starlette(
-        routes=[*_routes(OPERATIONS), Route("/openapi.json", _description(), methods=["GET"])],
+        routes=[
+            *_routes(OPERATIONS),
+            Route("/openapi.json", _description(openapi.encoded(OPERATIONS)), methods=["GET"]),
+            Route("/asyncapi.json", _description(asyncapi.encoded()), methods=["GET"]),
+        ],
         exception_handlers={
             AbacoError: _on_error,
             HTTPException: _on_http_error,
@@ -79,9 +83,7 @@ def _dispatcher(endpoints: dict[str, Endpoint]) -> Endpoint:
     return dispatch
 
 
-def _description() -> Endpoint:
-    body = openapi.encoded(OPERATIONS)
-
+def _description(body: bytes) -> Endpoint:
     async def describe(_: Request) -> Response:
         return Response(body, media_type=MEDIA_TYPE)
 

@@ -49,7 +49,8 @@ def describe(operations: Sequence[Operation]) -> Json:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
             operation, schemas
         )
-    paths["/openapi.json"] = {"get": _self()}
+    paths["/openapi.json"] = {"get": _document("openapi", "This description")}
+    paths["/asyncapi.json"] = {"get": _document("asyncapi", "The events, as they are in the log")}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -213,11 +214,11 @@ def _header(description: str) -> Json:
     return {"description": description, "schema": {"type": "integer"}}
 
 
-def _self() -> Json:
+def _document(name: str, summary: str) -> Json:
     content = {JSON: {"schema": {"type": "object"}}}
     return {
-        "operationId": "get_openapi_json",
-        "summary": "This description",
+        "operationId": f"get_{name}_json",
+        "summary": summary,
         "parameters": [],
-        "responses": {"200": {"description": "OpenAPI 3.1", "content": content}},
+        "responses": {"200": {"description": summary, "content": content}},
     }
