@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +349,25 @@ async def test_who_does_not_keep_up_is_let_go_and_holds_up_nobody(
                 assert [e.data["data"]["ordinal"] for e in rest] == list(range(len(rest)))
                 assert len(rest) < count
             assert "Traceback" not in api.log, api.log
+
+
+async def test_many_at_once_of_whom_some_are_stalled(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    """``bench/subscribers.py`` in small."""
+    api = Api(tmp_path, nats_server.url, NO_DATABASE, stream_write_seconds=0.5)
+    many, stalled, count = 60, 6, 150
+    async for log in opened(nats_server.url):
+        async with AsyncExitStack() as streams:
+            with running(api):
+                await log.append(b.envelope_of(b.registered("many_0")))
+                opened_now = [sse.stream(api.port, "/events?after=0") for _ in range(many)]
+                readers = [await streams.enter_async_context(one) for one in opened_now]
+                healthy = readers[stalled:]
+                seen = [asyncio.create_task(reader.take(count + 1, 60)) for reader in healthy]
+                for n in range(count):
+                    await log.append(b.envelope_of(b.received(n, "many_0", "x" * 20_000)))
+                for task in seen:
+                    ids = [event.id for event in await task]
+                    assert ids == list(range(1, count + 2))
+    assert "Traceback" not in api.log, api.log
