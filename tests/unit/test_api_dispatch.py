@@ -18,7 +18,7 @@ from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.errors import Unknown
-from fakes import InMemoryEventLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
 CONFIG = Config(append_timeout_seconds=2, max_hops=4)
@@ -33,7 +33,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def process(log: InMemoryEventLog) -> AsyncGenerator[Service, None]:
     """A process until the end of the block, where it is killed."""
-    service = assemble(CONFIG, log)
+    service = assemble(CONFIG, log, InMemoryOutputLog())
     parts = (service.directory.run, service.feed.run, service.dispatcher.run)
     tasks = [asyncio.ensure_future(run()) for run in parts]
     try:

@@ -59,6 +59,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         if text is None:
             await self.fresh(request, topic)
             return self.models
+        known_already(request)
         past = await self.replay.at(text)
         request.state.as_of = past.sequence
         return past
@@ -82,7 +83,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         if header is None:
             await self.freshness.reach(topic)
             return
-        after = parse.whole_number(AFTER, header, least=0, most=10**18 - 1)
+        after = known_already(request)
         if after > self.freshness.position:
             await self._check_written(after)
         await self.freshness.reach(topic, after)
@@ -94,6 +95,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
             head = last.sequence if last is not None else 0
             if after > head:
                 raise BadParameter(AFTER, f"{after}, but the log ends at {head}")
+
+
+def known_already(request: Request) -> int:
+    """The sequence that a client says it knows of, 0 when it says nothing."""
+    return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
 def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:

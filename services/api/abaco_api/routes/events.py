@@ -116,13 +116,6 @@ SAYS = {
     "until": "Only events before this time.",
 }
 
-_RESUME = QueryParameter(
-    name=q.RESUME,
-    description="The last event a client has: it goes on behind it. Overrules `after`.",
-    schema=_SEQUENCE,
-    where="header",
-)
-
 OPERATIONS = (
     Operation(
         method="GET",
@@ -131,7 +124,7 @@ OPERATIONS = (
         kind="query",
         summary="Read the log, or subscribe to it",
         result=list[EventResult],
-        query=(*_parameters((*q.PARAMETERS, "actor")), _RESUME),
+        query=_parameters((*q.PARAMETERS, "actor")),
         errors=(429,),
         media=(MEDIA_TYPE,),
     ),
@@ -142,7 +135,7 @@ OPERATIONS = (
         kind="query",
         summary="Read an actor's history, or subscribe to it",
         result=list[EventResult],
-        query=(*_parameters(q.PARAMETERS), _RESUME),
+        query=_parameters(q.PARAMETERS),
         errors=(429,),
         media=(MEDIA_TYPE,),
     ),
