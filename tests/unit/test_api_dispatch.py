@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 from abaco_api.config import Config
@@ -16,8 +17,10 @@ from abaco_api.feed.item import item
 from abaco_api.service import Service, assemble
 from abaco_proto import commands as cmd
 from abaco_proto import events as ev
-from abaco_proto.envelope import draft
+from abaco_proto.codec import encode
+from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Unknown
+from abaco_proto.subjects import event_subject
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
@@ -159,6 +162,34 @@ async def write(service: Service, count: int) -> None:
     for n in range(count):
         await send(service, "src_0", str(n))
         await asyncio.sleep(0.005)
+
+
+async def test_what_another_delivered_a_moment_before_is_found_in_the_inbox() -> None:
+    """The other's message, and a person's behind it: the conflict must not deliver once more."""
+    log = InMemoryEventLog()
+    async with process(log) as api:
+        await register(api, "src")
+        await register(api, "dst")
+        await subscribe(api, "dst_0", "src_0.execution.finished")
+        await send(api, "dst_0", "first")
+
+        def be_faster(wish: Draft) -> None:
+            if isinstance(wish.event, ev.MessageReceived):
+                log.before_append = lambda _: None
+                put(log, replace(wish, time=b.T0))
+                put(log, b.envelope_of(b.received(2, "dst_0")))
+
+        log.before_append = be_faster
+        await log.append(b.envelope_of(b.finished(0, "src_0")))
+        await arrived(log, "dst_0", 3)
+        await settled(log)
+    made = [m for m in inbox(log, "dst_0") if m.subscription_id is not None]
+    assert len(made) == 1
+    assert [m.ordinal for m in inbox(log, "dst_0")] == [0, 1, 2]
+
+
+def put(log: InMemoryEventLog, wish: Draft) -> None:
+    log.put_raw(event_subject("default", wish.event), to_headers(wish), encode(wish.event))
 
 
 async def test_what_happened_while_nobody_ran_is_delivered_at_the_start() -> None:
