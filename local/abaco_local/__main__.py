@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from abaco_local import demo as quickstart
-from abaco_local import history, identity
+from abaco_local import events, history, identity
 from abaco_local import status as state
 from abaco_local.config import Config
 from abaco_local.folder import Folder
@@ -93,6 +93,7 @@ def demo() -> None:
     quickstart.run(config.api_url)
 
 
+commands.add_command(events.command(lambda: configured()[0].api_url))
 for command in history.COMMANDS:
     commands.add_command(command)
 

@@ -57,6 +57,13 @@ class Subscribe(Command, frozen=True, kw_only=True):
     event_pattern: str
 
 
+class Unsubscribe(Command, frozen=True, kw_only=True):
+    """End a subscription."""
+
+    actor_id: str
+    subscription_id: str
+
+
 class ScaleWorkers(Command, frozen=True, kw_only=True):
     """Keep at least ``num`` workers for an actor."""
 

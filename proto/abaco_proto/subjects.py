@@ -43,6 +43,19 @@ def all_events_filter() -> str:
     return "abaco.event.>"
 
 
+# abaco.event.<tenant>.>
+def tenant_filter(tenant: str) -> str:
+    """All that ever happened to one tenant."""
+    return f"abaco.event.{tenant}.>"
+
+
+# abaco.event.<tenant>.<actor_id>.<entity>.<verb>[.<host_id>]
+def type_filters(tenant: str, type_: str, actor_id: str = "*") -> list[str]:
+    """Every event of one type, addressed to a host or not."""
+    subject = f"abaco.event.{tenant}.{actor_id}.{type_}"
+    return [subject, f"{subject}.*"]
+
+
 # abaco.event.<tenant>.<actor_id>.>
 def history_filter(tenant: str, actor_id: str) -> str:
     """All that ever happened to one actor."""
@@ -119,6 +132,24 @@ def host_work_filter(host_id: str) -> str:
 def host_filter(tenant: str, host_id: str) -> str:
     """The comings and goings of one host."""
     return f"abaco.event.{tenant}.{HOST_ACTOR_PREFIX}{host_id}.host.*"
+
+
+# abaco.event.<tenant>.*.host.*
+def hosts_filter(tenant: str) -> str:
+    """The comings and goings of all hosts."""
+    return f"abaco.event.{tenant}.*.host.*"
+
+
+# abaco.event.<tenant>.*.worker.>
+def seats_filter(tenant: str) -> str:
+    """The lives of all workers."""
+    return f"abaco.event.{tenant}.*.worker.>"
+
+
+def parts_of(subject: str) -> tuple[str, str]:
+    """The actor token of an event's subject, and its type, whether or not anybody knows it."""
+    tokens = [*subject.split("."), "", "", ""]
+    return tokens[3], f"{tokens[4]}.{tokens[5]}"
 
 
 def tenant_of(subject: str) -> str:

@@ -145,7 +145,7 @@ def test_what_is_not_there(api: Api, path: str, named: str) -> None:
         ("POST", "/actors/*/messages", {"message": "x"}),
         ("POST", "/actors/nobody_0/state", {"state": "x"}),
         ("POST", "/actors/nobody_0/workers", {"num": "1"}),
-        ("POST", "/actors/nobody_0/subscriptions", {"event_pattern": "x"}),
+        ("POST", "/actors/nobody_0/subscriptions", {"event_pattern": ">"}),
         ("PUT", "/actors/nobody_0", {"image": "a"}),
         ("DELETE", "/actors/nobody_0", {}),
         ("DELETE", "/actors/nobody_0/workers/nobody_0_wkr_0", {}),

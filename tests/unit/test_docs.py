@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 
+from abaco_api import asyncapi
 from abaco_api.config import Config as ApiConfig
 from abaco_local import nats_server
 from abaco_local.config import Config as LocalConfig
@@ -142,12 +143,17 @@ def compose_file() -> str:
     return re.sub(r"(?<=test_docs.py\n).*?(?=  # </settings>)", names, text, flags=re.DOTALL)
 
 
+def asyncapi_page() -> str:
+    return asyncapi.encoded().decode()
+
+
 PAGES = {
     "settings.md": settings_page,
     "states.md": states_page,
     "events.md": events_page,
     "../compose.yaml": compose_file,
     "../compose/nats.conf": nats_server.in_container,
+    "asyncapi.json": asyncapi_page,
 }
 
 

@@ -12,12 +12,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from abaco_api import openapi
+from abaco_api import asyncapi, openapi
 from abaco_api.envelope import MEDIA_TYPE, failure, failure_of
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
 from abaco_api.service import Service
 from abaco_proto.errors import AbacoError
+
+MOMENT = "Abaco-As-Of"
+"""In an answer about the past: the sequence that ``as_of`` meant."""
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +28,11 @@ logger = logging.getLogger(__name__)
 def create_app(service: Service) -> ASGIApp:
     """The application over a service that is open, or about to be."""
     app = Starlette(
-        routes=[*_routes(OPERATIONS), Route("/openapi.json", _description(), methods=["GET"])],
+        routes=[
+            *_routes(OPERATIONS),
+            Route("/openapi.json", _description(openapi.encoded(OPERATIONS)), methods=["GET"]),
+            Route("/asyncapi.json", _description(asyncapi.encoded()), methods=["GET"]),
+        ],
         exception_handlers={
             AbacoError: _on_error,
             HTTPException: _on_http_error,
@@ -68,14 +75,15 @@ def _routes(operations: Sequence[Operation]) -> list[Route]:
 def _dispatcher(endpoints: dict[str, Endpoint]) -> Endpoint:
     async def dispatch(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        return await endpoints[method](request)
+        response = await endpoints[method](request)
+        if hasattr(request.state, "as_of"):
+            response.headers[MOMENT] = str(request.state.as_of)
+        return response
 
     return dispatch
 
 
-def _description() -> Endpoint:
-    body = openapi.encoded(OPERATIONS)
-
+def _description(body: bytes) -> Endpoint:
     async def describe(_: Request) -> Response:
         return Response(body, media_type=MEDIA_TYPE)
 

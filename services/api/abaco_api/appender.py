@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import msgspec
+
 from abaco_proto.envelope import Draft, Recorded, draft
 from abaco_proto.events import Event
 from abaco_proto.log import EventLog, Expected
@@ -14,6 +16,18 @@ def request_id() -> str:
     return f"req-{uuid4()}"
 
 
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why something is appended, and when it was decided; without ``time`` that is now.
+
+    Without ``correlation_id`` it is the first of its chain.
+    """
+
+    causation_id: str
+    correlation_id: str | None = None
+    hops: int = 0
+    time: datetime | None = None
+
+
 class Appender:
     """Appends what was decided on a history, if that history is still as it was."""
 
@@ -21,19 +35,22 @@ class Appender:
         self._log = log
         self._tenant = tenant
 
-    async def append(self, event: Event, expected: Expected, cause: str) -> Recorded:
+    async def append(self, event: Event, expected: Expected, cause: str | Cause) -> Recorded:
         """Append, and return the event as it is in the log.
 
         Raises:
             Conflict: the history went on; look again, and decide again.
             Unavailable: no answer in time.
         """
+        why = Cause(causation_id=cause) if isinstance(cause, str) else cause
         wish = draft(
             event,
             tenant=self._tenant,
-            time=datetime.now(UTC),
-            causation_id=cause,
+            time=why.time or datetime.now(UTC),
+            causation_id=why.causation_id,
+            correlation_id=why.correlation_id,
             position=expected.sequence,
+            hops=why.hops,
         )
         return self._recorded(wish, await self._log.append(wish, expected=expected))
 
@@ -48,4 +65,5 @@ class Appender:
             time=wish.time,
             causation_id=wish.causation_id,
             correlation_id=wish.correlation_id,
+            hops=wish.hops,
         )

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from abaco_api.image import MAX_LENGTH
 from abaco_api.size import MEBIBYTE, PATTERN
+from abaco_proto.events import TYPES
 from abaco_proto.ids import NAME_PATTERN
 
 MAX_WORKERS = 1000
@@ -167,16 +168,33 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of ``POST /actors/{actor_id}/subscriptions``."""
+    """The parameters of ``POST /actors/{actor_id}/subscriptions``: one of them, or both."""
 
-    event_pattern: Annotated[
-        str,
-        Meta(
-            description="Which events: <actor_id>.<entity>.<verb>, with * for any part.",
-            examples=["foo_0.execution.finished"],
-            extra_json_schema={"pattern": EVENT_PATTERN},
-        ),
-    ]
+    event_pattern: (
+        Annotated[
+            str,
+            Meta(
+                description="Which events: <source actor>.<entity>.<verb>; * stands for any "
+                "characters of a part, > for all parts that follow. One that no event can match "
+                "is refused.",
+                examples=["foo_0.execution.finished"],
+                extra_json_schema={"pattern": EVENT_PATTERN},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    event_id: (
+        Annotated[
+            str,
+            Meta(
+                description="Only events of exactly this type; without event_pattern, of "
+                "every actor.",
+                examples=["execution.finished"],
+                extra_json_schema={"enum": list(TYPES)},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 BODIES = (Registration, Update, Message, State, Scale, Subscription)

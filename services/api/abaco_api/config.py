@@ -58,3 +58,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_lag_events: Annotated[
         int, Meta(description="Events the read models may be behind and count as ready.", ge=0)
     ] = 1000
+    max_hops: Annotated[
+        int,
+        Meta(
+            description="Subscriptions between the start of a chain and an event that still "
+            "becomes a message; what lies further down is cut off.",
+            ge=1,
+            le=1000,
+        ),
+    ] = 8
+    max_subscribers: Annotated[
+        int, Meta(description="Streams of events one process serves at once.", ge=1, le=100_000)
+    ] = 1000
+    ring_events: Annotated[
+        int, Meta(description="Latest events kept in memory for streams.", ge=256, le=1_000_000)
+    ] = 10_000
+    ring_bytes: Annotated[
+        int,
+        Meta(description="The most memory for them.", ge=1024 * 1024, le=4 * 1024 * 1024 * 1024),
+    ] = 32 * 1024 * 1024
+    stream_heartbeat_seconds: Annotated[
+        float, Meta(description="A stream with nothing to say says so as often.", gt=0, le=60)
+    ] = 5.0
+    stream_write_seconds: Annotated[
+        float,
+        Meta(description="How long a subscriber's connection may take nothing.", gt=0, le=300),
+    ] = 10.0
+    max_replay_seconds: Annotated[
+        float, Meta(description="How long an answer about the past may take.", gt=0, le=3600)
+    ] = 30.0

@@ -14,7 +14,14 @@ from abaco_proto.errors import Refused, Unknown
 from abaco_proto.execution import ENDED, ExecutionStatus
 from abaco_proto.worker import Worker, WorkerStatus
 
-ActorCommand = cmd.UpdateActor | cmd.DeleteActor | cmd.SetState | cmd.Subscribe | cmd.ScaleWorkers
+ActorCommand = (
+    cmd.UpdateActor
+    | cmd.DeleteActor
+    | cmd.SetState
+    | cmd.Subscribe
+    | cmd.Unsubscribe
+    | cmd.ScaleWorkers
+)
 
 BY_A_PERSON = "asked for by a person"
 
@@ -30,6 +37,8 @@ def decide(actor: Actor, command: ActorCommand) -> list[ev.Event]:
             return decide_set_state(actor, command)
         case cmd.Subscribe():
             return decide_subscribe(actor, command)
+        case cmd.Unsubscribe():
+            return decide_unsubscribe(actor, command)
         case cmd.ScaleWorkers():
             return decide_scale(actor, command)
 
@@ -73,6 +82,16 @@ def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
     ]
 
 
+def decide_unsubscribe(actor: Actor, command: cmd.Unsubscribe) -> list[ev.Event]:
+    """The end of a subscription."""
+    _existing(actor)
+    subscription_id = command.subscription_id
+    if subscription_id not in actor.subscriptions:
+        what = f"{actor.actor_id} has no subscription {subscription_id[:100]!r}"
+        raise Unknown(f"subscription_id: {what}")
+    return [ev.ActorUnsubscribed(actor_id=actor.actor_id, subscription_id=subscription_id)]
+
+
 def decide_scale(actor: Actor, command: cmd.ScaleWorkers) -> list[ev.Event]:
     """A definition that keeps more or fewer workers."""
     _existing(actor)
@@ -82,7 +101,7 @@ def decide_scale(actor: Actor, command: cmd.ScaleWorkers) -> list[ev.Event]:
     return [ev.ActorUpdated(actor_id=actor.actor_id, definition=scaled, revision=actor.revision)]
 
 
-def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.Event]:
+def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.MessageReceived]:
     """The ``ordinal``-th message of an inbox."""
     _existing(actor)
     if command.environment:

@@ -33,7 +33,10 @@ UNSEEN = Entry(INITIAL, 0)
 
 
 class Directory:
-    """A fold that keeps itself up to date while :meth:`run` runs."""
+    """A fold that keeps itself up to date while :meth:`run` runs.
+
+    ``subscribed`` is set when an actor was seen that subscribes to something.
+    """
 
     def __init__(self, log: EventLog, tenant: str) -> None:
         self._log = log
@@ -43,6 +46,7 @@ class Directory:
         self._position = 0
         self._moved = asyncio.Event()
         self.caught_up = asyncio.Event()
+        self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
         """Fold history, then life, without end."""
@@ -80,6 +84,21 @@ class Directory:
             raise Unknown(f"actor_id: there is no actor {actor_id!r}")
         return entry
 
+    async def known(self, actor_id: str) -> Entry:
+        """The entry of an actor that exists or did once."""
+        await self.caught_up.wait()
+        if actor_id not in self._entries:
+            await self.refresh(actor_id)
+        entry = self._entries.get(actor_id, UNSEEN)
+        if not entry.actor.actor_id:
+            raise Unknown(f"actor_id: there is no actor {actor_id!r}")
+        return entry
+
+    def is_subscribed(self, actor_id: str, subscription_id: str) -> bool:
+        """Whether, as far as is known, a subscription has not ended."""
+        actor = self._entries.get(actor_id, UNSEEN).actor
+        return not actor.actor_id or (actor.exists and subscription_id in actor.subscriptions)
+
     async def refresh(self, actor_id: str) -> None:
         """Wait until all that the log holds of an actor now is folded."""
         last = await self._log.last(actor_filter(self._tenant, actor_id))
@@ -97,6 +116,8 @@ class Directory:
             return
         actor = evolve(known.actor, recorded)
         self._entries[actor_id] = Entry(replace(actor, state=""), recorded.sequence)
+        if actor.subscriptions:
+            self.subscribed.set()
         if ids.is_actor_id(actor_id):
             self.used(ids.actor_name(actor_id), ids.actor_number(actor_id))
 

@@ -13,6 +13,8 @@ from abaco_proto.errors import Unavailable
 POLL_SECONDS = 0.01
 REMEMBERED = 100_000
 ALL_ACTORS = ""
+EVERYTHING = "*"
+"""The topic of every event, whatever it is about."""
 
 
 class Freshness:
@@ -28,7 +30,7 @@ class Freshness:
 
     def wrote(self, sequence: int, *topics: str) -> None:
         """Remember an event about each topic: an actor id, or ``ALL_ACTORS``."""
-        for topic in topics:
+        for topic in (*topics, EVERYTHING):
             self._written[topic] = max(sequence, self._written.pop(topic, 0))
         while len(self._written) > REMEMBERED:
             self._written.popitem(last=False)

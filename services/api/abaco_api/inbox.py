@@ -1,17 +1,20 @@
 """The inboxes: messages into the log, each with the next ordinal of its actor."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import aclosing
 
 import msgspec
+from msgspec.structs import replace
 
-from abaco_api.appender import Appender, request_id
+from abaco_api.appender import Appender, Cause, request_id
 from abaco_api.decide import decide_send
 from abaco_api.directory import Directory
 from abaco_api.turns import Turns
 from abaco_proto import events as ev
-from abaco_proto import ids
 from abaco_proto.actor import Actor
 from abaco_proto.commands import SendMessage
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import inbox_filter
@@ -20,10 +23,18 @@ REMEMBERED = 100_000
 
 
 class Tip(msgspec.Struct, frozen=True):
-    """The end of an inbox: where its last message stands, and the ordinal the next one gets."""
+    """The end of an inbox: where its last message stands, and the ordinal the next one gets.
+
+    ``delivered`` is how far each subscription has come, None when nobody needed to know so far.
+    """
 
     sequence: int
     next_ordinal: int
+    delivered: dict[str, int] | None = None
+
+
+Decision = Callable[[Actor, Tip], ev.MessageReceived | None]
+"""The next message of an inbox, None when there is nothing to say."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -46,37 +57,102 @@ class Inbox:
 
     async def send(self, command: SendMessage) -> Accepted:
         """Accept a message: once this returns it is exactly one execution."""
-        cause = request_id()
-        async with self._turns.turn(f"inbox {command.actor_id}"):
-            entry = await self._directory.find(command.actor_id)
-            tip = self._tips.pop(command.actor_id, None)
+
+        def decide(actor: Actor, tip: Tip) -> ev.MessageReceived:
+            [event] = decide_send(actor, command, tip.next_ordinal)
+            return event
+
+        cause = Cause(causation_id=request_id())
+        accepted = await self.post(command.actor_id, decide, cause)
+        assert accepted is not None
+        return accepted
+
+    async def post(
+        self, actor_id: str, decide: Decision, cause: Cause, *, since: int | None = None
+    ) -> Accepted | None:
+        """Append what is decided on an inbox, and decide again whenever somebody was faster.
+
+        With ``since`` the tip that is decided on knows how far subscriptions have come that began
+        there or later.
+
+        Raises:
+            Unknown: there is no such actor.
+            Unavailable: no answer in time.
+        """
+        async with self._turns.turn(f"inbox {actor_id}"):
+            entry = await self._directory.find(actor_id)
+            tip = self._tips.get(actor_id)
             while True:
-                tip = tip or await self._tip(command.actor_id)
+                tip = await self._known(actor_id, tip, since)
+                event = decide(entry.actor, tip)
+                if event is None:
+                    self._remember(actor_id, tip)
+                    return None
                 try:
-                    return await self._append(entry.actor, command, tip, cause)
+                    return await self._append(event, tip, cause)
                 except Conflict:
-                    tip = None
+                    tip = await self._read_on(actor_id, tip)
 
-    async def _append(self, actor: Actor, command: SendMessage, tip: Tip, cause: str) -> Accepted:
-        [event] = decide_send(actor, command, tip.next_ordinal)
-        expected = Expected(
-            filter=inbox_filter(self._tenant, command.actor_id), sequence=tip.sequence
-        )
+    async def prepare(self, actor_id: str, *, since: int) -> Tip:
+        """Know the tip, with how far subscriptions have come; a long inbox takes its time.
+
+        Nobody waits for it: a tip that is overtaken meanwhile is brought up to date when used.
+        """
+        tip = await self._known(actor_id, self._tips.get(actor_id), since)
+        self._remember(actor_id, tip)
+        return tip
+
+    async def _append(self, event: ev.MessageReceived, tip: Tip, cause: Cause) -> Accepted:
+        inbox = inbox_filter(self._tenant, event.actor_id)
+        expected = Expected(filter=inbox, sequence=tip.sequence)
         recorded = await self._appender.append(event, expected, cause)
-        self._remember(command.actor_id, Tip(recorded.sequence, tip.next_ordinal + 1))
-        execution_id = ids.execution_id(command.actor_id, tip.next_ordinal)
-        return Accepted(execution_id, recorded.sequence)
+        self._remember(event.actor_id, _after(tip, recorded.sequence, event))
+        return Accepted(event.execution_id, recorded.sequence)
 
-    async def _tip(self, actor_id: str) -> Tip:
+    async def _known(self, actor_id: str, tip: Tip | None, since: int | None) -> Tip:
+        """A tip that knows what is asked of it."""
+        if tip is not None and (since is None or tip.delivered is not None):
+            return tip
+        if tip is None:
+            tip = await self._last(actor_id)
+        if since is None or tip.sequence <= since:
+            return replace(tip, delivered=None if since is None else {})
+        return await self._read_on(actor_id, Tip(since, 0, {}))
+
+    async def _read_on(self, actor_id: str, tip: Tip) -> Tip:
+        """The tip as it is now. One that knows of subscriptions takes in each message between."""
+        if tip.delivered is None:
+            return await self._last(actor_id)
+        history = self._log.read([inbox_filter(self._tenant, actor_id)], after=tip.sequence)
+        async with aclosing(history) as batches:
+            async for batch in batches:
+                for recorded in batch:
+                    tip = _after(tip, recorded.sequence, _message(actor_id, recorded))
+        return tip
+
+    async def _last(self, actor_id: str) -> Tip:
         last = await self._log.last(inbox_filter(self._tenant, actor_id))
-        match last:
-            case None:
-                return Tip(0, 0)
-            case _ if isinstance(last.event, ev.MessageReceived):
-                return Tip(last.sequence, last.event.ordinal + 1)
-        raise Unavailable(f"the last message of {actor_id} cannot be read")
+        return (
+            Tip(0, 0) if last is None else Tip(last.sequence, _message(actor_id, last).ordinal + 1)
+        )
 
     def _remember(self, actor_id: str, tip: Tip) -> None:
         self._tips[actor_id] = tip
+        self._tips.move_to_end(actor_id)
         if len(self._tips) > REMEMBERED:
             self._tips.popitem(last=False)
+
+
+def _message(actor_id: str, recorded: Recorded) -> ev.MessageReceived:
+    if not isinstance(recorded.event, ev.MessageReceived):
+        raise Unavailable(f"message {recorded.sequence} of {actor_id} cannot be read")
+    return recorded.event
+
+
+def _after(tip: Tip, sequence: int, event: ev.MessageReceived) -> Tip:
+    """The tip after one more message."""
+    delivered = tip.delivered
+    if delivered is not None and event.subscription_id is not None:
+        key = event.subscription_id
+        delivered = {**delivered, key: max(event.source_sequence, delivered.get(key, 0))}
+    return Tip(sequence, event.ordinal + 1, delivered)

@@ -19,6 +19,8 @@ PATH_IDS = {
     "actor_id": ("An actor's id.", "foo_0"),
     "execution_id": ("An execution's id.", "foo_0_exc_0"),
     "worker_id": ("A worker's id.", "foo_0_wkr_0"),
+    "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
+    "sequence": ("An event's place in the log.", "1"),
 }
 ERRORS = {
     400: "A parameter is missing, unknown, or of the wrong form.",
@@ -47,7 +49,8 @@ def describe(operations: Sequence[Operation]) -> Json:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
             operation, schemas
         )
-    paths["/openapi.json"] = {"get": _self()}
+    paths["/openapi.json"] = {"get": _document("openapi", "This description")}
+    paths["/asyncapi.json"] = {"get": _document("asyncapi", "The events, as they are in the log")}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -211,11 +214,11 @@ def _header(description: str) -> Json:
     return {"description": description, "schema": {"type": "integer"}}
 
 
-def _self() -> Json:
+def _document(name: str, summary: str) -> Json:
     content = {JSON: {"schema": {"type": "object"}}}
     return {
-        "operationId": "get_openapi_json",
-        "summary": "This description",
+        "operationId": f"get_{name}_json",
+        "summary": summary,
         "parameters": [],
-        "responses": {"200": {"description": "OpenAPI 3.1", "content": content}},
+        "responses": {"200": {"description": summary, "content": content}},
     }

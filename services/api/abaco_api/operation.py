@@ -43,6 +43,21 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     media: tuple[str, ...] = ()
 
 
+PAST = (
+    QueryParameter(
+        name="as_of",
+        description="A moment of the past to answer for: a sequence of the log, or a time "
+        "(RFC 3339), which means the last event that is not later.",
+        schema={
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+                {"type": "string", "format": "date-time"},
+            ]
+        },
+    ),
+)
+
+
 def paging(most: int, default: int) -> tuple[QueryParameter, ...]:
     """``limit`` and ``offset`` of a long list."""
     limit = {"type": "integer", "minimum": 1, "maximum": most, "default": default}

@@ -12,12 +12,14 @@ from msgspec import UNSET
 from abaco_api import bodies, environment
 from abaco_api.body import JSON, Parameters, decode_json
 from abaco_api.definition import Defaults, new
+from abaco_api.dispatch import pattern
 from abaco_api.errors import BadParameter
 from abaco_api.image import MAX_LENGTH, is_image
 from abaco_api.live.place import Place, place
 from abaco_api.size import size
 from abaco_proto import commands, ids
 from abaco_proto.errors import Malformed, Unknown
+from abaco_proto.events import TYPES
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -82,11 +84,27 @@ def scale(actor_id: str, parameters: Parameters) -> commands.ScaleWorkers:
 
 def subscribe(actor_id: str, parameters: Parameters) -> commands.Subscribe:
     """``POST /actors/{actor_id}/subscriptions``."""
-    pattern = _convert(parameters, bodies.Subscription).event_pattern
-    if re.fullmatch(bodies.EVENT_PATTERN, pattern) is None:
+    said = _convert(parameters, bodies.Subscription)
+    if said.event_pattern is UNSET and said.event_id is UNSET:
+        raise BadParameter("event_pattern", "is missing, and so is event_id: one of them is needed")
+    event_pattern = pattern.REST if said.event_pattern is UNSET else said.event_pattern
+    if re.fullmatch(bodies.EVENT_PATTERN, event_pattern) is None:
         what = "expected 1 to 255 letters, digits and '_', '-', '.', '*', '>'"
         raise BadParameter("event_pattern", what)
-    return commands.Subscribe(actor_id=actor_id, event_pattern=pattern)
+    if (wrong := pattern.mistake(event_pattern)) is not None:
+        raise BadParameter("event_pattern", wrong)
+    if said.event_id is not UNSET:
+        event_pattern = _of_type(event_pattern, said.event_id)
+    return commands.Subscribe(actor_id=actor_id, event_pattern=event_pattern)
+
+
+def _of_type(event_pattern: str, event_id: str) -> str:
+    if event_id not in TYPES:
+        raise BadParameter("event_id", "expected the type of an event, as in docs/events.md")
+    both = pattern.of_type(event_pattern, event_id)
+    if pattern.mistake(both) is not None or not pattern.may_be_type(event_pattern, event_id):
+        raise BadParameter("event_id", f"{event_id} is not among the events of {event_pattern}")
+    return both
 
 
 # -- names in paths and numbers in queries -------------------------------------------------------
@@ -126,9 +144,9 @@ MAX_OFFSET = 10**15
 SWITCHES = {"true": True, "false": False, "1": True, "0": False}
 
 
-def page(query: dict[str, str], *, default: int) -> Page:
-    """``limit`` and ``offset`` of a query string that may hold nothing else."""
-    nothing_else(query, "limit", "offset")
+def page(query: dict[str, str], *known: str, default: int) -> Page:
+    """``limit`` and ``offset`` of a query string that may hold nothing else but ``known``."""
+    nothing_else(query, "limit", "offset", *known)
     return Page(
         limit=whole_number("limit", query.get("limit", str(default)), least=1, most=MAX_LIMIT),
         offset=whole_number("offset", query.get("offset", "0"), least=0, most=MAX_OFFSET),

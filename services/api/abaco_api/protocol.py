@@ -7,6 +7,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from abaco_api.envelope import MEDIA_TYPE, failure_body
 
+ABORT = "abaco.abort"
+"""An extension of the scope: cut the connection, whatever is still to be sent."""
+
+CALL = "call"
+
 MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -21,6 +26,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         """Count from the start of each request."""
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {CALL: self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""

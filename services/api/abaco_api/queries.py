@@ -7,11 +7,14 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib.resources import files
 from typing import TypeAlias
 
 import asyncpg
 
+from abaco_api.feed.query import Asked
+from abaco_api.feed.selection import ANY
 from abaco_api.views import Row
 from abaco_proto.errors import Unavailable, Unknown
 
@@ -129,6 +132,60 @@ class ReadModels:
         async with self._session() as session:
             await self._of_actor(session, "actor", actor_id)
             return await session.fetch(SQL["subscriptions"], self._tenant, actor_id)
+
+    # -- the verified copy of the log ------------------------------------------------------------
+
+    async def events(self, asked: Asked) -> Sequence[Row]:
+        """A page of history, and one event more when there is more."""
+        selection = asked.selection
+        name, kind = "events", selection.like
+        rest: tuple[str, ...] = ()
+        if selection.actor_id is not None:
+            name, rest = "events_of_actor", (selection.actor_id,)
+        elif ANY not in selection.type:
+            name, kind = "events_of_type", selection.type
+        bounds = (asked.after or 0, asked.before or 2**63 - 1)
+        times = (selection.since, selection.until)
+        arguments = (self._tenant, *bounds, kind, *times, asked.limit + 1, *rest)
+        async with self._session() as session:
+            return await session.fetch(SQL[name], *arguments)
+
+    async def event(self, sequence: int) -> Row:
+        """One event, with its hash."""
+        async with self._session() as session:
+            row = await session.fetchrow(SQL["event"], self._tenant, sequence)
+        if row is None:
+            raise Unknown(f"sequence: there is no event {sequence}")
+        return row
+
+    async def head(self) -> Row | None:
+        """The last event of the copy, of whatever tenant."""
+        async with self._session() as session:
+            return await session.fetchrow(SQL["head"])
+
+    async def known(self, actor_id: str) -> None:
+        """Check that there ever was such an actor."""
+        async with self._session() as session:
+            if not await session.fetchval(SQL["known"], self._tenant, actor_id):
+                raise Unknown(f"actor_id: there is no actor {actor_id!r}")
+
+    async def last_event_at(self, time: datetime) -> int:
+        """Of all events that are not later, the sequence of the last; 0 when there is none."""
+        async with self._session() as session:
+            return int(await session.fetchval(SQL["last_event_at"], time))
+
+    async def caused(self, event_ids: Sequence[str], after: int, limit: int) -> Sequence[Row]:
+        """Messages that subscriptions made of these events."""
+        arguments = (self._tenant, after, list(event_ids), limit)
+        async with self._session() as session:
+            return await session.fetch(SQL["caused"], *arguments)
+
+    async def latest_rerun(self, actor_id: str, execution_id: str) -> int | None:
+        """The ordinal of the latest run with the inputs of an execution."""
+        arguments = (self._tenant, actor_id, execution_id)
+        async with self._session() as session:
+            found = await session.fetchval(SQL["latest_rerun"], *arguments)
+        return None if found is None else int(found)
 
     async def _of_actor(
         self, session: Connection, name: str, actor_id: str, *arguments: object

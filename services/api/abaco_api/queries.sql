@@ -90,3 +90,63 @@ SELECT *
   FROM subscriptions
  WHERE tenant = $1 AND actor_id = $2
  ORDER BY subscribed_at, subscription_id;
+
+-- name: known
+-- Whether there ever was such an actor.
+SELECT EXISTS (SELECT FROM actors WHERE tenant = $1 AND actor_id = $2);
+
+-- name: events
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+  FROM events
+ WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
+   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+ ORDER BY seq
+ LIMIT $7;
+
+-- name: events_of_type
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+  FROM events
+ WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
+   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+ ORDER BY seq
+ LIMIT $7;
+
+-- name: events_of_actor
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+  FROM events
+ WHERE tenant = $1 AND actor_id = $8 AND seq > $2 AND seq < $3 AND type LIKE $4
+   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+ ORDER BY seq
+ LIMIT $7;
+
+-- name: event
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data, hash
+  FROM events
+ WHERE tenant = $1 AND seq = $2;
+
+-- name: head
+SELECT seq, hash, time
+  FROM events
+ ORDER BY seq DESC
+ LIMIT 1;
+
+-- name: last_event_at
+-- The place of a moment: of all events that are not later, the last in the order of the log.
+SELECT coalesce(max(seq), 0)
+  FROM events
+ WHERE time <= $1;
+
+-- name: caused
+-- The messages that subscriptions made of some events.
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+  FROM events
+ WHERE tenant = $1 AND type = 'message.received' AND seq > $2 AND causation_id = ANY ($3::text[])
+ ORDER BY seq
+ LIMIT $4;
+
+-- name: latest_rerun
+SELECT ordinal
+  FROM executions
+ WHERE tenant = $1 AND actor_id = $2 AND rerun_of = $3
+ ORDER BY ordinal DESC
+ LIMIT 1;

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -81,7 +81,9 @@ async def main_loop(service: Service, connection: Connection, listener: socket.s
     opening = asyncio.ensure_future(connection.open())
     work = {
         asyncio.ensure_future(_server(service).serve(sockets=[listener])),
-        asyncio.ensure_future(_fold(service, opening)),
+        asyncio.ensure_future(_when_open(opening, service.directory.run)),
+        asyncio.ensure_future(_when_open(opening, service.feed.run)),
+        asyncio.ensure_future(_when_open(opening, service.dispatcher.run)),
     }
     done, rest = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
     for task in (*rest, opening):
@@ -98,9 +100,9 @@ async def shutdown(service: Service, connection: Connection) -> None:
         await asyncio.wait_for(connection.close(), CLOSE_SECONDS)
 
 
-async def _fold(service: Service, opening: "asyncio.Future[None]") -> None:
+async def _when_open(opening: "asyncio.Future[None]", run: Callable[[], Awaitable[None]]) -> None:
     await opening
-    await service.directory.run()
+    await run()
 
 
 def _server(service: Service) -> Server:
@@ -116,5 +118,5 @@ def _server(service: Service) -> Server:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
-        at_stop=service.live.close,
+        at_stop=service.close,
     )

@@ -1,22 +1,29 @@
 """Everything a route needs, put together once."""
 
+import asyncio
 from contextlib import suppress
 
 import msgspec
 from starlette.requests import Request
 
 from abaco_api import parse
+from abaco_api.body import query_parameters
 from abaco_api.commands import Commands
 from abaco_api.config import Config
 from abaco_api.control import Control
 from abaco_api.definition import Defaults
 from abaco_api.directory import Directory
+from abaco_api.dispatch.dispatcher import Dispatcher
 from abaco_api.errors import BadParameter
+from abaco_api.feed.feed import Feed
+from abaco_api.feed.stream import Streams
 from abaco_api.freshness import ALL_ACTORS, Freshness
 from abaco_api.inbox import Inbox
 from abaco_api.live.live import Live
 from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
+from abaco_api.past.past import Past
+from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.queries import ReadModels
 from abaco_api.seats import Seats
 from abaco_api.turns import Turns
@@ -41,6 +48,34 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     models: ReadModels
     live: Live
     freshness: Freshness
+    feed: Feed
+    streams: Streams
+    dispatcher: Dispatcher
+    replay: Replay
+
+    async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | Past:
+        """What a query is answered from: the read models, or the moment it asks for."""
+        text = query_parameters(request).get(AS_OF)
+        if text is None:
+            await self.fresh(request, topic)
+            return self.models
+        known_already(request)
+        past = await self.replay.at(text)
+        request.state.as_of = past.sequence
+        return past
+
+    def close(self) -> None:
+        """End all streams: the process stops."""
+        self.live.close()
+        self.feed.close()
+
+    async def known(self, actor_id: str) -> None:
+        """Check that there ever was such an actor, for those who do without the read models."""
+        try:
+            async with asyncio.timeout(self.config.append_timeout_seconds):
+                await self.directory.known(actor_id)
+        except TimeoutError:
+            raise Unavailable("the definitions are still being read") from None
 
     async def fresh(self, request: Request, topic: str = ALL_ACTORS) -> None:
         """Wait until the read models show what the client may know of a topic already."""
@@ -48,7 +83,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         if header is None:
             await self.freshness.reach(topic)
             return
-        after = parse.whole_number(AFTER, header, least=0, most=10**18 - 1)
+        after = known_already(request)
         if after > self.freshness.position:
             await self._check_written(after)
         await self.freshness.reach(topic, after)
@@ -60,6 +95,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
             head = last.sequence if last is not None else 0
             if after > head:
                 raise BadParameter(AFTER, f"{after}, but the log ends at {head}")
+
+
+def known_already(request: Request) -> int:
+    """The sequence that a client says it knows of, 0 when it says nothing."""
+    return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
 def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
@@ -75,6 +115,8 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         tenant=tenant,
         patience=config.read_wait_seconds,
     )
+    inbox = Inbox(log, directory, tenant, turns)
+    feed = Feed(log, tenant, max_events=config.ring_events, max_bytes=config.ring_bytes)
     return Service(
         config=config,
         defaults=Defaults(
@@ -85,12 +127,21 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         log=log,
         directory=directory,
         commands=Commands(log, directory, tenant, turns),
-        inbox=Inbox(log, directory, tenant, turns),
+        inbox=inbox,
         seats=Seats(log, directory, tenant, turns),
         control=Control(log, directory, models, tenant, turns),
         models=models,
         live=Live(sources, config.max_followers),
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),
+        feed=feed,
+        streams=Streams(
+            feed,
+            most=config.max_subscribers,
+            heartbeat_seconds=config.stream_heartbeat_seconds,
+            write_seconds=config.stream_write_seconds,
+        ),
+        replay=Replay(log, models, tenant, config.max_replay_seconds),
+        dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from abaco_api import results as r
+from abaco_api.feed.shown import NOTHING, EventResult, HeadResult, SealedEventResult, data_of
 from abaco_api.live.place import Place
 from abaco_api.live.transcript import Transcript
 from abaco_proto.actor import Actor
@@ -182,6 +183,30 @@ def subscription(row: Row) -> r.SubscriptionResult:
         actor_id=row["actor_id"],
         event_pattern=row["event_pattern"],
     )
+
+
+def event(row: Row) -> EventResult:
+    """A row of ``events``."""
+    return EventResult(**_event(row))
+
+
+def sealed_event(row: Row) -> SealedEventResult:
+    """A row of ``events`` with its hash."""
+    return SealedEventResult(**_event(row), hash=bytes(row["hash"]).hex())
+
+
+def head(row: Row | None) -> HeadResult:
+    """The last row of ``events``."""
+    if row is None:
+        return HeadResult(sequence=0, hash=bytes(32).hex(), time=None)
+    hash_, time = bytes(row["hash"]).hex(), format_time(row["time"])
+    return HeadResult(sequence=row["seq"], hash=hash_, time=time)
+
+
+def _event(row: Row) -> dict[str, Any]:
+    names = ("seq", "type", "tenant", "actor_id", "id", "causation_id", "correlation_id", "hops")
+    data = NOTHING if row["data"] is None else data_of(row["data"].encode())
+    return {**{n: row[n] for n in names}, "time": format_time(row["time"]), "data": data}
 
 
 def output(chunks: Sequence[Row]) -> str:

@@ -3,9 +3,11 @@
 from abaco_api.operation import Operation
 from abaco_api.routes import (
     actors,
+    events,
     executions,
     health,
     messages,
+    runs,
     state,
     subscriptions,
     workers,
@@ -18,5 +20,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *executions.OPERATIONS,
     *workers.OPERATIONS,
     *subscriptions.OPERATIONS,
+    *events.OPERATIONS,
+    *runs.OPERATIONS,
     *health.OPERATIONS,
 )

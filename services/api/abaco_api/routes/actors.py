@@ -8,7 +8,8 @@ from abaco_api.body import query_parameters, read_parameters
 from abaco_api.commands import Outcome
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import Operation, paging
+from abaco_api.operation import PAST, Operation, paging
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import ActorResult
 from abaco_api.service import Service, service
 from abaco_proto.commands import DeleteActor
@@ -26,19 +27,19 @@ async def register(request: Request) -> Response:
 async def list_actors(request: Request) -> Response:
     """All actors, in the order of their registration."""
     api = service(request)
-    page = parse.page(query_parameters(request), default=parse.MAX_LIMIT)
-    await api.fresh(request)
-    rows = await api.models.actors(page.limit, page.offset)
+    page = parse.page(query_parameters(request), AS_OF, default=parse.MAX_LIMIT)
+    models = await api.as_of(request)
+    rows = await models.actors(page.limit, page.offset)
     return success([views.actor(row) for row in rows], "Actors retrieved successfully.")
 
 
 async def show(request: Request) -> Response:
     """One actor."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    row = await api.models.actor(actor_id)
+    models = await api.as_of(request, actor_id)
+    row = await models.actor(actor_id)
     return success(views.actor(row), "Actor retrieved successfully.")
 
 
@@ -86,7 +87,7 @@ OPERATIONS = (
         kind="query",
         summary="List the actors",
         result=list[ActorResult],
-        query=paging(parse.MAX_LIMIT, parse.MAX_LIMIT),
+        query=(*paging(parse.MAX_LIMIT, parse.MAX_LIMIT), *PAST),
     ),
     Operation(
         method="GET",
@@ -95,6 +96,7 @@ OPERATIONS = (
         kind="query",
         summary="Show an actor",
         result=ActorResult,
+        query=PAST,
     ),
     Operation(
         method="PUT",

@@ -10,7 +10,8 @@ from abaco_api import parse, views
 from abaco_api.body import query_parameters
 from abaco_api.envelope import success
 from abaco_api.live.response import EVENTS, TEXT
-from abaco_api.operation import Operation, QueryParameter, paging
+from abaco_api.operation import PAST, Operation, QueryParameter, paging
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import ExecutionResult, ExecutionsResult
 from abaco_api.service import Service, service
 from abaco_api.views import Row
@@ -23,17 +24,21 @@ POLL_SECONDS = 0.02
 async def list_executions(request: Request) -> Response:
     """Ids in the order of the log, and totals over all executions."""
     api = service(request)
-    page = parse.page(query_parameters(request), default=DEFAULT_LIMIT)
+    page = parse.page(query_parameters(request), AS_OF, default=DEFAULT_LIMIT)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    row = await api.models.executions(actor_id, page.limit, page.offset)
+    models = await api.as_of(request, actor_id)
+    row = await models.executions(actor_id, page.limit, page.offset)
     return success(views.executions(row), "Actor executions retrieved successfully.")
 
 
 async def show(request: Request) -> Response:
     """One execution."""
-    parse.nothing_else(query_parameters(request))
-    row = await _execution(service(request), request)
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+    models = await api.as_of(request, actor_id)
+    row = await models.execution(actor_id, ordinal)
     return success(views.execution(row), "Actor execution retrieved successfully.")
 
 
@@ -127,7 +132,7 @@ OPERATIONS = (
         kind="query",
         summary="List an actor's executions",
         result=ExecutionsResult,
-        query=paging(parse.MAX_LIMIT, DEFAULT_LIMIT),
+        query=(*paging(parse.MAX_LIMIT, DEFAULT_LIMIT), *PAST),
     ),
     Operation(
         method="GET",
@@ -136,6 +141,7 @@ OPERATIONS = (
         kind="query",
         summary="Show an execution",
         result=ExecutionResult,
+        query=PAST,
     ),
     Operation(
         method="GET",

@@ -6,7 +6,8 @@ from starlette.responses import Response
 from abaco_api import bodies, parse
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
-from abaco_api.operation import Operation
+from abaco_api.operation import PAST, Operation
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import MessageResult, WaitingResult
 from abaco_api.service import service
 from abaco_proto.commands import PurgeInbox
@@ -27,10 +28,10 @@ async def send(request: Request) -> Response:
 async def count(request: Request) -> Response:
     """How many messages wait."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    return success(WaitingResult(messages=await api.models.waiting(actor_id)))
+    models = await api.as_of(request, actor_id)
+    return success(WaitingResult(messages=await models.waiting(actor_id)))
 
 
 async def purge(request: Request) -> Response:
@@ -62,6 +63,7 @@ OPERATIONS = (
         kind="query",
         summary="Count the messages that wait",
         result=WaitingResult,
+        query=PAST,
     ),
     Operation(
         method="DELETE",

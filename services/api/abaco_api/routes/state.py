@@ -7,7 +7,8 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import Operation
+from abaco_api.operation import PAST, Operation
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import StateResult
 from abaco_api.service import service
 from abaco_proto import events as ev
@@ -16,10 +17,10 @@ from abaco_proto import events as ev
 async def show(request: Request) -> Response:
     """The state, and how often it was set."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    row = await api.models.actor(actor_id)
+    models = await api.as_of(request, actor_id)
+    row = await models.actor(actor_id)
     return success(views.state(row), "Actor state retrieved successfully.")
 
 
@@ -45,6 +46,7 @@ OPERATIONS = (
         kind="query",
         summary="Show an actor's state",
         result=StateResult,
+        query=PAST,
     ),
     Operation(
         method="POST",

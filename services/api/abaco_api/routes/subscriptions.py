@@ -7,25 +7,27 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import Operation
+from abaco_api.operation import PAST, Operation
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import SubscriptionResult
 from abaco_api.service import service
 from abaco_proto import events as ev
+from abaco_proto.commands import Unsubscribe
 
 
 async def list_subscriptions(request: Request) -> Response:
     """An actor's subscriptions."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    rows = await api.models.subscriptions(actor_id)
+    models = await api.as_of(request, actor_id)
+    rows = await models.subscriptions(actor_id)
     result = [views.subscription(row) for row in rows]
     return success(result, "Subscriptions retrieved successfully.")
 
 
 async def subscribe(request: Request) -> Response:
-    """Send an actor the events that match a pattern."""
+    """Send an actor the events that match: each becomes one message, the event as JSON."""
     api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
@@ -43,6 +45,18 @@ async def subscribe(request: Request) -> Response:
     return success(result, msg, status=201, sequence=outcome.sequence)
 
 
+async def unsubscribe(request: Request) -> Response:
+    """End a subscription; what it made messages already stays."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    subscription_id = request.path_params["subscription_id"]
+    command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
+    outcome = await api.commands.change(command)
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return success(None, "Subscription deleted successfully.", sequence=outcome.sequence)
+
+
 OPERATIONS = (
     Operation(
         method="GET",
@@ -51,6 +65,7 @@ OPERATIONS = (
         kind="query",
         summary="List an actor's subscriptions",
         result=list[SubscriptionResult],
+        query=PAST,
     ),
     Operation(
         method="POST",
@@ -61,5 +76,13 @@ OPERATIONS = (
         result=SubscriptionResult,
         status=201,
         body=bodies.Subscription,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/subscriptions/{subscription_id}",
+        endpoint=unsubscribe,
+        kind="command",
+        summary="End a subscription",
+        result=None,
     ),
 )

@@ -7,7 +7,8 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import Operation
+from abaco_api.operation import PAST, Operation
+from abaco_api.past.replay import AS_OF
 from abaco_api.results import ScaleResult, WorkerResult
 from abaco_api.service import service
 from abaco_proto.commands import StopWorker
@@ -16,10 +17,10 @@ from abaco_proto.commands import StopWorker
 async def list_workers(request: Request) -> Response:
     """The workers that have a seat now."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    await api.fresh(request, actor_id)
-    rows = await api.models.workers(actor_id)
+    models = await api.as_of(request, actor_id)
+    rows = await models.workers(actor_id)
     return success([views.worker(row) for row in rows], "Workers retrieved successfully.")
 
 
@@ -43,11 +44,11 @@ async def scale(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """One worker, gone or not."""
     api = service(request)
-    parse.nothing_else(query_parameters(request))
+    parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
-    await api.fresh(request, actor_id)
-    row = await api.models.worker(actor_id, worker_id)
+    models = await api.as_of(request, actor_id)
+    row = await models.worker(actor_id, worker_id)
     return success(views.worker(row), "Worker retrieved successfully.")
 
 
@@ -70,6 +71,7 @@ OPERATIONS = (
         kind="query",
         summary="List an actor's workers",
         result=list[WorkerResult],
+        query=PAST,
     ),
     Operation(
         method="POST",
@@ -87,6 +89,7 @@ OPERATIONS = (
         kind="query",
         summary="Show a worker",
         result=WorkerResult,
+        query=PAST,
     ),
     Operation(
         method="DELETE",

@@ -1,0 +1,1 @@
+"""Subscriptions of actors: each matching event becomes one message in an inbox."""

@@ -1,0 +1,1 @@
+"""Time travel: the read models as they were, folded from the log."""

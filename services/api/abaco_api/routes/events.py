@@ -1,0 +1,158 @@
+"""Events: pages of history, streams of what happens, and the chain that proves them."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api import parse, views
+from abaco_api.body import query_parameters
+from abaco_api.envelope import success
+from abaco_api.feed import query as q
+from abaco_api.feed.shown import EventResult, HeadResult, SealedEventResult
+from abaco_api.feed.stream import MEDIA_TYPE
+from abaco_api.freshness import EVERYTHING
+from abaco_api.operation import Operation, QueryParameter
+from abaco_api.service import Service, service
+from abaco_proto.errors import Unknown
+
+NEXT = "Abaco-Next"
+
+
+async def list_events(request: Request) -> Response:
+    """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
+
+    When there is more, the header Abaco-Next holds the `after` of the next page, and Link its
+    address. A stream gives history from Last-Event-ID or `after` on (without either: from now
+    on), then what happens, each event once.
+    """
+    return await _events(request)
+
+
+async def list_actor_events(request: Request) -> Response:
+    """The same of one actor, deleted or not."""
+    return await _events(request, parse.actor_id(request.path_params["actor_id"]))
+
+
+async def _events(request: Request, actor_id: str | None = None) -> Response:
+    query = query_parameters(request)
+    asked = q.asked(query, request.headers.get(q.RESUME), actor_id)
+    api = service(request)
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        parse.nothing_else({name: query[name] for name in query if name == "limit"})
+        if actor_id is not None:
+            await api.known(actor_id)
+        return api.streams.open(asked.selection, after=asked.after, before=asked.before)
+    await api.fresh(request, EVERYTHING)
+    page = await api.models.events(asked)
+    if actor_id is not None and not page:
+        await api.models.known(actor_id)
+    answer = success([views.event(row) for row in page[: asked.limit]])
+    if len(page) > asked.limit:
+        _link(answer, request, query, page[asked.limit - 1]["seq"])
+    return answer
+
+
+def _link(answer: Response, request: Request, query: dict[str, str], after: int) -> None:
+    address = f"{request.scope['path']}?{urlencode({**query, 'after': after})}"
+    answer.headers[NEXT] = str(after)
+    answer.headers["Link"] = f'<{address}>; rel="next"'
+
+
+async def show(request: Request) -> Response:
+    """One event of the verified copy, with its hash."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    text = request.path_params["sequence"]
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise Unknown(f"sequence: there is no event {text[:100]!r}")
+    await _fresh(api, request)
+    return success(views.sealed_event(await api.models.event(int(text))))
+
+
+async def head(request: Request) -> Response:
+    """The end of the verified copy: note it down, and later nobody can have changed the past."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    await _fresh(api, request)
+    return success(views.head(await api.models.head()))
+
+
+async def _fresh(api: Service, request: Request) -> None:
+    await api.fresh(request, EVERYTHING)
+
+
+def _parameters(names: Sequence[str]) -> tuple[QueryParameter, ...]:
+    return tuple(
+        QueryParameter(name=name, description=SAYS[name], schema=SCHEMAS[name]) for name in names
+    )
+
+
+_SEQUENCE = {"type": "integer", "minimum": 0, "maximum": q.MAX_SEQUENCE}
+_TIME = {"type": "string", "format": "date-time"}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "after": _SEQUENCE,
+    "before": _SEQUENCE,
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": q.MOST_EVENTS,
+        "default": q.DEFAULT_EVENTS,
+    },
+    "type": {"type": "string", "default": "*"},
+    "actor": {"type": "string", "pattern": "^(_host-)?[A-Za-z0-9][A-Za-z0-9_-]*$"},
+    "since": _TIME,
+    "until": _TIME,
+}
+SAYS = {
+    "after": "Only events with a higher sequence.",
+    "before": "Only events with a lower sequence.",
+    "limit": "At most this many on a page; not of a stream.",
+    "type": "A type, e.g. execution.finished; * stands for any characters.",
+    "actor": "Only events of this actor, or of this host (_host-<id>).",
+    "since": "Only events of this time or later, as their appenders had it (RFC 3339).",
+    "until": "Only events before this time.",
+}
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/events",
+        endpoint=list_events,
+        kind="query",
+        summary="Read the log, or subscribe to it",
+        result=list[EventResult],
+        query=_parameters((*q.PARAMETERS, "actor")),
+        errors=(429,),
+        media=(MEDIA_TYPE,),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/events",
+        endpoint=list_actor_events,
+        kind="query",
+        summary="Read an actor's history, or subscribe to it",
+        result=list[EventResult],
+        query=_parameters(q.PARAMETERS),
+        errors=(429,),
+        media=(MEDIA_TYPE,),
+    ),
+    Operation(
+        method="GET",
+        path="/events/{sequence}",
+        endpoint=show,
+        kind="query",
+        summary="Show an event with its hash",
+        result=SealedEventResult,
+    ),
+    Operation(
+        method="GET",
+        path="/audit/head",
+        endpoint=head,
+        kind="query",
+        summary="Show the end of the chain of hashes",
+        result=HeadResult,
+    ),
+)
