@@ -8,7 +8,7 @@ by the next try; who works on a schema holds a lock that ends with its connectio
 """
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 
 from abaco_projector.comparison import KEYS
 from abaco_projector.flow import flow
@@ -18,7 +18,7 @@ from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, open_session, quoted
 from abaco_projector.span import History, span
 from abaco_projector.store import EVENTS, Store, open_store
-from abaco_proto.errors import Refused, Undecodable
+from abaco_proto.errors import AbacoError, Refused, Undecodable
 
 BATCH_EVENTS = 5000
 MARK = "made by abaco, from the log"
@@ -38,7 +38,12 @@ async def alone(dsn: str, schema: str) -> AsyncGenerator[Session, None]:
     async with open_session(dsn) as session:
         if not (await session.found(QUERIES["try_lock"], schema))[0][0]:
             raise Refused(f"schema {schema}: another command is at work on it")
-        yield session
+        try:
+            yield session
+        finally:  # the end of the connection does it, too, but the server may notice later
+            with suppress(AbacoError):
+                async with session.border():
+                    await session.execute("unlock", schema)
 
 
 async def live_schema(session: Session) -> str:

@@ -270,6 +270,9 @@ WHERE h.seq = $1;
 -- name: try_lock
 SELECT pg_try_advisory_lock(4201986, hashtext($1));
 
+-- name: unlock
+SELECT pg_advisory_unlock(4201986, hashtext($1));
+
 -- name: schema_comment
 -- Gives a row if the schema is there.
 SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1;
