@@ -228,7 +228,8 @@ async def test_cut_off_a_hundred_times_each_event_comes_once_and_in_order(
     count, cuts = 5000, 100
     chance = random.Random(4)
     first = await log.append(b.envelope_of(b.joined("h-cut")))
-    writing = asyncio.create_task(write(log, count))
+    was_cut = asyncio.Semaphore(0)
+    writing = asyncio.create_task(write(log, count, was_cut, cuts))
     wanted = count // 2
     got: list[sse.Sent] = []
     place, cut = first, 0
@@ -241,6 +242,7 @@ async def test_cut_off_a_hundred_times_each_event_comes_once_and_in_order(
                         got += await reader.events()
             except TimeoutError:
                 cut += 1
+                was_cut.release()
             place = reader.last_id or place
     await writing
     assert cut >= cuts
@@ -250,16 +252,17 @@ async def test_cut_off_a_hundred_times_each_event_comes_once_and_in_order(
     assert ids == sorted(set(ids))
 
 
-async def write(log: EventLog, count: int) -> None:
-    """Half of them messages."""
-    line = asyncio.Semaphore(64)
+async def write(log: EventLog, count: int, was_cut: asyncio.Semaphore, cuts: int) -> None:
+    """Half of them messages; between two cuts no more than their share, so that all cuts count."""
 
     async def one(n: int) -> None:
         event: ev.Event = b.received(n // 2, "cut_0") if n % 2 else b.requested(n, "cut_0")
-        async with line:
-            await log.append(b.envelope_of(event))
+        await log.append(b.envelope_of(event))
 
-    await asyncio.gather(*map(one, range(count)))
+    share = count // cuts
+    for start in range(0, count, share):
+        await asyncio.gather(*map(one, range(start, start + share)))
+        await was_cut.acquire()
 
 
 async def test_who_goes_away_leaves_nothing_behind(tmp_path: Path, nats_server: NatsServer) -> None:
