@@ -103,6 +103,7 @@ def assigned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Ex
         "host_id": "h1",
         "message_sequence": 2,
         "actor_sequence": 1,
+        "state_sequence": 0,
         **changes,
     }
     return ev.ExecutionAssigned(

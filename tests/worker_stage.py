@@ -145,7 +145,13 @@ class Stage:
             for r in self.log.events
             if isinstance(r.event, ev.MessageReceived) and r.event.ordinal == ordinal
         ]
-        event = b.assigned(ordinal, message_sequence=sequence, **changes)
+        states = [
+            r.sequence
+            for r in self.log.events
+            if isinstance(r.event, ev.ActorStateSet) and r.event.actor_id == "foo_0"
+        ]
+        placed = {"message_sequence": sequence, "state_sequence": (states or [0])[-1]}
+        event = b.assigned(ordinal, **{**placed, **changes})
         return self.log.events[await self.append(event) - 1]
 
     def seen(self, kind: type[ev.Event]) -> list[Any]:

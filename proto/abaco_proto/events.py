@@ -255,8 +255,10 @@ class HostLost(Event, frozen=True, kw_only=True, tag="host.lost"):
 class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigned"):
     """This worker on this host runs this message. ``attempt`` counts from 1.
 
-    ``message_sequence`` and ``actor_sequence`` are where the message and the definition in force
-    stand in the log: with them a host needs no state of its own to run it.
+    ``message_sequence``, ``actor_sequence`` and ``state_sequence`` are where the message, the
+    definition in force and the actor's state stand in the log: with them a host needs no state of
+    its own to run it. A ``state_sequence`` of 0 says that there is no state, None that it is to
+    be looked up (older assignments).
     """
 
     actor_id: str
@@ -267,6 +269,7 @@ class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigne
     host_id: str
     message_sequence: int
     actor_sequence: int
+    state_sequence: int | None = None
 
 
 class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):

@@ -413,3 +413,12 @@ def test_what_was_halted_or_purged_never_runs() -> None:
     [assignment, *_] = decide(cluster)
     assert isinstance(assignment, ev.ExecutionAssigned)
     assert assignment.ordinal == 2
+
+
+def test_an_assignment_says_which_state_the_run_is_given() -> None:
+    state = ev.ActorStateSet(actor_id="foo_0", state=1, version=1)
+    [without] = decide(given(*ONE_READY, b.received(0)))
+    [with_state] = decide(given(*ONE_READY, state, b.received(0)))
+    assert isinstance(without, ev.ExecutionAssigned)
+    assert isinstance(with_state, ev.ExecutionAssigned)
+    assert (without.state_sequence, with_state.state_sequence) == (0, 5)

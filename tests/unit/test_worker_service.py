@@ -207,6 +207,17 @@ async def test_the_environment_holds_defaults_message_and_state(stage: Stage) ->
     assert container.spec.environment["_abaco_actor_state"] == '{"n":1}'
 
 
+async def test_an_older_assignment_leaves_the_state_to_be_looked_up(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await stage.append(ev.ActorStateSet(actor_id="foo_0", state="known", version=1))
+        await stage.send(0, Program(forever=True))
+        await stage.assign(state_sequence=None)
+        await stage.until_seen(ev.ExecutionStarted)
+        [container] = stage.engine.containers.values()
+    assert container.spec.environment["_abaco_actor_state"] == "known"
+
+
 async def test_a_seat_runs_one_after_another_in_order(stage: Stage) -> None:
     async with stage.service():
         await with_seat(stage)

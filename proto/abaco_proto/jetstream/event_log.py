@@ -76,16 +76,21 @@ class JetStreamEventLog:
         return await self._get(subject=filter)
 
     async def at(self, sequence: int) -> Recorded | None:
-        """See :meth:`abaco_proto.log.EventLog.at`."""
-        return await self._get(seq=sequence)
+        """See :meth:`abaco_proto.log.EventLog.at`.
 
-    async def _get(self, *, seq: int | None = None, subject: str | None = None) -> Recorded | None:
-        # Not the "direct" kind of read: that one may be answered by a replica that lags.
+        An event never changes, so any replica that has it may answer: that is the faster read.
+        """
+        return await self._get(seq=sequence, direct=True) or await self._get(seq=sequence)
+
+    async def _get(
+        self, *, seq: int | None = None, subject: str | None = None, direct: bool = False
+    ) -> Recorded | None:
+        """A direct read may be answered by a replica that lags; the other one by the leader."""
         if not self._connection.connected:
             raise Unavailable("the log (NATS) is not connected")
         try:
             found = await self._connection.jetstream.get_msg(
-                streams.EVENTS.name, seq=seq, subject=subject
+                streams.EVENTS.name, seq=seq, subject=subject, direct=direct
             )
         except NotFoundError:
             return None

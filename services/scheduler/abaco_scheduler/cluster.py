@@ -40,6 +40,7 @@ class Desk:
     served_at: datetime = EPOCH
     worker_count: int = 0
     assigned_sequence: int = 0
+    state_sequence: int = 0
     failures: int = 0
     failed_at: datetime = EPOCH
 
@@ -138,6 +139,8 @@ def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
     match recorded.event:
         case ev.ActorUpdated():
             desk.failures, desk.failed_at = 0, EPOCH
+        case ev.ActorStateSet():
+            desk.state_sequence = recorded.sequence
         case ev.ExecutionAssigned() as event:
             _observe_assignment(desk, event, recorded)
         case _:

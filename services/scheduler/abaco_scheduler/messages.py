@@ -50,6 +50,7 @@ def _assignment(desk: Desk, task: Task, worker: Worker) -> Decision:
         host_id=worker.host_id,
         message_sequence=task.message_sequence,
         actor_sequence=actor.definition_sequence,
+        state_sequence=desk.state_sequence,
     )
     condition = Expected(
         filter=assignments_filter(desk.tenant, actor.actor_id), sequence=desk.assigned_sequence

@@ -20,12 +20,12 @@ Defined = ev.ActorRegistered | ev.ActorUpdated
 
 
 class Orders:
-    """Orders from the log; the definitions they rest on never change, and are remembered."""
+    """Orders from the log; the definitions and states they rest on are remembered."""
 
     def __init__(self, log: EventLog) -> None:
         """Nothing is remembered yet."""
         self._log = log
-        self._definitions: OrderedDict[int, Defined] = OrderedDict()
+        self._known: OrderedDict[int, ev.Event] = OrderedDict()
 
     async def fetch(self, recorded: Recorded, event: ev.ExecutionAssigned) -> Order:
         """All that the run of an assignment needs to know.
@@ -36,7 +36,7 @@ class Orders:
         defined, message, state = await asyncio.gather(
             self.definition_at(event.actor_sequence),
             self._event_at(event.message_sequence),
-            self._state(recorded.tenant, event.actor_id),
+            self._state(recorded.tenant, event),
         )
         if not isinstance(message, ev.MessageReceived):
             raise Undecodable(f"no message at {event.message_sequence} in the log")
@@ -57,14 +57,9 @@ class Orders:
         Raises:
             Undecodable: there is none.
         """
-        if known := self._definitions.get(sequence):
-            return known
-        event = await self._event_at(sequence)
+        event = await self._remembered(sequence)
         if not isinstance(event, Defined):
             raise Undecodable(f"no definition of an actor at {sequence} in the log")
-        self._definitions[sequence] = event
-        if len(self._definitions) > REMEMBERED:
-            self._definitions.popitem(last=False)
         return event
 
     async def newest_definition(self, tenant: str, actor_id: str) -> Defined | None:
@@ -79,7 +74,7 @@ class Orders:
     async def _as_then(self, order: Order, rerun: ev.Rerun) -> Order:
         """The order with the inputs of the run that is run again; the limits are those of then."""
         defined = await self.definition_at(rerun.actor_sequence)
-        state = await self._event_at(rerun.state_sequence) if rerun.state_sequence else None
+        state = await self._remembered(rerun.state_sequence) if rerun.state_sequence else None
         return msgspec.structs.replace(
             order,
             definition=defined.definition,
@@ -87,10 +82,24 @@ class Orders:
             state_sequence=rerun.state_sequence,
         )
 
-    async def _state(self, tenant: str, actor_id: str) -> tuple[Any, int]:
-        """The actor's state now, and where it stands in the log."""
-        found = await self._last(tenant, actor_id, ev.ActorStateSet)
+    async def _state(self, tenant: str, event: ev.ExecutionAssigned) -> tuple[Any, int]:
+        """The actor's state for a run, and where it stands in the log."""
+        sequence = event.state_sequence
+        if sequence is not None:
+            state = await self._remembered(sequence) if sequence else None
+            return getattr(state, "state", ""), sequence
+        found = await self._last(tenant, event.actor_id, ev.ActorStateSet)
         return ("", 0) if found is None else (getattr(found.event, "state", ""), found.sequence)
+
+    async def _remembered(self, sequence: int) -> ev.Event | None:
+        """The event at a place of the log, which many runs may ask for: it never changes."""
+        event = self._known.get(sequence) or await self._event_at(sequence)
+        if event is not None:
+            self._known[sequence] = event
+            self._known.move_to_end(sequence)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return event
 
     async def _last(self, tenant: str, actor_id: str, kind: type[ev.Event]) -> Recorded | None:
         return await patiently(lambda: self._log.last(type_filter(tenant, actor_id, kind)))
