@@ -1,4 +1,3 @@
-
 """Five hundred subscribers of one api process, ten of them stalled: what the others get, and when.
 
     python bench/subscribers.py [subscribers] [stalled] [events a second] [seconds]

@@ -87,12 +87,11 @@ def kind(told: Told) -> str:
 def times(sent: Posted, told: Told) -> dict[str, float]:
     """Ms from the POST and from acceptance.
 
-    A message is accepted when the API decided so (the time in the event, before it is on disk);
-    the first output's time is the launcher's. All clocks are this machine's.
+    A message is accepted once it is in the log, which is when a subscriber sees it there, just as
+    it sees the end; the first output's time is the launcher's. All clocks are this machine's.
     """
-    assert told.received is not None
     assert told.finished is not None
-    accepted = told.received.time.timestamp()
+    accepted = told.received_seen
     found = {"POST to answer": sent.answered - sent.posted}
     if output := _seconds(told.finished.first_output_at):
         found["accepted to first output"] = output - accepted
@@ -115,7 +114,7 @@ def steps(told: Told) -> dict[str, float]:
         "ended": _seconds(final.finished_at),
         "seen finished": told.finished_seen,
     }
-    accepted = told.received.time.timestamp()
+    accepted = told.received_seen
     return {name: (at - accepted) * 1e3 for name, at in times.items() if at}
 
 

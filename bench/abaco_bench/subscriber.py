@@ -21,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.received: Recorded | None = None
+        self.received_seen = 0.0
         self.assigned: Recorded | None = None
         self.started: ev.ExecutionStarted | None = None
         self.finished: ev.ExecutionFinished | None = None
@@ -121,7 +122,7 @@ class Subscriber:
         told = self._told.setdefault(execution_id, Told())
         match event:
             case ev.MessageReceived():
-                told.received = recorded
+                told.received, told.received_seen = recorded, now
             case ev.ExecutionAssigned():
                 told.assigned = recorded
             case ev.ExecutionStarted():
