@@ -153,7 +153,11 @@ class Stack:
             waiting[:] = [e for e in waiting if self.status_of(e) != "COMPLETE"]
             return not waiting
 
-        eventually(all_complete, seconds=seconds, what=f"{len(execution_ids)} COMPLETE")
+        try:
+            eventually(all_complete, seconds=seconds, what=f"{len(execution_ids)} COMPLETE")
+        except AssertionError as error:
+            left = {each: self.status_of(each) for each in waiting}
+            raise AssertionError(f"{error}; left: {left}") from None
 
     def logs(self, execution_id: str) -> str:
         actor_id = execution_id.rpartition("_exc_")[0]

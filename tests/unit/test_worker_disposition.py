@@ -1,7 +1,7 @@
 import pytest
 
 from abaco_proto.errors import Conflict, Unavailable, Undecodable
-from abaco_worker.disposition import Disposition, back_off, disposition
+from abaco_worker.disposition import FAULT_TRIES, Disposition, back_off, disposition
 from abaco_worker.engine import ContainerMissing, EngineFault, ImageRefused
 
 
@@ -12,7 +12,7 @@ from abaco_worker.engine import ContainerMissing, EngineFault, ImageRefused
         (Unavailable(), 1, Disposition.RETRY),
         (Unavailable(), 1000, Disposition.RETRY),
         (EngineFault(), 1, Disposition.RETRY),
-        (EngineFault(), 3, Disposition.PARK),
+        (EngineFault(), FAULT_TRIES, Disposition.PARK),
         (ImageRefused(), 1, Disposition.PARK),
         (ContainerMissing(), 1, Disposition.PARK),
         (Undecodable(), 1, Disposition.PARK),

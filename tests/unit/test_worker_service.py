@@ -10,6 +10,7 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
 from abaco_proto.retry import append_surely
 from abaco_worker import run as run_module
+from abaco_worker.disposition import FAULT_TRIES
 from abaco_worker.engine import EngineFault, Image
 from abaco_worker.sandbox import labels
 from contract.engine_suite import spec_of
@@ -308,7 +309,7 @@ async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:
 
 
 async def test_a_fault_that_stays_fails_the_attempt_and_not_the_seat(stage: Stage) -> None:
-    stage.engine.faults = [EngineFault("no space left")] * 3
+    stage.engine.faults = [EngineFault("no space left")] * FAULT_TRIES
     async with stage.service():
         await with_seat(stage)
         await stage.send()

@@ -26,7 +26,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 15.0
     max_attempts: Annotated[
         int, Meta(ge=1, description="How often an execution is tried before it is abandoned.")
-    ] = 3
+    ] = 5
     retry_seconds: Annotated[
         float,
         Meta(gt=0, description="The pause after an execution's first failed try; it doubles."),

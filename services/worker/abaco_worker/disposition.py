@@ -5,7 +5,7 @@ from enum import StrEnum
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_worker.engine import EngineFault
 
-FAULT_TRIES = 3
+FAULT_TRIES = 5
 LONGEST_PAUSE_SECONDS = 10.0
 
 

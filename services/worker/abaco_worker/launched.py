@@ -18,6 +18,7 @@ from abaco_worker.engine import RunLost
 from abaco_worker.host import Host
 from abaco_worker.launcher.report import Message, Report, Started
 from abaco_worker.launching import tail
+from abaco_worker.patience import cancelled
 from abaco_worker.place import Place, Taken
 from abaco_worker.recorder import Recorder
 from abaco_worker.sandbox import Order, blueprint, limits, mark, request
@@ -163,7 +164,7 @@ class Run:
             await recording
             await reporting if reporting is not None else None
         finally:
-            await _cancel(recording, watching, reporting)
+            await cancelled(recording, watching, reporting)
         assert isinstance(message, Report)
         return facts.ended(self._order, message, self._why(message), recorder.tally)
 
@@ -225,11 +226,4 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel(*tasks)
-
-
-async def _cancel(*tasks: "asyncio.Task[Any] | None") -> None:
-    left = [task for task in tasks if task is not None]
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+        await cancelled(*tasks)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import Output, OutputLog
 from abaco_worker.output import CHUNK_BYTES, Chunk, Tally
+from abaco_worker.patience import cancelled
 from abaco_worker.sandbox import Order
 
 FLUSH_SECONDS = 0.1
@@ -83,7 +84,7 @@ async def paced(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
         if gathered:
             yield bytes(gathered)
     finally:
-        await _cancelled(reading)
+        await cancelled(reading)
 
 
 async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
@@ -91,11 +92,3 @@ async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
         return await anext(pieces)
     except StopAsyncIteration:
         return None
-
-
-async def _cancelled(reading: asyncio.Task[bytes | None]) -> None:
-    """End a read that may be under way, and wait until it has let go of its generator."""
-    reading.cancel()
-    await asyncio.wait({reading})
-    if not reading.cancelled():
-        reading.exception()  # was seen, or comes too late to matter

@@ -12,7 +12,7 @@ from abaco_proto import events as ev
 from abaco_worker import facts
 from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing
 from abaco_worker.host import Host
-from abaco_worker.patience import patiently
+from abaco_worker.patience import cancelled, patiently
 from abaco_worker.recorder import Recorder
 from abaco_worker.sampler import Sampler
 from abaco_worker.sandbox import Order, container_spec, limits
@@ -83,7 +83,7 @@ async def _attend(
         container = await _to_the_end(host.engine, container_id, recorder)
         await reporting
     finally:
-        await _cancel(sampling, reporting, watching)
+        await cancelled(sampling, reporting, watching)
     return facts.finished(order, container, sampler.usage, recorder.tally, end.by)
 
 
@@ -114,12 +114,6 @@ async def _report_start(host: Host, order: Order, container_id: str, *, reported
         container = await host.engine.inspect(container_id)
         digest = await host.images.digest(order.image, container.image_id)
         await host.report(order.recorded, facts.started(order, container, digest))
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _to_the_end(engine: Engine, container_id: str, recorder: Recorder) -> Container:

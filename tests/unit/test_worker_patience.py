@@ -1,0 +1,31 @@
+"""Waiting for the end of what is not wanted any more."""
+
+import asyncio
+
+from abaco_worker.patience import cancelled
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    """As a ``wait_for`` does whose answer comes in the same instant."""
+    swallowed = asyncio.Event()
+
+    async def deaf_once() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.sleep(3600)
+
+    task = asyncio.create_task(deaf_once())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await cancelled(task, None)
+    assert swallowed.is_set()
+    assert task.cancelled()
+
+
+async def test_an_error_on_the_way_out_is_nobodys() -> None:
+    async def fails() -> None:
+        raise ValueError("too late")
+
+    await cancelled(asyncio.create_task(fails()))
