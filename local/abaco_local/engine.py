@@ -76,6 +76,28 @@ def ensure(say: Say, environ: Mapping[str, str] = os.environ) -> None:
     _start(say)
 
 
+def remove_waiting(host_id: str, folder: Path) -> int:
+    """Remove a host's sandboxes that wait for nothing any more; return how many there were.
+
+    What runs an execution stays: its worker finds it when it is back. One after another, because
+    containers that end at the same time can lock an engine up (docs/adr/0008).
+    """
+    removed = 0
+    with suppress(DockerException, OSError):
+        client = docker.APIClient(version="auto", timeout=ANSWER_SECONDS)
+        try:
+            labels = {"label": [f"abaco.host_id={host_id}"]}
+            for found in client.containers(all=True, filters=labels):
+                place = folder / (found["Names"] or [""])[0].lstrip("/")
+                if place.name and place.is_dir() and not (place / "assignment").exists():
+                    client.remove_container(found["Id"], force=True, v=True)
+                    shutil.rmtree(place, ignore_errors=True)
+                    removed += 1
+        finally:
+            client.close()
+    return removed
+
+
 def is_debian(os_release: str) -> bool:
     """Tell from the text of ``/etc/os-release`` whether this is Debian, Ubuntu or a child."""
     pairs = (line.partition("=") for line in os_release.splitlines())
@@ -129,9 +151,18 @@ def forget_dead(name: str, pid_file: Path, proc: Path = Path("/proc")) -> None:
     """
     with suppress(OSError):
         pid = pid_file.read_text().strip()
-        comm = proc / pid / "comm"
-        if not pid.isdecimal() or not comm.exists() or comm.read_text().strip() != name:
+        if not pid.isdecimal() or not _lives(proc / pid / "stat", name):
             pid_file.unlink()
+
+
+def _lives(stat: Path, name: str) -> bool:
+    """Tell whether a process has this name and has not ended, waited for or not."""
+    try:
+        _, _, rest = stat.read_text().partition("(")
+    except OSError:
+        return False
+    found, _, state = rest.rpartition(") ")
+    return found == name and state[:1] not in ("Z", "X")
 
 
 def _run(*argv: str) -> None:

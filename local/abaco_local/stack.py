@@ -202,4 +202,13 @@ class Stack:
         control.shutdown()
         supervisord.end(self._folder, orphans.PATIENCE_SECONDS)
         orphans.stop(known.socket)
+        self._remove_waiting(known)
         return True
+
+    def _remove_waiting(self, known: Identity) -> None:
+        """Nothing is left running but what somebody's message still runs in."""
+        environ = of_services(self._environ, self._config, self._folder.root, known)
+        host_id = environ.get("ABACO_HOST_ID", "")
+        count = engine.remove_waiting(host_id, Path(environ.get("ABACO_WORKER_DIR", "")))
+        if count:
+            self._say(f"engine      {count} waiting containers removed")

@@ -14,6 +14,7 @@ class Fleet:
     def __init__(self, stack: Stack, name: str, count: int = MANY) -> None:
         """The seats are ready, and a sandbox waits on each."""
         self.stack = stack
+        self.count = count
         self.actor_id = stack.register(
             name, "abaco-test/numbers", min_workers=count, max_workers=count
         )
@@ -26,7 +27,7 @@ class Fleet:
 
     def launch(self, chance: random.Random, seconds: float) -> None:
         """One message for each seat: numbers, one each tenth of a second, for up to so long."""
-        for _ in range(MANY):
+        for _ in range(self.count):
             lines = chance.randint(1, int(seconds * 10))
             self.sent.append(self.stack.send(self.actor_id, str(lines)))
 
@@ -42,4 +43,13 @@ class Fleet:
             whole = "".join(f"{n}\n" for n in range(1, lines + 1))
             assert stack.logs(execution_id) == whole, execution_id
         stack.call("DELETE", f"/actors/{self.actor_id}")
-        eventually(lambda: not left_of(self.actor_id), seconds=120, what="no container is left")
+        left: list[str] = []
+
+        def none_left() -> bool:
+            left[:] = [f"{c['Names']} {c['Status']}" for c in left_of(self.actor_id)]
+            return not left
+
+        try:
+            eventually(none_left, seconds=60, what="no container is left")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {left}") from None

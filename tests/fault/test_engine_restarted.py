@@ -19,6 +19,10 @@ from fault.fleet import Fleet
 from stack import Stack, eventually
 
 
+COUNT = int(os.environ.get("ABACO_TEST_FLEET", "12"))
+"""So many in CI; ``ABACO_TEST_FLEET=40`` for the whole of it."""
+
+
 def dockerd() -> list[int]:
     """The engine's processes; one that has ended and was not waited for is none."""
     named = psutil.process_iter(["name", "status"])
@@ -39,7 +43,7 @@ def engine_is_ours() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_engine_restarted(new_stack: Stack, engine_is_ours: None, how: signal.Signals) -> None:
-    fleet = Fleet(new_stack, f"engine-{how.name.lower()}")
+    fleet = Fleet(new_stack, f"engine-{how.name.lower()}", COUNT)
     fleet.launch(random.Random(how), seconds=15)
     time.sleep(3)  # some have ended by then, and some have not
     [pid] = dockerd()

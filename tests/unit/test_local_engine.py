@@ -84,14 +84,22 @@ def test_an_engine_that_does_not_start_says_why(
 
 
 @pytest.mark.parametrize(
-    ("comm", "kept"), [("dockerd", True), ("python", False), (None, False)], ids=str
+    ("stat", "kept"),
+    [
+        ("4711 (dockerd) S 1 2", True),
+        ("4711 (dockerd) Z 1 2", False),
+        ("4711 (a) dockerd) S 1", False),
+        ("4711 (python) S 1 2", False),
+        (None, False),
+    ],
+    ids=str,
 )
-def test_a_pid_file_of_nobody_is_removed(tmp_path: Path, comm: str | None, kept: bool) -> None:  # noqa: FBT001
+def test_a_pid_file_of_nobody_is_removed(tmp_path: Path, stat: str | None, kept: bool) -> None:  # noqa: FBT001
     pid_file = tmp_path / "docker.pid"
     pid_file.write_text("4711\n")
-    if comm is not None:
+    if stat is not None:
         (tmp_path / "proc" / "4711").mkdir(parents=True)
-        (tmp_path / "proc" / "4711" / "comm").write_text(f"{comm}\n")
+        (tmp_path / "proc" / "4711" / "stat").write_text(f"{stat}\n")
     engine.forget_dead("dockerd", pid_file, tmp_path / "proc")
     assert pid_file.exists() == kept
 
