@@ -18,7 +18,6 @@ import pytest
 from fault.fleet import Fleet
 from stack import Stack, eventually
 
-
 COUNT = int(os.environ.get("ABACO_TEST_FLEET", "12"))
 """So many in CI; ``ABACO_TEST_FLEET=40`` for the whole of it."""
 
