@@ -1,8 +1,8 @@
 """kill -9 of each service in the middle of running executions: all end, each reported once."""
 
-import docker
 import pytest
 
+from containers import left_of
 from stack import Stack, eventually
 
 
@@ -21,13 +21,5 @@ def test_nothing_is_lost_or_reported_twice(stack: Stack, service: str) -> None:
     finished = stack.finished()
     assert [finished[execution_id] for execution_id in sent] == [1] * 12
     assert [stack.logs(e) for e in sent] == [f"got {n}\ndone\n" for n in range(12)]
-    eventually(lambda: not containers_of(actor_id), what="no container is left")
-
-
-def containers_of(actor_id: str) -> list[str]:
-    client = docker.from_env()
-    try:
-        found = client.api.containers(all=True, filters={"label": f"abaco.actor_id={actor_id}"})
-    finally:
-        client.close()
-    return [container["Id"] for container in found]
+    stack.call("DELETE", f"/actors/{actor_id}")
+    eventually(lambda: not left_of(actor_id), what="no container is left")

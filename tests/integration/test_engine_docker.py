@@ -75,8 +75,8 @@ async def test_a_network_that_is_not_there_is_no_fault_of_the_image(
 async def test_what_the_engine_will_not_do_is_a_fault(
     engine: DockerEngine, yard: DockerYard
 ) -> None:
-    with pytest.raises(EngineFault, match="CPU"):
-        await engine.create(spec_of(yard, cpus=4096.0))
+    with pytest.raises(EngineFault, match="emory"):
+        await engine.create(spec_of(yard, memory_bytes=1))
 
 
 async def test_endless_output_is_read_with_bounded_memory_and_then_dropped(
