@@ -168,6 +168,45 @@ async def test_no_run_gets_a_sandbox_from_before_an_update(
         assert started.container_id != "c0"
 
 
+async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_for = asyncio.Event()
+    taken = Stock.take
+
+    async def take(stock: Stock, drawn: Blueprint) -> tuple[Sandbox, ev.StartKind]:
+        asyncio.get_running_loop().call_soon(waited_for.set)
+        return await taken(stock, drawn)
+
+    monkeypatch.setattr(Stock, "take", take)
+    stage.engine.let_start.clear()
+    async with stage.service() as service:
+        await stage.register()
+        await stage.append(b.requested(warm=False))
+        await stage.until_seen(ev.WorkerReady)
+        await run(stage, 0, "exit 3")
+        await waited_for.wait()
+        await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
+        await stage.until(lambda: len(stage.engine.containers) == 2)
+        stage.engine.let_start.set()
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        await until_stocked(stage)
+        stock = service._seats[KEY].stock
+        await stage.until(lambda: stock.waits is not None)
+        assert stock.waits is not None
+        assert stock.waits.blueprint.memory_bytes == 7 * 2**20
+    assert finished.exit_code == 3
+    assert not stage.seen(ev.ExecutionFailed)
+
+
+async def test_a_seat_whose_first_sandbox_could_not_be_made_gets_another(stage: Stage) -> None:
+    stage.engine.faults = [EngineFault("no space left")]
+    async with stage.service():
+        await with_seat(stage)
+    assert not stage.seen(ev.WorkerFailed)
+    assert not stage.engine.faults
+
+
 # -- ends
 
 

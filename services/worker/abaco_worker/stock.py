@@ -76,11 +76,21 @@ class Stock:
 
     async def ready(self) -> Sandbox:
         """The sandbox that waits, when it does. Raises what hinders its making."""
-        assert self._coming is not None
-        return await asyncio.shield(self._coming)
+        coming = self._coming
+        assert coming is not None
+        try:
+            return await asyncio.shield(coming)
+        except AbacoError:
+            if self._coming is coming:  # the next try is to make another one
+                self._coming = None
+            raise
 
     async def take(self, blueprint: Blueprint) -> tuple[Sandbox, StartKind]:
-        """A sandbox of this kind, and whether it had been waiting. Raises as :meth:`ready`."""
+        """A sandbox of this kind, and whether it had been waiting. Raises as :meth:`ready`.
+
+        What is waited for here is the taker's from now on: an update that comes meanwhile is for
+        the next one.
+        """
         waiting = self.waits
         if waiting is not None and waiting.blueprint == blueprint:
             self._coming = None
@@ -88,14 +98,9 @@ class Stock:
         if self._coming is None or self._coming.done() or not self._fits(blueprint):
             self._drop()
             self._start(blueprint)
-        assert self._coming is not None
-        try:
-            sandbox = await asyncio.shield(self._coming)
-        except AbacoError:
-            self._coming = None
-            raise
-        self._coming = None
-        return sandbox, StartKind.COLD
+        coming, self._coming = self._coming, None
+        assert coming is not None
+        return await asyncio.shield(coming), StartKind.COLD
 
     def fill(self, after_seconds: float = 0.0) -> None:
         """Make a sandbox when there is none, now or after a while."""
