@@ -189,6 +189,11 @@ class Stack:
         """The whole log."""
         return read_log(self.status()["nats_url"])
 
+    def host_id(self) -> str:
+        """The only host there is."""
+        [host_id] = {r.event.host_id for r in self.events() if isinstance(r.event, ev.HostJoined)}
+        return host_id
+
     def messages(self, actor_id: str) -> dict[str, str]:
         """What an actor's executions were sent."""
         events = (r.event for r in self.events())

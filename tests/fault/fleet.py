@@ -43,10 +43,11 @@ class Fleet:
             whole = "".join(f"{n}\n" for n in range(1, lines + 1))
             assert stack.logs(execution_id) == whole, execution_id
         stack.call("DELETE", f"/actors/{self.actor_id}")
+        host_id = stack.host_id()
         left: list[str] = []
 
         def none_left() -> bool:
-            left[:] = [f"{c['Names']} {c['Status']}" for c in left_of(self.actor_id)]
+            left[:] = [f"{c['Names']} {c['Status']}" for c in left_of(self.actor_id, host_id)]
             return not left
 
         try:

@@ -22,4 +22,5 @@ def test_nothing_is_lost_or_reported_twice(stack: Stack, service: str) -> None:
     assert [finished[execution_id] for execution_id in sent] == [1] * 12
     assert [stack.logs(e) for e in sent] == [f"got {n}\ndone\n" for n in range(12)]
     stack.call("DELETE", f"/actors/{actor_id}")
-    eventually(lambda: not left_of(actor_id), what="no container is left")
+    host_id = stack.host_id()
+    eventually(lambda: not left_of(actor_id, host_id), what="no container is left")
