@@ -7,6 +7,7 @@ process is found by looking into the log, as with everything that comes again.
 
 import asyncio
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
@@ -18,25 +19,35 @@ Key = tuple[str, str]
 
 
 class Interruptions:
-    """Which executions are to halt, and which workers are lost."""
+    """Which executions are to halt, and which workers are lost.
+
+    What somebody waits for lives as long as he waits; what was said, until much else was.
+    """
 
     def __init__(self) -> None:
         """Nothing was interrupted yet."""
-        self._known: OrderedDict[Key, asyncio.Event] = OrderedDict()
+        self._awaited: WeakValueDictionary[Key, asyncio.Event] = WeakValueDictionary()
+        self._said: OrderedDict[Key, asyncio.Event] = OrderedDict()
 
     def learn(self, recorded: Recorded) -> None:
         """Take note of an event."""
         match recorded.event:
             case ev.ExecutionHaltRequested() as event:
-                self.of(recorded.tenant, event.execution_id).set()
+                self.interrupt(recorded.tenant, event.execution_id)
             case ev.WorkerLost() as event:
-                self.of(recorded.tenant, event.worker_id).set()
+                self.interrupt(recorded.tenant, event.worker_id)
+
+    def interrupt(self, tenant: str, id: str) -> None:  # noqa: A002 - it is one
+        """Take note that an execution, or a worker, is interrupted."""
+        event = self.of(tenant, id)
+        event.set()
+        self._said[tenant, id] = event
+        self._said.move_to_end((tenant, id))
+        while len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
 
     def of(self, tenant: str, id: str) -> asyncio.Event:  # noqa: A002 - it is one
-        """Set when the execution, or the worker, is interrupted."""
-        key = (tenant, id)
-        event = self._known.setdefault(key, asyncio.Event())
-        self._known.move_to_end(key)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        """Set when the execution, or the worker, is interrupted. To be kept while it matters."""
+        event = self._awaited.get((tenant, id)) or asyncio.Event()
+        self._awaited[tenant, id] = event
         return event

@@ -53,7 +53,7 @@ async def execute(  # noqa: PLR0913 - a host, a seat, and what it is to do
     """
     since = time.monotonic()
     if standing.halt_requested:
-        host.interruptions.of(order.recorded.tenant, order.assignment.execution_id).set()
+        host.interruptions.interrupt(order.recorded.tenant, order.assignment.execution_id)
     stock.remember(blueprint(order.definition, host.config))
     run = await _begin(host, sandboxes, stock, order, taken_at)
     try:

@@ -36,7 +36,7 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
     spec = container_spec(order, host.config)
     since = time.monotonic()
     if standing.halt_requested:
-        host.interruptions.of(order.recorded.tenant, order.assignment.execution_id).set()
+        host.interruptions.interrupt(order.recorded.tenant, order.assignment.execution_id)
     try:
         container_id = await _running(host, spec)
     except CannotStart as refusal:
