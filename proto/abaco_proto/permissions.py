@@ -6,7 +6,7 @@ that :data:`abaco_proto.events.OWNERS` is enforced by the server; what is not na
 Two things are not subjects, and are kept apart by names that cannot be guessed:
 
 * answers go to inboxes; each service has its own prefix, which no other user may listen to;
-* a consumer belongs to whoever knows its name. The server chooses random ones, a host's durable
+* a consumer belongs to whoever knows its name. Followers' names are random, a host's durable
   one ends in a random part, and only the worker may list them: it has to find its own again.
 """
 

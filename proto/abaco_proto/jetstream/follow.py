@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from uuid import uuid4
 
 import msgspec
 from nats.aio.msg import Msg
@@ -80,7 +81,9 @@ class _Consumer:
         self._seen = 0
         self._arrived: deque[Msg] = deque()
         self._wake = asyncio.Event()
-        self._name: str | None = None
+        # Chosen here and not by the server: a consumer whose making is broken off must go, too.
+        # Nobody else can guess it, and whoever knows it could take it over.
+        self._name = f"follower-{uuid4().hex}"
         self._waiting_at_start = 0
 
     async def start(self) -> None:
@@ -94,6 +97,7 @@ class _Consumer:
         info = await self._connection.jetstream.add_consumer(
             self._stream,
             ConsumerConfig(
+                name=self._name,
                 deliver_subject=inbox,
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=self._after + 1,
@@ -108,7 +112,7 @@ class _Consumer:
                 filter_subject=self._filters[0] if len(self._filters) == 1 else None,
             ),
         )
-        self._name = info.name
+        _heed_cancellation()
         self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
 
     async def stop(self) -> None:
@@ -118,8 +122,7 @@ class _Consumer:
         try:
             if hasattr(self, "_subscription"):
                 await self._subscription.unsubscribe()
-            if self._name is not None:
-                await self._connection.jetstream.delete_consumer(self._stream, self._name)
+            await self._connection.jetstream.delete_consumer(self._stream, self._name)
         except NATS_ERRORS as error:
             logger.debug("consumer not deleted: %s", describe(error))
 
@@ -141,7 +144,8 @@ class _Consumer:
             return
         self._wake.clear()
         try:
-            await asyncio.wait_for(self._wake.wait(), SILENCE_SECONDS)
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._wake.wait()
         except asyncio.TimeoutError:
             raise Faltered("no heartbeat") from None
         if self._connection.generation != self._generation:
@@ -171,6 +175,16 @@ class _Consumer:
         reply = message.reply or headers.get("Nats-Consumer-Stalled")
         if reply:
             await self._connection.client.publish(reply)
+
+
+def _heed_cancellation() -> None:
+    """A request that is answered as its task is cancelled swallows that on Python 3.11.
+
+    The library waits with ``asyncio.wait_for`` (CPython #86296); the task still knows of it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _is_status(message: Msg) -> bool:

@@ -176,6 +176,7 @@ class JetStreamWorkQueue:
                     return
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), SILENCE_SECONDS)
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await self._wake.wait()
             except asyncio.TimeoutError:
                 return

@@ -75,7 +75,9 @@ class Scheduler:
     async def _take_in(self) -> None:
         """Wait for something to happen, or a tick; then take in all that has happened."""
         try:
-            self._observe(await asyncio.wait_for(self._inputs.get(), TICK_SECONDS))
+            async with asyncio.timeout(TICK_SECONDS):
+                given = await self._inputs.get()
+            self._observe(given)
         except asyncio.TimeoutError:
             return
         while not self._inputs.empty():

@@ -174,7 +174,8 @@ async def tail(place: Place, ended: asyncio.Event) -> AsyncGenerator[bytes, None
             if last:
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await ended.wait()
             pause = min(LONGEST_LOOK_SECONDS, 1.5 * pause)
     finally:
         os.close(file)

@@ -101,7 +101,8 @@ class End:
         tenant, event = self._order.recorded.tenant, self._order.assignment
         halt = self._host.interruptions.of(tenant, event.execution_id)
         try:
-            await asyncio.wait_for(halt.wait(), seconds or None)
+            async with asyncio.timeout(seconds or None):
+                await halt.wait()
             self.by = ev.EndedBy.HALT
         except asyncio.TimeoutError:
             self.by = ev.EndedBy.MAX_RUN_SECONDS
