@@ -20,9 +20,13 @@ from abaco_proto.errors import Malformed
 PREFIX = "ABACO_"
 FROM_FILE = "_FILE"
 
+NATS_URL_PATTERN = r"^(nats|tls|ws|wss)://[^,\s]+(,\s*(nats|tls|ws|wss)://[^,\s]+)*$"
+"""One address, or those of a cluster."""
+
 NAMES = frozenset(
     {
         # every service
+        "ABACO_NATS_REPLICAS",
         "ABACO_NATS_URL",
         "ABACO_POSTGRES_DSN",
         "ABACO_TENANT",

@@ -1,37 +1,70 @@
-"""The connection to NATS: opened once, kept for good, and the border where errors change names."""
+"""The connection to NATS: opened once, kept for good, and the border where errors change names.
+
+Theory of a cluster: while it elects a leader nobody is responsible, and while an append is on its
+way to the other servers nobody can say whether one that excludes it will hold. Both last
+milliseconds to seconds, and nothing has happened yet; so the same thing is asked again until the
+timeout, and whoever called learns of it only when it takes too long.
+"""
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
-from abaco_proto import permissions, streams
 from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
 from abaco_proto.jetstream.client import QuickClient
+from abaco_proto.jetstream.stream_setup import ensure_streams
 
 logger = logging.getLogger(__name__)
 
 WRONG_LAST_SEQUENCE = 10071
+NOT_YET = frozenset(
+    {
+        10008,  # no leader now
+        10009,  # no leader any more
+        10158,  # an event with this id is on its way to the other servers
+        10164,  # one with the same condition is
+    }
+)
+"""JetStream's error codes that say: nothing happened, and soon the answer will be another."""
+
 RECONNECT_PAUSE_SECONDS = 0.5
+SHORTEST_PAUSE_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 0.1
+ELSEWHERE_SECONDS = 10.0
+"""Elections take up to nine seconds. A server that still has no answer then may be cut off from the
+others: one of those is asked."""
 
 NATS_ERRORS = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
 
+T = TypeVar("T")
+
+
+class NotYet(Exception):
+    """Nothing happened, and soon the answer may be another."""
+
+
+ASK_AGAIN = (NotYet, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError)
+
 
 class Connection:
-    """One connection to the NATS server, shared by all adapters of a process."""
+    """One connection to NATS, shared by all adapters of a process."""
 
-    def __init__(self, url: str, *, name: str, timeout: float = 1.5) -> None:
-        """Nothing is opened yet. ``timeout`` bounds every request, in seconds."""
+    def __init__(self, url: str, *, name: str, timeout: float = 1.5, replicas: int = 1) -> None:
+        """Nothing is opened yet. ``timeout`` bounds every request, in seconds.
+
+        ``replicas`` is on how many servers a stream is put that has to be made.
+        """
         self._url = url
+        self._replicas = replicas
         self._name = name
         self.timeout = timeout
         self.client = Client()
@@ -39,6 +72,7 @@ class Connection:
         self.connected_since = time.monotonic()
         self.waiting: set[asyncio.Event] = set()
         self._complained = False
+        self._unanswered_since: float | None = None
 
     @property
     def connected(self) -> bool:
@@ -55,7 +89,7 @@ class Connection:
         while True:
             try:
                 await self._connect()
-                await self._ensure_streams()
+                await ensure_streams(self.jetstream, self._replicas)
             except NATS_ERRORS as error:
                 await self._on_error(error)
                 await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
@@ -73,43 +107,80 @@ class Connection:
     ) -> dict[str, Any]:
         """One request to JetStream, answered in JSON.
 
-        Nothing is sent while the connection is down: what is refused now must not happen later.
-
         Raises:
             Conflict: an expected last sequence did not hold.
-            Unavailable: no connection, no answer in time, or the server could not do it.
+            Unavailable: as :meth:`ask`.
         """
-        if not self.connected:
-            raise Unavailable("the log (NATS) is not connected")
-        try:
+
+        async def call() -> dict[str, Any]:
             answer = await self.client.request(
                 subject, body, timeout=self.timeout, headers=dict(headers or {}) or None
             )
-        except NATS_ERRORS as error:
-            raise Unavailable(f"the log (NATS) did not answer: {describe(error)}") from error
-        return self._checked(json.loads(answer.data))
+            return self._checked(json.loads(answer.data))
+
+        return await self.ask(call)
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do what asks JetStream something, and again while the answer is "not yet".
+
+        Nothing is sent while the connection is down: what is refused now must not happen later.
+
+        Raises:
+            Unavailable: no connection, no answer in time, or the server could not do it.
+        """
+        clock = time.monotonic
+        end, pause = clock() + self.timeout, SHORTEST_PAUSE_SECONDS
+        while True:
+            if not self.connected:
+                raise Unavailable("the log (NATS) is not connected")
+            try:
+                answer = await call()
+            except ASK_AGAIN as error:
+                if clock() + pause > end:
+                    raise await self._unanswered(error) from error
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            except NATS_ERRORS as error:
+                raise await self._unanswered(error) from error
+            else:
+                self._unanswered_since = None
+                return answer
+
+    async def _unanswered(self, error: Exception) -> Unavailable:
+        """What to raise; and where a cluster has another server to ask, turn to it in time."""
+        now = time.monotonic()
+        self._unanswered_since = self._unanswered_since or now
+        if now - self._unanswered_since >= ELSEWHERE_SECONDS and len(self.client.servers) > 1:
+            logger.warning("no answer for %.0f s: turning to another server", ELSEWHERE_SECONDS)
+            self._unanswered_since = None
+            await self.client.force_reconnect()
+        return Unavailable(f"the log (NATS) did not answer: {describe(error)}")
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
         error = answer.get("error")
         if error is None:
             return answer
+        said = error.get("description", str(error))
         if error.get("err_code") == WRONG_LAST_SEQUENCE:
-            raise Conflict(error.get("description", "wrong last sequence"))
-        raise Unavailable(f"the log (NATS) refused: {error.get('description', error)}")
+            raise Conflict(said)
+        if error.get("err_code") in NOT_YET:
+            raise NotYet(said)
+        raise Unavailable(f"the log (NATS) refused: {said}")
 
     async def _connect(self) -> None:
         if self.client.is_connected:
             return
         client = QuickClient()
         await client.connect(
-            self._url,
+            addresses(self._url),
             name=self._name,
             connect_timeout=2,
             allow_reconnect=True,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_PAUSE_SECONDS,  # type: ignore[arg-type]  # a float will do
             inbox_prefix=inbox_prefix(self._url),
+            **credentials(self._url),
             ping_interval=5,
             max_outstanding_pings=2,
             pending_size=0,  # nothing is kept back to be sent after a reconnection
@@ -119,13 +190,6 @@ class Connection:
         )
         self.client = client
         self.connected_since = time.monotonic()
-
-    async def _ensure_streams(self) -> None:
-        for stream in streams.ALL:
-            try:
-                await self.jetstream.stream_info(stream.name)
-            except nats.js.errors.NotFoundError:
-                await self.jetstream.add_stream(stream_config(stream))
 
     async def _on_error(self, error: Exception) -> None:
         """The client tries again by itself, and calls this each time: one word is enough."""
@@ -143,28 +207,6 @@ class Connection:
         self._complained = False
         self.connected_since = time.monotonic()
         logger.info("connected to NATS again")
-
-
-def stream_config(stream: streams.Stream) -> StreamConfig:
-    """What JetStream is told about one of our streams."""
-    return StreamConfig(
-        name=stream.name,
-        description=stream.description,
-        subjects=list(stream.subjects),
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.OLD,
-        max_age=stream.max_age_seconds,
-        max_bytes=stream.max_bytes or -1,
-        deny_delete=stream.append_only,
-        deny_purge=stream.append_only,
-        allow_direct=True,
-        duplicate_window=stream.duplicate_window_seconds,
-    )
-
-
-def inbox_prefix(url: str) -> str:
-    """Where the server's answers to this user go, which no other user may listen to."""
-    return permissions.inbox_prefix(unquote(urlsplit(url).username or ""))
 
 
 def describe(error: BaseException) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from abaco_proto import streams
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, Recorded, from_message, to_headers
-from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_proto.errors import Conflict
+from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.follow import Messages, follow
 from abaco_proto.log import Batch, Expected
 from abaco_proto.subjects import event_subject
@@ -59,7 +60,9 @@ class JetStreamEventLog:
         async with aclosing(self.follow(filters, after=after)) as batches:
             async for batch in batches:
                 yield [recorded for recorded in batch.events if recorded.sequence <= end]
-                if batch.caught_up or (batch.events and batch.events[-1].sequence >= end):
+                # Not: until it has caught up. The replica that tells it may lag behind its leader,
+                # who named the end; the event there is one of these, and comes.
+                if batch.events and batch.events[-1].sequence >= end:
                     return
 
     async def follow(
@@ -86,16 +89,18 @@ class JetStreamEventLog:
         self, *, seq: int | None = None, subject: str | None = None, direct: bool = False
     ) -> Recorded | None:
         """A direct read may be answered by a replica that lags; the other one by the leader."""
-        if not self._connection.connected:
-            raise Unavailable("the log (NATS) is not connected")
-        try:
-            found = await self._connection.jetstream.get_msg(
-                streams.EVENTS.name, seq=seq, subject=subject, direct=direct
-            )
-        except NotFoundError:
+
+        async def call() -> RawStreamMsg | None:
+            try:
+                return await self._connection.jetstream.get_msg(
+                    streams.EVENTS.name, seq=seq, subject=subject, direct=direct
+                )
+            except NotFoundError:
+                return None
+
+        found = await self._connection.ask(call)
+        if found is None:
             return None
-        except NATS_ERRORS as error:
-            raise Unavailable(f"the log (NATS) did not answer: {describe(error)}") from error
         assert found.seq is not None
         assert found.subject is not None
         return from_message(found.seq, found.subject, found.headers, found.data or b"")

@@ -94,23 +94,23 @@ class _Consumer:
         self._subscription = await self._connection.client.subscribe(
             inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        info = await self._connection.jetstream.add_consumer(
-            self._stream,
-            ConsumerConfig(
-                name=self._name,
-                deliver_subject=inbox,
-                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=self._after + 1,
-                ack_policy=AckPolicy.NONE,
-                max_deliver=1,
-                flow_control=True,
-                idle_heartbeat=HEARTBEAT_SECONDS,
-                inactive_threshold=10.0,
-                mem_storage=True,
-                num_replicas=1,
-                filter_subjects=self._filters if len(self._filters) > 1 else None,
-                filter_subject=self._filters[0] if len(self._filters) == 1 else None,
-            ),
+        config = ConsumerConfig(
+            name=self._name,
+            deliver_subject=inbox,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self._after + 1,
+            ack_policy=AckPolicy.NONE,
+            max_deliver=1,
+            flow_control=True,
+            idle_heartbeat=HEARTBEAT_SECONDS,
+            inactive_threshold=10.0,
+            mem_storage=True,
+            num_replicas=1,
+            filter_subjects=self._filters if len(self._filters) > 1 else None,
+            filter_subject=self._filters[0] if len(self._filters) == 1 else None,
+        )
+        info = await self._connection.ask(
+            lambda: self._connection.jetstream.add_consumer(self._stream, config)
         )
         _heed_cancellation()
         self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]

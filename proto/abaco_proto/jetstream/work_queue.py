@@ -120,6 +120,10 @@ class JetStreamWorkQueue:
 
     async def _ensure_consumer(self) -> None:
         self._durable = self._durable or await self._name()
+        await self._connection.ask(self._make_consumer)
+
+    async def _make_consumer(self) -> None:
+        """Make it where it is missing. It has as many replicas as its stream."""
         jetstream = self._connection.jetstream
         try:
             await jetstream.consumer_info(streams.EVENTS.name, self._durable)
@@ -179,4 +183,5 @@ class JetStreamWorkQueue:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await self._wake.wait()
             except asyncio.TimeoutError:
-                return
+                # Is the consumer there at all, and can this server reach it?
+                raise Unavailable("no heartbeat") from None

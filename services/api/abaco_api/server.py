@@ -56,7 +56,10 @@ async def run(config: Config) -> None:
     """
     listener = listen(config)
     connection = Connection(
-        config.nats_url, name="abaco-api", timeout=config.append_timeout_seconds
+        config.nats_url,
+        name="abaco-api",
+        timeout=config.append_timeout_seconds,
+        replicas=config.nats_replicas,
     )
     service = assemble(config, JetStreamEventLog(connection), JetStreamOutputLog(connection))
     try:

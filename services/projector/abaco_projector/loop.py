@@ -52,7 +52,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         Malformed: a setting cannot be used.
         Refused: the database belongs to a later version.
     """
-    connection = Connection(config.nats_url, name="abaco-projector")
+    connection = Connection(config.nats_url, name="abaco-projector", replicas=config.nats_replicas)
     work = asyncio.ensure_future(main_loop(config, connection))
     stopping = asyncio.ensure_future(stop.wait())
     try:

@@ -32,7 +32,7 @@ def main() -> None:
 
 async def run(config: Config) -> None:
     """Startup, main loop, shutdown."""
-    connection = Connection(config.nats_url, name="abaco-scheduler")
+    connection = Connection(config.nats_url, name="abaco-scheduler", replicas=config.nats_replicas)
     running = asyncio.current_task()
     assert running is not None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,14 +6,23 @@ import msgspec
 from msgspec import Meta
 
 from abaco_proto.ids import TENANT_PATTERN
+from abaco_proto.settings import NATS_URL_PATTERN
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
     nats_url: Annotated[
-        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+        str,
+        Meta(
+            description="Where the log is; of a cluster, all servers with commas between them.",
+            pattern=NATS_URL_PATTERN,
+        ),
     ] = "nats://127.0.0.1:4222"
+    nats_replicas: Annotated[
+        Literal[1, 3, 5],
+        Meta(description="On how many servers of a NATS cluster the log is kept: 1, 3 or 5."),
+    ] = 1
     tenant: Annotated[str, Meta(description="Whose actors these are.", pattern=TENANT_PATTERN)] = (
         "default"
     )

@@ -68,7 +68,9 @@ async def work(config: Config) -> None:
     """Connect, work, and let go of everything at the end."""
     host_id = configuration.host_id(config, socket.gethostname())
     capacity = configuration.capacity(config, os.cpu_count() or 1)
-    connection = Connection(config.nats_url, name=f"abaco-worker {host_id}")
+    connection = Connection(
+        config.nats_url, name=f"abaco-worker {host_id}", replicas=config.nats_replicas
+    )
     engine = DockerEngine(os.environ, capacity=capacity)
     try:
         await connection.open()

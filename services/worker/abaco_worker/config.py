@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from abaco_proto.ids import HOST_PATTERN
+from abaco_proto.settings import NATS_URL_PATTERN
 
 MEBIBYTE = 1024 * 1024
 
@@ -20,8 +21,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     nats_url: Annotated[
-        str, Meta(description="Where the log is.", pattern=r"^(nats|tls|ws|wss)://")
+        str,
+        Meta(
+            description="Where the log is; of a cluster, all servers with commas between them.",
+            pattern=NATS_URL_PATTERN,
+        ),
     ] = "nats://127.0.0.1:4222"
+    nats_replicas: Annotated[
+        Literal[1, 3, 5],
+        Meta(description="On how many servers of a NATS cluster the log is kept: 1, 3 or 5."),
+    ] = 1
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least serious message that is logged."),

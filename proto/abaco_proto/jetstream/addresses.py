@@ -1,0 +1,27 @@
+"""Where the servers are: one address, or those of a cluster with commas between them."""
+
+from urllib.parse import unquote, urlsplit
+
+from abaco_proto import permissions
+
+
+def addresses(url: str) -> list[str]:
+    """The addresses in a setting."""
+    return [address.strip() for address in url.split(",")]
+
+
+def credentials(url: str) -> dict[str, str]:
+    """User and password, from the first address that has them; nothing where none has.
+
+    A server tells its clients where the others are, without any password. The client must have
+    one for those, too.
+    """
+    for address in map(urlsplit, addresses(url)):
+        if address.username is not None and address.password is not None:
+            return {"user": unquote(address.username), "password": unquote(address.password)}
+    return {}
+
+
+def inbox_prefix(url: str) -> str:
+    """Where the servers' answers to this user go, which no other user may listen to."""
+    return permissions.inbox_prefix(credentials(url).get("user", ""))
