@@ -9,6 +9,7 @@ timeout, and whoever called learns of it only when it takes too long.
 import asyncio
 import json
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -173,7 +174,8 @@ class Connection:
             return
         client = QuickClient()
         await client.connect(
-            addresses(self._url),
+            _mixed(addresses(self._url)),
+            dont_randomize=True,  # it tries them in turn, so that the next is never the same again
             name=self._name,
             connect_timeout=2,
             allow_reconnect=True,
@@ -207,6 +209,11 @@ class Connection:
         self._complained = False
         self.connected_since = time.monotonic()
         logger.info("connected to NATS again")
+
+
+def _mixed(servers: list[str]) -> list[str]:
+    """In some order, so that not all processes go to the same server."""
+    return secrets.SystemRandom().sample(servers, len(servers))
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,80 @@
+"""Writers who race one another for the next ordinal of an inbox, and followers, until told to stop.
+
+What they were told is kept, to be compared with what the servers have in the end.
+"""
+
+import asyncio
+from contextlib import aclosing
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_proto.envelope import Draft, Recorded, draft
+from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.log import Expected
+from abaco_proto.subjects import all_events_filter, inbox_filter
+
+TENANT = "default"
+PAUSE_SECONDS = 0.01
+
+
+class Writer:
+    """Takes the next ordinal of one inbox, over and over, as the api does."""
+
+    def __init__(self, connection: Connection, name: str, actor_id: str) -> None:
+        """Nothing is written yet."""
+        self.acknowledged: dict[int, Draft] = {}
+        self._log = JetStreamEventLog(connection)
+        self._name = name
+        self._actor_id = actor_id
+        self._tries = 0
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        inbox = inbox_filter(TENANT, self._actor_id)
+        while True:
+            try:
+                last = await self._log.last(inbox)
+            except Unavailable:
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            expected = Expected(filter=inbox, sequence=last.sequence if last else 0)
+            await self._write(self._wish(last), expected)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _write(self, wish: Draft, expected: Expected) -> None:
+        """Until it is known whether it is in the log: the same wish again where it is not."""
+        while True:
+            try:
+                sequence = await self._log.append(wish, expected=expected)
+            except Unavailable:
+                await asyncio.sleep(PAUSE_SECONDS)
+            except Conflict:
+                return
+            else:
+                self.acknowledged[sequence] = wish
+                return
+
+    def _wish(self, last: Recorded | None) -> Draft:
+        self._tries += 1
+        ordinal = 0
+        if last is not None and isinstance(last.event, ev.MessageReceived):
+            ordinal = last.event.ordinal + 1
+        event = b.received(ordinal, self._actor_id)
+        cause = f"{self._name}-{self._tries}"
+        return draft(event, tenant=TENANT, time=b.T0, causation_id=cause)
+
+
+class Follower:
+    """Sees every event."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing is seen yet."""
+        self.seen: list[int] = []
+        self._log = JetStreamEventLog(connection)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with aclosing(self._log.follow([all_events_filter()])) as batches:
+            async for batch in batches:
+                self.seen += [recorded.sequence for recorded in batch.events]
