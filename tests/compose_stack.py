@@ -9,8 +9,9 @@ from typing import Any
 import docker
 import pytest
 
+from abaco_proto.envelope import Recorded
 from servers import free_port
-from stack import Stack
+from stack import Stack, read_log
 
 ROOT = Path(__file__).parents[1]
 STAND_INS = Path(os.environ.get("STAND_INS", ROOT.parent / "shared" / "stand-ins" / "build"))
@@ -26,12 +27,13 @@ SERVICES = (
 class ComposeStack(Stack):
     """Its data lies in the engine's volumes; ``folder`` holds its secrets alone."""
 
-    def __init__(self, folder: Path, project: str) -> None:
-        """Nothing runs yet."""
+    def __init__(self, folder: Path, project: str, *more: str) -> None:
+        """Nothing runs yet. ``more`` are files that change what ``compose.yaml`` says."""
         super().__init__(folder)
         self.secrets = folder
         self._environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("ABACO_")},
+            "COMPOSE_FILE": os.pathsep.join(["compose.yaml", *more]),
             "COMPOSE_PROJECT_NAME": project,
             "SECRETS_DIR": str(folder),
             "ABACO_API_PORT": str(self.port),
@@ -42,6 +44,10 @@ class ComposeStack(Stack):
     def reader_url(self) -> str:
         """Where somebody who may only read reaches the log."""
         return (self.secrets / "nats_reader_url").read_text().strip()
+
+    def events(self) -> list[Recorded]:
+        """The whole log, as a reader sees it."""
+        return read_log(self.reader_url)
 
     def compose(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run ``local/compose`` to its end."""
@@ -65,14 +71,18 @@ class ComposeStack(Stack):
     def remove(self) -> None:
         """Leave nothing: neither containers of ours nor of actors, nor the data."""
         self.compose("down", "--volumes", "--remove-orphans", seconds=120)
-        host_id = (self.secrets / "host_id").read_text().strip()
-        for container in containers(f"abaco.host_id={host_id}"):
-            container.remove(force=True)
+        for name in ("host_id", "host_id_2"):
+            host_id = (self.secrets / name).read_text().strip()
+            for container in containers(f"abaco.host_id={host_id}"):
+                container.remove(force=True)
 
-    def container(self, service: str) -> Any:
-        """The container of a service."""
-        project = f"com.docker.compose.project={self._environ['COMPOSE_PROJECT_NAME']}"
-        [found] = containers(project, f"com.docker.compose.service={service}")
+    def container(self, service: str, number: int = 1) -> Any:
+        """The container of a service; ``number`` counts them from 1 where it has several."""
+        [found] = containers(
+            f"com.docker.compose.project={self._environ['COMPOSE_PROJECT_NAME']}",
+            f"com.docker.compose.service={service}",
+            f"com.docker.compose.container-number={number}",
+        )
         return found
 
     def health(self, service: str) -> str:

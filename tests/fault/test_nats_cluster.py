@@ -3,13 +3,14 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self
 
 import pytest
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from fault.log_load import Follower, Writer
@@ -109,7 +110,8 @@ async def history_of(cluster: Cluster, member: Member) -> list[Recorded]:
         body = b'{"placement":{"preferred":"' + member.name.encode() + b'"}}'
         async with asyncio.timeout(30):
             while await leader(connection) != member.name:
-                await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.ABACO_EVENTS", body)
+                with suppress(Unavailable):  # while there is none
+                    await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.ABACO_EVENTS", body)
                 await asyncio.sleep(0.2)
         log = JetStreamEventLog(connection)
         tip = await log.last(all_events_filter())
@@ -136,6 +138,7 @@ async def test_nothing_acknowledged_is_lost(cluster: Cluster) -> None:
         cluster.cut_off(lonely)
         await asyncio.gather(load.goes_on(), asyncio.sleep(PARTITION_SECONDS))
         cluster.mend()
+        await load.goes_on()
         await asyncio.to_thread(cluster.wait_healthy)
         await load.stop_writing()
         histories = [await history_of(cluster, member) for member in cluster.members]

@@ -15,6 +15,7 @@ from abaco_proto import permissions
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose.yaml"
+CLUSTER = ROOT / "compose.cluster.yaml"
 NATS = ROOT / "compose" / "nats.conf"
 NGINX = ROOT / "compose" / "nginx.conf"
 SERVICES = ("api", "scheduler", "worker", "projector")
@@ -99,13 +100,21 @@ def test_only_the_owner_finds_the_secrets(made: Path) -> None:
 
 
 def test_every_secret_is_made(made: Path, compose: dict[str, Any]) -> None:
-    assert {path.name for path in made.iterdir()} == {*compose["secrets"], "nats_reader_url"}
+    of_cluster = yaml.safe_load(CLUSTER.read_text())["secrets"]
+    every = {*compose["secrets"], *of_cluster, "nats_reader_url"}
+    assert {path.name for path in made.iterdir()} == every
 
 
 def test_nats_takes_its_configuration(made: Path) -> None:
     conf = made.parents[1] / "etc" / "nats" / "nats.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text(NATS.read_text())
+    of_cluster = conf.with_name("cluster.conf")
+    of_cluster.write_text(NATS.with_name("cluster.conf").read_text())
+    program = Path(sys.executable).with_name("nats-server")
+    environ = {"SERVER_NAME": "nats-1"}
+    done = subprocess.run([program, "-t", "-c", of_cluster], env=environ, timeout=30, check=False)
+    assert done.returncode == 0
     argv = [str(Path(sys.executable).with_name("nats-server")), "-t", "-c", str(conf)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
@@ -119,3 +128,24 @@ def test_every_user_has_a_password(made: Path) -> None:
     assert re.findall(r"^([A-Z]+)_PASSWORD", text, flags=re.MULTILINE) == [
         user.upper() for user in permissions.users()
     ]
+
+
+def test_the_cluster_confines_what_it_adds(compose: dict[str, Any]) -> None:
+    cluster = yaml.safe_load(CLUSTER.read_text())
+    for name in set(cluster["services"]) - set(compose["services"]):
+        service = cluster["services"][name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"]
+        assert "ports" not in service
+
+
+def test_every_service_of_the_cluster_knows_all_servers_and_keeps_three_copies() -> None:
+    services = yaml.safe_load(CLUSTER.read_text())["services"]
+    ours = {name: service for name, service in services.items() if not name.startswith("nats")}
+    assert {*ours} == {"api-1", "api-2", "scheduler", "projector", "worker", "worker-2"}
+    for service in ours.values():
+        assert service["environment"]["ABACO_NATS_REPLICAS"] == "3"
+        assert service["environment"]["ABACO_NATS_URL_FILE"].endswith("_urls")

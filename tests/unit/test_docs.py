@@ -136,10 +136,10 @@ OF_COMPOSE = {
 """The settings that compose.yaml decides itself."""
 
 
-def compose_file() -> str:
-    """``compose.yaml``, with every setting that passes through it."""
+def compose_file(name: str = "compose.yaml") -> str:
+    """A compose file, with every setting that passes through it."""
     names = "".join(f"  {name}:\n" for name in sorted(settings.NAMES - OF_COMPOSE))
-    text = (DOCS.parent / "compose.yaml").read_text()
+    text = (DOCS.parent / name).read_text()
     return re.sub(r"(?<=test_docs.py\n).*?(?=  # </settings>)", names, text, flags=re.DOTALL)
 
 
@@ -152,6 +152,7 @@ PAGES = {
     "states.md": states_page,
     "events.md": events_page,
     "../compose.yaml": compose_file,
+    "../compose.cluster.yaml": lambda: compose_file("compose.cluster.yaml"),
     "../compose/nats.conf": nats_server.in_container,
     "asyncapi.json": asyncapi_page,
 }
