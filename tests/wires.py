@@ -52,7 +52,8 @@ class Wire:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+        with suppress(asyncio.CancelledError):  # of the end, which streams would report
+            await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

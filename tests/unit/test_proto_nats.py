@@ -1,0 +1,72 @@
+"""What of the adapter on NATS can be told without a server."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+import builders as b
+from abaco_proto import settings
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Malformed
+from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
+from abaco_proto.log import Batch
+from abaco_proto.subjects import inbox_filter
+from abaco_scheduler.config import Config
+
+ONE = "nats://scheduler:pw%40@n1:4222"
+THREE = f"{ONE}, nats://n2:4222,nats://n3:4222"
+INBOX = inbox_filter("default", "foo_0")
+
+
+def test_a_cluster_is_its_addresses() -> None:
+    assert addresses(ONE) == [ONE]
+    assert addresses(THREE) == [ONE, "nats://n2:4222", "nats://n3:4222"]
+
+
+def test_who_we_are_holds_for_all_servers() -> None:
+    assert credentials(THREE) == {"user": "scheduler", "password": "pw@"}
+    assert inbox_prefix(THREE) == "_INBOX_scheduler"
+    assert credentials("nats://n1:4222") == {}
+
+
+@pytest.mark.parametrize("url", [ONE, THREE, "tls://n1,tls://n2"])
+def test_addresses_that_can_be_set(url: str) -> None:
+    assert settings.read(Config, {"ABACO_NATS_URL": url}).nats_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["n1:4222", "nats://n1,n2", "nats://n1,", "nats://n1 nats://n2", ",nats://n1"]
+)
+def test_addresses_that_cannot_be_set(url: str) -> None:
+    with pytest.raises(Malformed, match="ABACO_NATS_URL"):
+        settings.read(Config, {"ABACO_NATS_URL": url})
+
+
+@pytest.mark.parametrize("count", ["0", "2", "4", "7", "three"])
+def test_a_number_of_replicas_that_gives_no_majority_is_refused(count: str) -> None:
+    with pytest.raises(Malformed, match="ABACO_NATS_REPLICAS"):
+        settings.read(Config, {"ABACO_NATS_REPLICAS": count})
+
+
+class LaggingLog(JetStreamEventLog):
+    """The leader has three events; the replica that is followed has had one for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(Connection("nats://127.0.0.1:9", name="test"))
+        self._events = [b.record(b.received(n), n + 1) for n in range(3)]
+
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002
+        return self._events[-1]
+
+    async def follow(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Batch, None]:
+        yield Batch(events=self._events[:1], pending=0)
+        yield Batch(events=self._events[1:], pending=0)
+        raise AssertionError("the end was passed")
+
+
+async def test_a_history_is_whole_though_a_replica_thinks_it_is_at_its_end() -> None:
+    batches = [batch async for batch in LaggingLog().read([INBOX])]
+    assert [recorded.sequence for batch in batches for recorded in batch] == [1, 2, 3]
