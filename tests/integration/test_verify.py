@@ -16,7 +16,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Refused
 from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.jetstream.connection import stream_config
+from abaco_proto.jetstream.stream_setup import stream_config
 from abaco_proto.subjects import event_subject
 from projector_stage import DEADLINE_SECONDS, a_life, append, projector, reached, value
 

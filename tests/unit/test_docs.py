@@ -16,7 +16,7 @@ import pytest
 
 from abaco_api import asyncapi
 from abaco_api.config import Config as ApiConfig
-from abaco_local import nats_server
+from abaco_local import nats_chart, nats_server
 from abaco_local.config import Config as LocalConfig
 from abaco_projector.config import Config as ProjectorConfig
 from abaco_proto import actor, events, execution, settings, worker
@@ -155,6 +155,7 @@ PAGES = {
     "../compose.cluster.yaml": lambda: compose_file("compose.cluster.yaml"),
     "../compose/nats.conf": nats_server.in_container,
     "asyncapi.json": asyncapi_page,
+    "../kubernetes/nats-values.yaml": nats_chart.values,
 }
 
 

@@ -25,9 +25,9 @@ def test_a_cluster_is_its_addresses() -> None:
 
 
 def test_who_we_are_holds_for_all_servers() -> None:
-    assert credentials(THREE) == {"user": "scheduler", "password": "pw@"}
+    assert credentials(THREE) == ("scheduler", "pw@")
     assert inbox_prefix(THREE) == "_INBOX_scheduler"
-    assert credentials("nats://n1:4222") == {}
+    assert credentials("nats://n1:4222") == (None, None)
 
 
 @pytest.mark.parametrize("url", [ONE, THREE, "tls://n1,tls://n2"])

@@ -10,18 +10,18 @@ def addresses(url: str) -> list[str]:
     return [address.strip() for address in url.split(",")]
 
 
-def credentials(url: str) -> dict[str, str]:
-    """User and password, from the first address that has them; nothing where none has.
+def credentials(url: str) -> tuple[str, str] | tuple[None, None]:
+    """User and password, from the first address that has both; None where none has.
 
     A server tells its clients where the others are, without any password. The client must have
     one for those, too.
     """
     for address in map(urlsplit, addresses(url)):
         if address.username is not None and address.password is not None:
-            return {"user": unquote(address.username), "password": unquote(address.password)}
-    return {}
+            return unquote(address.username), unquote(address.password)
+    return None, None
 
 
 def inbox_prefix(url: str) -> str:
     """Where the servers' answers to this user go, which no other user may listen to."""
-    return permissions.inbox_prefix(credentials(url).get("user", ""))
+    return permissions.inbox_prefix(credentials(url)[0] or "")

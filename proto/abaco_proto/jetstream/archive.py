@@ -8,7 +8,7 @@ import msgspec
 
 from abaco_proto import streams
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe, stream_config
+from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
 from abaco_proto.jetstream.follow import Message, Messages, follow
 
 EXPECTED_PREFIX = "nats-expected-"
@@ -72,10 +72,11 @@ class Archive:
     async def restoring(self, *, begin: bool) -> None:
         """Begin or end: in between the log forgets ids at once, for they were checked already."""
         normal = streams.EVENTS.duplicate_window_seconds
-        config = stream_config(streams.EVENTS)
-        config.duplicate_window = SHORTEST_WINDOW_SECONDS if begin else normal
+        window = SHORTEST_WINDOW_SECONDS if begin else normal
+        jetstream = self._connection.jetstream
         try:
-            await self._connection.jetstream.update_stream(config)
+            config = (await jetstream.stream_info(streams.EVENTS.name)).config
+            await jetstream.update_stream(config.evolve(duplicate_window=window))
         except NATS_ERRORS as error:
             raise Unavailable(f"the log (NATS) refused: {describe(error)}") from error
 

@@ -59,10 +59,13 @@ ASK_AGAIN = (NotYet, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavai
 class Connection:
     """One connection to NATS, shared by all adapters of a process."""
 
-    def __init__(self, url: str, *, name: str, timeout: float = 1.5, replicas: int = 1) -> None:
+    def __init__(
+        self, url: str, *, name: str, timeout: float = 1.5, replicas: int | None = None
+    ) -> None:
         """Nothing is opened yet. ``timeout`` bounds every request, in seconds.
 
-        ``replicas`` is on how many servers a stream is put that has to be made.
+        ``replicas`` is on how many servers a stream is put that has to be made: for who has a
+        setting that says so.
         """
         self._url = url
         self._replicas = replicas
@@ -172,7 +175,7 @@ class Connection:
     async def _connect(self) -> None:
         if self.client.is_connected:
             return
-        client = QuickClient()
+        client, (user, password) = QuickClient(), credentials(self._url)
         await client.connect(
             _mixed(addresses(self._url)),
             dont_randomize=True,  # it tries them in turn, so that the next is never the same again
@@ -182,7 +185,8 @@ class Connection:
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_PAUSE_SECONDS,  # type: ignore[arg-type]  # a float will do
             inbox_prefix=inbox_prefix(self._url),
-            **credentials(self._url),
+            user=user,
+            password=password,
             ping_interval=5,
             max_outstanding_pings=2,
             pending_size=0,  # nothing is kept back to be sent after a reconnection

@@ -15,14 +15,14 @@ from abaco_proto import streams
 logger = logging.getLogger(__name__)
 
 
-async def ensure_streams(jetstream: JetStreamContext, replicas: int) -> None:
-    """Make the streams that are missing, on so many servers each."""
+async def ensure_streams(jetstream: JetStreamContext, replicas: int | None) -> None:
+    """Make the streams that are missing, on so many servers each; without a number, on one."""
     for stream in streams.ALL:
         try:
             info = await jetstream.stream_info(stream.name)
         except NotFoundError:
-            info = await jetstream.add_stream(stream_config(stream, replicas))
-        if info.config.num_replicas != replicas:
+            info = await jetstream.add_stream(stream_config(stream, replicas or 1))
+        if replicas not in (None, info.config.num_replicas):
             logger.warning(
                 "%s is on %s servers, and ABACO_NATS_REPLICAS says %d: see docs/cluster.md",
                 *(stream.name, info.config.num_replicas, replicas),
@@ -43,7 +43,7 @@ async def replicate(jetstream: JetStreamContext, replicas: int) -> list[str]:
     return changed
 
 
-def stream_config(stream: streams.Stream, replicas: int) -> StreamConfig:
+def stream_config(stream: streams.Stream, replicas: int = 1) -> StreamConfig:
     """What JetStream is told about one of our streams."""
     return StreamConfig(
         name=stream.name,
