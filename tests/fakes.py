@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from abaco_proto import codec, envelope
+from abaco_proto.bucket import Cell
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.events import Event
@@ -105,6 +106,45 @@ class InMemoryEventLog:
     def _tip(self, pattern: str) -> int:
         found = self._select([pattern], 0)
         return found[-1].sequence if found else 0
+
+    def _check(self) -> None:
+        if not self.available:
+            raise Unavailable("the plug is pulled")
+
+
+class InMemoryBucket:
+    """Implements ``Bucket``. ``available = False`` is the plug pulled."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, Cell] = {}
+        self.available = True
+        self._ends: dict[str, float] = {}
+        self._revision = 0
+
+    async def get(self, key: str) -> Cell | None:
+        await asyncio.sleep(0)
+        self._check()
+        return self._now(key)
+
+    async def put(self, key: str, value: bytes, *, revision: int, seconds: int) -> int:
+        await asyncio.sleep(0)
+        self._check()
+        last = self._now(key)
+        if revision != (last.revision if last is not None else 0):
+            raise Conflict(key)
+        self._revision += 1
+        self.cells[key] = Cell(self._revision, value)
+        self._ends[key] = asyncio.get_running_loop().time() + seconds
+        return self._revision
+
+    def forget(self) -> None:
+        """Lose everything, as if it had been there too long."""
+        self.cells.clear()
+
+    def _now(self, key: str) -> Cell | None:
+        if key in self.cells and self._ends[key] <= asyncio.get_running_loop().time():
+            del self.cells[key]
+        return self.cells.get(key)
 
     def _check(self) -> None:
         if not self.available:

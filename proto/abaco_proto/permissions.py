@@ -16,7 +16,7 @@ import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto.events import OWNERS, Event, Owner, type_of
-from abaco_proto.streams import ALL, EVENTS, LOGS, Stream
+from abaco_proto.streams import ALL, EVENTS, KEYS, LOGS, Stream
 from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 
 PROJECTOR = "projector"
@@ -35,7 +35,14 @@ class Permissions(msgspec.Struct, frozen=True):
 
 def users() -> dict[str, Permissions]:
     """All users, by name."""
-    api = (*_appending(Owner.API), *_preparing(), *_reading(EVENTS), *_reading(LOGS))
+    api = (
+        *_appending(Owner.API),
+        *KEYS.subjects,
+        *_preparing(),
+        *_reading(EVENTS),
+        *_reading(LOGS),
+        *_single(KEYS),
+    )
     scheduler = (*_appending(Owner.SCHEDULER), *_preparing(), *_reading(EVENTS))
     worker = (
         *_appending(Owner.WORKER),
@@ -88,9 +95,14 @@ def _preparing() -> Iterator[str]:
         yield f"$JS.API.STREAM.CREATE.{stream.name}"
 
 
+def _single(stream: Stream) -> Iterator[str]:
+    """Single messages, as the leader of the stream has them."""
+    yield f"$JS.API.STREAM.MSG.GET.{stream.name}"
+
+
 def _reading(stream: Stream) -> Iterator[str]:
     """Single messages, and consumers of one's own, which are asked for and answered by name."""
-    yield f"$JS.API.STREAM.MSG.GET.{stream.name}"
+    yield from _single(stream)
     yield f"$JS.API.DIRECT.GET.{stream.name}"
     yield f"$JS.API.DIRECT.GET.{stream.name}.>"
     yield f"$JS.API.CONSUMER.CREATE.{stream.name}"

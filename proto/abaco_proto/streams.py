@@ -1,4 +1,4 @@
-"""The two streams and their promises, as plain data; :mod:`abaco_proto.jetstream` makes them."""
+"""The streams and their promises, as plain data; :mod:`abaco_proto.jetstream` makes them."""
 
 import msgspec
 
@@ -15,7 +15,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     append_only: bool
     max_age_seconds: int = 0
     max_bytes: int = 0
+    max_per_subject: int = 0
     duplicate_window_seconds: int = 120
+    own_ages: bool = False
+    """Whether a message may say itself for how long it is kept."""
 
 
 EVENTS = Stream(
@@ -34,4 +37,14 @@ LOGS = Stream(
     max_bytes=4096 * MEBIBYTE,
 )
 
-ALL = (EVENTS, LOGS)
+KEYS = Stream(
+    name="KV_ABACO_IDEMPOTENCY",
+    subjects=("$KV.ABACO_IDEMPOTENCY.>",),
+    description="What came of requests with an Idempotency-Key.",
+    append_only=False,
+    max_per_subject=1,
+    own_ages=True,
+)
+"""A key-value bucket by its names, so that the usual tools show it."""
+
+ALL = (EVENTS, LOGS, KEYS)

@@ -1,9 +1,10 @@
-"""The ports of :mod:`abaco_proto.log` on NATS JetStream. Only this package imports ``nats``.
+"""The ports of :mod:`abaco_proto.log` and ``bucket`` on NATS JetStream. Only this package imports ``nats``.
 
 Start at :class:`Connection`; the rest takes one.
 """
 
 from abaco_proto.jetstream.archive import Archive
+from abaco_proto.jetstream.bucket import JetStreamBucket
 from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.event_log import JetStreamEventLog
 from abaco_proto.jetstream.follow import Message, Messages
@@ -14,6 +15,7 @@ from abaco_proto.jetstream.work_queue import JetStreamWorkQueue
 __all__ = [
     "Archive",
     "Connection",
+    "JetStreamBucket",
     "JetStreamEventLog",
     "JetStreamOutputLog",
     "JetStreamWorkQueue",

@@ -3,15 +3,13 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
-
 from abaco_proto import streams
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, Recorded, from_message, to_headers
 from abaco_proto.errors import Conflict
 from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.follow import Messages, follow
+from abaco_proto.jetstream.stored import stored
 from abaco_proto.log import Batch, Expected
 from abaco_proto.subjects import event_subject
 
@@ -88,17 +86,8 @@ class JetStreamEventLog:
     async def _get(
         self, *, seq: int | None = None, subject: str | None = None, direct: bool = False
     ) -> Recorded | None:
-        """A direct read may be answered by a replica that lags; the other one by the leader."""
-
-        async def call() -> RawStreamMsg | None:
-            try:
-                return await self._connection.jetstream.get_msg(
-                    streams.EVENTS.name, seq=seq, subject=subject, direct=direct
-                )
-            except NotFoundError:
-                return None
-
-        found = await self._connection.ask(call)
+        stream = streams.EVENTS.name
+        found = await stored(self._connection, stream, seq=seq, subject=subject, direct=direct)
         if found is None:
             return None
         assert found.seq is not None
