@@ -21,7 +21,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Unknown
 from abaco_proto.subjects import event_subject
-from fakes import InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
 CONFIG = Config(append_timeout_seconds=2, max_hops=4)
@@ -36,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def process(log: InMemoryEventLog) -> AsyncGenerator[Service, None]:
     """A process until the end of the block, where it is killed."""
-    service = assemble(CONFIG, log, InMemoryOutputLog())
+    service = assemble(CONFIG, log, InMemoryOutputLog(), InMemoryBucket())
     parts = (service.directory.run, service.feed.run, service.dispatcher.run)
     tasks = [asyncio.ensure_future(run()) for run in parts]
     try:

@@ -16,14 +16,14 @@ from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown
-from fakes import InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
 CONFIG = Config(append_timeout_seconds=0.3)
 
 
 @asynccontextmanager
 async def processes(log: InMemoryEventLog, count: int = 1) -> AsyncGenerator[list[Service], None]:
-    services = [assemble(CONFIG, log, InMemoryOutputLog()) for _ in range(count)]
+    services = [assemble(CONFIG, log, InMemoryOutputLog(), InMemoryBucket()) for _ in range(count)]
     folds = [asyncio.create_task(s.directory.run()) for s in services]
     try:
         yield services
@@ -170,7 +170,7 @@ async def test_a_log_that_hangs_costs_everybody_one_timeout() -> None:
     async with processes(log) as (one,):
         await one.commands.register(register())
         hanging = HangingAppends(log)
-        stuck = assemble(CONFIG, hanging, InMemoryOutputLog())
+        stuck = assemble(CONFIG, hanging, InMemoryOutputLog(), InMemoryBucket())
         fold = asyncio.create_task(stuck.directory.run())
         async with asyncio.timeout(1):
             answers = await asyncio.gather(
@@ -205,7 +205,7 @@ async def test_a_line_forgets_a_failure() -> None:
 
 
 async def test_before_the_history_is_folded_commands_wait_and_then_say_so() -> None:
-    service = assemble(CONFIG, InMemoryEventLog(), InMemoryOutputLog())
+    service = assemble(CONFIG, InMemoryEventLog(), InMemoryOutputLog(), InMemoryBucket())
     with pytest.raises(Unavailable):
         await service.commands.register(register())
 

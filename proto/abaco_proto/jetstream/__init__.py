@@ -1,4 +1,4 @@
-"""The ports of :mod:`abaco_proto.log` and ``bucket`` on NATS JetStream. Only this package imports ``nats``.
+"""The ports of ``log`` and ``bucket`` on NATS JetStream. Only this package imports ``nats``.
 
 Start at :class:`Connection`; the rest takes one.
 """

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import msgspec
 
+from abaco_api.once.attempt import current
 from abaco_proto.envelope import Draft, Recorded, draft
 from abaco_proto.events import Event
 from abaco_proto.log import EventLog, Expected
@@ -12,8 +13,9 @@ from abaco_proto.subjects import event_subject
 
 
 def request_id() -> str:
-    """A new id for a request; every event it leads to names it as its cause."""
-    return f"req-{uuid4()}"
+    """The id of a request; every event it leads to names it as its cause."""
+    attempt = current()
+    return f"req-{uuid4()}" if attempt is None else attempt.cause
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +43,11 @@ class Appender:
         Raises:
             Conflict: the history went on; look again, and decide again.
             Unavailable: no answer in time.
+            AlreadyDone: the request that this is done for has led to its event before.
         """
+        attempt = current()
+        if attempt is not None:
+            await attempt.check()
         why = Cause(causation_id=cause) if isinstance(cause, str) else cause
         wish = draft(
             event,
@@ -52,7 +58,10 @@ class Appender:
             position=expected.sequence,
             hops=why.hops,
         )
-        return self._recorded(wish, await self._log.append(wish, expected=expected))
+        recorded = self._recorded(wish, await self._log.append(wish, expected=expected))
+        if attempt is not None:
+            attempt.recorded = recorded
+        return recorded
 
     @staticmethod
     def _recorded(wish: Draft, sequence: int) -> Recorded:

@@ -41,7 +41,7 @@ async def read_parameters(request: Request, limit: int) -> Parameters:
         UnsupportedBody: it is of a content type that is not one of ``KINDS``.
         Malformed: it is not what its content type says.
     """
-    raw = await _read(request, limit)
+    raw = await read_body(request, limit)
     if not raw:
         return Parameters({}, form=False)
     content_type = request.headers.get("content-type", "")
@@ -129,7 +129,8 @@ def _children(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body as it came. Raises ``BodyTooLarge`` when it has more than ``limit`` bytes."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit and "expect" in request.headers:
         raise BodyTooLarge(f"the body: {announced} bytes, at most {limit}")

@@ -55,6 +55,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, Meta(description="The longest request body.", ge=1024, le=64 * 1024 * 1024)
     ] = 1024 * 1024
+    idempotency_seconds: Annotated[
+        int,
+        Meta(
+            description="How long an Idempotency-Key is known after its request.",
+            ge=60,
+            le=30 * 24 * 60 * 60,
+        ),
+    ] = 24 * 60 * 60
+    max_requests: Annotated[
+        int,
+        Meta(description="Requests one process has unanswered at once.", ge=1, le=100_000),
+    ] = 1000
+    max_inbox_messages: Annotated[
+        int,
+        Meta(description="Messages that may wait in one inbox.", ge=1, le=1_000_000_000),
+    ] = 1_000_000
     append_timeout_seconds: Annotated[
         float, Meta(description="How long a command may wait for the log.", gt=0, le=60)
     ] = 1.5

@@ -22,8 +22,16 @@ class UnsupportedBody(Malformed):
     """A body of a content type nobody here reads."""
 
 
+class KeyReused(Refused):
+    """An idempotency key that was sent with another request."""
+
+
 class TooMany(AbacoError):
     """More at once than this process takes."""
+
+
+class InboxFull(TooMany):
+    """More messages wait in an inbox than it takes."""
 
 
 class Behind(Unavailable):
@@ -35,7 +43,9 @@ ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
     UnsupportedBody: (415, "unsupported_media_type"),
     Malformed: (400, "malformed"),
     Unknown: (404, "unknown"),
+    KeyReused: (409, "idempotency_key_reused"),
     Refused: (409, "refused"),
+    InboxFull: (429, "inbox_full"),
     TooMany: (429, "too_many"),
     Conflict: (503, "contended"),
     Behind: (503, "behind"),

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from abaco_api.appender import Appender, Cause, request_id
 from abaco_api.decide import decide_send
 from abaco_api.directory import Directory
+from abaco_api.errors import InboxFull
+from abaco_api.room import Room
 from abaco_api.turns import Turns
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
@@ -47,11 +49,14 @@ class Accepted(msgspec.Struct, frozen=True):
 class Inbox:
     """All inboxes of a tenant. Remembers their tips; the log says when one is out of date."""
 
-    def __init__(self, log: EventLog, directory: Directory, tenant: str, turns: Turns) -> None:
+    def __init__(
+        self, log: EventLog, directory: Directory, tenant: str, turns: Turns, room: Room
+    ) -> None:
         self._log = log
         self._directory = directory
         self._tenant = tenant
         self._turns = turns
+        self._room = room
         self._appender = Appender(log, tenant)
         self._tips: OrderedDict[str, Tip] = OrderedDict()
 
@@ -62,8 +67,29 @@ class Inbox:
             [event] = decide_send(actor, command, tip.next_ordinal)
             return event
 
+        return await self.accept(command.actor_id, decide)
+
+    async def accept(
+        self, actor_id: str, decide: Callable[[Actor, Tip], ev.MessageReceived]
+    ) -> Accepted:
+        """Append what a client's request makes of an inbox, if there is room for it.
+
+        Raises:
+            InboxFull: there is none.
+            Unknown, Unavailable: as ``post``.
+        """
+
+        def decide_with_room(actor: Actor, tip: Tip) -> ev.MessageReceived:
+            event = decide(actor, tip)
+            self._room.check(actor_id, tip.next_ordinal)
+            return event
+
         cause = Cause(causation_id=request_id())
-        accepted = await self.post(command.actor_id, decide, cause)
+        try:
+            accepted = await self.post(actor_id, decide_with_room, cause)
+        except InboxFull:
+            await self._room.look(actor_id)
+            accepted = await self.post(actor_id, decide_with_room, cause)
         assert accepted is not None
         return accepted
 

@@ -9,7 +9,7 @@ import msgspec
 from abaco_api import VERSION, bodies
 from abaco_api.body import JSON, MULTIPART, URLENCODED
 from abaco_api.envelope import SEQUENCE, Failure, Success
-from abaco_api.operation import Operation
+from abaco_api.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
 from abaco_api.service import AFTER
 
 Json = dict[str, Any]
@@ -25,13 +25,13 @@ PATH_IDS = {
 ERRORS = {
     400: "A parameter is missing, unknown, or of the wrong form.",
     404: "What is named is not there.",
-    409: "The state of what is named does not allow it.",
+    409: "The state of what is named does not allow it, or the key was sent with another request.",
     413: "Larger than can be taken.",
     415: "A content type nobody here reads.",
-    429: "More at once than one process takes. Try again later.",
+    429: "More at once than one process or one inbox takes. Try again later.",
     503: "Something this needs does not answer now. Try again.",
 }
-ERRORS_BY_KIND = {"command": (400, 404, 503), "query": (400, 404, 503), "probe": ()}
+ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}
 ERRORS_OF_BODY = (413, 415)
 ENVELOPE = {"status", "msg", "result", "version"}
 
@@ -134,6 +134,8 @@ def _parameters(operation: Operation) -> list[Json]:
         found.append(_any_query(operation.any_query))
     if operation.kind == "query":
         found.append(_after())
+    if operation.once is not None:
+        found.append(_key_header())
     return found
 
 
@@ -174,6 +176,17 @@ def _after() -> Json:
     }
 
 
+def _key_header() -> Json:
+    return {
+        "name": KEY,
+        "in": "header",
+        "description": "A name of this request, made up by the client (a UUID, say): sent again "
+        "with the same key it is not carried out again, and is answered as it was, by whatever "
+        "process. Another request with that key is refused.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": KEY_PATTERN},
+    }
+
+
 def _body(kind: type[msgspec.Struct], schemas: _Schemas) -> Json:
     required = bool(schemas.components[kind.__name__].get("required"))
     form = {"schema": schemas.form(kind)}
@@ -191,6 +204,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
     if operation.kind == "command":
         success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
     errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
+    if operation.once is not None:
+        errors.add(409)
     if operation.body is not None or operation.any_query:
         errors |= set(ERRORS_OF_BODY)
     found = {str(operation.status): success}

@@ -7,6 +7,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from abaco_proto.envelope import Recorded
+from abaco_proto.events import Event
+
+KEY = "Idempotency-Key"
+MAX_KEY = 255
+KEY_PATTERN = "^[!-~]([ -~]*[!-~])?$"
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -19,13 +26,23 @@ class QueryParameter(msgspec.Struct, frozen=True, kw_only=True):
     where: Literal["query", "header"] = "query"
 
 
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes an operation heed ``Idempotency-Key``: how the one event that it leads to is told.
+
+    ``event`` is its type, ``answer`` gives the answer that the request had, or would have had.
+    """
+
+    event: type[Event]
+    answer: Callable[[Request, Recorded], Awaitable[Response]]
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
     ``kind`` says what it needs: a command the log, a query the read models, a probe nothing.
     ``result`` is the type of the answer's result, ``body`` that of the request's parameters.
     ``any_query`` is said of query parameters with names of the client's choice. ``media`` are the
-    content types it can answer with beside JSON.
+    content types it can answer with beside JSON. Every POST that is a command has ``once``.
     """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
@@ -41,6 +58,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[int, ...] = ()
     unready: Any = None
     media: tuple[str, ...] = ()
+    once: Once | None = None
 
 
 PAST = (

@@ -18,7 +18,7 @@ from abaco_api.config import Config
 from abaco_api.protocol import EnvelopeProtocol
 from abaco_api.service import Service, assemble
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.jetstream import Connection, JetStreamBucket, JetStreamEventLog, JetStreamOutputLog
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,12 @@ async def run(config: Config) -> None:
         timeout=config.append_timeout_seconds,
         replicas=config.nats_replicas,
     )
-    service = assemble(config, JetStreamEventLog(connection), JetStreamOutputLog(connection))
+    service = assemble(
+        config,
+        JetStreamEventLog(connection),
+        JetStreamOutputLog(connection),
+        JetStreamBucket(connection),
+    )
     try:
         await main_loop(service, connection, listener)
     finally:

@@ -22,11 +22,14 @@ from abaco_api.inbox import Inbox
 from abaco_api.live.live import Live
 from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
+from abaco_api.once.keys import Keys
 from abaco_api.past.past import Past
 from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.queries import ReadModels
+from abaco_api.room import Room
 from abaco_api.seats import Seats
 from abaco_api.turns import Turns
+from abaco_proto.bucket import Bucket
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.subjects import all_events_filter
@@ -45,6 +48,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     inbox: Inbox
     seats: Seats
     control: Control
+    keys: Keys
     models: ReadModels
     live: Live
     freshness: Freshness
@@ -102,8 +106,8 @@ def known_already(request: Request) -> int:
     return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
-def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
-    """The service over a log and the output stream; nothing is opened or started."""
+def assemble(config: Config, log: EventLog, outputs: OutputLog, bucket: Bucket) -> Service:
+    """The service over a log, the output stream and a bucket; nothing is opened or started."""
     tenant = config.tenant
     directory = Directory(log, tenant)
     turns = Turns(config.append_timeout_seconds)
@@ -115,7 +119,8 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         tenant=tenant,
         patience=config.read_wait_seconds,
     )
-    inbox = Inbox(log, directory, tenant, turns)
+    room = Room(log, models, tenant, config.max_inbox_messages)
+    inbox = Inbox(log, directory, tenant, turns, room)
     feed = Feed(log, tenant, max_events=config.ring_events, max_bytes=config.ring_bytes)
     return Service(
         config=config,
@@ -130,6 +135,7 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog) -> Service:
         inbox=inbox,
         seats=Seats(log, directory, tenant, turns),
         control=Control(log, directory, models, tenant, turns),
+        keys=Keys(bucket, log, config.idempotency_seconds),
         models=models,
         live=Live(sources, config.max_followers),
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),

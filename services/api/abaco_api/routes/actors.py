@@ -5,14 +5,16 @@ from starlette.responses import Response
 
 from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
-from abaco_api.commands import Outcome
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import PAST, Operation, paging
+from abaco_api.operation import PAST, Once, Operation, paging
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import ActorResult
 from abaco_api.service import Service, service
+from abaco_proto import events as ev
+from abaco_proto.actor import INITIAL, Actor, evolve
 from abaco_proto.commands import DeleteActor
+from abaco_proto.envelope import Recorded
 
 
 async def register(request: Request) -> Response:
@@ -21,7 +23,16 @@ async def register(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     parameters = await read_parameters(request, api.config.max_body_bytes)
     outcome = await api.commands.register(parse.register(parameters, api.defaults))
-    return _changed(api, outcome, "Actor created successfully.", status=201)
+    return _registered(api, outcome.actor, outcome.sequence)
+
+
+async def registered(request: Request, recorded: Recorded) -> Response:
+    """The answer to who registered an actor that is in the log."""
+    return _registered(service(request), evolve(INITIAL, recorded), recorded.sequence)
+
+
+def _registered(api: Service, actor: Actor, sequence: int) -> Response:
+    return _changed(api, actor, sequence, "Actor created successfully.", status=201)
 
 
 async def list_actors(request: Request) -> Response:
@@ -50,7 +61,7 @@ async def update(request: Request) -> Response:
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
     outcome = await api.commands.change(parse.update(actor_id, parameters, api.defaults))
-    return _changed(api, outcome, "Actor updated successfully.")
+    return _changed(api, outcome.actor, outcome.sequence, "Actor updated successfully.")
 
 
 async def delete(request: Request) -> Response:
@@ -63,10 +74,9 @@ async def delete(request: Request) -> Response:
     return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
 
 
-def _changed(api: Service, outcome: Outcome, msg: str, *, status: int = 200) -> Response:
-    api.freshness.wrote(outcome.sequence, outcome.actor.actor_id, ALL_ACTORS)
-    result = views.actor_of_fold(outcome.actor)
-    return success(result, msg, status=status, sequence=outcome.sequence)
+def _changed(api: Service, actor: Actor, sequence: int, msg: str, *, status: int = 200) -> Response:
+    api.freshness.wrote(sequence, actor.actor_id, ALL_ACTORS)
+    return success(views.actor_of_fold(actor), msg, status=status, sequence=sequence)
 
 
 OPERATIONS = (
@@ -79,6 +89,7 @@ OPERATIONS = (
         result=ActorResult,
         status=201,
         body=bodies.Registration,
+        once=Once(event=ev.ActorRegistered, answer=registered),
     ),
     Operation(
         method="GET",

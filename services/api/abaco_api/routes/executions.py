@@ -10,12 +10,14 @@ from abaco_api import parse, views
 from abaco_api.body import query_parameters
 from abaco_api.envelope import success
 from abaco_api.live.response import EVENTS, TEXT
-from abaco_api.operation import PAST, Operation, QueryParameter, paging
+from abaco_api.operation import PAST, Once, Operation, QueryParameter, paging
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import ExecutionResult, ExecutionsResult
 from abaco_api.service import Service, service
 from abaco_api.views import Row
+from abaco_proto import events as ev
 from abaco_proto.commands import HaltExecution, RetryExecution
+from abaco_proto.envelope import Recorded
 
 DEFAULT_LIMIT = 1000
 POLL_SECONDS = 0.02
@@ -94,6 +96,15 @@ async def retry(request: Request) -> Response:
     command = RetryExecution(actor_id=actor_id, execution_id=execution_id)
     sequence = await api.control.retry(command, ordinal)
     api.freshness.wrote(sequence, actor_id)
+    return _retried(sequence)
+
+
+async def retried(_: Request, recorded: Recorded) -> Response:
+    """The answer to who ordered a retry that is in the log."""
+    return _retried(recorded.sequence)
+
+
+def _retried(sequence: int) -> Response:
     return success(None, "Execution is being tried again.", sequence=sequence)
 
 
@@ -183,5 +194,6 @@ OPERATIONS = (
         summary="Retry an abandoned execution",
         result=None,
         errors=(409,),
+        once=Once(event=ev.ExecutionRetryRequested, answer=retried),
     ),
 )

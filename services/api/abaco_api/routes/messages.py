@@ -4,13 +4,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api import bodies, parse
-from abaco_api.body import query_parameters, read_parameters
+from abaco_api.body import Parameters, query_parameters, read_parameters
 from abaco_api.envelope import success
-from abaco_api.operation import PAST, Operation
+from abaco_api.inbox import Accepted
+from abaco_api.operation import PAST, Once, Operation
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import MessageResult, WaitingResult
 from abaco_api.service import service
+from abaco_proto import events as ev
 from abaco_proto.commands import PurgeInbox
+from abaco_proto.envelope import Recorded
 
 
 async def send(request: Request) -> Response:
@@ -21,6 +24,18 @@ async def send(request: Request) -> Response:
     parameters = await read_parameters(request, api.config.max_body_bytes)
     accepted = await api.inbox.send(parse.send(actor_id, parameters, query))
     api.freshness.wrote(accepted.sequence, actor_id)
+    return _accepted(accepted, parameters)
+
+
+async def sent(request: Request, recorded: Recorded) -> Response:
+    """The answer to who sent a message that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.MessageReceived)
+    parameters = await read_parameters(request, service(request).config.max_body_bytes)
+    return _accepted(Accepted(event.execution_id, recorded.sequence), parameters)
+
+
+def _accepted(accepted: Accepted, parameters: Parameters) -> Response:
     result = MessageResult(execution_id=accepted.execution_id, msg=parameters.values["message"])
     return success(result, sequence=accepted.sequence)
 
@@ -55,6 +70,7 @@ OPERATIONS = (
         body=bodies.Message,
         any_query="Every query parameter becomes an environment variable of this execution, over "
         "the actor's default environment; MSG and _abaco_* are the platform's.",
+        once=Once(event=ev.MessageReceived, answer=sent),
     ),
     Operation(
         method="GET",

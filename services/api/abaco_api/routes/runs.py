@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api import parse, views
-from abaco_api.appender import Cause, request_id
 from abaco_api.body import query_parameters
 from abaco_api.envelope import success
-from abaco_api.inbox import Tip
-from abaco_api.operation import Operation, QueryParameter
+from abaco_api.inbox import Accepted, Tip
+from abaco_api.operation import Once, Operation, QueryParameter
 from abaco_api.runs.diff import diff, words
 from abaco_api.runs.inputs import read_inputs, rerun
 from abaco_api.runs.results import DiffResult, EffectResult, RerunResult, WhyResult
@@ -22,6 +21,7 @@ from abaco_api.views import Row
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.actor import Actor
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import INITIAL
 from abaco_proto.subjects import history_filter, hosts_filter, seats_filter
@@ -41,14 +41,22 @@ async def run_again(request: Request) -> Response:
     def decide(_: Actor, tip: Tip) -> ev.MessageReceived:
         return rerun(row, inputs, tip.next_ordinal)
 
-    accepted = await api.inbox.post(actor_id, decide, Cause(causation_id=request_id()))
-    assert accepted is not None
+    accepted = await api.inbox.accept(actor_id, decide)
     api.freshness.wrote(accepted.sequence, actor_id)
-    result = RerunResult(
-        execution_id=accepted.execution_id,
-        rerun_of=row["execution_id"],
-        image=row["image_digest"],
-    )
+    return _again(accepted, row["execution_id"], row["image_digest"])
+
+
+async def ordered(_: Request, recorded: Recorded) -> Response:
+    """The answer to who ordered a rerun that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.MessageReceived)
+    assert event.rerun is not None
+    accepted = Accepted(event.execution_id, recorded.sequence)
+    return _again(accepted, event.rerun.execution_id, event.rerun.image)
+
+
+def _again(accepted: Accepted, rerun_of: str, image: str) -> Response:
+    result = RerunResult(execution_id=accepted.execution_id, rerun_of=rerun_of, image=image)
     msg = "To be run again with the same inputs."
     return success(result, msg, status=201, sequence=accepted.sequence)
 
@@ -167,6 +175,7 @@ OPERATIONS = (
         result=RerunResult,
         status=201,
         errors=(409,),
+        once=Once(event=ev.MessageReceived, answer=ordered),
     ),
     Operation(
         method="GET",

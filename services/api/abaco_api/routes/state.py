@@ -7,11 +7,12 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import PAST, Operation
+from abaco_api.operation import PAST, Once, Operation
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import StateResult
 from abaco_api.service import service
 from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
 
 
 async def show(request: Request) -> Response:
@@ -33,9 +34,18 @@ async def replace(request: Request) -> Response:
     outcome = await api.commands.change(parse.set_state(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
+    return _replaced(event, outcome.sequence)
+
+
+async def replaced(_: Request, recorded: Recorded) -> Response:
+    """The answer to who set a state that is in the log."""
+    return _replaced(recorded.event, recorded.sequence)
+
+
+def _replaced(event: ev.Event, sequence: int) -> Response:
     assert isinstance(event, ev.ActorStateSet)
     result = StateResult(state=event.state, version=event.version)
-    return success(result, "Actor state updated successfully.", sequence=outcome.sequence)
+    return success(result, "Actor state updated successfully.", sequence=sequence)
 
 
 OPERATIONS = (
@@ -56,5 +66,6 @@ OPERATIONS = (
         summary="Replace an actor's state",
         result=StateResult,
         body=bodies.State,
+        once=Once(event=ev.ActorStateSet, answer=replaced),
     ),
 )

@@ -7,12 +7,13 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import PAST, Operation
+from abaco_api.operation import PAST, Once, Operation
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import SubscriptionResult
 from abaco_api.service import service
 from abaco_proto import events as ev
 from abaco_proto.commands import Unsubscribe
+from abaco_proto.envelope import Recorded
 
 
 async def list_subscriptions(request: Request) -> Response:
@@ -35,14 +36,23 @@ async def subscribe(request: Request) -> Response:
     outcome = await api.commands.change(parse.subscribe(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
+    return _subscribed(event, outcome.sequence)
+
+
+async def subscribed(_: Request, recorded: Recorded) -> Response:
+    """The answer to who made a subscription that is in the log."""
+    return _subscribed(recorded.event, recorded.sequence)
+
+
+def _subscribed(event: ev.Event, sequence: int) -> Response:
     assert isinstance(event, ev.ActorSubscribed)
     result = SubscriptionResult(
         subscription_id=event.subscription_id,
-        actor_id=actor_id,
+        actor_id=event.actor_id,
         event_pattern=event.event_pattern,
     )
     msg = "Subscription created successfully."
-    return success(result, msg, status=201, sequence=outcome.sequence)
+    return success(result, msg, status=201, sequence=sequence)
 
 
 async def unsubscribe(request: Request) -> Response:
@@ -76,6 +86,7 @@ OPERATIONS = (
         result=SubscriptionResult,
         status=201,
         body=bodies.Subscription,
+        once=Once(event=ev.ActorSubscribed, answer=subscribed),
     ),
     Operation(
         method="DELETE",

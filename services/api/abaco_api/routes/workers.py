@@ -7,11 +7,13 @@ from abaco_api import bodies, parse, views
 from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
-from abaco_api.operation import PAST, Operation
+from abaco_api.operation import PAST, Once, Operation
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import ScaleResult, WorkerResult
 from abaco_api.service import service
+from abaco_proto import events as ev
 from abaco_proto.commands import StopWorker
+from abaco_proto.envelope import Recorded
 
 
 async def list_workers(request: Request) -> Response:
@@ -32,13 +34,23 @@ async def scale(request: Request) -> Response:
     parameters = await read_parameters(request, api.config.max_body_bytes)
     outcome = await api.commands.change(parse.scale(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
-    definition = outcome.actor.definition
+    return _scaled(actor_id, outcome.actor.definition, outcome.sequence)
+
+
+async def scaled(_: Request, recorded: Recorded) -> Response:
+    """The answer to who asked for a number of workers that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.ActorUpdated)
+    return _scaled(event.actor_id, event.definition, recorded.sequence)
+
+
+def _scaled(actor_id: str, definition: ev.Definition, sequence: int) -> Response:
     result = ScaleResult(
         actor_id=actor_id,
         min_workers=definition.min_workers,
         max_workers=definition.max_workers,
     )
-    return success(result, "Workers scheduled successfully.", sequence=outcome.sequence)
+    return success(result, "Workers scheduled successfully.", sequence=sequence)
 
 
 async def show(request: Request) -> Response:
@@ -81,6 +93,7 @@ OPERATIONS = (
         summary="Keep a number of workers",
         result=ScaleResult,
         body=bodies.Scale,
+        once=Once(event=ev.ActorUpdated, answer=scaled),
     ),
     Operation(
         method="GET",

@@ -1,0 +1,50 @@
+"""Claims: what the bucket holds of a key."""
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+
+class State(StrEnum):
+    """What others may do about a key."""
+
+    OWNED = "owned"
+    """Its maker carries the request out. After a while it may be opened."""
+    OPEN = "open"
+    """Anybody may carry it out, and must look in the log first."""
+    FREE = "free"
+    """Nothing came of it, nor will: it may be claimed anew, for another request too."""
+    ANSWERED = "answered"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as it was given. ``actor_id`` is whom it is about, empty for nobody."""
+
+    status: int
+    sequence: int | None
+    actor_id: str
+    body: msgspec.Raw
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in use.
+
+    ``request`` is the digest of what was asked, ``cause`` the causation id of every event that it
+    leads to, and ``after`` a sequence that is before all of them.
+    """
+
+    request: str
+    cause: str
+    after: int
+    state: State = State.OWNED
+    answer: Answer | None = None
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Claim).decode
+
+
+def token(tenant: str, key: str) -> str:
+    """A key of a tenant, whatever its characters, as a subject token."""
+    return hashlib.sha256(f"{tenant}\n{key}".encode()).hexdigest()[:40]

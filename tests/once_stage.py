@@ -1,0 +1,138 @@
+"""Processes of the api over one log and one bucket in memory, that can be stopped at each step."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
+
+import httpx
+from msgspec.structs import replace
+
+from abaco_api.app import create_app
+from abaco_api.config import Config
+from abaco_api.once.keys import Keys
+from abaco_api.service import assemble
+from abaco_proto.bucket import Cell
+from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.log import Expected
+from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+
+T = TypeVar("T")
+
+OWN_SECONDS = 0.02
+CONFIG = Config(append_timeout_seconds=5, postgres_dsn="postgresql://abaco@127.0.0.1:9/none")
+Side = Literal["before", "after"]
+
+
+class Gate:
+    """What every step of a process passes through; at one of them it can be held."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.delay: Callable[[], float] = lambda: 0.0
+        self._stop: tuple[int, Side] | None = None
+
+    def hold_at(self, step: int, side: Side) -> None:
+        """Hold at the step-th step from now, with its effect still to come, or with it."""
+        self._stop = (self.steps + step, side)
+
+    async def passed(self, effect: Callable[[], Awaitable[T]]) -> T:
+        self.steps += 1
+        step = self.steps
+        await asyncio.sleep(self.delay())
+        await self._held(step, "before")
+        result = await effect()
+        await self._held(step, "after")
+        return result
+
+    async def _held(self, step: int, side: Side) -> None:
+        if self._stop == (step, side):
+            self.reached.set()
+            await self.go_on.wait()
+
+
+class GatedLog(InMemoryEventLog):
+    """One process's way to a log."""
+
+    def __init__(self, log: InMemoryEventLog, gate: Gate) -> None:
+        super().__init__()
+        self.events = log.events
+        self._log = log
+        self._gate = gate
+
+    async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
+        return await self._gate.passed(lambda: self._log.append(draft, expected=expected))
+
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002
+        return await self._gate.passed(lambda: self._log.last(filter))
+
+    async def read(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        async def whole() -> list[Sequence[Recorded]]:
+            return [batch async for batch in self._log.read(filters, after=after)]
+
+        for batch in await self._gate.passed(whole):
+            yield batch
+
+    def follow(self, filters: Sequence[str], *, after: int = 0):  # type: ignore[no-untyped-def] # noqa: ANN201
+        return self._log.follow(filters, after=after)
+
+
+class GatedBucket:
+    """One process's way to a bucket."""
+
+    def __init__(self, bucket: InMemoryBucket, gate: Gate) -> None:
+        self._bucket = bucket
+        self._gate = gate
+
+    async def get(self, key: str) -> Cell | None:
+        return await self._gate.passed(lambda: self._bucket.get(key))
+
+    async def put(self, key: str, value: bytes, *, revision: int, seconds: int) -> int:
+        return await self._gate.passed(
+            lambda: self._bucket.put(key, value, revision=revision, seconds=seconds)
+        )
+
+
+class Process:
+    """An api process without a socket."""
+
+    def __init__(self, log: InMemoryEventLog, bucket: InMemoryBucket, config: Config) -> None:
+        self.gate = Gate()
+        gated_log, gated = GatedLog(log, self.gate), GatedBucket(bucket, self.gate)
+        service = assemble(config, gated_log, InMemoryOutputLog(), gated)
+        keys = Keys(gated, gated_log, config.idempotency_seconds, OWN_SECONDS)
+        self.service = replace(service, keys=keys)
+        transport = httpx.ASGITransport(create_app(self.service))
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://api", timeout=30)
+
+    async def post(self, path: str, key: str | None, **form: str) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.http.post(path, data=form, headers=headers)
+
+
+class World:
+    """The log, the bucket, and the processes."""
+
+    def __init__(self, count: int, config: Config) -> None:
+        self.log = InMemoryEventLog()
+        self.bucket = InMemoryBucket()
+        self.processes = [Process(self.log, self.bucket, config) for _ in range(count)]
+
+
+@asynccontextmanager
+async def world(count: int = 2, config: Config = CONFIG) -> AsyncGenerator[World, None]:
+    """Processes that fold what is in the log, from here to the end of the block."""
+    made = World(count, config)
+    folds = [asyncio.create_task(p.service.directory.run()) for p in made.processes]
+    try:
+        yield made
+    finally:
+        for fold in folds:
+            fold.cancel()
+        await asyncio.gather(*folds, return_exceptions=True)
+        for process in made.processes:
+            await process.http.aclose()

@@ -1,0 +1,432 @@
+"""Requests with a key: once, whoever dies, is slow, or comes at the same time."""
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import suppress
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import builders as b
+from abaco_api.config import Config
+from abaco_api.once import endpoint
+from abaco_api.once.attempt import Attempt
+from abaco_api.once.claim import Claim, State, decode, token
+from abaco_api.routes import OPERATIONS
+from abaco_proto import events as ev
+from abaco_proto.envelope import draft
+from abaco_proto.events import Event
+from abaco_proto.subjects import inbox_filter
+from fakes import InMemoryEventLog
+from once_stage import CONFIG, OWN_SECONDS, Process, Side, World, world
+
+KEY = "5c1b-0001"
+STEPS = 12
+"""No request takes more: the last of them find it finished."""
+
+POSTS: dict[str, tuple[str, dict[str, str], type[Event]]] = {
+    "register": ("/actors", {"image": "a/b", "name": "foo"}, ev.ActorRegistered),
+    "message": ("/actors/foo_0/messages", {"message": "hi"}, ev.MessageReceived),
+    "state": ("/actors/foo_0/state", {"state": "7"}, ev.ActorStateSet),
+    "workers": ("/actors/foo_0/workers", {"num": "3"}, ev.ActorUpdated),
+    "subscription": (
+        "/actors/foo_0/subscriptions",
+        {"event_pattern": "bar_0.execution.finished"},
+        ev.ActorSubscribed,
+    ),
+    "retry": ("/actors/foo_0/executions/foo_0_exc_0/retry", {}, ev.ExecutionRetryRequested),
+}
+
+
+def told(answer: httpx.Response) -> tuple[int, bytes, str | None]:
+    """What must be the same each time."""
+    return answer.status_code, answer.content, answer.headers.get("Abaco-Sequence")
+
+
+async def prepare(stage: World) -> None:
+    """An actor, and a message of it that was given up."""
+    await stage.processes[0].post("/actors", None, image="a/b", name="foo")
+    await stage.processes[0].post("/actors/foo_0/messages", None, message="first")
+    await stage.log.append(b.envelope_of(b.abandoned(0)))
+
+
+def led_to(stage: World, kind: type[Event]) -> int:
+    """How many events of a type requests with keys have led to."""
+    return sum(
+        isinstance(r.event, kind) and r.causation_id.startswith("idem-") for r in stage.log.events
+    )
+
+
+async def send(process: Process, name: str, key: str = KEY) -> httpx.Response:
+    path, form, _ = POSTS[name]
+    return await process.post(path, key, **form)
+
+
+def test_every_post_takes_a_key() -> None:
+    posts = {o.path for o in OPERATIONS if o.kind == "command" and o.method == "POST"}
+    assert posts == {o.path for o in OPERATIONS if o.once is not None}
+    assert len(posts) == 7
+
+
+# -- the same key again --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", POSTS)
+async def test_the_same_key_has_the_same_answer_and_one_event(name: str) -> None:
+    async with world() as stage:
+        await prepare(stage)
+        first = await send(stage.processes[0], name)
+        assert first.status_code in (200, 201), first.text
+        for process in (*stage.processes, *stage.processes):
+            assert told(await send(process, name)) == told(first)
+        assert led_to(stage, POSTS[name][2]) == 1
+        other = await send(stage.processes[1], name, "another key")
+        assert (told(other) == told(first)) is (name == "workers"), "nothing to do is no event"
+
+
+async def test_another_request_with_the_key_is_refused() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        await send(one, "message")
+        before = len(stage.log.events)
+        for path, form in (
+            ("/actors/foo_0/messages", {"message": "ho"}),
+            ("/actors/foo_0/messages?a=b", {"message": "hi"}),
+            ("/actors/foo_0/state", {"state": "hi"}),
+            ("/actors/bar_0/messages", {"message": "hi"}),
+        ):
+            answer = await other.post(path, KEY, **form)
+            assert answer.status_code == 409
+            assert answer.json()["error"] == "idempotency_key_reused"
+            assert "Idempotency-Key" in answer.json()["msg"]
+        assert len(stage.log.events) == before
+
+
+async def test_what_a_body_says_counts_and_not_how() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        path, headers = "/actors/foo_0/messages", {"Idempotency-Key": KEY}
+        first = await one.http.post(path, headers=headers, files={"message": (None, "hi")})
+        again = await other.http.post(path, headers=headers, files={"message": (None, "hi")})
+        assert told(first) == told(again)
+        whole = json.dumps({"message": "hi"})
+        typed = {**headers, "Content-Type": "application/json"}
+        assert (await one.http.post(path, headers=typed, content=whole)).status_code == 409
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9", "tab\there"])
+async def test_a_key_that_is_none_is_refused(key: str) -> None:
+    async with world() as stage:
+        await prepare(stage)
+        headers = [("Idempotency-Key", key.encode("latin-1"))]
+        answer = await stage.processes[0].http.post(
+            "/actors/foo_0/messages",
+            data={"message": "hi"},
+            headers=headers,  # type: ignore[arg-type]
+        )
+        assert answer.status_code == 400
+        assert "Idempotency-Key" in answer.json()["msg"]
+
+
+@pytest.mark.parametrize("key", ["x", "x" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"', "a b~!"])
+async def test_a_key_is_any_printable_text(key: str) -> None:
+    async with world() as stage:
+        await prepare(stage)
+        first = await send(stage.processes[0], "message", key)
+        assert first.status_code == 200
+        assert told(await send(stage.processes[1], "message", key)) == told(first)
+
+
+async def test_two_keys_in_one_request_are_refused() -> None:
+    async with world() as stage:
+        answer = await stage.processes[0].http.post(
+            "/actors", data={"image": "a/b"}, headers=[("Idempotency-Key", "a")] * 2
+        )
+        assert answer.status_code == 400
+
+
+async def test_a_key_without_meaning_is_left_alone() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        headers = {"Idempotency-Key": "x" * 999}
+        answer = await stage.processes[0].http.put("/actors/foo_0", data={}, headers=headers)
+        assert answer.status_code == 200
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+async def test_what_was_refused_stays_refused() -> None:
+    async with world() as stage:
+        one, other = stage.processes
+        missing = await send(one, "message")
+        assert missing.status_code == 404
+        await one.post("/actors", None, image="a/b", name="foo")
+        assert told(await send(other, "message")) == told(missing)
+        assert (await send(other, "message", "another key")).status_code == 200
+
+
+async def test_a_key_of_a_request_that_never_began_can_be_used_again() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        assert (await one.post("/actors/foo_0/messages", KEY, massage="hi")).status_code == 400
+        assert (await one.post("/actors/foo_0/state", KEY)).status_code == 400
+        assert (await send(other, "message")).status_code == 200
+        assert led_to(stage, ev.MessageReceived) == 1
+
+
+async def test_a_full_inbox_does_not_use_a_key_up() -> None:
+    config = Config(max_inbox_messages=2, postgres_dsn=CONFIG.postgres_dsn)
+    async with world(config=config) as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        await one.post("/actors/foo_0/messages", None, message="second")
+        full = await send(one, "message")
+        assert (full.status_code, full.json()["error"]) == (429, "inbox_full")
+        await one.http.delete("/actors/foo_0/messages")
+        assert (await send(other, "message")).status_code == 200
+
+
+async def test_a_log_that_is_away_does_not_use_a_key_up() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        stage.log.available = False
+        assert (await send(stage.processes[0], "message")).status_code == 503
+        stage.log.available = True
+        answers = [await send(process, "message") for process in stage.processes]
+        assert [a.status_code for a in answers] == [200, 200]
+        assert told(answers[0]) == told(answers[1])
+
+
+async def test_without_the_bucket_nothing_is_done_for_a_key() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        stage.bucket.available = False
+        before = len(stage.log.events)
+        assert (await send(stage.processes[0], "message")).status_code == 503
+        assert len(stage.log.events) == before
+        assert (await stage.processes[0].post("/actors/foo_0/state", None, state="1")).is_success
+
+
+async def test_an_answer_that_could_not_be_kept_is_told_again_by_its_event() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        stage.log.before_append = lambda _: setattr(stage.bucket, "available", False)
+        first = await send(stage.processes[0], "message")
+        assert first.status_code == 200
+        stage.bucket.available = True
+        stage.log.before_append = lambda _: None
+        assert told(await send(stage.processes[1], "message")) == told(first)
+
+
+async def test_a_key_whose_time_is_over_is_new() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        await send(stage.processes[0], "message")
+        stage.bucket.forget()
+        again = await send(stage.processes[1], "message")
+        assert again.json()["result"]["execution_id"] == "foo_0_exc_2"
+
+
+# -- who dies, and who is slow -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", POSTS)
+async def test_a_process_that_dies_at_whatever_step(name: str, side: Side) -> None:
+    finished = 0
+    for step in range(1, STEPS):
+        async with world(3) as stage:
+            await prepare(stage)
+            one, other, third = stage.processes
+            one.gate.hold_at(step, side)
+            finished += not await dies(one, asyncio.create_task(send(one, name)))
+            answers = [await send(p, name) for p in (other, third, other)]
+            assert len({told(a) for a in answers}) == 1, step
+            assert answers[0].status_code in (200, 201), (step, answers[0].text)
+            assert led_to(stage, POSTS[name][2]) == 1, step
+    assert 0 < finished < STEPS - 1
+
+
+async def dies(process: Process, request: "asyncio.Task[httpx.Response]") -> bool:
+    """Whether it came to the step where it dies, before its answer."""
+    reached = asyncio.create_task(process.gate.reached.wait())
+    await asyncio.wait({reached, request}, return_when=asyncio.FIRST_COMPLETED)
+    dead = not request.done()
+    for task in (request, reached):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return dead
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("name", POSTS)
+async def test_a_process_that_is_slow_at_whatever_step(name: str, side: Side) -> None:
+    for step in range(1, STEPS):
+        async with world() as stage:
+            await prepare(stage)
+            one, other = stage.processes
+            one.gate.hold_at(step, side)
+            slow = asyncio.create_task(send(one, name))
+            reached = asyncio.create_task(one.gate.reached.wait())
+            await asyncio.wait({reached, slow}, return_when=asyncio.FIRST_COMPLETED)
+            reached.cancel()
+            answer = await send(other, name)
+            one.gate.go_on.set()
+            assert told(await slow) == told(answer), step
+            assert answer.status_code in (200, 201), (step, answer.text)
+            assert led_to(stage, POSTS[name][2]) == 1, step
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_a_slow_process_whose_inbox_went_on(side: Side) -> None:
+    """Its tip is brought up to date by others: the condition alone would let a second one in."""
+    for step in range(1, STEPS):
+        async with world() as stage:
+            await prepare(stage)
+            one, other = stage.processes
+            one.gate.hold_at(step, side)
+            slow = asyncio.create_task(send(one, "message"))
+            reached = asyncio.create_task(one.gate.reached.wait())
+            await asyncio.wait({reached, slow}, return_when=asyncio.FIRST_COMPLETED)
+            reached.cancel()
+            answer = await send(other, "message")
+            for n in range(3):
+                await other.post("/actors/foo_0/messages", f"{KEY}{n}", message=str(n))
+            one.gate.go_on.set()
+            assert told(await slow) == told(answer), step
+            assert led_to(stage, ev.MessageReceived) == 4, step
+
+
+async def test_another_registration_in_between_makes_no_second_one() -> None:
+    for step in range(1, STEPS):
+        async with world(3) as stage:
+            one, other, third = stage.processes
+            one.gate.hold_at(step, "before")
+            slow = asyncio.create_task(send(one, "register"))
+            reached = asyncio.create_task(one.gate.reached.wait())
+            await asyncio.wait({reached, slow}, return_when=asyncio.FIRST_COMPLETED)
+            reached.cancel()
+            await send(third, "register", "another key")
+            answer = await send(other, "register")
+            await send(third, "register", "a third key")
+            one.gate.go_on.set()
+            assert told(await slow) == told(answer), step
+            assert led_to(stage, ev.ActorRegistered) == 3, step
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+async def test_whatever_the_order_of_their_steps(data: st.DataObject) -> None:
+    """Three processes, three keys, each sent to all, every step late by chance, one killed."""
+    random = data.draw(st.randoms(use_true_random=False))
+    async with world(3) as stage:
+        await prepare(stage)
+        for process in stage.processes:
+            process.gate.delay = lambda: random.choice((0, 0, 0, OWN_SECONDS / 3, 2 * OWN_SECONDS))
+        victim = stage.processes[0]
+        names = [data.draw(st.sampled_from(["message", "register", "state"])) for _ in range(3)]
+        requests = [
+            asyncio.create_task(send(process, name, f"key {n}"))
+            for n, name in enumerate(names)
+            for process in stage.processes
+        ]
+        await asyncio.sleep(random.choice((0, OWN_SECONDS / 2, 2 * OWN_SECONDS)))
+        for n in range(3):
+            killed = requests[3 * n]
+            killed.cancel()
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        for n, name in enumerate(names):
+            again = await send(stage.processes[1], name, f"key {n}")
+            alive = [a for a in answers[3 * n : 3 * n + 3] if isinstance(a, httpx.Response)]
+            assert {told(a) for a in alive} == {told(again)}
+            assert again.is_success
+        wanted = Counter(POSTS[name][2] for name in names)
+        assert {kind: led_to(stage, kind) for kind in wanted} == wanted
+        assert victim is not stage.processes[1]
+
+
+async def test_a_long_look_is_cut_short_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        one.gate.hold_at(3, "after")  # head, claim, append
+        await dies(one, asyncio.create_task(send(one, "message")))
+        monkeypatch.setattr(endpoint, "LOOK_SECONDS", 0.01)
+        other.gate.delay = lambda: 0.02
+        late = await send(other, "message")
+        assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
+        other.gate.delay = lambda: 0.0
+        assert (await send(other, "message")).is_success
+        assert led_to(stage, ev.MessageReceived) == 1
+
+
+async def test_a_look_goes_on_behind_the_last_event_it_saw() -> None:
+    log = InMemoryEventLog()
+    attempt = Attempt(
+        log=log, filter=inbox_filter("default", "foo_0"), cause="mine", after=0, alone_until=0
+    )
+    await log.append(b.envelope_of(b.received(0)))
+    assert await attempt.look() is None
+    mine = draft(b.received(1), tenant="default", time=b.T0, causation_id="mine")
+    sequence = await log.append(mine)
+    found = await attempt.look()
+    assert found is not None
+    assert found.sequence == sequence
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+async def test_while_the_first_is_under_way_the_second_waits_for_its_answer() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        appended = asyncio.Event()
+        stage.log.before_append = lambda _: appended.set()
+        first = asyncio.create_task(send(one, "message"))
+        await appended.wait()
+        second = asyncio.create_task(send(other, "message"))
+        same = asyncio.create_task(send(one, "message"))
+        assert len({told(await task) for task in (first, second, same)}) == 1
+
+
+async def test_an_answer_is_kept_with_its_claim() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        await send(stage.processes[0], "message")
+        [claim] = claims(stage)
+        assert claim.state is State.ANSWERED
+        assert claim.answer is not None
+        assert (claim.answer.status, claim.answer.actor_id) == (200, "foo_0")
+        assert claim.after < (claim.answer.sequence or 0)
+        assert stage.log.events[-1].causation_id == claim.cause
+        assert claim.cause.startswith(f"idem-{token('default', KEY)[:16]}-")
+
+
+def claims(stage: World) -> list[Claim]:
+    return [decode(cell.value) for cell in stage.bucket.cells.values()]
+
+
+def test_keys_of_tenants_are_apart() -> None:
+    assert token("a", "key") != token("b", "key")
+    assert token("a", "b\nc") != token("a", "bc")
+
+
+async def test_a_claim_is_looked_behind_at_most_a_second_before_it() -> None:
+    async with world(1) as stage:
+        await prepare(stage)
+        [process] = stage.processes
+        reads = 0
+        for n in range(20):
+            before = process.gate.steps
+            await send(process, "message", f"key {n}")
+            reads += process.gate.steps - before - 3
+        assert reads <= 2, "beside claim, append and answer"
