@@ -19,7 +19,7 @@ from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
 T = TypeVar("T")
 
-OWN_SECONDS = 0.02
+OWN_SECONDS = 0.01
 CONFIG = Config(append_timeout_seconds=5, postgres_dsn="postgresql://abaco@127.0.0.1:9/none")
 Side = Literal["before", "after"]
 

@@ -190,6 +190,11 @@ class PostgresServer(Server):
         ready = [str(self.bin / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port)]
         return subprocess.run(ready, check=False, cwd="/").returncode == 0
 
+    def processes(self) -> list[int]:
+        """The server's process and those of its connections."""
+        assert self._process is not None
+        return [self._process.pid, *_children(self._process.pid)]
+
     def _initialise(self) -> None:
         self.data.mkdir(mode=0o700)
         _give_away(self.data)

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from abaco_proto import events as ev
@@ -78,7 +77,7 @@ async def test_without_postgres_commands_go_on(
 async def test_a_postgres_that_hangs_is_no_better_than_none(
     client: httpx.AsyncClient, postgres_server: PostgresServer
 ) -> None:
-    processes = postgres_processes(postgres_server)
+    processes = postgres_server.processes()
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -89,14 +88,6 @@ async def test_a_postgres_that_hangs_is_no_better_than_none(
             os.kill(pid, signal.SIGCONT)
     await becomes_ready(client)
     assert result_of(await client.get("/actors/foo_0/executions"))["total_executions"] == 1
-
-
-def postgres_processes(server: PostgresServer) -> list[int]:
-    """The server's process and those of its connections."""
-
-    assert server._process is not None
-    parent = psutil.Process(server._process.pid)
-    return [parent.pid, *[child.pid for child in parent.children(recursive=True)]]
 
 
 async def test_without_nats_commands_fail_soon_and_nothing_is_sent_later(
