@@ -194,6 +194,25 @@ async def test_a_batch_that_overlaps_the_checkpoint_adds_only_the_rest(store: St
     assert await states(store, HISTORY) == CLEAN
 
 
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(history=p.histories(40), data=st.data())
+async def test_whatever_is_told_again_no_total_is_off(
+    store: Store, history: list[Recorded], data: st.DataObject
+) -> None:
+    """Every event at least twice, in batches that begin anywhere before the checkpoint."""
+    await forget(store)
+    known = 0
+    while known < len(history):
+        end = data.draw(st.integers(known + 1, len(history)))
+        for start in (known, data.draw(st.integers(0, known)), 0):
+            await store.apply_events(history[start:end], after=start)
+        known = end
+    expected = p.reference([clean(recorded) for recorded in history])
+    assert await states(store, history) == p.plain(expected)
+
+
 async def test_two_projectors_at_once_are_as_good_as_one(store: Store, postgres_dsn: str) -> None:
     async with open_store(postgres_dsn) as other:
         for start in range(0, len(HISTORY), 3):

@@ -92,7 +92,9 @@ class Cluster:
 
 
 def observe(cluster: Cluster, recorded: Recorded) -> None:
-    """Take note of one more event. Total: what does not fit changes nothing."""
+    """Take note of one more event. Total: what does not fit, or comes again, changes nothing."""
+    if recorded.sequence <= cluster.sequence:
+        return
     cluster.sequence = recorded.sequence
     event = recorded.event
     match event:
