@@ -9,13 +9,14 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 import builders as b
 from abaco_api.config import Config
 from abaco_api.once import endpoint
 from abaco_api.once.attempt import Attempt
 from abaco_api.once.claim import Claim, State, decode, token
-from abaco_api.routes import OPERATIONS
+from abaco_api.routes import OPERATIONS, runs
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.events import Event
@@ -85,6 +86,19 @@ async def test_the_same_key_has_the_same_answer_and_one_event(name: str) -> None
         assert led_to(stage, POSTS[name][2]) == 1
         other = await send(stage.processes[1], name, "another key")
         assert (told(other) == told(first)) is (name == "workers"), "nothing to do is no event"
+
+
+async def test_a_rerun_is_told_by_its_event() -> None:
+    """What it answers with comes from the read models, which nobody has here."""
+    again = ev.Rerun(execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="i")
+    recorded = b.record(b.received(7, rerun=again), 42)
+    answer = await runs.ordered(Request({"type": "http"}), recorded)
+    assert (answer.status_code, answer.headers["Abaco-Sequence"]) == (201, "42")
+    assert json.loads(bytes(answer.body))["result"] == {
+        "execution_id": "foo_0_exc_7",
+        "rerun_of": "foo_0_exc_0",
+        "image": "i",
+    }
 
 
 async def test_another_request_with_the_key_is_refused() -> None:

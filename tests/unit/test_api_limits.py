@@ -1,0 +1,174 @@
+"""Limits: room in an inbox, and requests in flight."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+import builders as b
+from abaco_api.admission import Admission
+from abaco_api.errors import InboxFull
+from abaco_api.room import Room
+from abaco_proto import events as ev
+from abaco_proto.errors import Unavailable
+from fakes import InMemoryEventLog
+
+
+class Models:
+    """Read models that know how many executions have ended, or are away."""
+
+    def __init__(self) -> None:
+        self.complete: int | None = None
+        self.asked = 0
+
+    async def executions(self, actor_id: str, limit: int, offset: int) -> dict[str, int]:
+        self.asked += 1
+        if self.complete is None:
+            raise Unavailable("away")
+        return {
+            "total_complete": self.complete,
+            "total_error": 1,
+            "total_halted": 1,
+            "total_purged": 1,
+        }
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.log = InMemoryEventLog()
+        self.models = Models()
+        models: Any = self.models
+        self.room = Room(self.log, models, "default", 10)
+
+    async def has_room(self, next_ordinal: int) -> bool:
+        """As the inbox asks: by what is known, and once more when that was not enough."""
+        for _ in range(2):
+            try:
+                self.room.check("foo_0", next_ordinal)
+            except InboxFull:
+                await self.room.look("foo_0")
+            else:
+                return True
+        return False
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+async def test_an_inbox_takes_so_many(stage: Stage) -> None:
+    assert await stage.has_room(9)
+    assert not await stage.has_room(10)
+    with pytest.raises(InboxFull, match="10 messages wait for foo_0, at most 10"):
+        stage.room.check("foo_0", 10)
+
+
+async def test_what_was_handed_out_waits_no_more(stage: Stage) -> None:
+    for n in (3, 4):
+        await stage.log.append(b.envelope_of(b.assigned(n)))
+    assert await stage.has_room(14)
+    assert not await stage.has_room(15)
+
+
+async def test_what_was_purged_waits_no_more(stage: Stage) -> None:
+    purged = ev.InboxPurged(actor_id="foo_0", up_to_ordinal=6)
+    await stage.log.append(b.envelope_of(purged))
+    assert await stage.has_room(16)
+    assert not await stage.has_room(17)
+
+
+async def test_what_is_tried_again_does_not_make_an_inbox_full(stage: Stage) -> None:
+    """A person has a message of long ago tried again, and nobody sends anything meanwhile."""
+    await stage.log.append(b.envelope_of(b.assigned(0, attempt=4)))
+    assert not await stage.has_room(500)
+    stage.models.complete = 497
+    stage.room._asked_at.clear()
+    assert await stage.has_room(500)
+
+
+async def test_what_is_known_is_not_forgotten_by_a_retry(stage: Stage) -> None:
+    await stage.log.append(b.envelope_of(b.assigned(99)))
+    assert await stage.has_room(100)
+    await stage.has_room(110)
+    await stage.log.append(b.envelope_of(b.assigned(0, attempt=4)))
+    assert not await stage.has_room(110)
+    assert await stage.has_room(109)
+
+
+async def test_the_read_models_are_asked_seldom(stage: Stage) -> None:
+    for _ in range(50):
+        assert not await stage.has_room(10)
+    assert stage.models.asked == 1
+
+
+# -- requests in flight --------------------------------------------------------------------------
+
+
+class App:
+    """Begins an answer when it may, and ends it when it may."""
+
+    def __init__(self) -> None:
+        self.begin = asyncio.Event()
+        self.end = asyncio.Event()
+        self.serving = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.serving += 1
+        await self.begin.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.end.wait()
+        await send({"type": "http.response.body"})
+        self.serving -= 1
+
+
+async def status(app: Any, path: str = "/actors") -> int:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    await app({"type": "http", "path": path, "method": "GET", "headers": []}, receive, send)
+    code: int = sent[0]["status"]
+    return code
+
+
+async def test_a_request_counts_until_its_answer_begins() -> None:
+    app = App()
+    admission = Admission(app, 2)
+    streams = [asyncio.create_task(status(admission)) for _ in range(2)]
+    while app.serving < 2:
+        await asyncio.sleep(0)
+    assert await status(admission) == 429
+    app.begin.set()
+    while admission.unanswered:
+        await asyncio.sleep(0)
+    app.end.set()
+    assert await status(admission) == 200
+    assert [await stream for stream in streams] == [200, 200]
+    assert admission.unanswered == 0
+
+
+async def test_probes_are_always_answered() -> None:
+    app = App()
+    app.begin.set()
+    app.end.set()
+    admission = Admission(app, 1)
+    admission.unanswered = 1
+    assert await status(admission) == 429
+    assert await status(admission, "/healthz") == 200
+    assert await status(admission, "/readyz") == 200
+
+
+async def test_a_request_that_fails_counts_no_more() -> None:
+    async def broken(_: Scope, __: Receive, ___: Send) -> None:
+        raise RuntimeError
+
+    admission = Admission(broken, 1)
+    with pytest.raises(RuntimeError):
+        await status(admission)
+    assert admission.unanswered == 0
