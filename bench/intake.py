@@ -4,7 +4,8 @@
 
 Both run against the same server with ``sync_interval: always`` (every message is on disk before
 it is acknowledged), 64 requests in flight, in turns, on one machine that also runs the clients.
-Raw is what nats-py publishes of the very same events; HTTP has 64 keep-alive connections.
+Raw is what nats-py publishes of the very same events; HTTP has 64 keep-alive connections. With
+keys each request has an Idempotency-Key of its own: two more durable writes, a claim and an answer.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import uvloop
 
@@ -78,15 +80,15 @@ def raw(connection: Connection, actors: int, run: int) -> Callable[[int], Awaita
     return make
 
 
-def http(port: int, actors: int) -> Callable[[int], Awaitable[Send]]:
+def http(port: int, actors: int, *, keys: bool = False) -> Callable[[int], Awaitable[Send]]:
     """Clients with one keep-alive connection each; no more of HTTP than is needed."""
 
     async def make(n: int) -> Send:
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
-        request = _post(f"/actors/bench_{n % actors}/messages", f"message={MESSAGE}")
+        path, form = f"/actors/bench_{n % actors}/messages", f"message={MESSAGE}"
 
         async def send(_: int) -> None:
-            writer.write(request)
+            writer.write(_post(path, form, f"Idempotency-Key: {uuid4()}\r\n" if keys else ""))
             status, body = await _answer(reader)
             assert status == 200, body
 
@@ -95,10 +97,10 @@ def http(port: int, actors: int) -> Callable[[int], Awaitable[Send]]:
     return make
 
 
-def _post(path: str, form: str) -> bytes:
+def _post(path: str, form: str, more: str = "") -> bytes:
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: {len(form)}\r\n"
-        "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\n{more}\r\n"
     )
     return (head + form).encode()
 
@@ -119,11 +121,12 @@ async def register(port: int, actors: int) -> None:
     writer.close()
 
 
-RAW, HTTP = "raw JetStream", "HTTP"
+RAW, HTTP, KEYS = "raw JetStream", "HTTP", "HTTP with keys"
 
 LIMITS = {
     RAW: "the log's writes to disk, which the server puts together, and nats-py in one process",
     HTTP: "one api process in Python on one core; the log is behind it",
+    KEYS: "the same, and three durable writes in the place of one",
 }
 
 
@@ -138,7 +141,11 @@ async def measure(
     run = 0
     for turn in range(options.turns):
         for actors in options.actors:
-            for name, make in ((RAW, raw(connection, actors, run)), (HTTP, http(api.port, actors))):
+            for name, make in (
+                (RAW, raw(connection, actors, run)),
+                (HTTP, http(api.port, actors)),
+                (KEYS, http(api.port, actors, keys=True)),
+            ):
                 samples[f"{name}, {actors} actors"].append(await rate(make, options.seconds))
             run += 1
         say(f"turn {turn + 1}/{options.turns}")
@@ -154,11 +161,12 @@ def made_report(samples: dict[str, list[float]], options: argparse.Namespace) ->
         options={"in_flight": IN_FLIGHT, "seconds": options.seconds, "turns": options.turns},
         ratios=[
             Ratio(
-                name=f"HTTP to raw JetStream, {actors} actors",
-                value=median(samples[f"{HTTP}, {actors} actors"])
-                / median(samples[f"{RAW}, {actors} actors"]),
+                name=f"{one} to {other}, {actors} actors",
+                value=median(samples[f"{one}, {actors} actors"])
+                / median(samples[f"{other}, {actors} actors"]),
                 unit="x",
             )
+            for one, other in ((HTTP, RAW), (KEYS, HTTP))
             for actors in options.actors
         ],
         figures=[
