@@ -1,5 +1,6 @@
 """What nginx does with the API's answers and silences, configured as in ``compose.yaml``."""
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -129,3 +130,18 @@ def test_a_stream_arrives_as_it_is_sent(front: Front, headers: dict[str, str], q
 def test_the_limit_on_bodies_is_the_setting(front: Front) -> None:
     assert front.http.post("/actors", content=b"x" * 2048).status_code == 200
     assert front.http.post("/actors", content=b"x" * 2049).status_code == 413
+
+
+def test_what_has_a_key_is_sent_again_with_its_body(front: Front) -> None:
+    """Last, since it makes both APIs look bad for a moment: so it may have to wait itself."""
+    keyed = {"Idempotency-Key": "k"}
+    numbers = itertools.count()
+
+    def both_were_asked() -> bool:
+        path = f"/actors/e/{next(numbers)}/hang-up"
+        answer = front.http.post(path, headers=keyed, content=b"x" * 2048)
+        assert answer.status_code == 502
+        return front.asked(path) == [(1, 1)]
+
+    eventually(both_were_asked, what="both are asked")
+    assert front.http.post("/actors/e/x", headers=keyed, content=b"x" * 2049).status_code == 413
