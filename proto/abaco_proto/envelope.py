@@ -6,7 +6,8 @@ header                says
 ``Nats-Msg-Id``       ``<tenant>.<id>``: the event's id, derived from what it says, so that a retry
                       is no second event
 ``Abaco-Time``        when its appender decided it; RFC 3339, UTC. The order is the sequence's
-``Abaco-Causation``   the id of the event, or ``req-…`` of the request, that caused it
+``Abaco-Causation``   the id of the event, or ``req-…`` of the request, that caused it; ``idem-…``
+                      of a request with an idempotency key
 ``Abaco-Correlation`` the id of the first message or request of the chain
 ``Abaco-Revision``    the actor revision, where one applies
 ``Abaco-Hops``        how many subscriptions lie between the first message of the chain and this
