@@ -103,6 +103,16 @@ async def test_a_service_makes_the_streams_and_reads_the_log(server: NatsServer,
 
 
 @pytest.mark.parametrize("user", USERS)
+async def test_only_the_api_knows_what_came_of_a_key(server: NatsServer, user: str) -> None:
+    subjects = {"$KV.ABACO_IDEMPOTENCY.x", "$JS.API.STREAM.MSG.GET.KV_ABACO_IDEMPOTENCY"}
+    async with client(server, user) as connection:
+        for subject in subjects:
+            await connection.publish(subject, b"{}")
+        found = await refused(server, connection)
+    assert found == (set() if user == Owner.API else subjects)
+
+
+@pytest.mark.parametrize("user", USERS)
 async def test_nobody_hears_the_answers_to_another(server: NatsServer, user: str) -> None:
     inboxes = {other: f"_INBOX_{other}.x" for other in SERVICES}
     async with client(server, user) as connection:

@@ -7,6 +7,8 @@ module                 is about
 ``decide definition``  commands to events, pure
 ``directory``          the fold of all actors' definitions, in memory
 ``commands inbox``     the shells that append under optimistic concurrency; ``turns`` orders them
+``once``               requests with an idempotency key
+``admission room``     what is turned away, and when
 ``queries views``      rows of the read models to answers; ``freshness`` waits for one's own writes
 ``routes app openapi`` the HTTP face
 =====================  ===========================================================================
