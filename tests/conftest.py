@@ -17,12 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import images
 from servers import NatsServer, PostgresServer, scratch_folder
 from stack import Stack, eventually
 
 _numbers = itertools.count()
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture
