@@ -1,7 +1,7 @@
 # Each target sets up what it needs, on a bare Debian or Ubuntu too. Settings: ABACO_* (README).
 ABACO := .venv/bin/abaco
 PYTHON := .venv/bin/python
-CODE := proto services local compose examples bench tests
+CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
 .PHONY: demo up down status compose compose-down check test bench format lock image engine run-setup dev-setup

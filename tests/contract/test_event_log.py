@@ -6,6 +6,8 @@ import pytest
 
 from abaco_proto.errors import Unavailable
 from abaco_proto.retry import append_surely
+from abaco_telemetry.catalogue import Catalogue
+from abaco_telemetry.event_log import LogMetrics, WatchedEventLog
 from contract.event_log_suite import EventLogSuite, message
 from fakes import InMemoryEventLog
 
@@ -17,6 +19,12 @@ def log() -> InMemoryEventLog:
 
 class TestInMemoryEventLog(EventLogSuite):
     pass
+
+
+class TestWatchedEventLog(EventLogSuite):
+    @pytest.fixture
+    def log(self) -> WatchedEventLog:
+        return WatchedEventLog(InMemoryEventLog(), LogMetrics(Catalogue()))
 
 
 async def test_a_log_that_is_away_refuses(log: InMemoryEventLog) -> None:

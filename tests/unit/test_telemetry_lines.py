@@ -1,0 +1,90 @@
+"""Log lines, for people and for programs."""
+
+import asyncio
+import json
+import logging
+import sys
+
+import pytest
+
+import builders as b
+from abaco_telemetry import spans
+from abaco_telemetry.about import about, about_event, current
+from abaco_telemetry.lines import Json, Text, masked
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+def line(words: str = "hello", *, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, None) if error is not None else None
+    return logging.LogRecord("abaco_x.y", logging.WARNING, __file__, 1, words, (), info)
+
+
+def test_for_people_it_says_what_it_is_about() -> None:
+    assert Text().format(line()).endswith("WARNING abaco_x.y: hello")
+    with about(correlation_id="foo_0_exc_0.received"):
+        assert Text().format(line()).endswith("abaco_x.y: hello [foo_0_exc_0.received]")
+
+
+def test_for_programs_it_is_one_object_with_what_is_known() -> None:
+    assert json.loads(Json("worker").format(line("a\nb"))).keys() == {
+        *("time", "level", "service", "logger", "message")
+    }
+    with (
+        about(correlation_id="foo_0_exc_0.received", actor_id="foo_0", execution_id="foo_0_exc_0"),
+        spans.within(TRACEPARENT),
+    ):
+        text = Json("worker").format(line("a\nb"))
+    assert "\n" not in text
+    found = json.loads(text)
+    assert found.pop("time").endswith("Z")
+    assert found == {
+        "level": "warning",
+        "service": "worker",
+        "logger": "abaco_x.y",
+        "message": "a\nb",
+        "correlation_id": "foo_0_exc_0.received",
+        "actor_id": "foo_0",
+        "execution_id": "foo_0_exc_0",
+        "trace_id": TRACE,
+    }
+
+
+def test_a_traceback_is_in_the_line() -> None:
+    try:
+        raise ValueError("nats://api:secret@h:1 is away")  # noqa: TRY301
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "w", (), sys.exc_info())
+    found = json.loads(Json("api").format(record))
+    assert "ValueError: nats://api:***@h:1" in found["error"]
+    assert "secret" not in Text().format(record)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "nats://abaco:pw@h:1 and postgresql://a:b@c/d",
+            "nats://abaco:***@h:1 and postgresql://a:***@c/d",
+        ),
+        ("http://h:1/a@b", "http://h:1/a@b"),
+        ("no address", "no address"),
+    ],
+)
+def test_passwords_of_addresses_are_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown
+    assert json.loads(Json("api").format(line(text)))["message"] == shown
+
+
+async def test_tasks_know_what_they_were_begun_for() -> None:
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return current().execution_id
+
+    with about_event(b.record(b.assigned(1))):
+        one = asyncio.create_task(work())
+    with about_event(b.record(b.assigned(2))):
+        other = asyncio.create_task(work())
+    assert [await one, await other] == ["foo_0_exc_1", "foo_0_exc_2"]
+    assert current().execution_id == ""

@@ -1,0 +1,135 @@
+"""Steps of a trace: off, and told to OpenTelemetry."""
+
+import logging
+import os
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from abaco_telemetry.about import about
+from abaco_telemetry.otel import OpenTelemetrySpans
+from abaco_telemetry.spans import OFF, current, spans, trace_id, valid, within
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+PATIENCE_SECONDS = 5.0
+"""Much longer than it should take, and much shorter than the exporter's own ten."""
+
+UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-00"
+
+
+@pytest.fixture
+def told() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def on(told: InMemorySpanExporter) -> OpenTelemetrySpans:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(told))
+    return OpenTelemetrySpans(provider)
+
+
+def test_off_passes_on_what_came() -> None:
+    with OFF.span("run", parent=TRACEPARENT) as step:
+        step.note({"a": 1}, name="b")
+        with OFF.span("report"):
+            assert current() == TRACEPARENT
+    with OFF.span("request", first=True):
+        assert current() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "", "00-" + "0" * 52, TRACEPARENT + "x", TRACEPARENT + "\r\nX: y"),
+        *(TRACEPARENT.upper(), f"ff{TRACEPARENT[2:]}", TRACEPARENT.replace(TRACE, "0" * 32)),
+    ],
+)
+def test_what_is_no_traceparent_is_none(text: str | None) -> None:
+    assert valid(text) is None
+    assert trace_id(text) == ""
+    assert valid(TRACEPARENT) == TRACEPARENT
+
+
+def test_steps_are_parts_of_one_another(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
+    begin = datetime.now(UTC) - timedelta(seconds=5)
+    with about(execution_id="foo_0_exc_0"), on.span("run", parent=TRACEPARENT, since=begin):
+        between = current()
+        with on.span("report"):
+            pass
+    inner, outer = told.get_finished_spans()
+    assert (inner.name, outer.name) == ("report", "run")
+    assert trace_id(between) == TRACE
+    assert f"{outer.context.trace_id:032x}" == TRACE
+    assert inner.parent is not None
+    assert outer.parent is not None
+    assert inner.parent.span_id == outer.context.span_id
+    assert f"{outer.parent.span_id:016x}" == TRACEPARENT.split("-")[2]
+    assert outer.end_time is not None
+    assert outer.start_time is not None
+    assert outer.end_time - outer.start_time >= 5e9
+    assert outer.attributes == {"abaco.execution_id": "foo_0_exc_0"}
+
+
+def test_only_what_is_first_begins_a_trace(
+    on: OpenTelemetrySpans, told: InMemorySpanExporter
+) -> None:
+    with on.span("report") as step:
+        step.note({})
+        assert current() is None
+    with on.span("request", first=True) as step:
+        step.note({"status": 200}, name="POST /x")
+        assert valid(current())
+    [span] = told.get_finished_spans()
+    assert (span.name, span.attributes) == ("POST /x", {"status": 200})
+
+
+def test_who_asked_decides_whether_it_is_told(
+    on: OpenTelemetrySpans, told: InMemorySpanExporter
+) -> None:
+    with on.span("run", parent=UNSAMPLED):
+        assert trace_id(current()) == TRACE
+    assert told.get_finished_spans() == ()
+
+
+def test_an_error_is_noted_by_its_kind(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
+    with within(TRACEPARENT), pytest.raises(ValueError, match="secret"), on.span("run"):
+        raise ValueError("secret")
+    [span] = told.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description == "ValueError"
+    assert not span.events
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_SDK_DISABLED": "true"}]
+)
+def test_it_is_off_where_nobody_looks(environ: dict[str, str]) -> None:
+    assert spans("abaco-api", environ) is OFF
+
+
+def test_without_the_packages_it_is_off_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "abaco_telemetry.otel", None)
+    with caplog.at_level(logging.WARNING):
+        assert spans("abaco-api", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}) is OFF
+    assert "[otel]" in caplog.text
+
+
+def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    found = spans("abaco-api", os.environ)
+    assert isinstance(found, OpenTelemetrySpans)
+    with found.span("request", first=True):
+        pass
+    began = time.monotonic()
+    found.close()
+    assert time.monotonic() - began < PATIENCE_SECONDS
