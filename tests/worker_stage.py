@@ -11,11 +11,13 @@ from typing import Any
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
+from abaco_telemetry.spans import OFF, Spans
 from abaco_worker.config import Config
 from abaco_worker.disks import Disks
 from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.loop import Service
+from abaco_worker.metrics import Metrics
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
@@ -67,6 +69,8 @@ class Stage:
         self.engine = FakeEngine()
         self.queue = InMemoryWorkQueue(self.log, "h1")
         self.heartbeats = InMemoryHeartbeats()
+        self.metrics = Metrics()
+        self.spans: Spans = OFF
 
     def host(self, gate: Gate = open_gate) -> Host:
         engine: Any = Gated(self.engine, gate)
@@ -85,6 +89,8 @@ class Stage:
             orders=Orders(log),
             disks=Disks(engine, "h1"),
             sandboxes=self.sandboxes(engine, images, sweeper),
+            metrics=self.metrics,
+            spans=self.spans,
         )
 
     def sandboxes(self, engine: Any, images: Images, sweeper: Sweeper) -> Sandboxes | None:

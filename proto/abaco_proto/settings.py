@@ -30,7 +30,10 @@ NAMES = frozenset(
         "ABACO_NATS_URL",
         "ABACO_POSTGRES_DSN",
         "ABACO_TENANT",
+        "ABACO_LOG_FORMAT",
         "ABACO_LOG_LEVEL",
+        "ABACO_METRICS_HOST",
+        "ABACO_METRICS_PORT",
         # api
         "ABACO_ALLOW_PRIVILEGED",
         "ABACO_API_HOST",

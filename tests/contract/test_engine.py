@@ -3,6 +3,8 @@
 import pytest
 
 from abaco_proto.errors import Unavailable
+from abaco_worker.metrics import Metrics
+from abaco_worker.watched_engine import WatchedEngine
 from contract.engine_suite import EngineSuite, spec_of
 from fake_engine import IMAGE, UNSTARTABLE, FakeEngine, Program, message
 
@@ -28,6 +30,12 @@ def engine() -> FakeEngine:
 
 class TestFakeEngine(EngineSuite):
     pass
+
+
+class TestWatchedEngine(EngineSuite):
+    @pytest.fixture
+    def engine(self) -> WatchedEngine:
+        return WatchedEngine(FakeEngine(), Metrics())
 
 
 async def test_an_engine_that_is_away_is_unavailable(engine: FakeEngine, yard: FakeYard) -> None:

@@ -21,6 +21,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Unknown
 from abaco_proto.subjects import event_subject
+from abaco_telemetry.spans import within
 from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
@@ -87,6 +88,21 @@ async def settled(log: InMemoryEventLog) -> None:
         await asyncio.sleep(4 * STEP_BACK)
         if len(log.events) == before:
             return
+
+
+async def test_a_message_made_of_an_event_goes_on_in_its_trace() -> None:
+    log, traceparent = InMemoryEventLog(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with process(log) as api:
+        await register(api, "src")
+        await register(api, "dst")
+        await subscribe(api, "dst_0", "src_*.message.received")
+        with within(traceparent):
+            await send(api, "src_0", "traced")
+        await arrived(log, "dst_0", 1)
+        await send(api, "src_0", "not traced")
+        await arrived(log, "dst_0", 2)
+    received = [r for r in log.events if isinstance(r.event, ev.MessageReceived)]
+    assert [r.traceparent for r in received] == [traceparent, traceparent, None, None]
 
 
 async def test_an_event_becomes_a_message() -> None:

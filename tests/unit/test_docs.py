@@ -3,10 +3,11 @@
 ``WRITE_DOCS=1 pytest tests/unit/test_docs.py`` draws them anew.
 """
 
+import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -16,12 +17,19 @@ import pytest
 
 from abaco_api import asyncapi
 from abaco_api.config import Config as ApiConfig
+from abaco_api.metrics import Metrics as ApiMetrics
 from abaco_local import nats_chart, nats_server
 from abaco_local.config import Config as LocalConfig
 from abaco_projector.config import Config as ProjectorConfig
+from abaco_projector.metrics import Metrics as ProjectorMetrics
 from abaco_proto import actor, events, execution, settings, worker
+from abaco_scheduler.census import NAMED_ACTORS
 from abaco_scheduler.config import Config as SchedulerConfig
+from abaco_scheduler.metrics import Metrics as SchedulerMetrics
+from abaco_telemetry.catalogue import Catalogue, Described
+from abaco_telemetry.event_log import LogMetrics
 from abaco_worker.config import Config as WorkerConfig
+from abaco_worker.metrics import Metrics as WorkerMetrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -127,10 +135,75 @@ def events_page() -> str:
     return "\n".join([*lines, ""])
 
 
+METRICS_HEAD = """\
+# Metrics
+
+Drawn from the code: each service's `metrics.py`, and `telemetry/abaco_telemetry/event_log.py` for
+what all have. A counter is read with `_total` behind its name, a histogram with `_bucket`, `_sum`
+and `_count`; times are in seconds. Beside these each service has those of its process
+(`process_resident_memory_bytes`, `process_cpu_seconds_total`, `process_open_fds`, …).
+
+No label has values that people can make up: there is no series per execution, image or path, and
+of actors only the {named} with the longest queues are named.
+
+The api's are at its own port, as `/metrics`; the other services have a port for nothing else,
+`ABACO_METRICS_PORT`, which is off where it is 0. `abaco status --json` has the `metrics_url` of
+each. In containers they are at `scheduler:9090`, `projector:9090`, `worker:9090`, `api-1:8000` and
+`api-2:8000`, inside the network only (nginx passes none on), so that Prometheus joins it:
+
+```yaml
+scrape_configs:
+  - job_name: abaco
+    static_configs:
+      - targets: [api-1:8000, api-2:8000, scheduler:9090, projector:9090, worker:9090]
+```
+
+[grafana/abaco.json](grafana/abaco.json) is a dashboard for Grafana (*Import*): it asks for a data
+source of the kind Prometheus, and names nothing that is not in the tables below.
+"""
+
+
+def metrics_page() -> str:
+    lines = METRICS_HEAD.format(named=NAMED_ACTORS).splitlines()
+    lines += ["", "## Every service", "", *table(everywhere())]
+    for service in catalogues():
+        lines += ["", f"## {service}", "", *table(own(service))]
+    return "\n".join([*lines, ""])
+
+
+def catalogues() -> dict[str, Catalogue]:
+    return {
+        "api": ApiMetrics().catalogue,
+        "scheduler": SchedulerMetrics().catalogue,
+        "worker": WorkerMetrics().catalogue,
+        "projector": ProjectorMetrics().catalogue,
+    }
+
+
+def everywhere() -> list[Described]:
+    """What every service counts."""
+    LogMetrics(catalogue := Catalogue())
+    return catalogue.described
+
+
+def own(service: str) -> list[Described]:
+    """What only this one does."""
+    return [metric for metric in catalogues()[service].described if metric not in everywhere()]
+
+
+def table(metrics: Sequence[Described]) -> list[str]:
+    lines = ["| metric | kind | labels | says |", "| --- | --- | --- | --- |"]
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.words} |")
+    return lines
+
+
 OF_COMPOSE = {
     *("ABACO_NATS_URL", "ABACO_POSTGRES_DSN", "ABACO_HOST_ID"),  # secrets, and what has to last
     *("ABACO_API_HOST", "ABACO_API_PORT", "ABACO_NATS_PORT"),  # what is published, and where
     *("ABACO_DATA_DIR", "ABACO_POSTGRES_PORT"),  # of the embedded stack alone
+    *("ABACO_METRICS_HOST", "ABACO_METRICS_PORT"),  # read inside the network only
     "ABACO_WORKER_DIR",  # the same path inside as outside
 }
 """The settings that compose.yaml decides itself."""
@@ -151,6 +224,7 @@ PAGES = {
     "settings.md": settings_page,
     "states.md": states_page,
     "events.md": events_page,
+    "metrics.md": metrics_page,
     "../compose.yaml": compose_file,
     "../compose.cluster.yaml": lambda: compose_file("compose.cluster.yaml"),
     "../compose/nats.conf": nats_server.in_container,
@@ -178,3 +252,64 @@ def test_a_setting_of_several_processes_is_one_setting() -> None:
             row = rows()[settings.PREFIX + field.name.upper()]
             mine = Row(field, hints[field.name])
             assert (mine.default, mine.description) == (row.default, row.description)
+
+
+# -- the dashboard -------------------------------------------------------------------------------
+
+DASHBOARD = DOCS / "grafana" / "abaco.json"
+
+
+def panels() -> list[dict[str, Any]]:
+    found = json.loads(DASHBOARD.read_text())["panels"]
+    return [panel for panel in found if panel["type"] != "row"]
+
+
+def queries() -> list[str]:
+    return [target["expr"] for panel in panels() for target in panel["targets"]]
+
+
+def exported() -> dict[str, set[str]]:
+    """Every series of every service, with its labels."""
+    found: dict[str, set[str]] = {}
+    for catalogue in catalogues().values():
+        found |= {name: set() for name in catalogue.of_the_process}
+        for metric in catalogue.described:
+            buckets = {"le"} if metric.kind == "histogram" else set()
+            found |= {name: {*metric.labels} | buckets for name in metric.series}
+    return found
+
+
+def test_the_dashboard_names_only_what_is_exported() -> None:
+    known = exported()
+    for query in queries():
+        names = set(re.findall(r"\b(?:abaco|process)_\w+", query))
+        assert names, query
+        assert names <= known.keys(), query
+
+
+def test_the_dashboard_asks_for_labels_that_are_there() -> None:
+    known = exported()
+    of_prometheus = {"instance", "job"}
+    for query in queries():
+        names = re.findall(r"\b(?:abaco|process)_\w+", query)
+        labels = of_prometheus.union(*(known[name] for name in names))
+        grouped = ",".join(re.findall(r"\bby ?\(([^)]*)\)", query))
+        chosen = re.findall(r"(\w+)(?:=|!=|=~|!~)\"", query)
+        asked = {*(word.strip() for word in grouped.split(",") if word.strip()), *chosen}
+        assert asked <= labels, query
+
+
+def test_the_dashboard_shows_every_service() -> None:
+    shown = " ".join(queries())
+    for service in catalogues():
+        assert any(metric.name in shown for metric in own(service)), service
+
+
+def test_no_two_panels_lie_on_one_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells

@@ -1,6 +1,5 @@
 """The process: ``python -m abaco_api``, configured by ``ABACO_*`` variables."""
 
-import logging
 import os
 import sys
 
@@ -10,6 +9,7 @@ from abaco_api.config import Config
 from abaco_api.server import run
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
+from abaco_telemetry import lines, spans
 
 USAGE = 2
 
@@ -18,11 +18,10 @@ def main() -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 2 for what a person must change."""
     try:
         config = settings.read(Config, os.environ)
-        logging.basicConfig(
-            level=config.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
-        uvloop.run(run(config))
+        lines.log("api", level=config.log_level, form=config.log_format)
+        telling = spans.spans("abaco-api", os.environ)
+        uvloop.run(run(config, telling))
+        telling.close()
     except Malformed as error:
         sys.stderr.write(f"abaco-api: {error}\n")
         return USAGE

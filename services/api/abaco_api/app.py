@@ -19,7 +19,10 @@ from abaco_api.once.endpoint import heeding_keys
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
 from abaco_api.service import Service
+from abaco_api.service import service as service_of
+from abaco_api.watched import Watched, about_request
 from abaco_proto.errors import AbacoError
+from abaco_telemetry.catalogue import CONTENT_TYPE
 
 MOMENT = "Abaco-As-Of"
 """In an answer about the past: the sequence that ``as_of`` meant."""
@@ -29,12 +32,14 @@ logger = logging.getLogger(__name__)
 
 def create_app(service: Service) -> ASGIApp:
     """The application over a service that is open, or about to be."""
+    routes = [
+        *_routes(OPERATIONS),
+        Route("/openapi.json", _description(openapi.encoded(OPERATIONS)), methods=["GET"]),
+        Route("/asyncapi.json", _description(asyncapi.encoded()), methods=["GET"]),
+        Route("/metrics", _metrics, methods=["GET"]),
+    ]
     app = Starlette(
-        routes=[
-            *_routes(OPERATIONS),
-            Route("/openapi.json", _description(openapi.encoded(OPERATIONS)), methods=["GET"]),
-            Route("/asyncapi.json", _description(asyncapi.encoded()), methods=["GET"]),
-        ],
+        routes=routes,
         exception_handlers={
             AbacoError: _on_error,
             HTTPException: _on_http_error,
@@ -44,7 +49,8 @@ def create_app(service: Service) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.service = service
-    return SlashCollapser(Admission(app, service.config.max_requests))
+    admission = Admission(app, service.config.max_requests)
+    return SlashCollapser(Watched(admission, routes, service.metrics, service.spans))
 
 
 class SlashCollapser:
@@ -77,7 +83,8 @@ def _routes(operations: Sequence[Operation]) -> list[Route]:
 def _dispatcher(endpoints: dict[str, Endpoint]) -> Endpoint:
     async def dispatch(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        response = await endpoints[method](request)
+        with about_request(request):
+            response = await endpoints[method](request)
         if hasattr(request.state, "as_of"):
             response.headers[MOMENT] = str(request.state.as_of)
         return response
@@ -90,6 +97,16 @@ def _description(body: bytes) -> Endpoint:
         return Response(body, media_type=MEDIA_TYPE)
 
     return describe
+
+
+async def _metrics(request: Request) -> Response:
+    """For programs that watch us; not in an envelope, which they could not read."""
+    api = service_of(request)
+    metrics = api.metrics
+    metrics.readers.set(api.live.readers)
+    metrics.subscribers.set(api.streams.count)
+    metrics.cut = api.dispatcher.cut
+    return Response(metrics.catalogue.text(), media_type=CONTENT_TYPE)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
@@ -115,7 +132,8 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
     return failure(400, "malformed", "the client went away before the end of its body")
 
 
-async def _on_bug(_: Request, error: Exception) -> Response:
+async def _on_bug(request: Request, error: Exception) -> Response:
     number = uuid4().hex
-    logger.error("internal error %s: %s", number, type(error).__name__)
+    with about_request(request):
+        logger.error("internal error %s: %s", number, type(error).__name__)
     return failure(500, "internal", f"internal error {number}")

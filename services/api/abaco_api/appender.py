@@ -10,6 +10,7 @@ from abaco_proto.envelope import Draft, Recorded, draft
 from abaco_proto.events import Event
 from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import event_subject
+from abaco_telemetry import spans
 
 
 def request_id() -> str:
@@ -21,12 +22,14 @@ def request_id() -> str:
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why something is appended, and when it was decided; without ``time`` that is now.
 
-    Without ``correlation_id`` it is the first of its chain.
+    Without ``correlation_id`` it is the first of its chain, and without ``traceparent`` a part of
+    the step at hand, if there is one.
     """
 
     causation_id: str
     correlation_id: str | None = None
     hops: int = 0
+    traceparent: str | None = None
     time: datetime | None = None
 
 
@@ -57,6 +60,7 @@ class Appender:
             correlation_id=why.correlation_id,
             position=expected.sequence,
             hops=why.hops,
+            traceparent=why.traceparent or spans.current(),
         )
         recorded = self._recorded(wish, await self._log.append(wish, expected=expected))
         if attempt is not None:
@@ -75,4 +79,5 @@ class Appender:
             causation_id=wish.causation_id,
             correlation_id=wish.correlation_id,
             hops=wish.hops,
+            traceparent=wish.traceparent,
         )

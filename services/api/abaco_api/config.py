@@ -33,6 +33,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least serious message that is logged."),
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="How lines are logged: text for people, json for programs."),
+    ] = "text"
     api_host: Annotated[str, Meta(description="The address the api listens on.", min_length=1)] = (
         "127.0.0.1"
     )

@@ -5,8 +5,8 @@ Rows come back with the columns of ``queries.sql``.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from importlib.resources import files
 from typing import TypeAlias
@@ -40,10 +40,18 @@ class ReadModels:
     and ``Unknown`` when what is named is not there.
     """
 
-    def __init__(self, dsn: str, tenant: str, timeout: float) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        tenant: str,
+        timeout: float,
+        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``watched`` is entered for every answer."""
         self._dsn = dsn
         self._tenant = tenant
         self._timeout = timeout
+        self._watched = watched
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def close(self) -> None:
@@ -197,7 +205,14 @@ class ReadModels:
 
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[Connection, None]:
-        """A connection for one answer, and Postgres' errors in our words."""
+        """A connection for one answer, which is watched."""
+        with self._watched():
+            async with self._answering() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncGenerator[Connection, None]:
+        """A connection, and Postgres' errors in our words."""
         try:
             async with asyncio.timeout(self._timeout):
                 pool = await self._opened()

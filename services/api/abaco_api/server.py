@@ -15,10 +15,13 @@ import uvicorn
 
 from abaco_api.app import create_app
 from abaco_api.config import Config
+from abaco_api.metrics import Metrics
 from abaco_api.protocol import EnvelopeProtocol
 from abaco_api.service import Service, assemble
 from abaco_proto.errors import Malformed
 from abaco_proto.jetstream import Connection, JetStreamBucket, JetStreamEventLog, JetStreamOutputLog
+from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry.spans import OFF, Spans
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Server(uvicorn.Server):
         self._at_stop()
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, spans: Spans = OFF) -> None:
     """Serve until a signal comes.
 
     Raises:
@@ -61,11 +64,15 @@ async def run(config: Config) -> None:
         timeout=config.append_timeout_seconds,
         replicas=config.nats_replicas,
     )
+    metrics = Metrics()
+    metrics.log.watch(connection)
     service = assemble(
         config,
-        JetStreamEventLog(connection),
+        WatchedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
         JetStreamBucket(connection),
+        metrics,
+        spans,
     )
     try:
         await main_loop(service, connection, listener)

@@ -22,6 +22,7 @@ from abaco_api.inbox import Inbox
 from abaco_api.live.live import Live
 from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
+from abaco_api.metrics import Metrics
 from abaco_api.once.keys import Keys
 from abaco_api.past.past import Past
 from abaco_api.past.replay import AS_OF, Replay
@@ -33,6 +34,7 @@ from abaco_proto.bucket import Bucket
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.subjects import all_events_filter
+from abaco_telemetry.spans import OFF, Spans
 
 AFTER = "Abaco-After"
 
@@ -56,6 +58,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     dispatcher: Dispatcher
     replay: Replay
+    metrics: Metrics
+    spans: Spans
 
     async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | Past:
         """What a query is answered from: the read models, or the moment it asks for."""
@@ -106,12 +110,20 @@ def known_already(request: Request) -> int:
     return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
-def assemble(config: Config, log: EventLog, outputs: OutputLog, bucket: Bucket) -> Service:
+def assemble(
+    config: Config,
+    log: EventLog,
+    outputs: OutputLog,
+    bucket: Bucket,
+    metrics: Metrics | None = None,
+    spans: Spans = OFF,
+) -> Service:
     """The service over a log, the output stream and a bucket; nothing is opened or started."""
+    metrics = metrics or Metrics()
     tenant = config.tenant
     directory = Directory(log, tenant)
     turns = Turns(config.append_timeout_seconds)
-    models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds)
+    models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds, metrics.query)
     sources = Sources(
         outputs=outputs,
         models=models,
@@ -148,6 +160,8 @@ def assemble(config: Config, log: EventLog, outputs: OutputLog, bucket: Bucket) 
         ),
         replay=Replay(log, models, tenant, config.max_replay_seconds),
         dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
+        metrics=metrics,
+        spans=spans,
     )
 
 

@@ -71,7 +71,8 @@ class _Writing:
             await apply(self._projection, self._store, batch, after)
         else:
             self._batch, self._after = batch, after
-            self._task = asyncio.ensure_future(self._store.write(prepared))
+            writing = self._projection.watch(batch, lambda: self._store.write(prepared))
+            self._task = asyncio.ensure_future(writing)
 
     async def settle(self) -> None:
         """Until nothing is being written."""

@@ -9,14 +9,22 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from abaco_projector import projection as of
 from abaco_projector.config import Config
 from abaco_projector.expiry import keep_expiring
 from abaco_projector.flow import project_events
+from abaco_projector.metrics import Metrics
 from abaco_projector.migrate import migrate
-from abaco_projector.projection import Item, Project, Projection, events, output, project
+from abaco_projector.projection import Item, Project, Projection, project
 from abaco_projector.store import open_store
+from abaco_projector.watched import watched
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.log import RecordedOutput
+from abaco_telemetry.endpoint import Endpoint
+from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry.spans import OFF, Spans
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +53,7 @@ class Outage:
         self._pause = 0.0
 
 
-async def run(config: Config, stop: asyncio.Event) -> None:
+async def run(config: Config, stop: asyncio.Event, spans: Spans = OFF) -> None:
     """Project until ``stop`` is set.
 
     Raises:
@@ -53,13 +61,22 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         Refused: the database belongs to a later version.
     """
     connection = Connection(config.nats_url, name="abaco-projector", replicas=config.nats_replicas)
-    work = asyncio.ensure_future(main_loop(config, connection))
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        await shutdown(connection, work)
+    metrics = Metrics()
+    metrics.log.watch(connection)
+    log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
+    both = (
+        watched(of.events(log), metrics, spans),
+        watched(of.output(JetStreamOutputLog(connection)), metrics, spans),
+    )
+    endpoint = Endpoint(metrics.catalogue, lambda: metrics.measure_lag(log))
+    async with endpoint.listening(config.metrics_host, config.metrics_port):
+        work = asyncio.ensure_future(main_loop(config, connection, *both))
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await shutdown(connection, work)
 
 
 async def startup(config: Config, connection: Connection) -> None:
@@ -77,17 +94,18 @@ async def startup(config: Config, connection: Connection) -> None:
     await connection.open()
 
 
-async def main_loop(config: Config, connection: Connection) -> None:
+async def main_loop(
+    config: Config,
+    connection: Connection,
+    events: Projection[Recorded],
+    output: Projection[RecordedOutput],
+) -> None:
     """Both projections, and the end of old output, without end."""
     await startup(config, connection)
     outage = Outage()
     works = [
-        asyncio.ensure_future(
-            keep_projecting(events(JetStreamEventLog(connection)), project_events, config, outage)
-        ),
-        asyncio.ensure_future(
-            keep_projecting(output(JetStreamOutputLog(connection)), project, config, outage)
-        ),
+        asyncio.ensure_future(keep_projecting(events, project_events, config, outage)),
+        asyncio.ensure_future(keep_projecting(output, project, config, outage)),
         asyncio.ensure_future(keep_expiring(config)),
     ]
     try:

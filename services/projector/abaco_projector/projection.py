@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,17 +25,26 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item", Recorded, RecordedOutput)
 
+Write: TypeAlias = Callable[[], Awaitable[None]]
+
+
+async def unwatched(batch: Sequence[Any], write: Write) -> None:  # noqa: ARG001
+    """Write a batch, and tell nobody."""
+    await write()
+
 
 class Projection(msgspec.Struct, Generic[Item], frozen=True):
     """The name of its checkpoint, how to follow its stream, how to apply a batch.
 
-    ``poison`` is for a message that was refused alone; it must not be refused again.
+    ``poison`` is for a message that was refused alone; it must not be refused again. Whatever
+    writes a batch is called by ``watch``.
     """
 
     name: str
     follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
     apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
     poison: Callable[[Store, Item, str], Awaitable[None]]
+    watch: Callable[[Sequence[Item], Write], Awaitable[None]] = unwatched
 
 
 Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[None]]
@@ -99,10 +108,11 @@ async def apply(
 ) -> None:
     """Apply a batch. What the database refuses is searched by halves, and set apart."""
     try:
-        await projection.apply(store, batch, after)
+        await projection.watch(batch, lambda: projection.apply(store, batch, after))
     except Undecodable as error:
         if len(batch) == 1:
-            await projection.poison(store, batch[0], str(error))
+            why = str(error)
+            await projection.watch(batch, lambda: projection.poison(store, batch[0], why))
             return
         middle = len(batch) // 2
         await apply(projection, store, batch[:middle], after)

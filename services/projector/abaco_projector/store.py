@@ -24,6 +24,7 @@ from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
 from abaco_proto.log import RecordedOutput
+from abaco_telemetry.about import about_event
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,9 @@ class Store:
             self.forget()
             raise
         for recorded in prepared.unrecognized:
-            logger.warning("event %d of %s is not understood", recorded.sequence, recorded.subject)
+            with about_event(recorded):
+                where = recorded.sequence, recorded.subject
+                logger.warning("event %d of %s is not understood", *where)
 
     async def skip_event(self, recorded: Recorded) -> None:
         """Leave one event out of the rows for good, and count it. It is copied all the same."""

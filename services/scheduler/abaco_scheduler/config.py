@@ -30,6 +30,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least serious message that is logged."),
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="How lines are logged: text for people, json for programs."),
+    ] = "text"
+    metrics_host: Annotated[
+        str, Meta(description="The address the metrics are read at.", min_length=1)
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        int,
+        Meta(
+            description="The port they are read at; 0 is none. The api's are at its own, as"
+            " /metrics.",
+            ge=0,
+            le=65535,
+        ),
+    ] = 0
     host_timeout_seconds: Annotated[
         float, Meta(ge=2, description="A host that sent no heartbeat for this long is lost.")
     ] = 15.0

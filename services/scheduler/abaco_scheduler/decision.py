@@ -17,11 +17,16 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append, its cause, and the condition under which it holds."""
+    """An event to append, its cause, and the condition under which it holds.
+
+    ``since`` is when it began to be due, where somebody traces it: ``traceparent``.
+    """
 
     tenant: str
     event: ev.Event
     causation_id: str
     correlation_id: str | None = None
     hops: int = 0
+    traceparent: str | None = None
+    since: datetime | None = None
     expected: Expected | None = None

@@ -54,18 +54,20 @@ class Task:
 
 @dataclass(slots=True, frozen=True)
 class Chain:
-    """Where a message stands in a chain of subscriptions."""
+    """Where a message stands in a chain of subscriptions, and in the trace of who sent it."""
 
     correlation_id: str
     hops: int
+    traceparent: str | None = None
+    received_at: datetime | None = None
 
 
 @dataclass(slots=True)
 class Inbox:
     """The messages of one actor. ``gone`` are those in the queue that wait no longer.
 
-    ``chains`` holds only messages that a subscription made: a plain backlog costs no more than
-    its places in the log.
+    ``chains`` holds only messages that a subscription made, or that are traced: a plain backlog
+    costs no more than its places in the log.
     """
 
     waiting: deque[int] = field(default_factory=deque)
@@ -154,8 +156,10 @@ def lost(inbox: Inbox, worker_id: str, reason: str, cause: str) -> None:
 def _received(inbox: Inbox, event: ev.MessageReceived, recorded: Recorded) -> None:
     if event.ordinal == inbox.next_ordinal + len(inbox.waiting):
         inbox.waiting.append(recorded.sequence)
-        if recorded.hops:
-            inbox.chains[event.ordinal] = Chain(recorded.correlation_id, recorded.hops)
+        if recorded.hops or recorded.traceparent:
+            inbox.chains[event.ordinal] = Chain(
+                recorded.correlation_id, recorded.hops, recorded.traceparent, recorded.time
+            )
 
 
 def _purged(inbox: Inbox, up_to_ordinal: int) -> None:

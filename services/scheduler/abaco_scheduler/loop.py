@@ -8,18 +8,23 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
 
+from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.jetstream import Connection
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
 from abaco_proto.subjects import all_events_filter
+from abaco_scheduler.census import census
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
+from abaco_scheduler.metrics import Metrics
 from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
+from abaco_telemetry.about import about
+from abaco_telemetry.spans import OFF, Spans, current
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +35,16 @@ TICK_SECONDS = 1.0
 class Scheduler:
     """One scheduler process. Any number may run: the log lets one of equal decisions in."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a scheduler and its ports
         self,
         log: EventLog,
         heartbeats: Heartbeats,
         connection: Connection,
         policy: Policy,
         tenant: str,
+        *,
+        metrics: Metrics | None = None,
+        spans: Spans = OFF,
     ) -> None:
         """Nothing runs yet."""
         self._log = log
@@ -44,6 +52,8 @@ class Scheduler:
         self._connection = connection
         self._policy = policy
         self._tenant = tenant
+        self._metrics = metrics or Metrics()
+        self._spans = spans
         self._cluster = Cluster()
         self._inputs: asyncio.Queue[Batch | Heartbeat] = asyncio.Queue(maxsize=64)
         self._caught_up = False
@@ -55,6 +65,10 @@ class Scheduler:
             tasks.create_task(self._follow())
             tasks.create_task(self._listen())
             await self._main_loop()
+
+    async def count(self) -> None:
+        """Bring up to date what is counted only for those who ask."""
+        self._metrics.take(census(self._cluster), self._cluster.sequence)
 
     async def _follow(self) -> None:
         async with aclosing(self._log.follow([all_events_filter()])) as batches:
@@ -70,7 +84,7 @@ class Scheduler:
         while True:
             await self._take_in()
             if self._caught_up and self._cluster.sequence >= self._own_last:
-                await self._act(plan(self._cluster, self._policy, self._now()))
+                await self._act(self._plan())
 
     async def _take_in(self) -> None:
         """Wait for something to happen, or a tick; then take in all that has happened."""
@@ -100,6 +114,10 @@ class Scheduler:
             listening_since=self._connection.connected_since,
         )
 
+    def _plan(self) -> list[Decision]:
+        with self._metrics.plans.time():
+            return plan(self._cluster, self._policy, self._now())
+
     async def _act(self, decisions: list[Decision]) -> None:
         """Append decisions: those on one actor in their order, actors side by side."""
         groups: dict[str, list[Decision]] = defaultdict(list)
@@ -110,15 +128,28 @@ class Scheduler:
     async def _append_in_order(self, decisions: list[Decision]) -> None:
         tips: dict[str, int] = {}
         for decision in decisions:
-            try:
+            with _about(decision):
+                if not await self._is_appended(decision, tips):
+                    return
+
+    async def _is_appended(self, decision: Decision, tips: dict[str, int]) -> bool:
+        """Append one decision, unless another writer was faster or the log is away."""
+        try:
+            with self._span(decision):
                 sequence = await self._append(decision, tips)
-            except Conflict:
-                logger.info("overtaken: %s", decision.event)
-                return
-            except Unavailable as error:
-                logger.warning("decision not recorded: %s", error)
-                return
-            self._own_last = max(self._own_last, sequence)
+        except Conflict:
+            logger.info("overtaken: %s", decision.event)
+            return False
+        except Unavailable as error:
+            logger.warning("decision not recorded: %s", error)
+            return False
+        self._own_last = max(self._own_last, sequence)
+        return True
+
+    def _span(self, decision: Decision) -> AbstractContextManager[object]:
+        """The step that began when the message was accepted; other decisions are in no trace."""
+        name = "schedule" if isinstance(decision.event, ev.ExecutionAssigned) else "abandon"
+        return self._spans.span(name, parent=decision.traceparent, since=decision.since)
 
     async def _append(self, decision: Decision, tips: dict[str, int]) -> int:
         """Append one decision; a condition moves on with what this plan appended before it."""
@@ -133,6 +164,7 @@ class Scheduler:
             causation_id=decision.causation_id,
             correlation_id=decision.correlation_id,
             hops=decision.hops,
+            traceparent=current(),
             position=expected.sequence if expected is not None else 0,
         )
         sequence = await self._log.append(wish, expected=expected)
@@ -140,3 +172,12 @@ class Scheduler:
             tips[expected.filter] = sequence
         logger.debug("%d %s", sequence, decision.event)
         return sequence
+
+
+def _about(decision: Decision) -> AbstractContextManager[None]:
+    event = decision.event
+    return about(
+        correlation_id=decision.correlation_id or "",
+        actor_id=getattr(event, "actor_id", ""),
+        execution_id=getattr(event, "execution_id", ""),
+    )

@@ -108,6 +108,8 @@ def _decision(
         causation_id=cause,
         correlation_id=chain.correlation_id,
         hops=chain.hops,
+        traceparent=chain.traceparent,
+        since=chain.received_at,
         expected=condition,
     )
 

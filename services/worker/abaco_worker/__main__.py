@@ -19,21 +19,26 @@ from abaco_proto.jetstream import (
     JetStreamWorkQueue,
     NatsHeartbeats,
 )
+from abaco_telemetry import lines, spans
+from abaco_telemetry.endpoint import Endpoint
+from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry.spans import Spans
 from abaco_worker import config as configuration
 from abaco_worker.config import Config
 from abaco_worker.disks import Disks
 from abaco_worker.docker_engine import DockerEngine
+from abaco_worker.engine import Engine
 from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.launcher import build
 from abaco_worker.loop import Service
+from abaco_worker.metrics import Metrics
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
+from abaco_worker.watched_engine import WatchedEngine
 
 logger = logging.getLogger("abaco_worker")
-
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def main() -> None:
@@ -43,16 +48,18 @@ def main() -> None:
     except Malformed as error:
         sys.stderr.write(f"abaco-worker: {error}\n")
         sys.exit(2)
-    logging.basicConfig(level=config.log_level.upper(), format=LOG_FORMAT)
-    code = uvloop.run(serve(config))
+    lines.log("worker", level=config.log_level, form=config.log_format)
+    telling = spans.spans("abaco-worker", os.environ)
+    code = uvloop.run(serve(config, telling))
+    telling.close()
     logging.shutdown()
     # Threads may still wait for an engine that takes its time; nothing of theirs needs an end.
     os._exit(code)
 
 
-async def serve(config: Config) -> int:
-    """Work until SIGTERM or SIGINT; the exit code."""
-    working = asyncio.ensure_future(work(config))
+async def serve(config: Config, telling: Spans) -> int:
+    """Work until SIGTERM or SIGINT; the exit code, 2 for what a person must change."""
+    working = asyncio.ensure_future(work(config, telling))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
@@ -60,21 +67,30 @@ async def serve(config: Config) -> int:
     if working.cancelled():
         logger.info("stopped; containers go on")
         return 0
-    logger.error("ended by an error", exc_info=working.exception())
+    if isinstance(error := working.exception(), Malformed):
+        sys.stderr.write(f"abaco-worker: {error}\n")
+        return 2
+    logger.error("ended by an error", exc_info=error)
     return 1
 
 
-async def work(config: Config) -> None:
-    """Connect, work, and let go of everything at the end."""
+async def work(config: Config, telling: Spans) -> None:
+    """Connect, work, and let go of everything at the end.
+
+    Raises:
+        Malformed: a setting cannot be used, a port in use among them.
+    """
     host_id = configuration.host_id(config, socket.gethostname())
     capacity = configuration.capacity(config, os.cpu_count() or 1)
     connection = Connection(
         config.nats_url, name=f"abaco-worker {host_id}", replicas=config.nats_replicas
     )
-    engine = DockerEngine(os.environ, capacity=capacity)
+    metrics = Metrics()
+    metrics.log.watch(connection)
+    docker = DockerEngine(os.environ, capacity=capacity)
+    engine = WatchedEngine(docker, metrics)
     try:
-        await connection.open()
-        log = JetStreamEventLog(connection)
+        log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
         images, sweeper = Images(engine, config.pull_policy), Sweeper(engine)
         host = Host(
             host_id=host_id,
@@ -87,17 +103,23 @@ async def work(config: Config) -> None:
             sweeper=sweeper,
             orders=Orders(log),
             disks=Disks(engine, host_id),
-            sandboxes=sandboxes(config, engine, images, sweeper),
+            sandboxes=sandboxes(config, engine, images, sweeper, metrics),
+            metrics=metrics,
+            spans=telling,
         )
         queue = JetStreamWorkQueue(connection, host_id)
-        await Service(host, queue, NatsHeartbeats(connection)).run()
+        service = Service(host, queue, NatsHeartbeats(connection))
+        endpoint = Endpoint(metrics.catalogue, service.count)
+        async with endpoint.listening(config.metrics_host, config.metrics_port):
+            await connection.open()
+            await service.run()
     finally:
-        engine.close()
+        docker.close()
         await connection.close()
 
 
 def sandboxes(
-    config: Config, engine: DockerEngine, images: Images, sweeper: Sweeper
+    config: Config, engine: Engine, images: Images, sweeper: Sweeper, metrics: Metrics
 ) -> Sandboxes | None:
     """Where there is a launcher, and an engine that sees our folders; else runs start cold."""
     found = Path(config.launcher) if config.launcher not in ("", "off") else build.find()
@@ -116,6 +138,7 @@ def sandboxes(
         folder=Path(config.worker_dir),
         program=found,
         starts_at_once=config.starts_at_once,
+        watched=metrics.making,
     )
 
 

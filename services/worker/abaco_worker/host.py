@@ -10,12 +10,14 @@ from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
 from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.retry import append_surely
+from abaco_telemetry.spans import OFF, Spans, current
 from abaco_worker import standing
 from abaco_worker.config import Config
 from abaco_worker.disks import Disks
 from abaco_worker.engine import Engine
 from abaco_worker.images import Images
 from abaco_worker.interruptions import Interruptions
+from abaco_worker.metrics import Metrics
 from abaco_worker.orders import Orders
 from abaco_worker.patience import patiently
 from abaco_worker.sandboxes import Sandboxes
@@ -44,25 +46,33 @@ class Host:
     orders: Orders
     disks: Disks
     sandboxes: Sandboxes | None = None
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    spans: Spans = OFF
     interruptions: Interruptions = dataclasses.field(default_factory=Interruptions)
     starting: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     async def report(self, cause: Recorded, event: ev.Event) -> None:
-        """Append what was caused by ``cause``, once, however long the log is away."""
+        """Append what was caused by ``cause``, once, however long the log is away.
+
+        It is part of the step at hand, if there is one, else of that of its cause.
+        """
         wish = draft(
             event,
             tenant=cause.tenant,
             time=datetime.now(UTC),
             causation_id=cause.id,
             correlation_id=cause.correlation_id or None,
-            traceparent=cause.traceparent,
+            traceparent=current() or cause.traceparent,
             hops=cause.hops,
         )
         try:
-            await append_surely(self.log, wish, after=cause.sequence)
+            with self.spans.span("report"):
+                await append_surely(self.log, wish, after=cause.sequence)
         except Conflict:
             # An id says who reports what of which attempt: only this host before a crash could.
             logger.info("%s: was reported before", wish.id)
+        else:
+            self.metrics.reported(event, datetime.now(UTC))
 
     async def look(self, wish: Recorded) -> Standing:
         """What the log says has become of a wish."""

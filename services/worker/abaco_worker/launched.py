@@ -79,7 +79,8 @@ async def _begin(
     if halt.is_set():
         raise RunLost("halted before it started")
     drawn = blueprint(order.definition, host.config, order.image)
-    sandbox, start_kind = await stock.take(drawn)
+    with host.spans.span("prepare"):
+        sandbox, start_kind = await stock.take(drawn)
     stock.fill(REFILL_SECONDS)
     taken = Taken(
         mark=mark(order.recorded),
@@ -135,7 +136,8 @@ class Run:
         assert self.sandbox.launcher is not None
         wanted = request(self._order, self.sandbox.made.image, self._host.config)
         try:
-            await self.sandbox.launcher.launch(wanted)
+            with self._host.spans.span("launch"):
+                await self.sandbox.launcher.launch(wanted)
         except Unavailable as error:
             self.sandbox.close()
             raise RunLost(str(error)) from error
@@ -152,7 +154,7 @@ class Run:
         ended = asyncio.Event()
         limit = limits(self._order.definition, self._host.config).max_log_bytes
         recorder = Recorder(self._host.outputs, self._order, limit)
-        recording = asyncio.create_task(recorder.record(tail(self.sandbox.place, ended)))
+        recording = asyncio.create_task(self._record(recorder, ended))
         watching = asyncio.create_task(self._watch())
         reporting: asyncio.Task[None] | None = None
         try:
@@ -188,6 +190,10 @@ class Run:
         async with aclosing(self.sandbox.launcher.messages()) as messages:
             async for message in messages:
                 yield message
+
+    async def _record(self, recorder: Recorder, ended: asyncio.Event) -> None:
+        with self._host.spans.span("output"):
+            await recorder.record(tail(self.sandbox.place, ended))
 
     async def _report_start(self, message: Message) -> None:
         made = self.sandbox.made

@@ -54,6 +54,15 @@ class Service:
             if self._host.sandboxes is not None:
                 self._host.sandboxes.let_go()
 
+    async def count(self) -> None:
+        """Bring up to date what is counted only for those who ask."""
+        metrics = self._host.metrics
+        metrics.capacity.set(self._host.capacity)
+        metrics.seats.set(len(self._seats))
+        metrics.in_hand.set(len(self._in_hand))
+        metrics.sweeping.set(self._host.sweeper.waiting)
+        metrics.count(seat.stock for seat in self._seats.values())
+
     def _startup(self, tasks: asyncio.TaskGroup) -> None:
         if self._host.sandboxes is not None:
             self._host.sandboxes.open()
@@ -76,6 +85,7 @@ class Service:
     async def _accept(self, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
         """Give a delivery to its seat, unless that has it already."""
         recorded = delivery.recorded
+        self._host.metrics.delivered(again=delivery.redelivered)
         if recorded.sequence in self._in_hand:
             await delivery.working()
             return

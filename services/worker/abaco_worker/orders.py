@@ -33,12 +33,13 @@ class Orders:
         Raises:
             Undecodable: the log does not hold what the assignment says.
         """
-        defined, message, state = await asyncio.gather(
+        defined, accepted, state = await asyncio.gather(
             self.definition_at(event.actor_sequence),
-            self._event_at(event.message_sequence),
+            self._at(event.message_sequence),
             self._state(recorded.tenant, event),
         )
-        if not isinstance(message, ev.MessageReceived):
+        message = accepted.event if accepted is not None else None
+        if accepted is None or not isinstance(message, ev.MessageReceived):
             raise Undecodable(f"no message at {event.message_sequence} in the log")
         order = Order(
             recorded=recorded,
@@ -46,6 +47,7 @@ class Orders:
             definition=defined.definition,
             revision=defined.revision,
             message=message,
+            accepted_at=accepted.time,
             state=state[0],
             state_sequence=state[1],
         )
@@ -105,5 +107,8 @@ class Orders:
         return await patiently(lambda: self._log.last(type_filter(tenant, actor_id, kind)))
 
     async def _event_at(self, sequence: int) -> ev.Event | None:
-        recorded = await patiently(lambda: self._log.at(sequence))
+        recorded = await self._at(sequence)
         return None if recorded is None else recorded.event
+
+    async def _at(self, sequence: int) -> Recorded | None:
+        return await patiently(lambda: self._log.at(sequence))

@@ -53,15 +53,21 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
 
 async def _running(host: Host, spec: ContainerSpec) -> str:
     """The id of the container, started: by us now, or by us before a crash."""
-    try:
-        container = await host.engine.create(spec)
-    except ImageMissing:
-        await host.images.ensure(spec.image)
-        container = await host.engine.create(spec)
+    with host.spans.span("prepare"):
+        container = await _created(host, spec)
     if container.fresh:
         async with host.starting:
-            await host.engine.start(container.container_id)
+            with host.spans.span("launch"):
+                await host.engine.start(container.container_id)
     return container.container_id
+
+
+async def _created(host: Host, spec: ContainerSpec) -> Container:
+    try:
+        return await host.engine.create(spec)
+    except ImageMissing:
+        await host.images.ensure(spec.image)
+        return await host.engine.create(spec)
 
 
 async def _attend(
@@ -80,7 +86,8 @@ async def _attend(
     end = End(host, order, container_id)
     watching = asyncio.create_task(end.watch(allowed.max_run_seconds))
     try:
-        container = await _to_the_end(host.engine, container_id, recorder)
+        with host.spans.span("output"):
+            container = await _to_the_end(host.engine, container_id, recorder)
         await reporting
     finally:
         await cancelled(sampling, reporting, watching)

@@ -8,6 +8,7 @@ same name, and another assignment, even of a log that was begun anew, another on
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from abaco_proto import events as ev
 from abaco_proto import ids
-from abaco_proto.envelope import Recorded, format_time
+from abaco_proto.envelope import EPOCH, Recorded, format_time
 from abaco_worker.config import Config
 from abaco_worker.engine import ContainerSpec, Image, LauncherMounts
 from abaco_worker.launcher.request import Request
@@ -32,6 +33,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     definition: ev.Definition
     revision: int = 0
     message: ev.MessageReceived
+    accepted_at: datetime = EPOCH
     state: Any = ""
     state_sequence: int = 0
 

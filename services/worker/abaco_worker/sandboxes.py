@@ -8,6 +8,8 @@ crash cannot take: a worker that comes back finds in it what a sandbox was made 
 import asyncio
 import logging
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from uuid import uuid4
 from weakref import WeakSet
@@ -102,13 +104,18 @@ class Sandboxes:
         folder: Path,
         program: Path,
         starts_at_once: int,
+        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Nothing is touched before :meth:`open`; ``program`` is the launcher."""
+        """Nothing is touched before :meth:`open`; ``program`` is the launcher.
+
+        ``watched`` is entered for every making of one.
+        """
         self._engine = engine
         self._images = images
         self._sweeper = sweeper
         self._folder = folder
         self._program = program
+        self._watched = watched
         self._starting = asyncio.Semaphore(starts_at_once)
         self._taken: dict[str, Place] = {}
         self._connected: WeakSet[Sandbox] = WeakSet()
@@ -148,6 +155,10 @@ class Sandboxes:
             ImageRefused: the image cannot be had.
             EngineFault, Unavailable: the engine fails or is away; trying again may help.
         """
+        with self._watched():
+            return await self._make(host_id, key, drawn)
+
+    async def _make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
         image = await self._images.ensure(drawn.image)
         place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
         place.make()

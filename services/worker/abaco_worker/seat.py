@@ -5,8 +5,10 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.log import Delivery
+from abaco_telemetry.about import about_event
 from abaco_worker.disposition import Disposition, back_off, disposition
 from abaco_worker.host import Host
 from abaco_worker.sandbox import SeatKey
@@ -55,6 +57,12 @@ class Seat:
     async def _work(self, delivery: Delivery) -> Outcome:
         """Try until there is an outcome."""
         recorded = delivery.recorded
+        name = "run" if isinstance(recorded.event, ev.ExecutionAssigned) else "seat"
+        step = self._host.spans.span(name, parent=recorded.traceparent)
+        with about_event(recorded), step:
+            return await self._try(delivery, recorded)
+
+    async def _try(self, delivery: Delivery, recorded: Recorded) -> Outcome:
         look = delivery.redelivered or not self._known or _stale(recorded)
         tries = 0
         while True:

@@ -41,6 +41,11 @@ class Stock:
         sandbox = coming.result()
         return sandbox if sandbox.alive else None
 
+    @property
+    def coming(self) -> bool:
+        """Whether one is being made."""
+        return self._coming is not None and not self._coming.done()
+
     def want(self, blueprint: Blueprint) -> None:
         """Have a sandbox of this kind in store from now on."""
         if self._closed:

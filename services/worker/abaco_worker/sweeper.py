@@ -31,6 +31,11 @@ class Sweeper:
         self._engine = engine
         self._waiting: asyncio.Queue[Leftover] = asyncio.Queue()
 
+    @property
+    def waiting(self) -> int:
+        """How many are still to be removed."""
+        return self._waiting.qsize()
+
     def take(self, leftover: Leftover) -> None:
         """Remove a container soon, and then its folder."""
         self._waiting.put_nowait(leftover)

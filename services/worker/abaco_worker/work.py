@@ -98,13 +98,15 @@ async def _run(
     if not found.run_wanted:
         logger.info("%s attempt %d: not wanted any more", event.execution_id, event.attempt)
         return Outcome(seat_lives=found.seat_lives, leftover=_leftover(host, recorded))
-    taken_at = format_time(datetime.now(UTC))
-    order = await host.orders.fetch(recorded, event)
+    taken_at = datetime.now(UTC)
+    with host.spans.span("fetch"):
+        order = await host.orders.fetch(recorded, event)
+    host.metrics.taken(order.accepted_at, taken_at)
     if host.sandboxes is None:
         reported = await run.execute(host, order, found)
     else:
         reported = await launched.execute(
-            host, host.sandboxes, stock, order, found, taken_at=taken_at
+            host, host.sandboxes, stock, order, found, taken_at=format_time(taken_at)
         )
     return Outcome(seat_lives=reported, leftover=_leftover(host, recorded))
 

@@ -198,6 +198,7 @@ class Dispatcher:
             causation_id=item.id,
             correlation_id=item.correlation_id or None,
             hops=item.hops + 1,
+            traceparent=item.traceparent,
             time=time,
         )
         since = self._subscriptions.since(actor_id)

@@ -30,6 +30,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     correlation_id: str
     hops: int
+    traceparent: str | None = None
     event: ev.Event
     frame: bytes
 
@@ -55,6 +56,7 @@ def item(recorded: Recorded) -> Item:
         id=recorded.id,
         correlation_id=recorded.correlation_id,
         hops=recorded.hops,
+        traceparent=recorded.traceparent,
         event=recorded.event,
         frame=frame(str(recorded.sequence), kind, _encode(shown(recorded))),
     )

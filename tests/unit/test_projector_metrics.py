@@ -1,0 +1,89 @@
+"""What the projector counts of its batches, and how far it says it is behind."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import builders as b
+import readings
+from abaco_projector import projection as of
+from abaco_projector.metrics import Metrics
+from abaco_projector.watched import watched
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable, Undecodable
+from abaco_telemetry.spans import OFF
+from fakes import InMemoryEventLog
+
+
+class Rows:
+    """A store that refuses one sequence, and is away behind another."""
+
+    def __init__(self, refused: int = 0, away_at: int = 0) -> None:
+        self._refused, self._away_at = refused, away_at
+
+    async def apply_events(
+        self, batch: Sequence[Recorded], *, after: int, plain: bool = False
+    ) -> None:
+        sequences = [recorded.sequence for recorded in batch]
+        if self._refused in sequences:
+            raise Undecodable("no")
+        if self._away_at in sequences:
+            raise Unavailable("away")
+
+    async def skip_event(self, recorded: Recorded) -> None:
+        pass
+
+
+async def projected(log: InMemoryEventLog, rows: Any) -> tuple[Metrics, readings.Reading]:
+    """What is counted up to the outage that ends it."""
+    metrics = Metrics()
+    projection = watched(of.events(log), metrics, OFF)
+    with pytest.raises(Unavailable):
+        await of.project(projection, rows, 2, 1)
+    await metrics.measure_lag(log)
+    return metrics, readings.of(metrics.catalogue)
+
+
+@pytest.fixture
+async def log() -> InMemoryEventLog:
+    log = InMemoryEventLog()
+    await log.append(b.envelope_of(b.registered()))
+    for n in range(9):
+        await log.append(b.envelope_of(b.received(n)))
+    return log
+
+
+async def test_batches_are_counted_up_to_where_they_end(log: InMemoryEventLog) -> None:
+    _, found = await projected(log, Rows(refused=5, away_at=8))
+    # 2 3 | 4 | 5, which is left out | 6 7 | 8 9 is not written
+    events = {"projection": "events"}
+    assert readings.value(found, "abaco_projection_messages_total", **events) == 6
+    assert readings.value(found, "abaco_projection_batch_messages_count", **events) == 4
+    assert readings.value(found, "abaco_projection_refused_total", **events) == 1
+    assert readings.value(found, "abaco_projection_outages_total", **events) == 1
+    assert readings.value(found, "abaco_projection_position", **events) == 7
+
+
+async def test_the_lag_is_what_the_log_has_and_the_rows_have_not(log: InMemoryEventLog) -> None:
+    metrics, found = await projected(log, Rows(away_at=8))
+    assert readings.value(found, "abaco_projector_lag_events") == 3
+    assert readings.value(found, "abaco_projector_lag_seconds") > 0
+    metrics.applied("events", 3, 10)
+    await metrics.measure_lag(log)
+    found = readings.of(metrics.catalogue)
+    assert readings.value(found, "abaco_projector_lag_events") == 0
+    assert readings.value(found, "abaco_projector_lag_seconds") == 0
+
+
+async def test_a_lag_that_cannot_be_told_is_no_number(log: InMemoryEventLog) -> None:
+    metrics, _ = await projected(log, Rows(away_at=8))
+    log.available = False
+    await metrics.measure_lag(log)
+    found = readings.of(metrics.catalogue)
+    assert math.isnan(readings.value(found, "abaco_projector_lag_events"))
+    fresh = Metrics()
+    await fresh.measure_lag(InMemoryEventLog())
+    found = readings.of(fresh.catalogue)
+    assert math.isnan(readings.value(found, "abaco_projector_lag_events"))
