@@ -5,13 +5,14 @@ from pathlib import Path
 
 from abaco_local.config import Config
 from abaco_local.identity import Identity
+from abaco_local.ports import LOOPBACK
 from abaco_proto.settings import FROM_FILE
 
 # A list of what passes, not of what does not: the result is written to the data folder, and the
 # caller's environment may hold secrets that are no business of ours.
 NAMES = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 PREFIXES = ("LC_", "PYTHON", "SSL_CERT_")
-OF_SERVICES = ("ABACO_", "COVERAGE_", "DOCKER_")
+OF_SERVICES = ("ABACO_", "COVERAGE_", "DOCKER_", "OTEL_")
 
 
 def of_servers(environ: Mapping[str, str]) -> dict[str, str]:
@@ -31,6 +32,8 @@ def of_services(
         "ABACO_API_HOST": config.api_host,
         "ABACO_API_PORT": str(config.api_port),
         "ABACO_DATA_DIR": str(root),
+        "ABACO_METRICS_HOST": LOOPBACK,
+        "ABACO_METRICS_PORT": "0",
         "ABACO_NATS_PORT": str(identity.nats_port),
         "ABACO_NATS_URL": identity.nats_url,
         "ABACO_POSTGRES_DSN": identity.postgres_dsn,

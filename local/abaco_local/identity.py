@@ -18,6 +18,9 @@ from abaco_local.config import Config
 from abaco_local.folder import Folder, read_text, write_private
 from abaco_proto.errors import Refused
 
+WATCHED = ("projector", "scheduler", "worker")
+"""The services that have a port for nothing but their metrics."""
+
 ADMIN = "abaco"
 """The NATS user of the data folder's owner."""
 
@@ -34,6 +37,8 @@ class Identity(msgspec.Struct, frozen=True):
     nats_port: int
     postgres_port: int
     socket: str
+    metrics_ports: dict[str, int] = {}
+    """Where the metrics of each service are read, by name; the api's are at its own port."""
 
     @property
     def nats_url(self) -> str:
@@ -101,8 +106,26 @@ def at_rest(
         old.postgres_port,
         lambda port: port != nats and free(port),
     )
+    metrics = metrics_ports(old, {nats, postgres, config.api_port}, free)
     socket = old.socket if _is_ours(folder, Path(old.socket)) else _socket(folder)
-    return msgspec.structs.replace(old, nats_port=nats, postgres_port=postgres, socket=socket)
+    return msgspec.structs.replace(
+        old, nats_port=nats, postgres_port=postgres, socket=socket, metrics_ports=metrics
+    )
+
+
+def metrics_ports(
+    old: Identity, taken: set[int], free: Callable[[int], bool] = ports.is_free
+) -> dict[str, int]:
+    """Return a port for the metrics of each service that has no other."""
+    chosen: dict[str, int] = {}
+
+    def usable(port: int) -> bool:
+        return port not in {*taken, *chosen.values()} and free(port)
+
+    for name in WATCHED:
+        old_port = old.metrics_ports.get(name, 0)
+        chosen[name] = ports.choose(f"the metrics of {name}", 0, old_port, usable)
+    return chosen
 
 
 def at_work(config: Config, old: Identity) -> Identity:

@@ -63,11 +63,19 @@ def commands(
         **{
             name: Command(
                 [sys.executable, "-P", "-m", f"abaco_{name}"],
-                {**services, "ABACO_NATS_URL": identity.nats_url_of(name)},
+                services | _own(name, identity),
             )
             for name in SERVICES
         },
     }
+
+
+def _own(name: str, identity: Identity) -> dict[str, str]:
+    """Return what is one service's alone."""
+    own = {"ABACO_NATS_URL": identity.nats_url_of(name)}
+    if port := identity.metrics_ports.get(name):
+        own["ABACO_METRICS_PORT"] = str(port)
+    return own
 
 
 def changed(

@@ -8,16 +8,26 @@ from abaco_local.config import Config
 from abaco_local.control import Control, Process
 from abaco_local.folder import Folder
 from abaco_local.identity import Identity
+from abaco_local.ports import LOOPBACK
 from abaco_local.processes import START_ORDER, Command, read
 from abaco_proto.permissions import READER
 
 RUNNING, STOPPED = "RUNNING", "STOPPED"
 
 
+class Service(msgspec.Struct, frozen=True):
+    """One process, and where its metrics are read: nowhere, if it is a server."""
+
+    name: str
+    pid: int | None
+    state: str
+    metrics_url: str | None
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole answer; the addresses hold their passwords."""
 
-    services: list[Process]
+    services: list[Service]
     api_url: str
     nats_url: str | None
     nats_reader_url: str | None
@@ -31,14 +41,27 @@ def status(
     """Return the answer; a process that the supervisor does not know is stopped."""
     known = {process.name: process for process in processes}
     listening = configured(read(folder).get("api")) if processes else None
+    api_url = (listening or config).api_url
+    found = [known.get(name, Process(name, None, STOPPED)) for name in START_ORDER]
     return Status(
-        services=[known.get(name, Process(name, None, STOPPED)) for name in START_ORDER],
-        api_url=(listening or config).api_url,
+        services=[
+            Service(each.name, each.pid, each.state, metrics_url(each.name, api_url, identity))
+            for each in found
+        ],
+        api_url=api_url,
         nats_url=identity.nats_url if identity else None,
         nats_reader_url=identity.nats_url_of(READER) if identity else None,
         postgres_dsn=identity.postgres_dsn if identity else None,
         data_dir=str(folder.root),
     )
+
+
+def metrics_url(name: str, api_url: str, identity: Identity | None) -> str | None:
+    """Return where the metrics of a process are read while it runs."""
+    if name == "api":
+        return f"{api_url}/metrics"
+    port = identity.metrics_ports.get(name) if identity else None
+    return f"http://{LOOPBACK}:{port}/metrics" if port else None
 
 
 def configured(api: Command | None) -> Config | None:

@@ -68,6 +68,16 @@ def test_the_answers_of_nginx_are_envelopes(stack: ComposeStack) -> None:
     }
 
 
+def test_metrics_are_read_inside_the_network_only(stack: ComposeStack) -> None:
+    urls = [f"http://{name}:9090/metrics" for name in ("scheduler", "worker", "projector")]
+    urls += [f"http://{name}:8000/metrics" for name in ("api-1", "api-2")]
+    read = "import sys; from urllib.request import urlopen as read; "
+    read += "[print(read(url).read().decode()) for url in sys.argv[1:]]"
+    done = stack.compose("exec", "-T", "scheduler", "python", "-c", read, *urls)
+    assert done.stdout.count("\nabaco_nats_connected 1.0") == len(urls), done.stderr
+    assert stack.http.get("/metrics").status_code == 404
+
+
 def test_one_api_is_enough(stack: ComposeStack) -> None:
     actors = [stack.register("spread", images.QUICK, min_workers=0) for _ in range(6)]
     for actor_id in actors:

@@ -127,6 +127,13 @@ def test_a_stream_arrives_as_it_is_sent(front: Front, headers: dict[str, str], q
         assert "".join(parts) == "last"
 
 
+@pytest.mark.parametrize("path", ["/metrics", "//metrics/", "/%6detrics", "/metrics?x=1"])
+def test_metrics_are_for_who_is_inside(front: Front, path: str) -> None:
+    answer = front.http.get(str(front.http.base_url).rstrip("/") + path)
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "unknown"
+
+
 def test_the_limit_on_bodies_is_the_setting(front: Front) -> None:
     assert front.http.post("/actors", content=b"x" * 2048).status_code == 200
     assert front.http.post("/actors", content=b"x" * 2049).status_code == 413

@@ -71,6 +71,7 @@ def test_the_images_have_the_versions_of_a_checkout() -> None:
     run = pins(ROOT / "requirements" / "run.txt")
     for name in (*SERVICES, "build"):
         assert pins(ROOT / "requirements" / f"{name}.txt") <= run
+    assert pins(ROOT / "requirements" / "otel.txt") <= pins(ROOT / "requirements" / "dev.txt")
 
 
 def pins(path: Path) -> set[str]:

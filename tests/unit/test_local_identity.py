@@ -39,6 +39,18 @@ def test_the_two_servers_have_two_ports(folder: Folder) -> None:
     assert chosen.nats_password == old.nats_password
 
 
+def test_every_service_has_a_port_for_its_metrics(folder: Folder) -> None:
+    old = identity.create(folder)
+    chosen = identity.at_rest(folder, Config(), old, free=lambda _: True)
+    ports = {chosen.nats_port, chosen.postgres_port, 8000, *chosen.metrics_ports.values()}
+    assert set(chosen.metrics_ports) == {"projector", "scheduler", "worker"}
+    assert len(ports) == 6
+    taken = chosen.metrics_ports["worker"]
+    new = identity.at_rest(folder, Config(), chosen, free=lambda port: port != taken)
+    assert new.metrics_ports["worker"] != taken
+    assert new.metrics_ports["scheduler"] == chosen.metrics_ports["scheduler"]
+
+
 def test_a_taken_port_is_chosen_again(folder: Folder) -> None:
     old = identity.at_rest(folder, Config(), identity.create(folder), free=lambda _: True)
     new = identity.at_rest(folder, Config(), old, free=lambda port: port != old.nats_port)

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from abaco_local import launch, nats_server, processes
@@ -75,6 +76,17 @@ def test_every_service_is_a_user_of_its_own(tmp_path: Path) -> None:
     urls = {name: env[name].env["ABACO_NATS_URL"] for name in processes.SERVICES}
     assert urls == {name: IDENTITY.nats_url_of(name) for name in processes.SERVICES}
     assert len(set(urls.values())) == len(processes.SERVICES)
+
+
+def test_every_service_is_watched_at_a_port_of_its_own(tmp_path: Path) -> None:
+    identity = msgspec.structs.replace(IDENTITY, metrics_ports={"worker": 20004})
+    found = processes.commands(
+        Folder(tmp_path), Config(), identity, {"ABACO_METRICS_PORT": "1", "OTEL_X": "y"}
+    )
+    ports = {name: found[name].env["ABACO_METRICS_PORT"] for name in processes.SERVICES}
+    assert ports == {"worker": "20004", "scheduler": "0", "projector": "0", "api": "0"}
+    assert found["api"].env["OTEL_X"] == "y"
+    assert "OTEL_X" not in found["nats"].env
 
 
 def test_another_terminal_restarts_nothing(tmp_path: Path) -> None:

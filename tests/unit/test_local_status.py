@@ -21,7 +21,13 @@ def test_down_is_every_service_stopped(tmp_path: Path) -> None:
         *("nats_url", "nats_reader_url", "postgres_dsn"),
     }
     assert answer["services"] == [
-        {"name": name, "pid": None, "state": "STOPPED"} for name in START_ORDER
+        {
+            "name": name,
+            "pid": None,
+            "state": "STOPPED",
+            "metrics_url": "http://127.0.0.1:8000/metrics" if name == "api" else None,
+        }
+        for name in START_ORDER
     ]
     assert answer["data_dir"] == str(tmp_path)
 
@@ -46,6 +52,17 @@ def test_the_url_of_a_running_api_is_where_it_was_told_to_listen(tmp_path: Path)
     running = [Process("api", 7, "RUNNING")]
     assert status(Config(), folder, IDENTITY, running).api_url == "http://127.0.0.1:9999"
     assert status(Config(), folder, IDENTITY, []).api_url == "http://127.0.0.1:8000"
+
+
+def test_every_service_says_where_its_metrics_are(tmp_path: Path) -> None:
+    ports = {"scheduler": 20003, "worker": 20004, "projector": 20005}
+    identity = msgspec.structs.replace(IDENTITY, metrics_ports=ports)
+    answer = status(Config(api_port=8001), Folder(tmp_path), identity, [])
+    found = {each.name: each.metrics_url for each in answer.services if each.metrics_url}
+    assert found == {
+        "api": "http://127.0.0.1:8001/metrics",
+        **{name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items()},
+    }
 
 
 def test_people_see_no_password(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from abaco_scheduler.policy import Policy
 from abaco_telemetry.otel import OpenTelemetrySpans
 from abaco_telemetry.spans import trace_id
 from fake_engine import IMAGE, Program, message
+from fakes import InMemoryBucket
 from worker_stage import Stage
 
 SENDERS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
