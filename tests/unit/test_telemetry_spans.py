@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -126,6 +127,8 @@ def test_without_the_packages_it_is_off_and_says_so(
 
 def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
+    before = set(threading.enumerate())
     found = spans("abaco-api", os.environ)
     assert isinstance(found, OpenTelemetrySpans)
     with found.span("request", first=True):
@@ -133,3 +136,5 @@ def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     began = time.monotonic()
     found.close()
     assert time.monotonic() - began < PATIENCE_SECONDS
+    for left in set(threading.enumerate()) - before:
+        left.join()  # it draws random pauses, which no other test may see

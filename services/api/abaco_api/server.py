@@ -71,8 +71,8 @@ async def run(config: Config, spans: Spans = OFF) -> None:
         WatchedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
         JetStreamBucket(connection),
-        metrics,
-        spans,
+        metrics=metrics,
+        spans=spans,
     )
     try:
         await main_loop(service, connection, listener)

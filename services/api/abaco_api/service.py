@@ -110,11 +110,12 @@ def known_already(request: Request) -> int:
     return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
     config: Config,
     log: EventLog,
     outputs: OutputLog,
     bucket: Bucket,
+    *,
     metrics: Metrics | None = None,
     spans: Spans = OFF,
 ) -> Service:
