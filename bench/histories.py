@@ -24,24 +24,27 @@ IN_FLIGHT = 512
 IMAGE = "sha256:" + "0123456789abcdef" * 4
 
 
-def history(events: int, actors: int) -> Iterator[Draft]:
-    """The drafts of ``events`` events of ``actors`` actors (fewer when there is no room)."""
+def history(events: int, actors: int, *, min_workers: int = 2) -> Iterator[Draft]:
+    """The drafts of ``events`` events of ``actors`` actors (fewer when there is no room).
+
+    Each actor has one seat, whatever ``min_workers`` it is registered with.
+    """
     actors = min(actors, events // 10)
-    for n, event in enumerate(_events(actors), 1):
+    for n, event in enumerate(_events(actors, min_workers), 1):
         at = T0 + timedelta(milliseconds=n)
         yield draft(event, tenant=TENANT, time=at, causation_id=f"req-{n}", position=n)
         if n == events:
             return
 
 
-def _events(actors: int) -> Iterator[ev.Event]:
+def _events(actors: int, min_workers: int) -> Iterator[ev.Event]:
     yield ev.HostJoined(host_id="h1", capacity=actors)
     for n in range(actors):
-        yield from _actor(ids.actor_id("bench", n))
+        yield from _actor(ids.actor_id("bench", n), min_workers)
     running: deque[Iterator[ev.Event]] = deque()
     ordinal = number = 0
     while True:
-        while len(running) < AT_ONCE:
+        while len(running) < min(AT_ONCE, actors):
             running.append(_run(ids.actor_id("bench", number), ordinal))
             number = (number + 1) % actors
             ordinal += number == 0
@@ -52,8 +55,10 @@ def _events(actors: int) -> Iterator[ev.Event]:
             yield event
 
 
-def _actor(actor_id: str) -> Iterator[ev.Event]:
-    definition = ev.Definition(name=ids.actor_name(actor_id), image="jstubbs/abaco_test")
+def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
+    definition = ev.Definition(
+        name=ids.actor_name(actor_id), image="jstubbs/abaco_test", min_workers=min_workers
+    )
     seat: dict[str, Any] = {
         "actor_id": actor_id,
         "worker_id": ids.worker_id(actor_id, 0),

@@ -108,7 +108,7 @@ def process(nats_url: str, dsn: str, *words: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", *words], env=environ, **quiet)  # type: ignore[call-overload,no-any-return]
 
 
-async def reached(dsn: str, events: int) -> None:
+async def reached(dsn: str, events: int, *, look_seconds: float = 0.1) -> None:
     """Until the checkpoint is there."""
     query = "SELECT sequence FROM projection_checkpoints WHERE name = 'events'"
     table = await asyncpg.connect(dsn)
@@ -118,7 +118,7 @@ async def reached(dsn: str, events: int) -> None:
                 break
         except asyncpg.UndefinedTableError:
             pass
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(look_seconds)
     await table.close()
 
 

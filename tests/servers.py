@@ -65,6 +65,12 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """The process; it was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """All that the server has said, over all its starts."""
         path = self.folder / "server.log"

@@ -127,7 +127,9 @@ class Service:
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
         """Give the seats of before their sandboxes back, or new ones."""
         waiting = await adopt(self._host)
-        for key in await living_seats(self._host) if self._host.sandboxes else ():
+        seats = await living_seats(self._host) if self._host.sandboxes else []
+        logger.info("%d seats of before", len(seats))
+        for key in seats:
             if key not in self._met:
                 await self._restock(self._seat(key, tasks), waiting.pop(key, None))
         for place in waiting.values():

@@ -1,0 +1,95 @@
+"""A host that pretends: it lives, its seats are ready at once, and its runs end at once.
+
+So the scheduler has what it needs, and no container takes part in a measurement of the rest.
+"""
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded, draft, format_time
+from abaco_proto.jetstream import Connection, JetStreamEventLog, NatsHeartbeats
+from abaco_proto.log import Heartbeat
+from abaco_proto.subjects import all_events_filter, host_work_filter
+
+BEAT_SECONDS = 1.0
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+class PretendedHost:
+    """The host ``host_id``, with so many seats."""
+
+    def __init__(self, connection: Connection, host_id: str, capacity: int) -> None:
+        """Nothing runs yet."""
+        self._log = JetStreamEventLog(connection)
+        self._heartbeats = NatsHeartbeats(connection)
+        self._sign = Heartbeat(host_id=host_id, capacity=capacity)
+
+    async def run(self) -> None:
+        """Beat and answer until cancelled; what was asked for before is not answered."""
+        last = await self._log.last(all_events_filter())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat())
+            work = [host_work_filter(self._sign.host_id)]
+            after = last.sequence if last is not None else 0
+            async with aclosing(self._log.follow(work, after=after)) as batches:
+                async for batch in batches:
+                    for recorded in batch.events:
+                        tasks.create_task(self._answer(recorded))
+
+    async def _beat(self) -> None:
+        while True:
+            await self._heartbeats.send(self._sign)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _answer(self, wish: Recorded) -> None:
+        for event in answers(wish.event):
+            said = draft(
+                event, tenant=wish.tenant, time=datetime.now(UTC), causation_id=wish.id
+            )
+            await self._log.append(said)
+
+
+def answers(wish: ev.Event) -> list[ev.Event]:
+    """What the host says to what is addressed to it."""
+    seat: dict[str, Any] = {
+        name: getattr(wish, name, "") for name in ("actor_id", "worker_id", "host_id")
+    }
+    match wish:
+        case ev.WorkerRequested():
+            made = {"image": "a/b", "image_digest": DIGEST, "location": "nowhere"}
+            return [ev.WorkerReady(**seat, revision=wish.revision, **made)]
+        case ev.WorkerStopRequested():
+            return [ev.WorkerStopped(**seat, reason=wish.reason)]
+        case ev.ExecutionAssigned():
+            run = {**seat, "execution_id": wish.execution_id, "attempt": wish.attempt}
+            return [_started(run), _finished(run)]
+    return []
+
+
+def _started(run: dict[str, Any]) -> ev.Event:
+    now = format_time(datetime.now(UTC))
+    return ev.ExecutionStarted(
+        **run,
+        container_id="c0ffee" * 10,
+        image_digest=DIGEST,
+        start_kind=ev.StartKind.POOL,
+        started_at=now,
+        taken_at=now,
+        revision=1,
+    )
+
+
+def _finished(run: dict[str, Any]) -> ev.Event:
+    return ev.ExecutionFinished(
+        **run,
+        exit_code=0,
+        final_state=ev.FinalState(status="exited", exit_code=0),
+        cpu_ns=1_000_000,
+        io_bytes=100,
+        runtime_ms=1.0,
+        log_bytes=0,
+        log_sha256="",
+    )
