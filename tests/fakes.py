@@ -296,3 +296,27 @@ class InMemoryHeartbeats:
                 yield await mine.get()
         finally:
             self._listeners.remove(mine)
+
+
+class InMemorySnapshots:
+    """Implements ``Snapshots``. ``available = False`` is the plug pulled."""
+
+    MOST_BYTES = 8 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.available = True
+
+    async def get(self, name: str) -> bytes | None:
+        self._check()
+        return self.values.get(name)
+
+    async def put(self, name: str, value: bytes) -> None:
+        self._check()
+        if len(value) > self.MOST_BYTES:
+            raise Unavailable("more than a message may have")
+        self.values[name] = value
+
+    def _check(self) -> None:
+        if not self.available:
+            raise Unavailable("unplugged")

@@ -46,9 +46,7 @@ class PretendedHost:
 
     async def _answer(self, wish: Recorded) -> None:
         for event in answers(wish.event):
-            said = draft(
-                event, tenant=wish.tenant, time=datetime.now(UTC), causation_id=wish.id
-            )
+            said = draft(event, tenant=wish.tenant, time=datetime.now(UTC), causation_id=wish.id)
             await self._log.append(said)
 
 

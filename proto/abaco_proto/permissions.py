@@ -16,7 +16,7 @@ import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto.events import OWNERS, Event, Owner, type_of
-from abaco_proto.streams import ALL, EVENTS, KEYS, LOGS, Stream
+from abaco_proto.streams import ALL, EVENTS, KEYS, LOGS, SNAPSHOTS, Stream
 from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 
 PROJECTOR = "projector"
@@ -43,7 +43,14 @@ def users() -> dict[str, Permissions]:
         *_reading(LOGS),
         *_single(KEYS),
     )
-    scheduler = (*_appending(Owner.SCHEDULER), *_preparing(), *_reading(EVENTS))
+    scheduler = (
+        *_appending(Owner.SCHEDULER),
+        *SNAPSHOTS.subjects,
+        *_preparing(),
+        *_reading(EVENTS),
+        f"$JS.API.DIRECT.GET.{SNAPSHOTS.name}",
+        f"$JS.API.DIRECT.GET.{SNAPSHOTS.name}.>",
+    )
     worker = (
         *_appending(Owner.WORKER),
         *LOGS.subjects,

@@ -47,4 +47,13 @@ KEYS = Stream(
 )
 """A key-value bucket by its names, so that the usual tools show it."""
 
-ALL = (EVENTS, LOGS, KEYS)
+SNAPSHOTS = Stream(
+    name="KV_ABACO_SNAPSHOTS",
+    subjects=("$KV.ABACO_SNAPSHOTS.>",),
+    description="What folds of the log have come to; may be thrown away at any time.",
+    append_only=False,
+    max_per_subject=1,
+)
+"""Another one."""
+
+ALL = (EVENTS, LOGS, KEYS, SNAPSHOTS)

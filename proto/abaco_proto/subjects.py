@@ -163,6 +163,12 @@ def output_subject(tenant: str, actor_id: str, execution_id: str) -> str:
     return f"abaco.log.{tenant}.{actor_id}.{execution_id}"
 
 
+# $KV.ABACO_SNAPSHOTS.<name>
+def snapshot_subject(name: str) -> str:
+    """Where the newest snapshot of a fold is kept."""
+    return f"$KV.ABACO_SNAPSHOTS.{name}"
+
+
 # abaco.heartbeat.<host_id>
 def heartbeat_subject(host_id: str) -> str:
     """Where one host says that it lives. Not stored."""

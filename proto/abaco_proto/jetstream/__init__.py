@@ -10,6 +10,7 @@ from abaco_proto.jetstream.event_log import JetStreamEventLog
 from abaco_proto.jetstream.follow import Message, Messages
 from abaco_proto.jetstream.heartbeats import NatsHeartbeats
 from abaco_proto.jetstream.output_log import JetStreamOutputLog
+from abaco_proto.jetstream.snapshots import JetStreamSnapshots
 from abaco_proto.jetstream.work_queue import JetStreamWorkQueue
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "JetStreamBucket",
     "JetStreamEventLog",
     "JetStreamOutputLog",
+    "JetStreamSnapshots",
     "JetStreamWorkQueue",
     "Message",
     "Messages",

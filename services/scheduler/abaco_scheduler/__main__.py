@@ -11,8 +11,15 @@ import uvloop
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamEventLog, NatsHeartbeats
+from abaco_proto.jetstream import (
+    Connection,
+    JetStreamEventLog,
+    JetStreamSnapshots,
+    NatsHeartbeats,
+)
+from abaco_scheduler import provenance
 from abaco_scheduler.config import Config
+from abaco_scheduler.keeper import Keeper
 from abaco_scheduler.loop import Scheduler
 from abaco_scheduler.metrics import Metrics
 from abaco_scheduler.policy import Policy
@@ -70,12 +77,14 @@ def scheduler(
     """The scheduler on its real adapters."""
     metrics.log.watch(connection)
     values = {name: getattr(config, name) for name in Policy.__struct_fields__}
+    log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
     return Scheduler(
-        WatchedEventLog(JetStreamEventLog(connection), metrics.log),
+        log,
         NatsHeartbeats(connection),
         connection,
         msgspec.convert(values, Policy),
         config.tenant,
+        keeper=Keeper(JetStreamSnapshots(connection), log, provenance.digest()),
         metrics=metrics,
         spans=telling,
     )

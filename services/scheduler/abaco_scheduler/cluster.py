@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from abaco_proto import actor, worker
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
@@ -143,6 +145,7 @@ def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
             desk.failures, desk.failed_at = 0, EPOCH
         case ev.ActorStateSet():
             desk.state_sequence = recorded.sequence
+            desk.actor = replace(desk.actor, state="")  # nobody decides on it
         case ev.ExecutionAssigned() as event:
             _observe_assignment(desk, event, recorded)
         case _:

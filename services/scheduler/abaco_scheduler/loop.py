@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import draft
+from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.jetstream import Connection
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
@@ -20,6 +20,7 @@ from abaco_proto.subjects import all_events_filter
 from abaco_scheduler.census import census
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
+from abaco_scheduler.keeper import Keeper
 from abaco_scheduler.metrics import Metrics
 from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
@@ -43,6 +44,7 @@ class Scheduler:
         policy: Policy,
         tenant: str,
         *,
+        keeper: Keeper,
         metrics: Metrics | None = None,
         spans: Spans = OFF,
     ) -> None:
@@ -52,16 +54,20 @@ class Scheduler:
         self._connection = connection
         self._policy = policy
         self._tenant = tenant
+        self._keeper = keeper
         self._metrics = metrics or Metrics()
         self._spans = spans
         self._cluster = Cluster()
         self._inputs: asyncio.Queue[Batch | Heartbeat] = asyncio.Queue(maxsize=64)
         self._caught_up = False
         self._own_last = 0
+        self._last: Recorded | None = None
 
     async def run(self) -> None:
         """Run until cancelled."""
+        self._cluster = await self._keeper.newest()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keeper.run())
             tasks.create_task(self._follow())
             tasks.create_task(self._listen())
             await self._main_loop()
@@ -71,7 +77,8 @@ class Scheduler:
         self._metrics.take(census(self._cluster), self._cluster.sequence)
 
     async def _follow(self) -> None:
-        async with aclosing(self._log.follow([all_events_filter()])) as batches:
+        everything, after = [all_events_filter()], self._cluster.sequence
+        async with aclosing(self._log.follow(everything, after=after)) as batches:
             async for batch in batches:
                 await self._inputs.put(batch)
 
@@ -85,6 +92,8 @@ class Scheduler:
             await self._take_in()
             if self._caught_up and self._cluster.sequence >= self._own_last:
                 await self._act(self._plan())
+                if self._last is not None:
+                    self._keeper.look(self._cluster, self._last)
 
     async def _take_in(self) -> None:
         """Wait for something to happen, or a tick; then take in all that has happened."""
@@ -103,6 +112,7 @@ class Scheduler:
             return
         for recorded in given.events:
             observe(self._cluster, recorded)
+            self._last = recorded
         if given.caught_up and not self._caught_up:
             logger.info("caught up at event %d", self._cluster.sequence)
         self._caught_up = given.caught_up

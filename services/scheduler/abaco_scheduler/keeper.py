@@ -1,0 +1,81 @@
+"""The keeper: has a snapshot taken now and then, and finds out at the start whether one holds."""
+
+import asyncio
+import logging
+
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable
+from abaco_proto.log import EventLog
+from abaco_proto.snapshots import Snapshots
+from abaco_scheduler.cluster import Cluster
+from abaco_scheduler.snapshot import Snapshot, packed, proof, restored, take, unpacked
+
+logger = logging.getLogger(__name__)
+
+NAME = "scheduler"
+EVENTS = 10_000
+"""A snapshot is behind the log by so many events at most; they take half a second to fold."""
+
+
+class Keeper:
+    """Snapshots of one scheduler. That another one puts its own does no harm: they say the same."""
+
+    def __init__(
+        self, snapshots: Snapshots, log: EventLog, code: str, *, events: int = EVENTS
+    ) -> None:
+        """Nothing is read yet. ``code`` says which code folds, ``events`` when it is time."""
+        self._snapshots = snapshots
+        self._log = log
+        self._code = code
+        self._events = events
+        self._sequence = 0
+        self._taken: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+
+    async def newest(self) -> Cluster:
+        """The cluster of the snapshot, if there is one and it holds; else an empty one."""
+        try:
+            snapshot = await self._holding()
+        except Unavailable as error:
+            logger.warning("no snapshot: %s", error)
+            return Cluster()
+        if snapshot is None:
+            return Cluster()
+        self._sequence = snapshot.sequence
+        logger.info("begins with the snapshot of event %d", snapshot.sequence)
+        return restored(snapshot)
+
+    async def _holding(self) -> Snapshot | None:
+        """The snapshot, if this code made it, and of this log."""
+        stored = await self._snapshots.get(NAME)
+        if stored is None:
+            return None
+        snapshot = unpacked(stored, self._code)
+        if snapshot is None:
+            logger.info("the snapshot is not of this version, and is thrown away")
+            return None
+        there = await self._log.at(snapshot.sequence)
+        if there is None or proof(there) != snapshot.proof:
+            logger.warning("the snapshot is of another log, and is thrown away")
+            return None
+        return snapshot
+
+    def look(self, cluster: Cluster, last: Recorded) -> bool:
+        """Take a snapshot if it is time: ``last`` is the event that the cluster ends with.
+
+        What it costs goes with the number of actors; so the more there are, the rarer it is.
+        """
+        behind = cluster.sequence - self._sequence
+        if behind < max(self._events, len(cluster.desks)) or self._taken.full():
+            return False
+        self._sequence = cluster.sequence
+        self._taken.put_nowait(take(cluster, self._code, proof(last)))
+        return True
+
+    async def run(self) -> None:
+        """Put away what is taken, without end. One that could not be put is not missed."""
+        while True:
+            taken = await self._taken.get()
+            try:
+                await self._snapshots.put(NAME, await asyncio.to_thread(packed, taken))
+            except Unavailable as error:
+                logger.warning("snapshot not kept: %s", error)
