@@ -3,6 +3,7 @@
 Hosts answer at once, a worker is ready after ``START`` seconds, an execution takes ``RUN``.
 """
 
+import time
 from collections import defaultdict
 from datetime import timedelta
 
@@ -222,3 +223,32 @@ def test_an_actor_scales_to_zero_and_back() -> None:
     town.append(b.received(1, "small_0"))
     town.pass_by(3)
     assert "small_0_exc_1" in town.assigned_at
+
+
+def crowd(actors: int) -> Cluster:
+    """A full host, and actors that all have one worker and want a second one."""
+    cluster = Cluster()
+    events: list[ev.Event] = [b.joined(capacity=actors)]
+    for number in range(actors):
+        actor_id = f"foo_{number}"
+        definition = b.definition(min_workers=2)
+        events.append(ev.ActorRegistered(actor_id=actor_id, definition=definition))
+        events += [b.requested(0, actor_id), b.ready(0, actor_id)]
+    for sequence, event in enumerate(events, 1):
+        observe(cluster, b.record(event, sequence, at=b.T0))
+    return cluster
+
+
+def planning(cluster: Cluster) -> float:
+    now = Now(time=b.T0, monotonic=0, listening_since=0)
+
+    def once() -> float:
+        begun = time.perf_counter()
+        assert plan(cluster, POLICY, now) == []
+        return time.perf_counter() - begun
+
+    return min(once() for _ in range(3))
+
+
+def test_a_plan_takes_as_long_as_there_are_needs_not_their_square() -> None:
+    assert planning(crowd(2000)) < 24 * planning(crowd(250))  # 8 times as many; 64 squared

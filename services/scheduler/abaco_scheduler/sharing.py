@@ -112,10 +112,12 @@ def _loss(desk: Desk, left: int) -> Loss:
 
 
 def _for_free(at_leisure: list[_Leisure], wish: Wish) -> Loan | None:
-    for victim in at_leisure:
-        loss, desk, worker = victim
-        if desk.key != wish.key and loss <= _WORTH[wish.need]:
-            at_leisure.remove(victim)
+    """The first one is the smallest loss: where it is too great, so are all behind it."""
+    for place, (loss, desk, worker) in enumerate(at_leisure):
+        if loss > _WORTH[wish.need]:
+            return None
+        if desk.key != wish.key:
+            del at_leisure[place]
             reason = f"actor {wish.actor_id} needs the seat"
             return Loan(desk=desk, worker=worker, wish=wish, reason=reason)
     return None
