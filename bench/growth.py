@@ -100,9 +100,14 @@ class Growth:
 
     async def _starts(self, size: Size, services: Services) -> None:
         for name in NAMES:
+            if name == "scheduler":
+                self._note(
+                    "start of a scheduler without a snapshot", size, await services.start(name)
+                )
+                await services.snapshot()
             for _ in range(self._options.starts):
                 self._note(f"start of the {name}", size, await services.start(name))
-            say(f"{size}: {name} {self.samples[_key(f'start of the {name}', size)]}")
+            say(f"{size}: the {name} has started")
 
     async def _load(self, size: Size, services: Services) -> None:
         requests = [*messages_and_queries(size.actors, size.runs, self._options.requests)]

@@ -20,7 +20,8 @@ from abaco_bench.prepared import Servers
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.envelope import parse_time as time_of
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamSnapshots
+from abaco_scheduler.keeper import NAME as SNAPSHOT
 from api_stage import Api, Process
 from projection import reached
 
@@ -40,6 +41,7 @@ class Services:
         self._servers = servers
         self._folder = folder
         self._log = JetStreamEventLog(connection)
+        self._snapshots = JetStreamSnapshots(connection)
         self._appended = 0
         self.running: dict[str, Process] = {}
         self.api = Api(folder, servers.nats.url, servers.dsn)
@@ -92,6 +94,12 @@ class Services:
                         return
                 except httpx.TransportError:
                     pass
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def snapshot(self) -> None:
+        """Wait until the scheduler has put away a snapshot."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self._snapshots.get(SNAPSHOT) is None:  # noqa: ASYNC110 - it says nothing
                 await asyncio.sleep(LOOK_SECONDS)
 
     def memory(self) -> dict[str, float]:
