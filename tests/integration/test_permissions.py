@@ -16,7 +16,12 @@ from abaco_proto import events as ev
 from abaco_proto import permissions
 from abaco_proto.envelope import draft
 from abaco_proto.events import OWNERS, Event, Owner
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamWorkQueue
+from abaco_proto.jetstream import (
+    Connection,
+    JetStreamEventLog,
+    JetStreamSnapshots,
+    JetStreamWorkQueue,
+)
 from abaco_proto.subjects import all_events_filter, event_subject
 from servers import NatsServer, scratch_folder
 
@@ -110,6 +115,23 @@ async def test_only_the_api_knows_what_came_of_a_key(server: NatsServer, user: s
             await connection.publish(subject, b"{}")
         found = await refused(server, connection)
     assert found == (set() if user == Owner.API else subjects)
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_only_the_scheduler_has_snapshots(server: NatsServer, user: str) -> None:
+    subjects = {"$KV.ABACO_SNAPSHOTS.x", "$JS.API.DIRECT.GET.KV_ABACO_SNAPSHOTS"}
+    async with client(server, user) as connection:
+        for subject in subjects:
+            await connection.publish(subject, b"{}")
+        found = await refused(server, connection)
+    assert found == (set() if user == Owner.SCHEDULER else subjects)
+
+
+async def test_the_scheduler_keeps_a_snapshot_with_the_rights_it_has(server: NatsServer) -> None:
+    async with connected(server, Owner.SCHEDULER) as connection:
+        snapshots = JetStreamSnapshots(connection)
+        await snapshots.put("scheduler", b"as it is")
+        assert await snapshots.get("scheduler") == b"as it is"
 
 
 @pytest.mark.parametrize("user", USERS)
