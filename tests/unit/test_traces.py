@@ -22,12 +22,13 @@ from abaco_projector.metrics import Metrics
 from abaco_projector.watched import watched
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
+from abaco_scheduler.keeper import Keeper
 from abaco_scheduler.loop import Scheduler
 from abaco_scheduler.policy import Policy
 from abaco_telemetry.otel import OpenTelemetrySpans
 from abaco_telemetry.spans import trace_id
 from fake_engine import IMAGE, Program, message
-from fakes import InMemoryBucket
+from fakes import InMemoryBucket, InMemorySnapshots
 from worker_stage import Stage
 
 SENDERS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -66,7 +67,10 @@ class System:
     def _scheduler(self) -> Scheduler:
         connection: Any = SimpleNamespace(connected_since=0.0)
         log, heartbeats, spans = self._stage.log, self._stage.heartbeats, self._stage.spans
-        return Scheduler(log, heartbeats, connection, Policy(), "default", spans=spans)
+        keeper = Keeper(InMemorySnapshots(), log, code="this")
+        return Scheduler(
+            log, heartbeats, connection, Policy(), "default", keeper=keeper, spans=spans
+        )
 
     async def _projector(self) -> None:
         store: Any = Rows()
