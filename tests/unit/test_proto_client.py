@@ -1,8 +1,10 @@
-"""Headers are read to what nats-py reads them to, only faster."""
+"""What is read is what nats-py reads, only faster."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.protocol.parser import Parser
 
 from abaco_proto.jetstream.client import QuickClient
 
@@ -14,5 +16,7 @@ def test_headers_are_what_the_library_makes_of_them(raw: bytes) -> None:
     assert QuickClient._parse_header_lines(raw) == Client._parse_header_lines(raw)
 
 
-def test_the_library_still_asks_for_them() -> None:
+def test_the_library_still_asks_for_what_we_replace() -> None:
     assert "_parse_header_lines" in Client._process_headers.__code__.co_names
+    assert "_process_msg" in Parser.parse.__code__.co_names
+    assert "_remove_sub" in Subscription.unsubscribe.__code__.co_names

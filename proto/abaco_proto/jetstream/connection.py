@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from abaco_proto.errors import Conflict, Unavailable
@@ -71,7 +70,7 @@ class Connection:
         self._replicas = replicas
         self._name = name
         self.timeout = timeout
-        self.client = Client()
+        self.client = QuickClient()
         self.generation = 0
         self.connected_since = time.monotonic()
         self.waiting: set[asyncio.Event] = set()

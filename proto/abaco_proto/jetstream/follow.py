@@ -43,6 +43,10 @@ class Messages(msgspec.Struct, frozen=True):
     pending: int
 
 
+_Arrived = tuple[str, str, Mapping[str, str] | None, bytes]
+"""Subject, reply subject, headers and body."""
+
+
 class Faltered(Exception):
     """The consumer must be replaced; the text says why."""
 
@@ -79,7 +83,7 @@ class _Consumer:
         self._filters = list(filters)
         self._after = after
         self._seen = 0
-        self._arrived: deque[Msg] = deque()
+        self._arrived: deque[_Arrived] = deque()
         self._wake = asyncio.Event()
         # Chosen here and not by the server: a consumer whose making is broken off must go, too.
         # Nobody else can guess it, and whoever knows it could take it over.
@@ -94,6 +98,7 @@ class _Consumer:
         self._subscription = await self._connection.client.subscribe(
             inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
+        self._connection.client.straight(self._subscription, self._take)
         config = ConsumerConfig(
             name=self._name,
             deliver_subject=inbox,
@@ -136,7 +141,12 @@ class _Consumer:
                 yield batch
 
     async def _on_message(self, message: Msg) -> None:
-        self._arrived.append(message)
+        self._take(message.subject, message.reply, message.headers, message.data)
+
+    def _take(
+        self, subject: str, reply: str, headers: Mapping[str, str] | None, body: bytes
+    ) -> None:
+        self._arrived.append((subject, reply, headers, body))
         self._wake.set()
 
     async def _arrival(self) -> None:
@@ -155,24 +165,23 @@ class _Consumer:
         items: list[Message] = []
         pending = 0
         while self._arrived and len(items) < BATCH_MESSAGES:
-            message = self._arrived.popleft()
-            if _is_status(message):
-                await self._on_status(message)
+            subject, reply, headers, body = self._arrived.popleft()
+            if not body and headers is not None and "Status" in headers:
+                await self._on_status(reply, headers)
                 continue
-            sequence, delivered, pending = _places(message.reply)
+            sequence, delivered, pending = _places(reply)
             if delivered != self._seen + 1:
                 raise Faltered(f"expected delivery {self._seen + 1}, got {delivered}")
             self._seen = delivered
-            items.append(Message(sequence, message.subject, message.headers, message.data))
+            items.append(Message(sequence, subject, headers, body))
         return Messages(items, pending)
 
-    async def _on_status(self, message: Msg) -> None:
+    async def _on_status(self, reply: str, headers: Mapping[str, str]) -> None:
         """A heartbeat tells the last delivery; a flow control request waits for an answer."""
-        headers = message.headers or {}
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._seen:
             raise Faltered(f"last delivery was {last}, seen {self._seen}")
-        reply = message.reply or headers.get("Nats-Consumer-Stalled")
+        reply = reply or headers.get("Nats-Consumer-Stalled", "")
         if reply:
             await self._connection.client.publish(reply)
 
@@ -185,10 +194,6 @@ def _heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _is_status(message: Msg) -> bool:
-    return not message.data and message.headers is not None and "Status" in message.headers
 
 
 def _places(reply: str) -> tuple[int, int, int]:
