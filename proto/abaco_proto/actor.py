@@ -95,6 +95,9 @@ TRANSITIONS: dict[tuple[ActorStatus, str], ActorStatus] = {
 }
 """What is not in the table does not happen."""
 
+HEARD = frozenset(signal for _, signal in TRANSITIONS)
+"""Most events are about a run and say nothing of its actor: a fold need not ask about these."""
+
 # -- fold ----------------------------------------------------------------------------------------
 
 

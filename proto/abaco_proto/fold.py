@@ -31,6 +31,10 @@ Key = TypeVar("Key")
 State = TypeVar("State")
 
 
+SWEEPING = (ev.InboxPurged, ev.ActorDeleted)
+"""Events about everything that waits."""
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over all executions of one actor; those that ended are counted in all but the first.
 
@@ -82,7 +86,7 @@ class Fold:
         key = (recorded.tenant, actor_id)
         self._actor(key, recorded)
         for execution_key in self._concerned(key, recorded):
-            self._execution(execution_key, recorded)
+            self._execution(key, execution_key, recorded)
         for worker_key in self._seats(key, recorded.event):
             self._worker(worker_key, recorded)
 
@@ -97,6 +101,8 @@ class Fold:
         )
 
     def _actor(self, key: ActorKey, recorded: Recorded) -> None:
+        if ev.type_of(recorded.event) not in actor.HEARD:
+            return
         before = self.actors.get(key, actor.INITIAL)
         after = actor.evolve(before, recorded)
         if after is not before:
@@ -104,24 +110,25 @@ class Fold:
             self.totals.setdefault(key, Totals())
 
     def _concerned(self, key: ActorKey, recorded: Recorded) -> Iterable[ExecutionKey]:
-        if isinstance(recorded.event, ev.InboxPurged | ev.ActorDeleted):
+        if isinstance(recorded.event, SWEEPING):
             self.sweeping.append((key, recorded))
             return [found for found in self.executions if found[:2] == key]
         ordinal = ordinal_of(recorded.event, key[1])
         return () if ordinal is None else ((*key, ordinal),)
 
-    def _execution(self, key: ExecutionKey, recorded: Recorded) -> None:
+    def _execution(self, owner_key: ActorKey, key: ExecutionKey, recorded: Recorded) -> None:
         before = self.executions.get(key, execution.INITIAL)
         after = execution.evolve(before, recorded)
         if after is before:
             return
-        owner = self.actors.get(key[:2], actor.INITIAL)
+        owner = self.actors.get(owner_key, actor.INITIAL)
         if owner.status is ActorStatus.DELETED:  # it came too late: the deletion is for it, too
             deletion = ev.ActorDeleted(actor_id=owner.actor_id)
             after = execution.evolve(after, replace(recorded, event=deletion))
         self.executions[key] = after
-        if key[:2] in self.totals:
-            self.totals[key[:2]] = _counted(self.totals[key[:2]], before, after)
+        totals = self.totals.get(owner_key)
+        if totals is not None:
+            self.totals[owner_key] = _counted(totals, before, after)
 
     def _worker(self, key: WorkerKey, recorded: Recorded) -> None:
         before = self.workers.get(key, worker.INITIAL)

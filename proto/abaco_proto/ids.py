@@ -13,6 +13,7 @@ Every id is also one token of a NATS subject, so it holds no dot, space, ``*`` o
 """
 
 import re
+from functools import lru_cache
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 HOST_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$"
@@ -20,6 +21,9 @@ TENANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
 _ACTOR = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,63})_(?P<n>0|[1-9][0-9]{0,17})$")
 MOST_DIGITS = 18
+MOST_RUNS = 10_000
+"""So many executions' numbers are remembered: a fold asks for them with every event of theirs."""
+
 _NAME = re.compile(NAME_PATTERN)
 
 
@@ -53,6 +57,7 @@ def execution_id(actor_id: str, ordinal: int) -> str:
     return f"{actor_id}_exc_{ordinal}"
 
 
+@lru_cache(maxsize=MOST_RUNS)
 def execution_ordinal(execution_id: str, actor_id: str) -> int | None:
     """The ordinal of an execution of this actor; None when the id is not one of its ids."""
     return _number(execution_id, f"{actor_id}_exc_")

@@ -8,6 +8,7 @@ three and FAILED are final: a worker id is never used again.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -94,49 +95,48 @@ def evolve(worker: Worker, recorded: Recorded) -> Worker:
     status = TRANSITIONS.get((worker.status, ev.type_of(event)))
     if status is None or not _concerns(worker, event):
         return worker
-    worker = replace(worker, status=status, updated_at=recorded.time)
+    said = _said(event, recorded)
+    return replace(worker, status=status, updated_at=recorded.time, **said)
+
+
+def _said(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
+    """What an event says of a worker beside its status."""
     match event:
-        case ev.WorkerRequested():
-            return _requested(worker, event, recorded)
-        case ev.WorkerReady():
-            return replace(
-                worker,
-                image=event.image,
-                image_digest=event.image_digest,
-                location=event.location,
-                container_id=event.container_id,
-            )
         case ev.ExecutionAssigned():
-            return replace(worker, execution_id=event.execution_id)
+            return {"execution_id": event.execution_id}
         case ev.ExecutionStarted():
-            return replace(worker, container_id=event.container_id)
+            return {"container_id": event.container_id}
         case ev.ExecutionFinished() | ev.ExecutionFailed() | ev.ExecutionAbandoned():
-            return replace(worker, execution_id=None)
+            return {"execution_id": None}
         case ev.WorkerStopRequested() | ev.WorkerStopped() | ev.WorkerFailed() | ev.WorkerLost():
-            return replace(worker, status_message=event.reason)
-    return worker
+            return {"status_message": event.reason}
+        case ev.WorkerRequested():
+            return {
+                "worker_id": event.worker_id,
+                "actor_id": event.actor_id,
+                "host_id": event.host_id,
+                "revision": event.revision,
+                "status_message": event.reason,
+                "requested_at": recorded.time,
+            }
+        case ev.WorkerReady():
+            return {
+                "image": event.image,
+                "image_digest": event.image_digest,
+                "location": event.location,
+                "container_id": event.container_id,
+            }
+    return {}
 
 
 def _concerns(worker: Worker, event: ev.Event) -> bool:
     """Whether the event is about this worker, or about what it runs."""
     match event:
-        case ev.WorkerRequested():
-            return True
-        case ev.ExecutionAbandoned():
-            return event.execution_id == worker.execution_id
         case ev.ExecutionStarted() | ev.ExecutionFinished() | ev.ExecutionFailed():
             running = event.execution_id == worker.execution_id
             return event.worker_id == worker.worker_id and running
+        case ev.ExecutionAbandoned():
+            return event.execution_id == worker.execution_id
+        case ev.WorkerRequested():
+            return True
     return getattr(event, "worker_id", None) == worker.worker_id
-
-
-def _requested(worker: Worker, event: ev.WorkerRequested, recorded: Recorded) -> Worker:
-    return replace(
-        worker,
-        worker_id=event.worker_id,
-        actor_id=event.actor_id,
-        host_id=event.host_id,
-        revision=event.revision,
-        status_message=event.reason,
-        requested_at=recorded.time,
-    )
