@@ -16,7 +16,7 @@ header                says
 ====================  ============================================================================
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -166,16 +166,23 @@ def to_headers(draft: Draft) -> dict[str, str]:
 
 
 def from_message(
-    sequence: int, subject: str, headers: Mapping[str, str] | None, body: bytes
+    sequence: int,
+    subject: str,
+    headers: Mapping[str, str] | None,
+    body: bytes,
+    read: Callable[[bytes], ev.Event] = decode,
 ) -> Recorded:
-    """The event in a stored message. Total: whatever is missing or damaged gets a plain value."""
+    """The event in a stored message. Total: whatever is missing or damaged gets a plain value.
+
+    ``read`` is for who has no use for the body's meaning: see :func:`unread`.
+    """
     headers = headers or {}
     tenant = tenant_of(subject)
     return Recorded(
         sequence=sequence,
         subject=subject,
         tenant=tenant,
-        event=decode(body),
+        event=read(body),
         id=headers.get(ID, "").removeprefix(f"{tenant}."),
         time=parse_time(headers.get(TIME, "")),
         causation_id=headers.get(CAUSATION, ""),
@@ -184,6 +191,14 @@ def from_message(
         hops=_hops(headers.get(HOPS, "0")),
         raw=body,
     )
+
+
+def unread(_: bytes) -> ev.Event:
+    """What a body says to who does not read it."""
+    return _UNREAD
+
+
+_UNREAD = ev.Unrecognized(raw=b"", reason="not read")
 
 
 def _hops(text: str) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import builders as b
 import projections as p
+from abaco_projector import deferral
 from abaco_projector.clean import clean
 from abaco_projector.migrate import Migration, migrate, migrations
 from abaco_projector.queries import QUERIES
@@ -135,6 +136,26 @@ async def test_rows_are_the_fold_of_proto(
     assert {tuple(row) for row in rows} == {
         (a.actor_id, name) for a in expected.actors.values() for name in a.subscriptions
     }
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(history=p.histories(), data=st.data(), most=st.integers(0, 3))
+async def test_rows_that_were_put_off_are_the_same(
+    store: Store, history: list[Recorded], data: st.DataObject, most: int
+) -> None:
+    await forget(store)
+    rest = history
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deferral, "MOST_STATES", most)
+        async with store.deferring():
+            while rest:
+                size = data.draw(st.integers(1, len(rest)))
+                await apply(store, rest[:size])
+                rest = rest[size:]
+    expected = p.reference([clean(recorded) for recorded in history])
+    assert await states(store, history) == p.plain(expected)
 
 
 async def statuses(sql: Any) -> list[str]:

@@ -10,13 +10,16 @@ import pytest
 
 import builders as b
 from abaco_projector import reader
-from abaco_projector.reader import OtherReader
-from abaco_projector.span import span
+from abaco_projector.audit import Copy, CopyDiffers
+from abaco_projector.config import Config
+from abaco_projector.reader import OtherReader, audited
+from abaco_projector.span import History, span
+from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.log import Batch
 from abaco_proto.subjects import all_events_filter
-from projector_stage import a_life, append
+from projector_stage import a_life, append, projector, reached, value
 
 LIFE = [b.joined(), *a_life("foo_0", 10)]
 
@@ -62,6 +65,24 @@ async def test_a_reader_that_dies_is_noticed(connection: Connection, log: OtherR
         os.kill(child, signal.SIGKILL)
         with pytest.raises(Unavailable, match="the process that reads the log has ended"):
             await exhausted(batches)
+
+
+async def test_it_checks_the_copy(
+    connection: Connection, log: OtherReader, nats_url: str, postgres_dsn: str
+) -> None:
+    await append(connection, LIFE)
+    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+        await reached(postgres_dsn, len(LIFE))
+    checked = audited(log, Copy(postgres_dsn, "public", len(LIFE)))
+    found = [(r.sequence, r.event, r.time) for r in await events_of(checked)]
+    assert found == [(r.sequence, r.event, r.time) for r in await events_of(log)]
+    await value(postgres_dsn, "UPDATE events SET hops = 1 WHERE seq = 7")
+    with pytest.raises(CopyDiffers):
+        await events_of(checked)
+
+
+async def events_of(log: History) -> list[Recorded]:
+    return [r async for batch in span(log, after=0, until=len(LIFE)) for r in batch]
 
 
 async def exhausted(batches: AsyncGenerator[Batch, None]) -> None:

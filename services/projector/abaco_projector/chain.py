@@ -47,7 +47,7 @@ def canonical(recorded: Recorded) -> bytes:
         lengths = [len(value.encode()) for value in texts]
     if recorded.traceparent is None:
         lengths[-1] = NONE
-    head = _head(recorded.sequence, _microseconds(recorded.time), recorded.hops, *lengths)
+    head = _head(recorded.sequence, microseconds(recorded.time), recorded.hops, *lengths)
     return head + words + recorded.raw
 
 
@@ -90,6 +90,7 @@ def _moment(time: datetime) -> datetime:
         return EPOCH
 
 
-def _microseconds(time: datetime) -> int:
+def microseconds(time: datetime) -> int:
+    """A time in microseconds since 1970-01-01T00:00:00Z."""
     since = time - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

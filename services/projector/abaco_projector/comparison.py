@@ -4,7 +4,7 @@ Where the copy of the log differs from the log, the hash chain says which of the
 the hash of the copied row still follows from its content and the row before, it was the log.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "executions": ("tenant", "actor_id", "ordinal"),
 }
 """The tables of a generation, in the order in which they are compared, and their keys."""
+
+MODELS = tuple(name for name in KEYS if name != "events")
+"""Those that are folded; the other one is copied."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -56,18 +59,22 @@ class Compared(msgspec.Struct, frozen=True):
     first: d.Difference
 
 
-async def comparison(session: Session, live: str, fresh: str) -> AsyncGenerator[Compared, None]:
+async def comparison(
+    session: Session, live: str, fresh: str, tables: Iterable[str] = KEYS
+) -> AsyncGenerator[Compared, None]:
     """What differs, for each table where something does."""
-    for name in KEYS:
+    for name in tables:
         table = await _table(session, name, live, fresh)
         count = int((await session.found(table.joined("count(*)")))[0][0])
         if count:
             yield Compared(name, count, await _first(session, table))
 
 
-async def first_difference(session: Session, live: str, fresh: str) -> d.Difference | None:
+async def first_difference(
+    session: Session, live: str, fresh: str, tables: Iterable[str] = KEYS
+) -> d.Difference | None:
     """The first difference there is."""
-    async for compared in comparison(session, live, fresh):
+    async for compared in comparison(session, live, fresh, tables):
         return compared.first
     return None
 

@@ -53,14 +53,21 @@ def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) 
     return rows
 
 
+def place_of(subject: str) -> tuple[str, str, str]:
+    """Tenant, actor and type, as far as the subject of an event has them."""
+    tokens = subject.split(".")
+    actor_id = tokens[3] if len(tokens) >= FIRST_OF_TYPE else ""
+    return tokens[2], actor_id, ".".join(tokens[FIRST_OF_TYPE:LAST_OF_TYPE])
+
+
 def _entry(recorded: Recorded, data: str | None, own_hash: bytes) -> Entry:
-    tokens = recorded.subject.split(".")
+    tenant, actor_id, type_ = place_of(recorded.subject)
     return Entry(
         seq=recorded.sequence,
         time=recorded.time,
-        tenant=tokens[2],
-        actor_id=tokens[3] if len(tokens) >= FIRST_OF_TYPE else "",
-        type=".".join(tokens[FIRST_OF_TYPE:LAST_OF_TYPE]),
+        tenant=tenant,
+        actor_id=actor_id,
+        type=type_,
         id=recorded.id,
         causation_id=recorded.causation_id,
         correlation_id=recorded.correlation_id,

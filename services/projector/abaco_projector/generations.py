@@ -7,14 +7,18 @@ stands there. Names do not change, so queries do not notice. What was left half 
 by the next try; who works on a schema holds a lock that ends with its connection.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 
+import msgspec
+
+from abaco_projector.audit import Copy
 from abaco_projector.comparison import KEYS
 from abaco_projector.flow import flow
 from abaco_projector.migrate import migrate
 from abaco_projector.projection import ahead, events
 from abaco_projector.queries import QUERIES
+from abaco_projector.reader import audited
 from abaco_projector.session import Session, open_session, quoted
 from abaco_projector.span import History, span
 from abaco_projector.store import EVENTS, Store, open_store
@@ -63,78 +67,95 @@ async def drop(session: Session, schema: str) -> None:
     await session.run(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
 
 
+class Source(msgspec.Struct, frozen=True):
+    """What a generation is made of: which tables, of which log.
+
+    Where ``events`` is not among them, it stays empty, and the copy in the schema ``live`` is
+    checked instead, as the log is read. Without ``logged`` a crash of Postgres empties the tables,
+    and they are filled faster.
+    """
+
+    log: History
+    dsn: str
+    live: str
+    tables: Sequence[str] = tuple(KEYS)
+    logged: bool = True
+
+    @property
+    def copying(self) -> bool:
+        """Whether events are copied."""
+        return "events" in self.tables
+
+    def copy(self, until: int) -> Copy:
+        """The live copy up to there."""
+        return Copy(self.dsn, self.live, until)
+
+    def upto(self, until: int) -> History:
+        """The log, up to there at least."""
+        return self.log if self.copying else audited(self.log, self.copy(until))
+
+
 @asynccontextmanager
-async def created(
-    session: Session, dsn: str, schema: str, *, logged: bool = True
-) -> AsyncGenerator[Store, None]:
+async def created(session: Session, schema: str, source: Source) -> AsyncGenerator[Store, None]:
     """A store on a new, empty schema; what stood there before is dropped.
 
-    Without ``logged`` a crash of Postgres empties it, and it is filled faster. Either way it has
-    no indexes but those of its keys: see :func:`index`.
+    It has no indexes but those of its keys, and nobody cleans it up: see :func:`index`.
     """
     await drop(session, schema)
     await session.run(
         f"CREATE SCHEMA {quoted(schema)}; COMMENT ON SCHEMA {quoted(schema)} IS '{MARK}'"
     )
-    async with open_store(dsn, schema=schema) as store:
+    async with open_store(source.dsn, schema=schema, copying=source.copying) as store:
         await migrate(store)
         await store.checkpoint(EVENTS)
         for (name,) in await session.found(QUERIES["secondary_indexes"], schema):
             await session.run(f"DROP INDEX {name}")
-        if not logged:
-            for table in KEYS:
+        for table in KEYS:
+            await store.session.run(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            if not source.logged:
                 await store.session.run(f"ALTER TABLE {table} SET UNLOGGED")
         yield store
 
 
 @asynccontextmanager
-async def built(  # noqa: PLR0913, PLR0917 - what, from where, into what, and how it is shown
-    session: Session,
-    dsn: str,
-    schema: str,
-    log: History,
-    until: int,
-    show: Show,
-    *,
-    logged: bool = True,
+async def built(
+    session: Session, schema: str, source: Source, until: int, show: Show
 ) -> AsyncGenerator[Store, None]:
-    """A store on a new schema that holds the fold of the log up to ``until``.
+    """A store on a new schema that holds the fold of the log up to ``until``; see :func:`created`.
 
     The quick way cannot tell which event Postgres refuses; if it refuses any, all is done again
     step by step.
 
     Raises:
-        Difference: the log is not complete up to there.
+        Difference: the log is not complete up to there, or not what was copied of it.
     """
-    async with created(session, dsn, schema, logged=logged) as store:
+    async with created(session, schema, source) as store:
         try:
             async with store.deferring():
-                await fill(store, log, until, show, "folding")
+                await fill(store, source, until, show, "folding")
         except Undecodable:
             quick = False
         else:
             quick = True
             yield store
     if not quick:
-        async with created(session, dsn, schema, logged=logged) as store:
-            await fill(store, log, until, show, "step by step")
+        async with created(session, schema, source) as store:
+            await fill(store, source, until, show, "step by step")
             yield store
 
 
 async def index(session: Session, live: str, schema: str) -> None:
-    """Make the indexes that the live tables have, and gather what the planner must know."""
+    """Make what the live tables have: indexes, what the planner must know, and who cleans up."""
     for (definition,) in await session.found(QUERIES["index_definitions"], live, schema):
         await session.run(definition)
     for table in KEYS:
-        await session.run(f"ANALYZE {quoted(schema)}.{table}")
+        name = f"{quoted(schema)}.{table}"
+        await session.run(f"ANALYZE {name}; ALTER TABLE {name} RESET (autovacuum_enabled)")
 
 
-async def fill(store: Store, log: History, until: int, show: Show, what: str) -> None:
-    """Fold the log from the store's checkpoint up to ``until``.
-
-    Raises:
-        Difference: the log is not complete up to there.
-    """
+async def fill(store: Store, source: Source, until: int, show: Show, what: str) -> None:
+    """Fold the log from the store's checkpoint up to ``until``; raises as :func:`built`."""
+    log = source.upto(until)
     after = await store.checkpoint(EVENTS)
     with show(what, max(until - after, 0)) as advance:
         batches = ahead(span(log, after=after, until=until), BATCH_EVENTS)

@@ -258,6 +258,21 @@ SELECT e.hash = sha256(
 FROM {events} e
 WHERE e.seq = $1;
 
+-- name: copied
+-- Rows of the copy as binary.py expects them: the body wherever it is, and in how many places.
+SELECT
+    seq, time, hops, num_nonnulls(data, body), tenant, actor_id, type, subject, id, causation_id,
+    correlation_id, traceparent, coalesce(body, json_send(data)), hash
+FROM {events}
+WHERE seq > {after} AND seq <= {last}
+ORDER BY seq;
+
+-- name: hash_of
+SELECT hash FROM {events} WHERE seq = $1;
+
+-- name: strays
+SELECT EXISTS (SELECT FROM {events} WHERE seq > $1) OR EXISTS (SELECT FROM {events} WHERE seq < 1);
+
 -- name: same_event
 -- Where the event that stands here at one place stands there, if it is another place.
 SELECT t.seq
@@ -309,9 +324,12 @@ SELECT seq, encode(hash, 'hex') FROM {schema}.events WHERE seq = ANY ($1::bigint
 -- name: hold_checkpoint
 SELECT sequence FROM {live}.projection_checkpoints WHERE name = $1 FOR UPDATE;
 
+-- name: lock_out_vacuum
+-- Whoever reads or writes goes on. An autovacuum gives way to who waits for longer than a second.
+LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
+
 -- name: make_old
-LOCK TABLE {live}.events, {live}.actors, {live}.executions, {live}.workers, {live}.subscriptions
-    IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
 CREATE SCHEMA {old};
 COMMENT ON SCHEMA {old} IS 'made by abaco, from the log';
 

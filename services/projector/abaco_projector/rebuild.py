@@ -1,13 +1,20 @@
-"""Rebuild: a new generation of the tables takes the place of the live one, without an outage."""
+"""Rebuild: a new generation of the tables takes the place of the live one, without an outage.
+
+Theory: the read models are folded anew; the copy of the log is no read model but evidence. It is
+checked against the log meanwhile and stays where it is. Only where the two differ the events are
+copied once more, so that what differs can be named, and, by force, put in the place of the old.
+"""
 
 import asyncio
 
 import msgspec
 
-from abaco_projector.comparison import KEYS, Compared, comparison
+from abaco_projector.audit import CopyDiffers, check_ends
+from abaco_projector.comparison import MODELS, Compared, comparison
 from abaco_projector.difference import ended_early
 from abaco_projector.generations import (
     Show,
+    Source,
     alone,
     built,
     drop,
@@ -49,71 +56,86 @@ async def rebuild(log: History, dsn: str, show: Show, *, force: bool = False) ->
     async with alone(dsn, NEXT) as session:
         live = await live_schema(session)
         await drop(session, OLD)
-        until = await _target(session, live, log, force=force)
         try:
-            async with built(session, dsn, NEXT, log, until, show) as store:
-                with show("indexing", 1) as advance:
-                    await index(session, live, NEXT)
-                    advance(1)
-                differences = await _compared(store, log, live, show, force=force)
-                sequence = await _switched(store, log, live, show, force=force)
+            try:
+                return await _Rebuild(session, Source(log, dsn, live, MODELS), show, force).run()
+            except CopyDiffers:
+                return await _Rebuild(session, Source(log, dsn, live), show, force).run()
         finally:
             await drop(session, NEXT)
             await drop(session, OLD)
-        return Rebuilt(sequence, differences)
 
 
-async def _target(session: Session, live: str, log: History, *, force: bool) -> int:
-    """How far the live tables are; with ``force``, no further than the log."""
-    until, head = await checkpoint(session, live), await head_of(log)
-    if head < until and not force:
-        raise ended_early(head, until)
-    return min(until, head)
+class _Rebuild(msgspec.Struct, frozen=True):
+    """One try; with ``force`` even against the copy."""
 
+    session: Session
+    source: Source
+    show: Show
+    force: bool
 
-async def _compared(
-    store: Store, log: History, live: str, show: Show, *, force: bool
-) -> list[Compared]:
-    async with store.session.transaction("ISOLATION LEVEL REPEATABLE READ"):
-        until = await _target(store.session, live, log, force=force)
-        await fill(store, log, until, show, "catching up")
-        with show("comparing", len(KEYS)) as advance:
-            found = [one async for one in comparison(store.session, live, NEXT)]
-            advance(len(KEYS))
-    for one in found:
-        if one.table == "events" and not force:
-            raise one.first
-    return found
+    async def run(self) -> Rebuilt:
+        until = await self._target(self.session)
+        async with built(self.session, NEXT, self.source, until, self.show) as store:
+            with self.show("indexing", 1) as advance:
+                await index(self.session, self.source.live, NEXT)
+                advance(1)
+            differences = await self._compared(store)
+            return Rebuilt(await self._switched(store), differences)
 
+    async def _target(self, session: Session) -> int:
+        """How far the live tables are; with force, no further than the log."""
+        until = await checkpoint(session, self.source.live)
+        head = await head_of(self.source.log)
+        if head < until and not self.force:
+            raise ended_early(head, until)
+        return min(until, head)
 
-async def _switched(store: Store, log: History, live: str, show: Show, *, force: bool) -> int:
-    """Try until nobody else holds the tables for long."""
-    while True:
-        try:
-            await _near(store, log, live, show, force=force)
-            return await _switch(store, log, live, show, force=force)
-        except Conflict:
-            await asyncio.sleep(PAUSE_SECONDS)
+    async def _catch_up(self, store: Store) -> int:
+        until = await self._target(store.session)
+        await fill(store, self.source, until, self.show, "catching up")
+        return until
 
+    async def _compared(self, store: Store) -> list[Compared]:
+        async with store.session.transaction("ISOLATION LEVEL REPEATABLE READ"):
+            until = await self._catch_up(store)
+            if not self.source.copying:
+                await check_ends(store.session, self.source.copy(until))
+            tables = self.source.tables
+            with self.show("comparing", len(tables)) as advance:
+                compared = comparison(store.session, self.source.live, NEXT, tables)
+                found = [one async for one in compared]
+                advance(len(tables))
+        for one in found:
+            if one.table == "events" and not self.force:
+                raise one.first
+        return found
 
-async def _near(store: Store, log: History, live: str, show: Show, *, force: bool) -> None:
-    """Catch up while nobody waits for us."""
-    until = await _target(store.session, live, log, force=force)
-    while until - await store.checkpoint(EVENTS) > NEAR_EVENTS:
-        await fill(store, log, until, show, "catching up")
-        until = await _target(store.session, live, log, force=force)
+    async def _switched(self, store: Store) -> int:
+        """Try until nobody else holds the tables for long."""
+        while True:
+            try:
+                await self._near(store)
+                return await self._switch(store)
+            except Conflict:
+                await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _near(self, store: Store) -> None:
+        """Catch up while nobody waits for us."""
+        while await self._target(store.session) - await store.checkpoint(EVENTS) > NEAR_EVENTS:
+            await self._catch_up(store)
 
-async def _switch(store: Store, log: History, live: str, show: Show, *, force: bool) -> int:
-    session = store.session
-    names = {"live": quoted(live), "next": quoted(NEXT), "old": quoted(OLD)}
-    async with session.transaction():
-        await session.run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        await session.found(QUERIES["hold_checkpoint"].format(**names), EVENTS)
-        until = await _target(session, live, log, force=force)
-        await fill(store, log, until, show, "catching up")
-        await session.run(QUERIES["make_old"].format(**names))
-        for table in KEYS:
-            await session.run(QUERIES["switch_table"].format(table=table, **names))
-        await session.found(QUERIES["switch_checkpoint"].format(**names), EVENTS, until)
-    return until
+    async def _switch(self, store: Store) -> int:
+        session = store.session
+        names = {"live": quoted(self.source.live), "next": quoted(NEXT), "old": quoted(OLD)}
+        tables = ", ".join(f"{names['live']}.{table}" for table in self.source.tables)
+        async with session.transaction():
+            await session.run(QUERIES["lock_out_vacuum"].format(tables=tables))
+            await session.run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await session.found(QUERIES["hold_checkpoint"].format(**names), EVENTS)
+            until = await self._catch_up(store)
+            await session.run(QUERIES["make_old"].format(tables=tables, **names))
+            for table in self.source.tables:
+                await session.run(QUERIES["switch_table"].format(table=table, **names))
+            await session.found(QUERIES["switch_checkpoint"].format(**names), EVENTS, until)
+        return until

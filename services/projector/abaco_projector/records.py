@@ -1,8 +1,8 @@
-"""States as JSON rows, and back.
+"""States as rows, and back.
 
 Postgres takes rows as JSON and gives them as JSON: one parameter a table however many rows and
 columns, and both ends read it in C. Columns are the aggregates' field names, so there is little
-to map.
+to map. Executions are by far the most, and most of them are new: these are copied in.
 """
 
 from collections.abc import Callable, Iterable
@@ -63,17 +63,35 @@ def _totals(row: StoredActor) -> Totals:
     return Totals(**{name: getattr(row, name) for name in Totals.__struct_fields__})
 
 
+EXECUTION_COLUMNS = ("tenant", *Execution.__struct_fields__)
+_FINAL_STATE = EXECUTION_COLUMNS.index("final_state")
+
+
+def born_rows(changes: Changes) -> list[list[Any]]:
+    """Rows with the ``EXECUTION_COLUMNS`` of the executions that no row holds yet."""
+    executions = changes.states.executions
+    return [_execution_row(key[0], executions[key]) for key in changes.born]
+
+
+def _execution_row(tenant: str, execution: Execution) -> list[Any]:
+    row = [tenant, *msgspec.structs.astuple(execution)]
+    if execution.final_state is not None:
+        row[_FINAL_STATE] = _json(execution.final_state).decode()
+    return row
+
+
 Statement = tuple[str, tuple[Any, ...]]
 """A statement of ``queries.sql``, and its parameters."""
 
 
 def statements(changes: Changes) -> list[Statement]:
-    """What writes the changes of a batch."""
+    """What writes the changes of a batch, but for the rows that are copied in."""
     states = changes.states
+    known = {key: one for key, one in states.executions.items() if key not in changes.born}
     rows: list[tuple[str, dict[Any, Any], Callable[[Any], str]]] = [
         ("write_actors", states.actors, actor_rows),
         ("write_totals", states.totals, totals_rows),
-        ("write_executions", states.executions, execution_rows),
+        ("write_executions", known, execution_rows),
         ("write_workers", states.workers, worker_rows),
         ("write_subscriptions", changes.subscriptions, subscription_rows),
     ]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from abaco_projector.generations import Show, alone, built, drop, index, live_schema
+from abaco_projector.generations import Show, Source, alone, built, drop, index, live_schema
 from abaco_projector.queries import QUERIES
 from abaco_projector.rebuild import NEXT, OLD
 from abaco_projector.session import Session, quoted
@@ -32,7 +32,7 @@ async def replay(  # noqa: PLR0913 - what, from where, into what, and how it is 
             raise Refused(f"schema {schema} is there already; --force replaces it")
         sequence = await _sequence(session, log, live, until)
         try:
-            async with built(session, dsn, schema, log, sequence, show):
+            async with built(session, schema, Source(log, dsn, live), sequence, show):
                 await index(session, live, schema)
         except BaseException:
             await drop(session, schema)

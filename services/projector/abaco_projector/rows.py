@@ -17,9 +17,10 @@ from abaco_proto import execution
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold, States
-from abaco_proto.keys import ActorKey, SubscriptionKey, actor_id_of
+from abaco_proto.keys import ActorKey, ExecutionKey, SubscriptionKey
 
 MAX_ORDINAL = 2**63 - 1
+SUBSCRIBING = (ev.ActorSubscribed, ev.ActorUnsubscribed)
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -41,9 +42,13 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch changed: states to write, subscriptions to write (or remove: None), sweeps."""
+    """What a batch changed: states to write, subscriptions to write (or remove: None), sweeps.
+
+    ``born`` are those of the executions that no row holds yet.
+    """
 
     states: States
+    born: set[ExecutionKey]
     subscriptions: dict[SubscriptionKey, Subscription | None]
     sweeps: list[Sweep]
     unrecognized: list[Recorded]
@@ -54,13 +59,18 @@ def fold(loaded: States, batch: Sequence[Recorded]) -> Changes:
     folding = Fold(loaded)
     subscriptions: dict[SubscriptionKey, Subscription | None] = {}
     for recorded in batch:
-        key = (recorded.tenant, actor_id_of(recorded.event) or "")
+        if not isinstance(recorded.event, SUBSCRIBING):
+            folding.apply(recorded)
+            continue
+        key = (recorded.tenant, recorded.event.actor_id)
         before = folding.actors.get(key)
         folding.apply(recorded)
         if folding.actors.get(key) is not before:
             subscriptions |= _subscriptions(key, recorded)
+    states = folding.changed()
     return Changes(
-        states=folding.changed(),
+        states=states,
+        born=states.executions.keys() - loaded.executions.keys(),
         subscriptions=subscriptions,
         sweeps=[_sweep(folding, key, recorded) for key, recorded in folding.sweeping],
         unrecognized=[r for r in batch if isinstance(r.event, ev.Unrecognized)],

@@ -87,6 +87,19 @@ class Session:
             while bunch := await cursor.fetch(CURSOR_ROWS, timeout=SLOW_SECONDS):
                 yield bunch
 
+    async def copied(self, sql: str) -> bytes:
+        """The answer of a query that was put together, in the binary format of COPY."""
+        parts: list[bytes] = []
+
+        async def take(part: bytes) -> None:
+            parts.append(part)
+
+        async with self.border():
+            await self._connection.copy_from_query(
+                sql, output=take, format="binary", timeout=SLOW_SECONDS
+            )
+        return b"".join(parts)
+
     async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Put rows into a table."""
         await self._connection.copy_records_to_table(table, columns=columns, records=rows)

@@ -14,7 +14,7 @@ from abaco_projector import records
 from abaco_projector.chain import START
 from abaco_projector.chunks import Chunk, chunks, key_of
 from abaco_projector.clean import clean
-from abaco_projector.deferral import due, put_off
+from abaco_projector.deferral import Deferral
 from abaco_projector.entries import COLUMNS, Entry, entries
 from abaco_projector.memory import Loaded, Memory, merged
 from abaco_projector.rows import fold
@@ -43,10 +43,12 @@ class Tip(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A batch that is ready to be written behind ``tip``."""
+    """A batch up to ``sequence`` that is ready to be written behind ``tip``."""
 
     tip: Tip
+    sequence: int
     rows: list[Entry]
+    born: list[list[Any]]
     statements: list[records.Statement]
     unrecognized: list[Recorded]
 
@@ -59,13 +61,17 @@ class Store:
     succeeds, so after a failure all of it is forgotten.
     """
 
-    def __init__(self, session: Session, *, live: bool = True) -> None:
-        """Work through an open session; see :func:`open_store`. Only the live tables are heard."""
+    def __init__(self, session: Session, *, live: bool = True, copying: bool = True) -> None:
+        """Work through an open session; see :func:`open_store`. Only the live tables are heard.
+
+        Without ``copying`` there is no copy of the events, only what comes of them.
+        """
         self.session = session
         self._live = live
+        self._copying = copying
         self._memory = Memory()
         self._tip: Tip | None = None
-        self._deferred: States | None = None
+        self._deferral: Deferral | None = None
 
     # -- projections -----------------------------------------------------------------------------
 
@@ -127,13 +133,21 @@ class Store:
             found = await self._load(missing)
             loaded = Loaded(merged(loaded.states, found.states), found.last)
         changes = fold(loaded.states, events)
-        rows = entries(tip.hash, fresh, plain=plain)
+        rows = entries(tip.hash, fresh, plain=plain) if self._copying else []
         self._memory.take(loaded, changes)
-        if self._deferred is not None:
-            self._deferred, changes = put_off(self._deferred, changes)
-        if rows:
-            self._tip = Tip(rows[-1].seq, rows[-1].hash, tip.generation)
-        return Prepared(tip, rows, records.statements(changes), changes.unrecognized)
+        if self._deferral is not None:
+            changes = self._deferral.put_off(changes)
+        if fresh:
+            own_hash = rows[-1].hash if rows else START
+            self._tip = Tip(fresh[-1].sequence, own_hash, tip.generation)
+        return Prepared(
+            tip,
+            self._tip.sequence,
+            rows,
+            records.born_rows(changes),
+            records.statements(changes),
+            changes.unrecognized,
+        )
 
     async def write(self, prepared: Prepared) -> None:
         """Write a batch.
@@ -142,16 +156,15 @@ class Store:
             Conflict: the checkpoint is not where it was when the batch was prepared.
             Undecodable: Postgres refuses something in it.
         """
-        if not prepared.rows:
+        if prepared.sequence == prepared.tip.sequence:
             return
         try:
             async with self.session.transaction():
                 await self._hold(prepared.tip)
-                await self.session.copy("events", COLUMNS, prepared.rows)
-                for query, parameters in prepared.statements:
-                    await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+                await self._copy("events", COLUMNS, prepared.rows)
+                await self._put_states(prepared.born, prepared.statements)
                 skipped = len(prepared.unrecognized)
-                await self._go_to(EVENTS, prepared.rows[-1].seq, skipped=skipped)
+                await self._go_to(EVENTS, prepared.sequence, skipped=skipped)
         except AbacoError:
             self.forget()
             raise
@@ -166,30 +179,39 @@ class Store:
         tip = await self._find_tip()
         async with self.session.transaction():
             await self._hold(tip)
-            rows = entries(tip.hash, [recorded], plain=True)
-            await self.session.copy("events", COLUMNS, rows)
+            if self._copying:
+                rows = entries(tip.hash, [recorded], plain=True)
+                await self.session.copy("events", COLUMNS, rows)
             await self._go_to(EVENTS, recorded.sequence, skipped=1)
 
     @asynccontextmanager
     async def deferring(self) -> AsyncGenerator[None, None]:
         """Put off what can be: for tables that nobody reads, and that are dropped on a failure."""
-        self._deferred = States()
+        self._deferral = Deferral()
         yield
         await self._flush()
-        self._deferred = None
+        self._deferral = None
 
     @property
     def defers(self) -> bool:
         """Whether rows may be behind the checkpoint, so that no failure can be told its event."""
-        return self._deferred is not None
+        return self._deferral is not None
 
     async def _flush(self) -> None:
-        if self._deferred is None:
+        if self._deferral is None:
             return
-        changes, self._deferred = due(self._deferred), States()
+        changes = self._deferral.due()
         async with self.session.transaction():
-            for query, parameters in records.statements(changes):
-                await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+            await self._put_states(records.born_rows(changes), records.statements(changes))
+
+    async def _put_states(self, born: list[list[Any]], statements: list[records.Statement]) -> None:
+        await self._copy("executions", records.EXECUTION_COLUMNS, born)
+        for query, parameters in statements:
+            await self.session.execute(query, *parameters, seconds=SLOW_SECONDS)
+
+    async def _copy(self, table: str, columns: Sequence[str], rows: list[Any]) -> None:
+        if rows:
+            await self.session.copy(table, columns, rows)
 
     def forget(self) -> None:
         """Remember nothing: the rows are not, or no longer, what was prepared."""
@@ -289,10 +311,12 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(dsn: str, *, schema: str | None = None) -> AsyncGenerator[Store, None]:
+async def open_store(
+    dsn: str, *, schema: str | None = None, copying: bool = True
+) -> AsyncGenerator[Store, None]:
     """A store on a session of its own; raises as :func:`abaco_projector.session.open_session`."""
     async with open_session(dsn, schema=schema) as session:
-        yield Store(session, live=schema is None)
+        yield Store(session, live=schema is None, copying=copying)
 
 
 def _went_back(name: str, after: int, done: int) -> Unavailable:

@@ -1,14 +1,18 @@
 """Verify: log, copy and read models hold the same, or the first difference is named.
 
-The log is folded into a scratch generation, chain included. One transaction then sees the live
-tables as they were at one checkpoint, folds the log up to exactly there, and compares.
+The log is folded into a scratch generation, and the copy checked against it meanwhile. One
+transaction then sees the live tables as they were at one checkpoint, folds the log up to exactly
+there, and compares. Where the copy differs, all is done again with a copy of its own, so that
+Postgres can tell what differs.
 """
 
 import msgspec
+from msgspec.structs import replace
 
 from abaco_projector import difference as d
-from abaco_projector.comparison import KEYS, first_difference
-from abaco_projector.generations import Show, alone, built, drop, fill, live_schema
+from abaco_projector.audit import CopyDiffers, check_ends
+from abaco_projector.comparison import KEYS, MODELS, first_difference
+from abaco_projector.generations import Show, Source, alone, built, drop, fill, live_schema
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, quoted
 from abaco_projector.span import History, head_of
@@ -16,6 +20,9 @@ from abaco_projector.store import EVENTS, Store
 from abaco_proto.errors import Refused
 
 SCRATCH = "abaco_verify"
+
+Noted = tuple[int, str]
+"""A sequence, and its hash."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -26,7 +33,7 @@ class Head(msgspec.Struct, frozen=True):
     behind: int
 
 
-async def verify(log: History, dsn: str, show: Show, noted: tuple[int, str] | None = None) -> Head:
+async def verify(log: History, dsn: str, show: Show, noted: Noted | None = None) -> Head:
     """Compare all there is. ``noted`` is a sequence and its hash that were noted down earlier.
 
     Raises:
@@ -35,13 +42,23 @@ async def verify(log: History, dsn: str, show: Show, noted: tuple[int, str] | No
     """
     async with alone(dsn, SCRATCH) as session:
         live = await live_schema(session)
-        until = await checkpoint(session, live)
+        until = min(await checkpoint(session, live), await head_of(log))
         try:
-            until = min(until, await head_of(log))
-            async with built(session, dsn, SCRATCH, log, until, show, logged=False) as store:
-                return await _compared(store, log, live, show, noted)
+            source = Source(log, dsn, live, MODELS, logged=False)
+            try:
+                return await _verified(session, source, until, show, noted)
+            except CopyDiffers:
+                source = replace(source, tables=tuple(KEYS))
+                return await _verified(session, source, until, show, noted)
         finally:
             await drop(session, SCRATCH)
+
+
+async def _verified(
+    session: Session, source: Source, until: int, show: Show, noted: Noted | None
+) -> Head:
+    async with built(session, SCRATCH, source, until, show) as store:
+        return await _compared(store, source, show, noted)
 
 
 async def checkpoint(session: Session, live: str) -> int:
@@ -60,32 +77,30 @@ def _checkpoint(live: str) -> str:
     return f"SELECT sequence FROM {quoted(live)}.projection_checkpoints WHERE name = $1"  # noqa: S608
 
 
-async def _compared(
-    store: Store, log: History, live: str, show: Show, noted: tuple[int, str] | None
-) -> Head:
-    session = store.session
+async def _compared(store: Store, source: Source, show: Show, noted: Noted | None) -> Head:
+    session, live, tables = store.session, source.live, source.tables
     async with session.transaction("ISOLATION LEVEL REPEATABLE READ"):
         for table in KEYS:  # a rebuild's switch must wait
             await session.run(f"LOCK TABLE {quoted(live)}.{table} IN ACCESS SHARE MODE")
         until = int((await session.found(_checkpoint(live), EVENTS))[0][0])
-        await fill(store, log, until, show, "catching up")
+        await fill(store, source, until, show, "catching up")
         end = (await session.found(f"SELECT max(seq) FROM {quoted(live)}.events"))[0][0] or 0  # noqa: S608
-        found = await _hashes(session, SCRATCH, until, noted)
-        with show("comparing", len(KEYS)) as advance:
+        if not source.copying:
+            await check_ends(session, source.copy(until))
+        found = await _hashes(session, SCRATCH if source.copying else live, until, noted)
+        with show("comparing", len(tables)) as advance:
             if end < until:
                 raise d.copy_ended_early(end, until)
-            difference = await first_difference(session, live, SCRATCH)
-            advance(len(KEYS))
+            difference = await first_difference(session, live, SCRATCH, tables)
+            advance(len(tables))
     if difference is not None:
         raise difference
     if noted is not None and found.get(noted[0]) != noted[1]:
         raise d.noted(*noted, found.get(noted[0]))
-    return Head(until, found.get(until, ""), await head_of(log) - until)
+    return Head(until, found.get(until, ""), await head_of(source.log) - until)
 
 
-async def _hashes(
-    session: Session, schema: str, until: int, noted: tuple[int, str] | None
-) -> dict[int, str]:
+async def _hashes(session: Session, schema: str, until: int, noted: Noted | None) -> dict[int, str]:
     wanted = [until, *(noted[:1] if noted else ())]
     query = QUERIES["hashes"].format(schema=quoted(schema))
     return {int(seq): value for seq, value in await session.found(query, wanted)}

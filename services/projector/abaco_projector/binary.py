@@ -1,0 +1,54 @@
+"""Events as the bytes that Postgres gives for their rows: the query ``copied`` in binary COPY.
+
+A row is the number of its columns, and for each of them its length (-1: null) and its bytes; all
+numbers are big-endian, a time is in microseconds since 2000. Source: the page of COPY in the
+manual of Postgres, "Binary Format", and the types' ``send`` functions.
+"""
+
+import struct
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from abaco_projector.chain import microseconds
+from abaco_projector.entries import place_of
+from abaco_proto.envelope import Recorded
+
+HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+END = b"\xff\xff"
+
+COLUMNS = 14
+Y2K_MICROSECONDS = microseconds(datetime(2000, 1, 1, tzinfo=UTC))
+NULL = b"\xff\xff\xff\xff"
+
+_numbers = struct.Struct(">hiqiqiiii").pack
+_length = struct.Struct(">i").pack
+
+
+def table(rows: Iterable[bytes]) -> bytes:
+    """All that a COPY of these rows gives."""
+    return b"".join((HEADER, *rows, END))
+
+
+def row(recorded: Recorded, own_hash: bytes) -> bytes:
+    """The row of an event that has been made fit; see :func:`abaco_projector.chain.fit`.
+
+    It holds the body wherever the copy keeps it, and that it does so in one place.
+    """
+    since = microseconds(recorded.time) - Y2K_MICROSECONDS
+    texts = (
+        *place_of(recorded.subject),
+        recorded.subject,
+        recorded.id,
+        recorded.causation_id,
+        recorded.correlation_id,
+    )
+    parts = [_numbers(COLUMNS, 8, recorded.sequence, 8, since, 4, recorded.hops, 4, 1)]
+    for raw in map(str.encode, texts):
+        parts += (_length(len(raw)), raw)
+    if recorded.traceparent is None:
+        parts.append(NULL)
+    else:
+        raw = recorded.traceparent.encode()
+        parts += (_length(len(raw)), raw)
+    parts += (_length(len(recorded.raw)), recorded.raw, _length(len(own_hash)), own_hash)
+    return b"".join(parts)
