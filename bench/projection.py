@@ -6,18 +6,21 @@ All in one run, one after the other, on servers of its own: NATS as shipped but 
 the history itself, Postgres as shipped. The ceiling is nats-py's ordered consumer draining the
 stream while asyncpg COPYs what came (sequence, subject, headers, bytes) into a plain table without
 a key: nothing is decoded, folded, hashed or indexed. ``live`` is a projector that starts at the
-beginning, ``rebuild`` the command, ``verify`` its sibling; each is a process of its own, and its
-time includes its start. Memory is the process's peak.
+beginning, ``rebuild`` the command, ``verify`` its sibling; their time includes their start. Memory
+is the peak of a process and of the one that reads for it, together; beside it the same for the
+first tenth of the history.
 """
 
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import asyncpg
@@ -28,14 +31,17 @@ from nats.aio.msg import Msg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from abaco_proto import streams
+from abaco_proto.envelope import Draft
 from abaco_proto.jetstream import Connection
 from histories import history, write
 from servers import NatsServer, PostgresServer, scratch_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "build" / "bench"
-EVENTS, ACTORS = 100_000, 1000
-Row = tuple[str, float, float]
+EVENTS, ACTORS = 200_000, 2000
+PEAK_SECONDS = 0.1
+Row = tuple[float, float]
+"""Events a second, and the peak of memory in MB."""
 
 
 class Lazy(NatsServer):
@@ -56,12 +62,12 @@ class Shipped(PostgresServer):
         return [word.replace("fsync=off", "fsync=on") for word in super().argv()]
 
 
-async def fill(url: str, events: int, actors: int) -> float:
-    """Write the history; events a second."""
+async def fill(url: str, wishes: Iterator[Draft]) -> float:
+    """Write a history, or more of it; events a second."""
     connection = Connection(url, name="bench", timeout=30)
     await connection.open()
     begun = time.perf_counter()
-    count = await write(connection, history(events, actors))
+    count = await write(connection, wishes)
     await connection.close()
     return count / (time.perf_counter() - begun)
 
@@ -122,19 +128,44 @@ async def reached(dsn: str, events: int, *, look_seconds: float = 0.1) -> None:
     await table.close()
 
 
-def peak(pid: int) -> float:
-    """A living process's most memory so far, in MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+class Peak(threading.Thread):
+    """The most memory so far of a process and of those it started, each at its own worst."""
+
+    def __init__(self, pid: int) -> None:
+        """Look until :meth:`megabytes` is asked for."""
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._found: dict[str, int] = {}
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look, again and again: whoever has ended cannot be asked any more."""
+        while not self._over.wait(PEAK_SECONDS):
+            with suppress(OSError, IndexError):  # it ended, or has just been started
+                self._look()
+
+    def _look(self) -> None:
+        children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        for pid in (str(self._pid), *children):
+            status = Path(f"/proc/{pid}/status").read_text()
+            self._found[pid] = int(status.partition("VmHWM:")[2].split()[0])
+
+    def megabytes(self) -> float:
+        """The sum."""
+        self._over.set()
+        self.join()
+        return sum(self._found.values()) / 1000
 
 
 def live(nats_url: str, dsn: str, events: int) -> Row:
     """A projector from the beginning to the end."""
     begun = time.perf_counter()
     child = process(nats_url, dsn, "abaco_projector")
+    peak = Peak(child.pid)
     try:
         uvloop.run(reached(dsn, events))
-        return "live", events / (time.perf_counter() - begun), peak(child.pid)
+        return events / (time.perf_counter() - begun), peak.megabytes()
     finally:
         child.terminate()
         child.wait()
@@ -146,29 +177,32 @@ def command(name: str) -> Callable[[str, str, int], Row]:
     def run(nats_url: str, dsn: str, events: int) -> Row:
         begun = time.perf_counter()
         child = process(nats_url, dsn, "abaco_local", name)
-        _, status, usage = os.wait4(child.pid, 0)
-        assert status == 0, name
-        return name, events / (time.perf_counter() - begun), _megabytes(usage)
+        peak = Peak(child.pid)
+        assert child.wait() == 0, name
+        return events / (time.perf_counter() - begun), peak.megabytes()
 
     return run
 
 
-def _megabytes(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / 1000
+STEPS = {"live": live, "rebuild": command("rebuild"), "verify": command("verify")}
 
 
 def measure(events: int, actors: int) -> dict[str, object]:
-    """All figures."""
+    """All figures: of a tenth of the history, then of all of it beside the ceiling."""
+    few = events // 10
+    wishes = history(events, actors)
     with scratch_folder() as one, scratch_folder() as other:
         log, database = Lazy(one), Shipped(other)
         log.start()
         database.start()
         try:
-            written = uvloop.run(fill(log.url, events, actors))
+            uvloop.run(fill(log.url, islice(wishes, few)))
+            dsn = database.create_database("few")
+            before = {name: step(log.url, dsn, few) for name, step in STEPS.items()}
+            written = uvloop.run(fill(log.url, wishes))
             dsn = database.create_database("bench")
             raw = uvloop.run(ceiling(log.url, dsn, events))
-            steps = (live, command("rebuild"), command("verify"))
-            rows = [step(log.url, dsn, events) for step in steps]
+            rows = {name: step(log.url, dsn, events) for name, step in STEPS.items()}
         finally:
             database.kill()
             log.kill()
@@ -177,8 +211,9 @@ def measure(events: int, actors: int) -> dict[str, object]:
             "of_the_ceiling": round(rate / raw, 2),
             "events_per_second": round(rate),
             "peak_mb": round(memory),
+            "peak_mb_of_a_tenth": round(before[name][1]),
         }
-        for name, rate, memory in rows
+        for name, (rate, memory) in rows.items()
     }
     setting = {"events": events, "actors": actors, "sync_interval": "2m", "fsync": "on"}
     return {**setting, "written_per_second": round(written), "ceiling": round(raw), **table}
@@ -193,11 +228,11 @@ def main() -> None:
     (RESULTS / "projection.json").write_text(json.dumps(figures, indent=2) + "\n")
     out = sys.stdout
     out.write(f"{events} events, {actors} actors; raw ceiling {figures['ceiling']} events/s\n")
-    out.write(f"{'':10}{'of the ceiling':>16}{'events/s':>12}{'peak MB':>10}\n")
+    out.write(f"{'':10}{'of the ceiling':>16}{'events/s':>12}{'peak MB':>10}{'of a tenth':>12}\n")
     for name, row in figures.items():
         if isinstance(row, dict):
-            words = (row["of_the_ceiling"], row["events_per_second"], row["peak_mb"])
-            out.write(f"{name:10}{words[0]:>16}{words[1]:>12}{words[2]:>10}\n")
+            ratio, rate, peak, before = row.values()
+            out.write(f"{name:10}{ratio:>16}{rate:>12}{peak:>10}{before:>12}\n")
 
 
 if __name__ == "__main__":
