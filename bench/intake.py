@@ -24,6 +24,7 @@ from abaco_bench import machine, report
 from abaco_bench.figures import Figure, Ratio, median, spread
 from abaco_bench.picture import Panel, draw
 from abaco_bench.progress import say
+from abaco_bench.wire import connect
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.codec import encode
@@ -32,7 +33,7 @@ from abaco_proto.envelope import parse_time as time_of
 from abaco_proto.jetstream import Connection
 from abaco_proto.subjects import event_subject
 from api_stage import Api, running
-from servers import LOOPBACK, NatsServer, scratch_folder
+from servers import NatsServer, scratch_folder
 
 IN_FLIGHT = 64
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
@@ -84,12 +85,12 @@ def http(port: int, actors: int, *, keys: bool = False) -> Callable[[int], Await
     """Clients with one keep-alive connection each; no more of HTTP than is needed."""
 
     async def make(n: int) -> Send:
-        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        wire = await connect(port)
         path, form = f"/actors/bench_{n % actors}/messages", f"message={MESSAGE}"
 
         async def send(_: int) -> None:
-            writer.write(_post(path, form, f"Idempotency-Key: {uuid4()}\r\n" if keys else ""))
-            status, body = await _answer(reader)
+            more = f"Idempotency-Key: {uuid4()}\r\n" if keys else ""
+            status, body = await wire.ask("POST", path, form, more)
             assert status == 200, body
 
         return send
@@ -97,28 +98,13 @@ def http(port: int, actors: int, *, keys: bool = False) -> Callable[[int], Await
     return make
 
 
-def _post(path: str, form: str, more: str = "") -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Length: {len(form)}\r\n"
-        f"Content-Type: application/x-www-form-urlencoded\r\n{more}\r\n"
-    )
-    return (head + form).encode()
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    return int(head[9:12]), await reader.readexactly(length)
-
-
 async def register(port: int, actors: int) -> None:
     """The actors ``bench_0`` and so on."""
-    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    wire = await connect(port)
     for _ in range(actors):
-        writer.write(_post("/actors", "image=a/b&name=bench&min_workers=0"))
-        status, body = await _answer(reader)
+        status, body = await wire.ask("POST", "/actors", "image=a/b&name=bench&min_workers=0")
         assert status == 201, body
-    writer.close()
+    wire.close()
 
 
 PUBLISHED = 196.0

@@ -10,24 +10,45 @@ from typing import Any
 from servers import LOOPBACK
 
 
-class Wire:
-    """One keep-alive connection, for one request at a time."""
+class Wire(asyncio.Protocol):
+    """One keep-alive connection, for one request at a time. Made by :func:`connect`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Made by :func:`connect`."""
-        self._reader = reader
-        self._writer = writer
+    def __init__(self) -> None:
+        """Not connected yet."""
+        self._transport: asyncio.Transport
+        self._came = b""
+        self._answer: asyncio.Future[tuple[int, bytes]]
 
-    async def ask(self, method: str, path: str, form: str = "") -> tuple[int, bytes]:
-        """Status and body of the answer."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n"
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """A part of an answer; the last one, when it is as long as it says."""
+        self._came += data
+        head, blank, body = self._came.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if blank and len(body) == int(length):
+            self._came = b""
+            self._answer.set_result((int(head[9:12]), body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Who waits for an answer gets none."""
+        if not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError("closed by the api"))
+
+    async def ask(
+        self, method: str, path: str, form: str = "", more: str = ""
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer; ``more`` are whole lines of headers."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n{more}"
         if form:
             head += f"Content-Length: {len(form)}\r\n"
             head += "Content-Type: application/x-www-form-urlencoded\r\n"
-        self._writer.write(f"{head}\r\n{form}".encode())
-        answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return int(answer[9:12]), await self._reader.readexactly(length)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(f"{head}\r\n{form}".encode())
+        return await self._answer
 
     async def result(self, method: str, path: str, form: str = "") -> Any:
         """The ``result`` of a request that must work."""
@@ -37,9 +58,10 @@ class Wire:
 
     def close(self) -> None:
         """Let go."""
-        self._writer.close()
+        self._transport.close()
 
 
 async def connect(port: int) -> Wire:
     """A connection to an api on this machine."""
-    return Wire(*await asyncio.open_connection(LOOPBACK, port))
+    _, wire = await asyncio.get_running_loop().create_connection(Wire, LOOPBACK, port)
+    return wire

@@ -7,8 +7,7 @@ longer than one timeout for a log that is away.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from weakref import WeakValueDictionary
 
 from abaco_proto.errors import Unavailable
@@ -22,6 +21,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.front = asyncio.Lock()
+        self.standing = 0
         self.failed_at = float("-inf")
 
 
@@ -32,38 +32,74 @@ class Turns:
         self._seconds = seconds
         self._lines: WeakValueDictionary[str, _Line] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def turn(self, key: str) -> AsyncGenerator[None, None]:
-        """Be the only one with this key.
+    def turn(self, key: str) -> "Turn":
+        """Be the only one with this key, inside of ``async with``.
 
         Raises:
             Unavailable: the line was too long, or the time at the front was up.
         """
-        clock = asyncio.get_running_loop().time
-        line = self._lines.setdefault(key, _Line())
-        arrived = clock()
-        async with self._front(line, key):
-            if line.failed_at >= arrived:
-                raise Unavailable("the log (NATS) did not answer")
-            try:
-                async with asyncio.timeout(self._seconds):
-                    yield
-            except asyncio.TimeoutError:
-                line.failed_at = clock()
-                raise Unavailable(f"not done within {self._seconds} s") from None
-            except Unavailable:
-                line.failed_at = clock()
-                raise
+        return Turn(self._lines.setdefault(key, _Line()), key, self._seconds)
 
-    @staticmethod
-    @asynccontextmanager
-    async def _front(line: _Line, key: str) -> AsyncGenerator[None, None]:
+
+class Turn:
+    """A place in a line. Every message takes one, so it is written out, and not a generator."""
+
+    def __init__(self, line: _Line, key: str, seconds: float) -> None:
+        """Nobody waits yet."""
+        self._line = line
+        self._key = key
+        self._seconds = seconds
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        """Wait in line."""
+        clock = asyncio.get_running_loop().time
+        arrived = clock()
+        await self._come_to_front()
+        if self._line.failed_at >= arrived:
+            self._go()
+            raise Unavailable("the log (NATS) did not answer")
+        self._limit = asyncio.timeout_at(clock() + self._seconds)
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let the next one come, who fails too if the log did not answer."""
         try:
-            async with asyncio.timeout(LINE_SECONDS):
-                await line.front.acquire()
+            await self._limit.__aexit__(kind, error, trace)
+            if isinstance(error, asyncio.TimeoutError):
+                raise error
         except asyncio.TimeoutError:
-            raise Unavailable(f"too many requests wait for {key}") from None
-        try:
-            yield
+            self._fail()
+            raise Unavailable(f"not done within {self._seconds} s") from None
         finally:
-            line.front.release()
+            if isinstance(error, Unavailable):
+                self._fail()
+            self._go()
+
+    async def _come_to_front(self) -> None:
+        line = self._line
+        line.standing += 1
+        try:
+            if line.standing == 1:
+                await line.front.acquire()  # at once
+            else:
+                async with asyncio.timeout(LINE_SECONDS):
+                    await line.front.acquire()
+        except asyncio.TimeoutError:
+            line.standing -= 1
+            raise Unavailable(f"too many requests wait for {self._key}") from None
+        except BaseException:
+            line.standing -= 1
+            raise
+
+    def _fail(self) -> None:
+        self._line.failed_at = asyncio.get_running_loop().time()
+
+    def _go(self) -> None:
+        self._line.standing -= 1
+        self._line.front.release()
