@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import docker
 import urllib3.exceptions
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 
 from abaco_proto.errors import Unavailable
+from abaco_worker.docker_engine.session import Session
 from abaco_worker.engine import ContainerMissing, EngineFault, ImageMissing
 
 DEFAULT_LOCATION = "unix:///var/run/docker.sock"
@@ -51,11 +51,12 @@ class Client:
         """
         with self._connecting:
             if self._api is None:
-                self._api = docker.APIClient(
-                    version="auto",
+                more = kwargs_from_env(environment=self._environ)
+                self._api = Session(
+                    more.pop("base_url", DEFAULT_LOCATION),
                     timeout=TIMEOUT_SECONDS,
-                    max_pool_size=self._connections,
-                    **kwargs_from_env(environment=self._environ),
+                    connections=self._connections,
+                    **more,
                 )
             return self._api
 
