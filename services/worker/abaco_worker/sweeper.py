@@ -40,20 +40,34 @@ class Sweeper:
         """Remove a container soon, and then its folder."""
         self._waiting.put_nowait(leftover)
 
-    async def run(self) -> None:
-        """Remove what comes, one after another, until cancelled."""
-        while True:
-            leftover = await self._waiting.get()
-            try:
-                await self._remove(leftover)
-            except (Unavailable, EngineFault, OSError) as error:
-                logger.warning("container %s not removed yet: %s", leftover.container, error)
-                await asyncio.sleep(PAUSE_SECONDS)
-                self.take(leftover)
+    @property
+    def behind(self) -> int:
+        """How many wait, beside the one that is being removed."""
+        return self._waiting.qsize()
 
-    async def _remove(self, leftover: Leftover) -> None:
+    async def run(self) -> None:
+        """Remove what comes until cancelled: containers one after another, folders beside them."""
+        async with asyncio.TaskGroup() as folders:
+            while True:
+                leftover = await self._waiting.get()
+                try:
+                    await self._engine.remove(leftover.container)
+                except (Unavailable, EngineFault) as error:
+                    await self._again(leftover, error)
+                else:
+                    folders.create_task(self._clear(leftover))
+
+    async def _clear(self, leftover: Leftover) -> None:
         """The folder last: while it is there, a worker that comes back knows of the rest."""
-        await self._engine.remove(leftover.container)
-        if leftover.folder is not None:
+        if leftover.folder is None:
+            return
+        try:
             with suppress(FileNotFoundError):
                 await asyncio.to_thread(shutil.rmtree, leftover.folder)
+        except OSError as error:
+            await self._again(leftover, error)
+
+    async def _again(self, leftover: Leftover, error: Exception) -> None:
+        logger.warning("container %s not removed yet: %s", leftover.container, error)
+        await asyncio.sleep(PAUSE_SECONDS)
+        self.take(leftover)

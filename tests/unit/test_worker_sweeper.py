@@ -1,0 +1,117 @@
+"""What is left over goes: containers one after another, their folders beside them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from abaco_proto.errors import Unavailable
+from abaco_worker.sweeper import Leftover, Sweeper
+
+
+class Engine:
+    """Removals end when they are let."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Semaphore(0)
+        self.under_way: list[str] = []
+        self.removed: list[str] = []
+        self.faults: list[Exception] = []
+
+    async def remove(self, container: str) -> None:
+        self.under_way.append(container)
+        try:
+            await self.let.acquire()
+            if self.faults:
+                raise self.faults.pop()
+            self.removed.append(container)
+        finally:
+            self.under_way.remove(container)
+
+
+@asynccontextmanager
+async def sweeping(engine: Engine) -> AsyncGenerator[Sweeper, None]:
+    port: Any = engine
+    sweeper = Sweeper(port)
+    running = asyncio.create_task(sweeper.run())
+    try:
+        yield sweeper
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def until(check: Any) -> None:
+    async with asyncio.timeout(5):
+        while not check():
+            await asyncio.sleep(0.001)
+
+
+def folder(tmp_path: Path, name: str) -> Path:
+    made = tmp_path / name
+    (made / "run").mkdir(parents=True)
+    return made
+
+
+async def test_one_after_another_each_with_its_folder(tmp_path: Path) -> None:
+    engine, folders = Engine(), [folder(tmp_path, name) for name in "abc"]
+    async with sweeping(engine) as sweeper:
+        for each in folders:
+            sweeper.take(Leftover(each.name, each))
+        await until(lambda: engine.under_way)
+        assert engine.under_way == ["a"]
+        assert sweeper.behind == 2
+        assert all(each.exists() for each in folders)
+        engine.let.release()
+        await until(lambda: engine.under_way == ["b"])
+        await until(lambda: not folders[0].exists())
+        assert folders[1].exists()
+
+
+async def test_a_slow_folder_holds_up_no_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, let = Engine(), asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        await let.wait()
+
+    monkeypatch.setattr("abaco_worker.sweeper.asyncio.to_thread", slow)
+    async with sweeping(engine) as sweeper:
+        sweeper.take(Leftover("a", folder(tmp_path, "a")))
+        sweeper.take(Leftover("b"))
+        engine.let.release()
+        engine.let.release()
+        await until(lambda: engine.removed == ["a", "b"])
+        let.set()
+
+
+@pytest.mark.parametrize("where", ["container", "folder"])
+async def test_what_cannot_be_removed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
+    engine, left = Engine(), folder(tmp_path, "a")
+    faults: list[Exception] = []
+    (engine.faults if where == "container" else faults).append(
+        Unavailable("away") if where == "container" else PermissionError("no")
+    )
+    to_thread = asyncio.to_thread
+
+    async def remove(function: Any, path: Path) -> None:
+        if faults:
+            raise faults.pop()
+        await to_thread(function, path)
+
+    monkeypatch.setattr("abaco_worker.sweeper.asyncio.to_thread", remove)
+    async with sweeping(engine) as sweeper:
+        sweeper.take(Leftover("a", left))
+        for _ in range(3):
+            engine.let.release()
+        await until(lambda: not left.exists())
+    assert not faults
+    assert not engine.faults
