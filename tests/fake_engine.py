@@ -136,9 +136,7 @@ class FakeEngine:
         await self._check()
         if " " in image:
             raise ImageRefused(f"image {image}: invalid reference format")
-        if image not in self.images:
-            raise ImageMissing(image)
-        return self.images[image]
+        return self._image(image)
 
     async def pull_image(self, image: str, progress: Callable[[PullProgress], None]) -> None:
         await self._check()
@@ -154,9 +152,8 @@ class FakeEngine:
         for container in self.containers.values():
             if container.spec.name == spec.name:
                 return container.state
-        if spec.image not in self.images:
-            raise ImageMissing(spec.image)
-        made = FakeContainer(next(self._numbers), spec, self.images[spec.image].image_id)
+        image = self._image(spec.image)
+        made = FakeContainer(next(self._numbers), spec, image.image_id)
         self.containers[made.state.container_id] = made
         return made.state
 
@@ -166,7 +163,7 @@ class FakeEngine:
         await self.let_start.wait()
         if self.faults:
             raise self.faults.pop()
-        if container.spec.image == UNSTARTABLE:
+        if container.state.image_id == self.images[UNSTARTABLE].image_id:
             raise CannotStart("exec: /nope: no such file", exit_code=127)
         self.starts.append(container.spec.name)
         container.start()
@@ -236,6 +233,12 @@ class FakeEngine:
         await asyncio.sleep(0)
         if not self.available:
             raise Unavailable("the plug is pulled")
+
+    def _image(self, image: str) -> Image:
+        by_id = {found.image_id: found for found in self.images.values()}
+        if image not in self.images | by_id:
+            raise ImageMissing(image)
+        return (self.images | by_id)[image]
 
     def _find(self, container_id: str) -> FakeContainer:
         for key, container in self.containers.items():

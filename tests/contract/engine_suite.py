@@ -103,6 +103,11 @@ class EngineSuite:
         with pytest.raises(ImageMissing):
             await engine.create(spec_of(yard, image=MISSING))
 
+    async def test_a_container_of_an_image_by_its_id(self, engine: Engine, yard: Yard) -> None:
+        image = await engine.find_image(yard.image)
+        container = await engine.create(spec_of(yard, image=image.image_id))
+        assert (await engine.inspect(container.container_id)).image_id == image.image_id
+
     @pytest.mark.parametrize("exit_code", [0, 3, 255])
     async def test_a_run_ends_with_its_exit_code(
         self, engine: Engine, yard: Yard, exit_code: int

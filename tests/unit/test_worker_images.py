@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from abaco_worker.engine import Image, ImageRefused, PullProgress
-from abaco_worker.images import Images, Reporter, describe
+from abaco_worker.images import RECENT_SECONDS, Images, Reporter, describe
 from fake_engine import IMAGE, FakeEngine
 
 REMOTE = "far/away"
@@ -81,3 +81,26 @@ def test_progress_is_told_every_few_seconds(
         now += 0.1
         tell(progress)
     assert len([r for r in caplog.records if "2 of 5" in r.message]) == 3
+
+
+async def test_what_was_found_a_moment_ago_is_not_asked_for_again(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    images = Images(engine, "missing")
+    first = await images.recent(IMAGE)
+    engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
+    assert await images.recent(IMAGE) == first
+    now += RECENT_SECONDS + 0.1
+    assert (await images.recent(IMAGE)).image_id == "sha256:new"
+
+
+async def test_a_new_seat_sees_a_new_image_at_once_and_so_do_its_sandboxes(
+    engine: FakeEngine,
+) -> None:
+    images = Images(engine, "missing")
+    await images.recent(IMAGE)
+    engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
+    assert (await images.prepare(IMAGE)).image_id == "sha256:new"
+    assert (await images.recent(IMAGE)).image_id == "sha256:new"

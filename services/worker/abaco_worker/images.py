@@ -10,6 +10,10 @@ from abaco_worker.engine import Engine, Image, ImageMissing, ImageRefused, PullP
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 3.0
+
+RECENT_SECONDS = 1.0
+"""In a rush, this is how often it is asked what an image is."""
+
 MEGABYTE = 1_000_000
 
 
@@ -21,6 +25,7 @@ class Images:
         self._engine = engine
         self._policy = policy
         self._digests: dict[str, str] = {}
+        self._found: dict[str, tuple[float, Image]] = {}
         self._pulls: dict[str, asyncio.Task[None]] = {}
 
     async def prepare(self, image: str) -> Image:
@@ -52,6 +57,17 @@ class Images:
         except ImageMissing:
             raise ImageRefused(f"image {image}: pulled, and yet not there") from None
 
+    async def recent(self, image: str) -> Image:
+        """The same, as it was found a moment ago: somebody may have moved the name since.
+
+        Raises:
+            ImageRefused: as above.
+        """
+        when, found = self._found.get(image, (0.0, None))
+        if found is None or time.monotonic() - when > RECENT_SECONDS:
+            found = await self.ensure(image)
+        return found
+
     async def digest(self, image: str, image_id: str) -> str:
         """The digest of the image a container was made of; its id where nothing better is known."""
         if image_id not in self._digests:
@@ -64,6 +80,7 @@ class Images:
     async def _find(self, image: str) -> Image:
         found = await self._engine.find_image(image)
         self._digests[found.image_id] = found.digest
+        self._found[image] = time.monotonic(), found
         return found
 
     async def _pull(self, image: str) -> None:

@@ -100,13 +100,22 @@ def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blu
     )
 
 
-def sandbox_spec(
-    name: str, host_id: str, key: SeatKey, drawn: Blueprint, mounts: LauncherMounts
+def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
+    name: str,
+    host_id: str,
+    key: SeatKey,
+    drawn: Blueprint,
+    *,
+    image_id: str,
+    mounts: LauncherMounts,
 ) -> ContainerSpec:
-    """The container of a sandbox. Nothing of a message, a state or a secret is in it."""
+    """The container of a sandbox. Nothing of a message, a state or a secret is in it.
+
+    It is made of the very image whose words the launcher will be told, whatever became of the name.
+    """
     return ContainerSpec(
         name=name,
-        image=drawn.image,
+        image=image_id,
         environment={},
         labels={
             "abaco.tenant": key.tenant,

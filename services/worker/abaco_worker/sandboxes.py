@@ -159,7 +159,7 @@ class Sandboxes:
             return await self._make(host_id, key, drawn)
 
     async def _make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
-        image = await self._images.ensure(drawn.image)
+        image = await self._images.recent(drawn.image)
         place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
         place.make()
         try:
@@ -181,7 +181,9 @@ class Sandboxes:
         self, host_id: str, key: SeatKey, drawn: Blueprint, image: Image, place: Place
     ) -> Made:
         mounts = LauncherMounts(program=str(self._program), folder=str(place.mounted))
-        spec = sandbox_spec(place.folder.name, host_id, key, drawn, mounts)
+        spec = sandbox_spec(
+            place.folder.name, host_id, key, drawn, image_id=image.image_id, mounts=mounts
+        )
         container = await self._engine.create(spec)
         return Made(
             container_id=container.container_id,
