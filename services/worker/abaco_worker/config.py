@@ -89,7 +89,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         bool, Meta(description="Whether actors may have privileged containers.")
     ] = False
     starts_at_once: Annotated[
-        int, Meta(description="Containers that are started side by side.", ge=1, le=64)
+        int,
+        Meta(
+            description="Containers that are started side by side. More than two only while the"
+            " removal of those that ended keeps up.",
+            ge=1,
+            le=64,
+        ),
     ] = 2
     network_mode: Annotated[
         str, Meta(description="The engine's network for containers.", min_length=1)

@@ -5,7 +5,6 @@ message. One sandbox runs one execution, and is then removed with its folder. Th
 crash cannot take: a worker that comes back finds in it what a sandbox was made from and taken for.
 """
 
-import asyncio
 import logging
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from abaco_worker.images import Images
 from abaco_worker.launching import Launcher, connect
 from abaco_worker.place import Place, Taken
 from abaco_worker.sandbox import Blueprint, SeatKey, sandbox_spec
+from abaco_worker.starts import Starts
 from abaco_worker.sweeper import Leftover, Sweeper
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Sandboxes:
         self._folder = folder
         self._program = program
         self._watched = watched
-        self._starting = asyncio.Semaphore(starts_at_once)
+        self._starts = Starts(starts_at_once, lambda: sweeper.behind)
         self._taken: dict[str, Place] = {}
         self._connected: WeakSet[Sandbox] = WeakSet()
         self.found: list[Place] = []
@@ -194,7 +194,7 @@ class Sandboxes:
 
     async def _start(self, sandbox: Sandbox) -> None:
         try:
-            async with self._starting:
+            async with self._starts.turn():
                 await self._engine.start(sandbox.made.container_id)
         except CannotStart as error:
             raise EngineFault(f"the launcher cannot be started: {error}") from error
