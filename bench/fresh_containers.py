@@ -24,8 +24,12 @@ from abaco_bench.raw_docker import EngineStuck, RawDocker
 
 PARTS = ("docker-run", "raw-api", "runc", "pool", "cold", "sustained")
 WARM_ROUNDS = 2
-TURNS = 2
-"""How often the two best levels are measured in the sustained part, in turns."""
+TURNS = 6
+"""How often the two best levels are measured in the sustained part, in turns.
+
+An engine gets slower while it works (a file system does not give away again at once what was just
+deleted), and a machine drifts: so the turns are short, and each side begins every other one.
+"""
 
 Part = Callable[[], Mapping[str, float] | None]
 
@@ -116,10 +120,12 @@ class Bench:
         self.levels["ours"], our_rates = sustained.best(self.options.workers, our_rate)
         self.notes.append(f"sustained, raw API, containers/s by threads: {_rates(their_rates)}")
         self.notes.append(f"sustained, ours, containers/s by workers: {_rates(our_rates)}")
-        for _ in range(TURNS):
-            theirs = their_rate(self.levels["raw API"], seconds)
-            self.samples["sustained: raw API"].append(theirs)
-            self.samples["sustained: ours"].append(our_rate(self.levels["ours"], seconds))
+        sides = [("raw API", their_rate), ("ours", our_rate)]
+        for turn in range(TURNS):
+            for side, rate in sides if turn % 2 == 0 else reversed(sides):
+                self.samples[f"sustained: {side}"].append(rate(self.levels[side], seconds))
+        turns = ", ".join(f"{ratio:.2f}" for ratio in comparisons.by_turn(self.samples))
+        self.notes.append(f"sustained, ours to the raw API, turn by turn: {turns}")
 
     def report(self) -> report.Report:
         """What was found."""
@@ -165,7 +171,7 @@ def options() -> argparse.Namespace:
     add = parser.add_argument
     add("--rounds", type=int, default=30, help="samples of each part (30)")
     add("--pool-hits", type=int, default=4, help="messages to the pool in a round (4)")
-    add("--seconds", type=float, default=40, help="of the sustained part, at the best level (40)")
+    add("--seconds", type=float, default=60, help="of the sustained part, at the best level (60)")
     add("--search-seconds", type=float, default=12, help="to try one level for (12)")
     add(
         "--threads",

@@ -82,6 +82,10 @@ class Stage:
         while self._engine.waiting(actor_id) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
 
+    def containers(self, actor_id: str) -> int:
+        """How many containers of the actor there are, in whatever state."""
+        return len(self._engine.waiting(actor_id))
+
     def wait_ready(self, actor_id: str) -> None:
         """Wait until the actor is READY."""
         deadline = time.monotonic() + RUN_SECONDS
