@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
-.PHONY: demo up down status compose compose-down check test bench format lock image engine run-setup dev-setup
+.PHONY: demo up down status compose compose-down check test fuzz bench format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -33,6 +33,14 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 
 test: check engine image  ## everything
 	.venv/bin/pytest -q tests/integration tests/fault tests/e2e
+
+# The seed is printed: FUZZ_SEED=… repeats it, FUZZ_SECONDS=… is for each of the two.
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: dev-setup           ## damaged bytes into every decoder, then requests into the API, ten minutes each
+	@echo "fuzz: FUZZ_SEED=$(FUZZ_SEED), $(FUZZ_SECONDS) seconds each"
+	@ABACO_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) ABACO_TEST_FUZZ_SEED=$(FUZZ_SEED) \
+		nice .venv/bin/pytest -q tests/unit/test_codecs_fuzz.py tests/integration/test_api_fuzz.py
 
 bench: dev-setup engine    ## figures beside the raw parts: tables here, JSON and pictures in build/bench
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done

@@ -212,9 +212,11 @@ def format_time(time: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """The time in an RFC 3339 text; the epoch when there is none."""
+    """The time in an RFC 3339 text, in UTC; the epoch when there is none that UTC can say."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        if time.tzinfo is None:
+            return time.replace(tzinfo=UTC)
+        return time if time.tzinfo is UTC else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return EPOCH
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -5,11 +5,13 @@ pass ``tests/contract``.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.ids import HOST_PATTERN
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,8 +166,8 @@ class WorkQueue(Protocol):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's sign of life. Not stored anywhere."""
 
-    host_id: str
-    capacity: int
+    host_id: Annotated[str, Meta(pattern=HOST_PATTERN)]
+    capacity: Annotated[int, Meta(ge=0)]
 
 
 class Heartbeats(Protocol):

@@ -148,13 +148,13 @@ def seats_filter(tenant: str) -> str:
 
 def parts_of(subject: str) -> tuple[str, str]:
     """The actor token of an event's subject, and its type, whether or not anybody knows it."""
-    tokens = [*subject.split("."), "", "", ""]
+    tokens = [*subject.split("."), *[""] * 5]
     return tokens[3], f"{tokens[4]}.{tokens[5]}"
 
 
 def tenant_of(subject: str) -> str:
-    """The tenant token of an event or output subject."""
-    return subject.split(".", 3)[2]
+    """The tenant token of an event or output subject; nothing when there is none."""
+    return [*subject.split(".", 3), "", ""][2]
 
 
 # abaco.log.<tenant>.<actor_id>.<execution_id>

@@ -1,12 +1,17 @@
-"""Requests made from the published description: whatever they say, it is never the api's fault."""
+"""Requests made from the published description: whatever they say, it is never the api's fault.
+
+A few examples of each in every run of the tests; ``make fuzz`` goes on for ten minutes.
+"""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from api_stage import result_of, whole_stage
+from mutations import SECONDS, SEED
 from servers import PostgresServer
 
 CHECKS = (
@@ -21,7 +26,9 @@ CHECKS = (
 EXAMPLES = 5
 
 
-def test_no_request_makes_it_fail(shared_postgres: PostgresServer, tmp_path: Path) -> None:
+def test_no_request_makes_it_fail(
+    shared_postgres: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with whole_stage(shared_postgres, "api_fuzz") as api:
         actor = {"image": "jstubbs/abaco_test", "name": "foo"}
         result_of(httpx.post(f"{api.url}/actors", data=actor), 201)
@@ -29,14 +36,18 @@ def test_no_request_makes_it_fail(shared_postgres: PostgresServer, tmp_path: Pat
         result_of(httpx.post(messages, data={"message": "hi"}))
         result_of(httpx.delete(messages))  # who follows its output is not kept waiting
         schemathesis = Path(sys.executable).with_name("schemathesis")
+        long = ("fuzz", "--max-time", str(int(SECONDS)), "--continue-on-failure")
         argv = [
-            *(str(schemathesis), "run", f"{api.url}/openapi.json"),
-            *("--max-examples", str(EXAMPLES)),
+            *(str(schemathesis), *(long if SECONDS else ("run", "--max-examples", str(EXAMPLES)))),
+            f"{api.url}/openapi.json",
             *("--checks", ",".join(CHECKS)),
-            *("--seed", "1", "--request-timeout", "10"),
+            *("--seed", str(SEED), "--request-timeout", "10"),
         ]
         done = subprocess.run(
-            argv, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+            argv, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 240, check=False
         )
         assert done.returncode == 0, done.stdout[-8000:]
         assert "Traceback" not in api.log, api.log
+        if SECONDS:
+            with capsys.disabled():
+                print(done.stdout[-1500:])  # noqa: T201 - the counts

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from abaco_proto.codec import UNREADABLE
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
 from abaco_proto.log import Heartbeat
@@ -31,7 +32,14 @@ class NatsHeartbeats:
         """See :meth:`abaco_proto.log.Heartbeats.listen`."""
         subscription = await self._connection.client.subscribe(heartbeats_filter())
         async for message in subscription.messages:
-            try:
-                yield _decoder.decode(message.data)
-            except msgspec.DecodeError:
-                continue
+            heartbeat = heartbeat_in(message.data)
+            if heartbeat is not None:
+                yield heartbeat
+
+
+def heartbeat_in(raw: bytes) -> Heartbeat | None:
+    """The heartbeat in a message; None when it is none."""
+    try:
+        return _decoder.decode(raw)
+    except UNREADABLE:
+        return None

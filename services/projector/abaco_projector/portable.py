@@ -28,6 +28,7 @@ import msgspec
 from abaco_projector.chain import START, link
 from abaco_projector.chunks import Chunk
 from abaco_proto import streams
+from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
 
@@ -87,7 +88,7 @@ Line: TypeAlias = Header | Event | Output | End
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
 
-UNREADABLE = (EOFError, zlib.error, gzip.BadGzipFile, msgspec.DecodeError, UnicodeDecodeError)
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, *UNREADABLE)
 
 
 def event(seq: int, subject: str, headers: dict[str, str], body: bytes) -> Event:
@@ -171,7 +172,7 @@ def lines(file: BinaryIO, name: str | Path) -> Iterator[Event | Output | End]:
                 seal.take(line, raw)
                 if not isinstance(line, Header):
                     yield line
-    except UNREADABLE as error:
+    except DAMAGE as error:
         raise Refused(f"{name} is damaged behind line {number}: {error}") from None
     except Refused as error:
         raise Refused(f"{name}: {error}") from None

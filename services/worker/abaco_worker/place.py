@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
+from abaco_proto.codec import UNREADABLE
 from abaco_proto.events import EndedBy, StartKind
 from abaco_worker.launcher.report import Report, parse_report
 
@@ -127,6 +128,6 @@ class Place(msgspec.Struct, frozen=True):
         fresh.replace(self.folder / name)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
-        with suppress(FileNotFoundError, msgspec.DecodeError):
+        with suppress(FileNotFoundError, *UNREADABLE):
             return msgspec.json.decode((self.folder / name).read_bytes(), type=kind)
         return None
