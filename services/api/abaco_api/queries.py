@@ -14,8 +14,8 @@ from typing import TypeAlias
 import asyncpg
 
 from abaco_api.feed.query import Asked
-from abaco_api.feed.selection import ANY
 from abaco_api.views import Row
+from abaco_api.wildcard import ANY
 from abaco_proto.errors import Unavailable, Unknown
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"

@@ -10,11 +10,12 @@ A pattern that no event can ever match is a mistake, and is told so.
 import re
 from functools import lru_cache
 
+from abaco_api.wildcard import ANY, fits
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.subjects import HOST_ACTOR_PREFIX
 
-ANY, REST = "*", ">"
+REST = ">"
 PARTS = 3
 
 _PART = re.compile(r"[A-Za-z0-9_*-]+", re.ASCII)
@@ -75,8 +76,9 @@ def _whole(pattern: str) -> tuple[str, str, str] | None:
 
 
 def _part_matches(pattern: str, text: str) -> bool:
-    expression = "[^.]*".join(map(re.escape, pattern.split(ANY)))
-    return re.fullmatch(expression, text) is not None
+    """A star does not reach over a dot."""
+    wanted, found = pattern.split("."), text.split(".")
+    return len(wanted) == len(found) and all(map(fits, wanted, found))
 
 
 def _may_be_actor(source: str) -> bool:

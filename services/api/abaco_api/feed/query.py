@@ -8,7 +8,8 @@ import msgspec
 
 from abaco_api import parse
 from abaco_api.errors import BadParameter
-from abaco_api.feed.selection import ANY, Selection, type_matches
+from abaco_api.feed.selection import Selection, type_matches
+from abaco_api.wildcard import ANY
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.subjects import HOST_ACTOR_PREFIX

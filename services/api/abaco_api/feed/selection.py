@@ -7,9 +7,8 @@ from functools import lru_cache
 import msgspec
 
 from abaco_api.feed.item import Item
+from abaco_api.wildcard import ANY, fits
 from abaco_proto.subjects import history_filter, tenant_filter, type_filters
-
-ANY = "*"
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,4 +46,4 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 @lru_cache(maxsize=4096)
 def type_matches(pattern: str, kind: str) -> bool:
     """Whether a type is of a pattern, in which ``*`` stands for any characters, or none."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split(ANY))), kind) is not None
+    return fits(pattern, kind)
