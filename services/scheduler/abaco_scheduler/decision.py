@@ -9,7 +9,10 @@ from abaco_proto.log import Expected
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment on both clocks, and since when (monotonic) heartbeats could be heard at all."""
+    """A moment on both clocks, and since when (monotonic) heartbeats could be heard at all.
+
+    ``time`` is of :class:`abaco_scheduler.clock.Clock`, as are the times in the cluster.
+    """
 
     time: datetime
     monotonic: float

@@ -18,6 +18,7 @@ from abaco_proto.jetstream import Connection
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
 from abaco_proto.subjects import all_events_filter
 from abaco_scheduler.census import census
+from abaco_scheduler.clock import Clock
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
 from abaco_scheduler.keeper import Keeper
@@ -58,6 +59,7 @@ class Scheduler:
         self._metrics = metrics or Metrics()
         self._spans = spans
         self._cluster = Cluster()
+        self._clock = Clock(datetime.now(UTC), time.monotonic())
         self._inputs: asyncio.Queue[Batch | Heartbeat] = asyncio.Queue(maxsize=64)
         self._caught_up = False
         self._own_last = 0
@@ -110,17 +112,19 @@ class Scheduler:
         if isinstance(given, Heartbeat):
             self._cluster.heard(given, self._tenant, time.monotonic())
             return
+        monotonic = time.monotonic()
         for recorded in given.events:
-            observe(self._cluster, recorded)
+            observe(self._cluster, self._clock.heard(recorded, monotonic, live=self._caught_up))
             self._last = recorded
         if given.caught_up and not self._caught_up:
             logger.info("caught up at event %d", self._cluster.sequence)
         self._caught_up = given.caught_up
 
     def _now(self) -> Now:
+        monotonic = time.monotonic()
         return Now(
-            time=datetime.now(UTC),
-            monotonic=time.monotonic(),
+            time=self._clock.at(monotonic),
+            monotonic=monotonic,
             listening_since=self._connection.connected_since,
         )
 

@@ -95,4 +95,4 @@ async def _pause(recorded: Recorded, error: Exception, tries: int) -> None:
 
 
 def _stale(recorded: Recorded) -> bool:
-    return (datetime.now(UTC) - recorded.time).total_seconds() > STALE_SECONDS
+    return abs((datetime.now(UTC) - recorded.time).total_seconds()) > STALE_SECONDS
