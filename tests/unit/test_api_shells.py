@@ -53,6 +53,29 @@ async def test_many_registrations_of_one_name_leave_no_gap() -> None:
     assert len(log.events) == 50
 
 
+@pytest.mark.parametrize("knows", ["of no subscription", "of a subscription"])
+async def test_a_message_that_nobody_can_read_holds_up_no_other(knows: str) -> None:
+    log = InMemoryEventLog()
+    poison = ("abaco.event.default.foo_0.message.received", {}, b"\xff not json")
+    since = 0 if knows == "of a subscription" else None
+
+    async def accepted(process: Service) -> str:
+        if since is not None:
+            await process.inbox.prepare("foo_0", since=since)
+        return (await process.inbox.send(send())).execution_id
+
+    async with processes(log) as [process]:
+        await process.commands.register(register())
+        log.put_raw(*poison)
+        assert await accepted(process) == "foo_0_exc_0"
+        log.put_raw(*poison)
+        assert await accepted(process) == "foo_0_exc_1"
+    for _ in range(3000):
+        log.put_raw(*poison)
+    async with processes(log) as [process]:
+        assert await accepted(process) == "foo_0_exc_2"
+
+
 async def test_many_messages_of_one_actor_have_ordinals_without_gaps() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):

@@ -16,12 +16,13 @@ from abaco_api.turns import Turns
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.commands import SendMessage
-from abaco_proto.envelope import Recorded
-from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.errors import Conflict
 from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import inbox_filter
 
 REMEMBERED = 100_000
+FIRST_SPAN, BACKWARDS = 1000, 10
+"""How much of the log is read, from its end, to find a message that can be read."""
 
 
 class Tip(msgspec.Struct, frozen=True):
@@ -143,24 +144,36 @@ class Inbox:
             tip = await self._last(actor_id)
         if since is None or tip.sequence <= since:
             return replace(tip, delivered=None if since is None else {})
-        return await self._read_on(actor_id, Tip(since, 0, {}))
+        return await self._read(actor_id, Tip(since, tip.next_ordinal, {}))
 
     async def _read_on(self, actor_id: str, tip: Tip) -> Tip:
         """The tip as it is now. One that knows of subscriptions takes in each message between."""
-        if tip.delivered is None:
-            return await self._last(actor_id)
+        if tip.delivered is not None:
+            return await self._read(actor_id, tip)
+        last = await self._last(actor_id)
+        return replace(last, next_ordinal=max(last.next_ordinal, tip.next_ordinal))
+
+    async def _read(self, actor_id: str, tip: Tip) -> Tip:
+        """The tip after all messages behind it."""
         history = self._log.read([inbox_filter(self._tenant, actor_id)], after=tip.sequence)
         async with aclosing(history) as batches:
             async for batch in batches:
                 for recorded in batch:
-                    tip = _after(tip, recorded.sequence, _message(actor_id, recorded))
+                    tip = _after(tip, recorded.sequence, recorded.event)
         return tip
 
     async def _last(self, actor_id: str) -> Tip:
-        last = await self._log.last(inbox_filter(self._tenant, actor_id))
-        return (
-            Tip(0, 0) if last is None else Tip(last.sequence, _message(actor_id, last).ordinal + 1)
-        )
+        """The tip by the last message. One that nobody can read is passed over."""
+        inbox = inbox_filter(self._tenant, actor_id)
+        last = await self._log.last(inbox)
+        if last is None:
+            return Tip(0, 0)
+        tip = _after(Tip(0, 0), last.sequence, last.event)
+        begin, span = last.sequence, FIRST_SPAN
+        while tip.next_ordinal == 0 and begin > 0:
+            begin, span = max(0, last.sequence - span), span * BACKWARDS
+            tip = await self._read(actor_id, Tip(begin, 0))
+        return tip
 
     def _remember(self, actor_id: str, tip: Tip) -> None:
         self._tips[actor_id] = tip
@@ -169,16 +182,12 @@ class Inbox:
             self._tips.popitem(last=False)
 
 
-def _message(actor_id: str, recorded: Recorded) -> ev.MessageReceived:
-    if not isinstance(recorded.event, ev.MessageReceived):
-        raise Unavailable(f"message {recorded.sequence} of {actor_id} cannot be read")
-    return recorded.event
-
-
-def _after(tip: Tip, sequence: int, event: ev.MessageReceived) -> Tip:
-    """The tip after one more message."""
+def _after(tip: Tip, sequence: int, event: ev.Event) -> Tip:
+    """The tip after one more message; damage takes a place in the log, and no ordinal."""
     delivered = tip.delivered
+    if not isinstance(event, ev.MessageReceived):
+        return Tip(sequence, tip.next_ordinal, delivered)
     if delivered is not None and event.subscription_id is not None:
         key = event.subscription_id
         delivered = {**delivered, key: max(event.source_sequence, delivered.get(key, 0))}
-    return Tip(sequence, event.ordinal + 1, delivered)
+    return Tip(sequence, max(tip.next_ordinal, event.ordinal + 1), delivered)
