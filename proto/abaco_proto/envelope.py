@@ -201,6 +201,14 @@ def unread(_: bytes) -> ev.Event:
 _UNREAD = ev.Unrecognized(raw=b"", reason="not read")
 
 
+def not_understood(recorded: Recorded) -> str | None:
+    """What a reader says of an event that it passes over; None for one that it understands."""
+    if recorded.event is _UNREAD or not isinstance(recorded.event, ev.Unrecognized):
+        return None
+    where = f"event {recorded.sequence} of {recorded.subject[:200]!r}"
+    return f"{where} is not understood, and passed over: {recorded.event.reason[:200]!r}"
+
+
 def _hops(text: str) -> int:
     """A damaged count is one that ends the chain."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else MOST_HOPS

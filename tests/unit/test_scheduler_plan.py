@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
+from abaco_proto.envelope import from_message
 from abaco_proto.log import Heartbeat
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
@@ -422,3 +423,22 @@ def test_an_assignment_says_which_state_the_run_is_given() -> None:
     assert isinstance(without, ev.ExecutionAssigned)
     assert isinstance(with_state, ev.ExecutionAssigned)
     assert (without.state_sequence, with_state.state_sequence) == (0, 5)
+
+
+def test_what_nobody_can_read_stands_in_no_decisions_way() -> None:
+    """A condition counts the events of its subjects, readable or not."""
+    prefix = "abaco.event.default"
+    cluster = given(*ONE_READY, b.received())
+    for n, subject in enumerate(
+        (
+            f"{prefix}.foo_0.execution.assigned.h1",
+            f"{prefix}._host-h1.host.joined",
+            f"{prefix}.bar_0.worker.requested.h1",
+            f"{prefix}.foo_0.execution.assigned.h1.and.more",
+        ),
+        start=90,
+    ):
+        observe(cluster, from_message(n, subject, None, b"\xff"))
+    assert cluster.desks["default", "foo_0"].assigned_sequence == 90
+    assert cluster.hosts["h1"].sequence == 91
+    assert cluster.requested_sequence == 92

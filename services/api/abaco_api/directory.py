@@ -5,6 +5,7 @@ what workers report is not in it, and the actors' states are not kept.
 """
 
 import asyncio
+import logging
 from contextlib import aclosing
 
 import msgspec
@@ -12,10 +13,12 @@ from msgspec.structs import replace
 
 from abaco_proto import ids
 from abaco_proto.actor import INITIAL, Actor, evolve
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import Unknown
 from abaco_proto.log import EventLog
 from abaco_proto.subjects import actor_filter, actors_filter
+
+logger = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -53,6 +56,8 @@ class Directory:
         async with aclosing(self._log.follow([actors_filter(self._tenant)])) as batches:
             async for batch in batches:
                 for recorded in batch.events:
+                    if (said := not_understood(recorded)) is not None:
+                        logger.warning("%s", said)
                     self.learn(recorded)
                     self._position = recorded.sequence
                 if batch.caught_up:

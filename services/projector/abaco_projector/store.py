@@ -19,7 +19,7 @@ from abaco_projector.entries import COLUMNS, Entry, entries
 from abaco_projector.memory import Loaded, Memory, merged
 from abaco_projector.rows import fold
 from abaco_projector.session import SLOW_SECONDS, Session, open_session
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
@@ -170,8 +170,7 @@ class Store:
             raise
         for recorded in prepared.unrecognized:
             with about_event(recorded):
-                where = recorded.sequence, recorded.subject
-                logger.warning("event %d of %s is not understood", *where)
+                logger.warning("%s", not_understood(recorded))
 
     async def skip_event(self, recorded: Recorded) -> None:
         """Leave one event out of the rows for good, and count it. It is copied all the same."""

@@ -17,6 +17,7 @@ from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_proto.ids import worker_number
 from abaco_proto.log import Heartbeat
+from abaco_proto.subjects import HOST_ACTOR_PREFIX
 from abaco_proto.worker import Worker
 from abaco_scheduler import inbox
 from abaco_scheduler.inbox import Inbox
@@ -105,7 +106,7 @@ def observe(cluster: Cluster, recorded: Recorded) -> None:
         case ev.ActorRegistered():
             _observe_registration(cluster, event, recorded)
         case ev.Unrecognized():
-            pass
+            _observe_damage(cluster, recorded)
         case _:
             key = (recorded.tenant, getattr(event, "actor_id", ""))
             if isinstance(event, ev.WorkerRequested):
@@ -115,6 +116,21 @@ def observe(cluster: Cluster, recorded: Recorded) -> None:
             desk = cluster.desks.get(key)
             if desk is not None:
                 _observe_desk(cluster, desk, recorded)
+
+
+def _observe_damage(cluster: Cluster, recorded: Recorded) -> None:
+    """What nobody can read says nothing, but conditions count it: it stands where it stands."""
+    match recorded.subject.split("."):
+        case [_, _, tenant, actor_id, "execution", "assigned", _]:
+            desk = cluster.desks.get((tenant, actor_id))
+            if desk is not None:
+                desk.assigned_sequence = recorded.sequence
+        case [_, _, _, _, "worker", "requested", _]:
+            cluster.requested_sequence = recorded.sequence
+        case [_, _, _, actor_id, "host", _] if actor_id.startswith(HOST_ACTOR_PREFIX):
+            host = cluster.hosts.get(actor_id.removeprefix(HOST_ACTOR_PREFIX))
+            if host is not None:
+                host.sequence = recorded.sequence
 
 
 def _gone(actor_id: str) -> Actor:

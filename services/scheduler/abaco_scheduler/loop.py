@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded, draft
+from abaco_proto.envelope import Recorded, draft, not_understood
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.jetstream import Connection
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
@@ -62,8 +62,10 @@ class Scheduler:
         self._clock = Clock(datetime.now(UTC), time.monotonic())
         self._inputs: asyncio.Queue[Batch | Heartbeat] = asyncio.Queue(maxsize=64)
         self._caught_up = False
+        self._live = False
         self._own_last = 0
         self._last: Recorded | None = None
+        self._not_understood = 0
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -114,11 +116,21 @@ class Scheduler:
             return
         monotonic = time.monotonic()
         for recorded in given.events:
-            observe(self._cluster, self._clock.heard(recorded, monotonic, live=self._caught_up))
+            self._say_of_poison(recorded)
+            observe(self._cluster, self._clock.heard(recorded, monotonic, live=self._live))
             self._last = recorded
-        if given.caught_up and not self._caught_up:
-            logger.info("caught up at event %d", self._cluster.sequence)
+        if given.caught_up and not self._live:
+            self._live = True
+            at, passed_over = self._cluster.sequence, self._not_understood
+            logger.info("caught up at event %d; %d are not understood", at, passed_over)
         self._caught_up = given.caught_up
+
+    def _say_of_poison(self, recorded: Recorded) -> None:
+        """What nobody understands is said once; what history holds of it, in one number."""
+        said = not_understood(recorded)
+        if said is not None:
+            self._not_understood += 1
+            logger.log(logging.WARNING if self._live else logging.DEBUG, "%s", said)
 
     def _now(self) -> Now:
         monotonic = time.monotonic()

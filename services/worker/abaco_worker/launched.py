@@ -99,8 +99,11 @@ async def _found(host: Host, order: Order, place: Place) -> "Run":
     if made is None or taken is None:
         raise RunLost("its sandbox is damaged")
     run = Run(host, order, Sandbox(place, made), taken)
-    if place.read_report() is not None:
-        return run
+    try:
+        if place.read_report() is not None:
+            return run
+    except Unavailable as error:
+        raise RunLost(f"its report is damaged: {error}") from error
     try:
         waits = await run.sandbox.connect(FOUND_SECONDS)
     except Unavailable as error:

@@ -5,7 +5,7 @@ import logging
 from contextlib import aclosing, suppress
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
@@ -168,6 +168,8 @@ class Service:
                     self._learn(recorded)
 
     def _learn(self, recorded: Recorded) -> None:
+        if (said := not_understood(recorded)) is not None:
+            logger.warning("%s", said)
         self._host.interruptions.learn(recorded)
         event = recorded.event
         if isinstance(event, ev.ActorUpdated):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded, format_time
+from abaco_proto.envelope import Recorded, format_time, not_understood
 from abaco_proto.errors import Undecodable
 from abaco_worker import facts, launched, run, standing
 from abaco_worker.engine import ImageRefused
@@ -66,6 +66,7 @@ async def give_up(host: Host, recorded: Recorded, error: Exception) -> Outcome:
             return Outcome(
                 seat_lives=False, leftover=_leftover(host, recorded) if assigned else None
             )
+    logger.warning("%s", not_understood(recorded) or reason)
     return Outcome(seat_lives=False)
 
 
