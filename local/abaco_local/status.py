@@ -74,7 +74,8 @@ def configured(api: Command | None) -> Config | None:
 def running(identity: Identity | None) -> list[Process]:
     """Return what the supervisor says, or nothing if there is none."""
     control = Control(identity.socket) if identity else None
-    return control.processes() if control and control.answers() else []
+    found = control.processes() if control and control.answers() else []
+    return [process for process in found if process.name in START_ORDER]
 
 
 def table(answer: Status) -> str:

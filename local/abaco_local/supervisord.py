@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from abaco_local import orphans
+from abaco_local import healer, orphans
 from abaco_local.folder import Folder
 from abaco_local.processes import START_ORDER, stop_of
 from abaco_local.wait import until
@@ -51,6 +51,19 @@ redirect_stderr=true
 stdout_logfile=logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=3
+{more}"""
+
+# Hears what the NATS server says, and starts it anew when that is what it needs.
+LISTENER = """\
+[eventlistener:{name}]
+command={command}
+events=PROCESS_LOG,TICK_5
+buffer_size=1000
+autorestart=true
+startretries=1000000000
+stderr_logfile=logs/{name}.log
+stderr_logfile_maxbytes=1MB
+stderr_logfile_backups=1
 """
 
 START_SECONDS = 15
@@ -71,7 +84,7 @@ def configuration(socket: str, *, root: bool) -> str:
     """Return the text of the configuration file; it holds no secret (see ``launch``)."""
     # Without its last line a supervisor that runs as root complains about it at each start.
     head = GLOBAL.format(socket=escaped(socket), user="user=root\n" if root else "")
-    return "\n".join([head, *map(_program, START_ORDER)])
+    return "\n".join([head, *map(_program, START_ORDER), _listener(socket)])
 
 
 def _program(name: str) -> str:
@@ -81,7 +94,13 @@ def _program(name: str) -> str:
         command=shlex.join([escaped(sys.executable), *launch]),
         signal=stop_of(name).signal,
         seconds=stop_of(name).seconds,
+        more="stdout_events_enabled=true\n" if name == healer.PATIENT else "",
     )
+
+
+def _listener(socket: str) -> str:
+    words = ["-P", "-W", "ignore", "-m", "abaco_local.healer", escaped(socket), "nats"]
+    return LISTENER.format(name=healer.NAME, command=shlex.join([escaped(sys.executable), *words]))
 
 
 def start(folder: Folder, environ: dict[str, str]) -> None:

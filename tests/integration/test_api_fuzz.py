@@ -3,6 +3,7 @@
 A few examples of each in every run of the tests; ``make fuzz`` goes on for ten minutes.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,16 @@ CHECKS = (
 EXAMPLES = 5
 
 
+OWN_FAULT = "schemathesis.core.errors.IncorrectUsage: Can not detect appropriate media type"
+"""Schemathesis 4.32: after a long time its generator once draws a body without a media type."""
+
+
+def only_its_own_fault(said: str) -> bool:
+    """Whether the tool gave up on an operation before it had sent anything."""
+    counted = re.findall(r"🚫 ([\w ]+): (\d+)", said)
+    return "FAILURES" not in said and counted == [("Runtime Error", str(said.count(OWN_FAULT)))]
+
+
 def test_no_request_makes_it_fail(
     shared_postgres: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +57,7 @@ def test_no_request_makes_it_fail(
         done = subprocess.run(
             argv, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 240, check=False
         )
-        assert done.returncode == 0, done.stdout[-8000:]
+        assert done.returncode == 0 or only_its_own_fault(done.stdout), done.stdout[-8000:]
         assert "Traceback" not in api.log, api.log
         if SECONDS:
             with capsys.disabled():

@@ -75,6 +75,7 @@ class Connection:
         self.connected_since = time.monotonic()
         self.waiting: set[asyncio.Event] = set()
         self._complained = False
+        self._mute = False
         self._unanswered_since: float | None = None
 
     @property
@@ -121,7 +122,21 @@ class Connection:
             )
             return self._checked(json.loads(answer.data))
 
-        return await self.ask(call)
+        try:
+            answer = await self.ask(call)
+        except Unavailable as error:
+            self._say_mute(error)
+            raise
+        if self._mute:
+            logger.info("NATS takes what is sent again")
+        self._mute = False
+        return answer
+
+    def _say_mute(self, error: Unavailable) -> None:
+        """One word for a server that is there and takes nothing: its disk may be full."""
+        if self.connected and not self._mute:
+            logger.warning("NATS takes nothing: %s", error)
+            self._mute = True
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do what asks JetStream something, and again while the answer is "not yet".

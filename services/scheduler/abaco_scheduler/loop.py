@@ -167,7 +167,7 @@ class Scheduler:
             logger.info("overtaken: %s", decision.event)
             return False
         except Unavailable as error:
-            logger.warning("decision not recorded: %s", error)
+            logger.debug("decision not recorded: %s", error)  # the connection says it
             return False
         self._own_last = max(self._own_last, sequence)
         return True
