@@ -5,6 +5,9 @@ from enum import StrEnum
 
 import msgspec
 
+from abaco_proto.codec import UNREADABLE
+from abaco_proto.errors import Unavailable
+
 
 class State(StrEnum):
     """What others may do about a key."""
@@ -42,7 +45,19 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Claim).decode
+_decoder = msgspec.json.Decoder(Claim)
+
+
+def decode(raw: bytes) -> Claim:
+    """The claim in a cell.
+
+    Raises:
+        Unavailable: it is damaged; what came of the key cannot be told.
+    """
+    try:
+        return _decoder.decode(raw)
+    except UNREADABLE as error:
+        raise Unavailable(f"Idempotency-Key: its record cannot be read: {error}") from error
 
 
 def token(tenant: str, key: str) -> str:
