@@ -75,7 +75,8 @@ class Turn:
                 raise error
         except asyncio.TimeoutError:
             self._fail()
-            raise Unavailable(f"not done within {self._seconds} s") from None
+            words = f"the log (NATS) did not answer within {self._seconds} s"
+            raise Unavailable(words) from None
         finally:
             if isinstance(error, Unavailable):
                 self._fail()
