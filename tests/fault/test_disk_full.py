@@ -56,8 +56,9 @@ def test_a_full_disk_loses_nothing_and_needs_nobody(disk_and_stack: tuple[Disk, 
     assert shown["total_executions"] == len(accepted)
     eventually(lambda: "waiting until there are" in log_of(stack, "healer"), what="it is told")
     for name in ("api", "worker", "scheduler"):
-        assert log_of(stack, name).count("NATS takes nothing") <= 1, name
-    assert log_of(stack, "api").count("NATS takes nothing") == 1
+        for kind in ("event", "log"):
+            assert log_of(stack, name).count(f"NATS takes nothing of abaco.{kind}.>") <= 1, name
+    assert log_of(stack, "api").count("NATS takes nothing of abaco.event.>") == 1
 
     disk.empty()
 

@@ -37,6 +37,9 @@ NOT_YET = frozenset(
 """JetStream's error codes that say: nothing happened, and soon the answer will be another."""
 
 RECONNECT_PAUSE_SECONDS = 0.5
+LONG_WAIT = 0.8
+"""Who gives up after this share of the timeout has waited in vain."""
+
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.1
 ELSEWHERE_SECONDS = 10.0
@@ -75,7 +78,7 @@ class Connection:
         self.connected_since = time.monotonic()
         self.waiting: set[asyncio.Event] = set()
         self._complained = False
-        self._mute = False
+        self._mute: set[str] = set()
         self._unanswered_since: float | None = None
 
     @property
@@ -122,21 +125,27 @@ class Connection:
             )
             return self._checked(json.loads(answer.data))
 
+        kind = ".".join(subject.split(".")[:2])  # one stream may be stuck, and another not
+        begun = time.monotonic()
         try:
             answer = await self.ask(call)
         except Unavailable as error:
-            self._say_mute(error)
+            self._say_mute(kind, str(error))
             raise
-        if self._mute:
-            logger.info("NATS takes what is sent again")
-        self._mute = False
+        except asyncio.CancelledError:  # whoever asked has waited as long as anybody does
+            if (waited := time.monotonic() - begun) > LONG_WAIT * self.timeout:
+                self._say_mute(kind, f"no answer in {waited:.1f} s")
+            raise
+        if kind in self._mute:
+            logger.info("NATS takes %s.> again", kind)
+            self._mute.discard(kind)
         return answer
 
-    def _say_mute(self, error: Unavailable) -> None:
+    def _say_mute(self, kind: str, why: str) -> None:
         """One word for a server that is there and takes nothing: its disk may be full."""
-        if self.connected and not self._mute:
-            logger.warning("NATS takes nothing: %s", error)
-            self._mute = True
+        if self.connected and kind not in self._mute:
+            logger.warning("NATS takes nothing of %s.>: %s", kind, why)
+            self._mute.add(kind)
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do what asks JetStream something, and again while the answer is "not yet".
