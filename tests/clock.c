@@ -1,4 +1,4 @@
-/* A clock on the wall that a test can set: LD_PRELOAD it, and write seconds into $ABACO_TEST_CLOCK.
+/* A clock on the wall that a test can set: LD_PRELOAD it, and write seconds into $TEST_CLOCK.
  *
  * The file holds one signed 64-bit number of seconds, which is added to the real time; it is mapped,
  * so a step is seen at once by a process that runs. The monotonic clocks are left as they are, as
@@ -19,7 +19,7 @@ static volatile int64_t *steps;
 
 __attribute__((constructor)) static void begin(void)
 {
-    const char *path = getenv("ABACO_TEST_CLOCK");
+    const char *path = getenv("TEST_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     void *found;
 

@@ -29,7 +29,7 @@ class Clocks:
         known = json.loads(commands.read_text())
         for name in ("api", "projector", "scheduler", "worker"):
             self.set(name, 0)
-            env = {"LD_PRELOAD": str(library), "ABACO_TEST_CLOCK": str(self._file(name))}
+            env = {"LD_PRELOAD": str(library), "TEST_CLOCK": str(self._file(name))}
             known[name]["env"].update(env)
         commands.write_text(json.dumps(known))
 
