@@ -30,8 +30,8 @@ class Disk:
             os.close(file)
 
     def empty(self) -> None:
-        """Make room again."""
-        self._ballast.unlink()
+        """Make room again, if there is none."""
+        self._ballast.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ def disk_and_stack(test_images: None) -> Iterator[tuple[Disk, Stack]]:
             stack.up()
             yield disk, stack
         finally:
+            disk.empty()
             stack.http.close()
             stack.down()
 
