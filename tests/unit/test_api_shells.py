@@ -56,7 +56,8 @@ async def test_many_registrations_of_one_name_leave_no_gap() -> None:
 @pytest.mark.parametrize("knows", ["of no subscription", "of a subscription"])
 async def test_a_message_that_nobody_can_read_holds_up_no_other(knows: str) -> None:
     log = InMemoryEventLog()
-    poison = ("abaco.event.default.foo_0.message.received", {}, b"\xff not json")
+    none: dict[str, str] = {}
+    poison = ("abaco.event.default.foo_0.message.received", none, b"\xff not json")
     since = 0 if knows == "of a subscription" else None
 
     async def accepted(process: Service) -> str:
