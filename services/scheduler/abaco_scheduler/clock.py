@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
@@ -26,6 +27,11 @@ class Clock:
         return self._wall + timedelta(seconds=monotonic - self._monotonic)
 
     def heard(self, recorded: Recorded, monotonic: float, *, live: bool) -> Recorded:
-        """The event with the time that counts here; ``live``: it has just been appended."""
+        """The event with the time that counts here; ``live``: it has just been appended.
+
+        No pause begins with a message: its time is where its trace begins, and stays.
+        """
+        if isinstance(recorded.event, ev.MessageReceived):
+            return recorded
         now = self.at(monotonic)
         return recorded if recorded.time <= now and not live else replace(recorded, time=now)
