@@ -48,9 +48,9 @@ async def kept(connection: Connection, count: int) -> None:
         recorded = await log.at(await log.append(wish))
         assert recorded is not None
         observe(cluster, recorded)
-        keeper.look(cluster, recorded)
+        keeper.look(cluster, recorded, b.T0)
     async with asyncio.timeout(10):
-        while (await keeper.newest()).sequence != count - 1:
+        while (await keeper.newest(b.T0)).sequence != count - 1:
             await asyncio.sleep(0.02)
     keeping.cancel()
 

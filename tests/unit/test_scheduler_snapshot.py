@@ -40,7 +40,7 @@ def folded(log: Sequence[Recorded], cluster: Cluster | None = None) -> Cluster:
 
 
 def over_a_start(cluster: Cluster) -> Cluster:
-    snapshot = unpacked(packed(take(cluster, CODE, "")), CODE)
+    snapshot = unpacked(packed(take(cluster, CODE, "", b.T0)), CODE)
     assert snapshot is not None
     return restored(snapshot)
 
@@ -107,7 +107,7 @@ class Stage:
         folded(self.log.events[self.cluster.sequence :], self.cluster)
 
     def keep(self) -> None:
-        taken = take(self.cluster, CODE, proof(self.log.events[-1]))
+        taken = take(self.cluster, CODE, proof(self.log.events[-1]), b.T0)
         self.snapshots.values[NAME] = packed(taken)
 
 
@@ -120,23 +120,27 @@ async def stage() -> Stage:
 
 
 async def test_a_scheduler_begins_with_the_snapshot(stage: Stage) -> None:
-    assert known(await stage.keeper().newest()) == known(stage.cluster)
+    assert known(await stage.keeper().newest(b.T0)) == known(stage.cluster)
 
 
 async def test_without_one_it_begins_at_the_beginning(stage: Stage) -> None:
     del stage.snapshots.values[NAME]
-    assert await stage.keeper().newest() == Cluster()
+    assert await stage.keeper().newest(b.T0) == Cluster()
 
 
 async def test_one_of_other_code_is_thrown_away(stage: Stage) -> None:
-    assert await stage.keeper("other").newest() == Cluster()
+    assert await stage.keeper("other").newest(b.T0) == Cluster()
 
 
 async def test_one_of_another_log_is_thrown_away(stage: Stage) -> None:
     stage.log = InMemoryEventLog()
-    assert await stage.keeper().newest() == Cluster()
+    assert await stage.keeper().newest(b.T0) == Cluster()
     await stage.register("bar")
-    assert await stage.keeper().newest() == Cluster()
+    assert await stage.keeper().newest(b.T0) == Cluster()
+
+
+async def test_one_of_a_clock_that_was_ahead_is_thrown_away(stage: Stage) -> None:
+    assert await stage.keeper().newest(b.T0 - timedelta(seconds=1)) == Cluster()
 
 
 @pytest.mark.parametrize("at", [0, 40, -1])
@@ -144,21 +148,21 @@ async def test_a_damaged_one_is_thrown_away(stage: Stage, at: int) -> None:
     damaged = bytearray(stage.snapshots.values[NAME])
     damaged[at] ^= 1
     stage.snapshots.values[NAME] = bytes(damaged)
-    assert await stage.keeper().newest() == Cluster()
+    assert await stage.keeper().newest(b.T0) == Cluster()
 
 
 async def test_without_an_answer_it_begins_at_the_beginning(stage: Stage) -> None:
     stage.snapshots.available = False
-    assert await stage.keeper().newest() == Cluster()
+    assert await stage.keeper().newest(b.T0) == Cluster()
 
 
 async def test_it_is_taken_when_the_log_has_grown(stage: Stage) -> None:
     last = stage.log.events[-1]
     keeper = stage.keeper()
-    assert await keeper.newest() != Cluster()
+    assert await keeper.newest(b.T0) != Cluster()
     for sequence, expected in ((EVENTS, False), (EVENTS + 1, True), (EVENTS + 2, False)):
         stage.cluster.sequence = sequence
-        assert keeper.look(stage.cluster, last) is expected, sequence
+        assert keeper.look(stage.cluster, last, b.T0) is expected, sequence
 
 
 def test_the_code_is_known_by_all_of_its_source(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import datetime
 
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
@@ -31,10 +32,10 @@ class Keeper:
         self._sequence = 0
         self._taken: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
 
-    async def newest(self) -> Cluster:
+    async def newest(self, now: datetime) -> Cluster:
         """The cluster of the snapshot, if there is one and it holds; else an empty one."""
         try:
-            snapshot = await self._holding()
+            snapshot = await self._holding(now)
         except Unavailable as error:
             logger.warning("no snapshot: %s", error)
             return Cluster()
@@ -44,8 +45,8 @@ class Keeper:
         logger.info("begins with the snapshot of event %d", snapshot.sequence)
         return restored(snapshot)
 
-    async def _holding(self) -> Snapshot | None:
-        """The snapshot, if this code made it, and of this log."""
+    async def _holding(self, now: datetime) -> Snapshot | None:
+        """The snapshot, if this code made it, of this log, and by a clock that was not ahead."""
         stored = await self._snapshots.get(NAME)
         if stored is None:
             return None
@@ -53,13 +54,16 @@ class Keeper:
         if snapshot is None:
             logger.info("the snapshot is not of this version, and is thrown away")
             return None
+        if snapshot.time > now:
+            logger.warning("the snapshot is of a later time than now, and is thrown away")
+            return None
         there = await self._log.at(snapshot.sequence)
         if there is None or proof(there) != snapshot.proof:
             logger.warning("the snapshot is of another log, and is thrown away")
             return None
         return snapshot
 
-    def look(self, cluster: Cluster, last: Recorded) -> bool:
+    def look(self, cluster: Cluster, last: Recorded, now: datetime) -> bool:
         """Take a snapshot if it is time: ``last`` is the event that the cluster ends with.
 
         What it costs goes with the number of actors; so the more there are, the rarer it is.
@@ -68,7 +72,7 @@ class Keeper:
         if behind < max(self._events, len(cluster.desks)) or self._taken.full():
             return False
         self._sequence = cluster.sequence
-        self._taken.put_nowait(take(cluster, self._code, proof(last)))
+        self._taken.put_nowait(take(cluster, self._code, proof(last), now))
         return True
 
     async def run(self) -> None:

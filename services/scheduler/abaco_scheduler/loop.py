@@ -69,7 +69,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        self._cluster = await self._keeper.newest()
+        self._cluster = await self._keeper.newest(self._now().time)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keeper.run())
             tasks.create_task(self._follow())
@@ -97,7 +97,7 @@ class Scheduler:
             if self._caught_up and self._cluster.sequence >= self._own_last:
                 await self._act(self._plan())
                 if self._last is not None:
-                    self._keeper.look(self._cluster, self._last)
+                    self._keeper.look(self._cluster, self._last, self._now().time)
 
     async def _take_in(self) -> None:
         """Wait for something to happen, or a tick; then take in all that has happened."""

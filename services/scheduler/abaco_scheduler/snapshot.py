@@ -12,6 +12,7 @@ again; and every actor may need a decision, as after a replay.
 import zlib
 from collections import Counter, deque
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -25,9 +26,13 @@ QUICKLY = 1
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster, and what it rests on: the ``code``, and the event of the log that it ends with."""
+    """A cluster, and what it rests on: the ``code``, and the event of the log that it ends with.
+
+    ``time`` is when it was taken: no time in it is later.
+    """
 
     code: str
+    time: datetime
     sequence: int
     proof: str
     requested_sequence: int
@@ -42,11 +47,12 @@ def proof(recorded: Recorded) -> str:
     return sha256("\n".join(parts).encode() + recorded.raw).hexdigest()
 
 
-def take(cluster: Cluster, code: str, proof: str) -> bytes:
+def take(cluster: Cluster, code: str, proof: str, time: datetime) -> bytes:
     """The cluster now, which ends with an event of that proof. Not compressed yet."""
     return _encoder.encode(
         Snapshot(
             code=code,
+            time=time,
             sequence=cluster.sequence,
             proof=proof,
             requested_sequence=cluster.requested_sequence,
