@@ -9,6 +9,8 @@ fixture                  is
 ``postgres_server``      a :class:`servers.PostgresServer` of this test's own, to stop, kill, start
 ``stack``                the whole :class:`stack.Stack`, running, shared by all tests
 ``new_stack``            the same, of this test's own
+``engine``               an :class:`engine_server.EngineServer` of this test's own, to kill, start
+``engine_stack``         a stack of this test's own on ``engine``
 =======================  ==========================================================================
 """
 
@@ -20,6 +22,7 @@ import pytest
 from hypothesis import settings
 
 import images
+from engine_server import NETWORK_MODE, EngineServer, running_engine
 from servers import NatsServer, PostgresServer, scratch_folder
 from stack import Stack, eventually
 
@@ -100,10 +103,23 @@ def new_stack(test_images: None) -> Iterator[Stack]:
     yield from running_stack()
 
 
-def running_stack() -> Iterator[Stack]:
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
+    with running_engine() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url)  # for whatever the test starts, too
+        images.build_scripts()
+        yield engine
+
+
+@pytest.fixture
+def engine_stack(engine: EngineServer) -> Iterator[Stack]:
+    yield from running_stack(network_mode=NETWORK_MODE)
+
+
+def running_stack(**settings: str) -> Iterator[Stack]:
     with scratch_folder() as folder:
         # Room for the least workers of all actors that all tests register.
-        stack = Stack(folder / "data", host_capacity="64")
+        stack = Stack(folder / "data", host_capacity="64", **settings)
         try:
             stack.up()
             yield stack

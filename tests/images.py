@@ -46,7 +46,7 @@ def build_scripts() -> None:
 
 def exists(tag: str) -> bool:
     """Whether the engine has an image."""
-    client = docker.APIClient(version="auto")
+    client = docker.from_env().api
     try:
         return bool(client.images(name=tag))
     finally:
@@ -63,7 +63,7 @@ def build(tag: str, recipe: str, files: Mapping[str, bytes]) -> None:
             member.size, member.mode = len(content), 0o755
             tar.addfile(member, io.BytesIO(content))
     packed.seek(0)
-    client = docker.APIClient(version="auto")
+    client = docker.from_env().api
     try:
         for line in client.build(
             fileobj=packed, custom_context=True, tag=tag, rm=True, network_mode="none", decode=True

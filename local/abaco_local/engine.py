@@ -84,7 +84,7 @@ def remove_waiting(host_id: str, folder: Path) -> int:
     """
     removed = 0
     with suppress(DockerException, OSError):
-        client = docker.APIClient(version="auto", timeout=ANSWER_SECONDS)
+        client = docker.from_env(timeout=ANSWER_SECONDS).api  # an APIClient alone heeds no DOCKER_HOST
         try:
             labels = {"label": [f"abaco.host_id={host_id}"]}
             for found in client.containers(all=True, filters=labels):

@@ -3,6 +3,8 @@
 import os
 import signal
 
+from containers import left_of
+from engine_server import EngineServer
 from stack import Stack
 
 
@@ -35,3 +37,14 @@ def test_everything_killed_at_once(new_stack: Stack) -> None:
     stack.wait_complete(sent)
     finished = stack.finished()
     assert [finished[execution_id] for execution_id in sent] == [1] * 6
+
+
+def test_down_removes_what_waits_on_the_engine_that_is_named(
+    engine: EngineServer, engine_stack: Stack
+) -> None:
+    actor_id = engine_stack.register("waiting", "abaco-test/quick")
+    engine_stack.wait_ready(actor_id)
+    host_id = engine_stack.host_id()
+    assert left_of(actor_id, host_id)
+    engine_stack.down()
+    assert left_of(actor_id, host_id) == []
