@@ -55,7 +55,8 @@ class EngineServer(Server):
         }
         nothing_shared = ["--bridge=none", "--iptables=false", "--ip-masq=false"]
         options = [f"--{name}={value}" for name, value in places.items()]
-        return ["dockerd", *options, *nothing_shared, "--ip-forward=false"]
+        # Network devices of its own, too: a dockerd without a bridge deletes the one that is there.
+        return ["unshare", "--net", "dockerd", *options, *nothing_shared, "--ip-forward=false"]
 
     def answers(self) -> bool:
         """Whether it takes work."""
