@@ -22,7 +22,7 @@ import pytest
 from hypothesis import settings
 
 import images
-from engine_server import NETWORK_MODE, EngineServer, running_engine
+from engine_server import EngineServer, running_engine
 from servers import NatsServer, PostgresServer, scratch_folder
 from stack import Stack, eventually
 
@@ -113,7 +113,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineServer]:
 
 @pytest.fixture
 def engine_stack(engine: EngineServer) -> Iterator[Stack]:
-    yield from running_stack(network_mode=NETWORK_MODE)
+    yield from running_stack()
 
 
 def running_stack(**settings: str) -> Iterator[Stack]:

@@ -1,7 +1,8 @@
 """A container engine of a test's own: to kill, and to start again, without harm to anybody's.
 
-It has its own folder, socket, containerd and images, no bridge and no rules in the firewall; its
-containers have no network. It takes root, and Docker's programs on this machine.
+It has its own folder, socket, containerd and images, and network devices of its own: in the
+machine's it would share the bridge and the firewall with the engine that is there (and, told to
+have no bridge, delete that one's). It takes root, and Docker's programs on this machine.
 """
 
 import os
@@ -20,10 +21,6 @@ from docker.errors import DockerException
 
 from abaco_local.engine import forget_dead
 from servers import Server, scratch_folder
-
-NETWORK_MODE = "none"
-"""What a worker on this engine has to be told: there is no bridge."""
-
 
 class EngineServer(Server):
     """A dockerd at a socket of its own, which keeps its containers over ``stop`` and ``start``."""
@@ -53,10 +50,8 @@ class EngineServer(Server):
             "pidfile": self.pid_file,
             "host": self.url,
         }
-        nothing_shared = ["--bridge=none", "--iptables=false", "--ip-masq=false"]
         options = [f"--{name}={value}" for name, value in places.items()]
-        # Network devices of its own, too: a dockerd without a bridge deletes the one that is there.
-        return ["unshare", "--net", "dockerd", *options, *nothing_shared, "--ip-forward=false"]
+        return ["unshare", "--net", "dockerd", *options]  # unshare becomes dockerd
 
     def answers(self) -> bool:
         """Whether it takes work."""
@@ -77,8 +72,9 @@ class EngineServer(Server):
         super().start()
 
     def kill(self) -> None:
-        """Kill dockerd alone. Its containerd goes with it, what runs in containers does not."""
-        self._end(signal.SIGKILL, [])
+        """Kill dockerd, and the containerd that goes with it; what runs in containers lives on."""
+        if self.running:
+            self._end(signal.SIGKILL, [p.pid for p in psutil.Process(self.pid).children()])
 
     def close(self) -> None:
         """Leave nothing: no container, no process, no mount."""
