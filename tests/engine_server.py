@@ -22,6 +22,7 @@ from docker.errors import DockerException
 from abaco_local.engine import forget_dead
 from servers import Server, scratch_folder
 
+
 class EngineServer(Server):
     """A dockerd at a socket of its own, which keeps its containers over ``stop`` and ``start``."""
 

@@ -27,8 +27,9 @@ class Control:
 
     def __init__(self, path: str) -> None:
         """Remember the path; every call connects anew."""
-        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_Transport(path))
-        self._supervisor: Any = proxy.supervisor
+        self._proxy: Any = xmlrpc.client.ServerProxy(
+            "http://localhost/RPC2", transport=_Transport(path)
+        )
 
     def answers(self) -> bool:
         """Tell whether the supervisor is there."""
@@ -66,7 +67,7 @@ class Control:
 
     def _call(self, method: str, *arguments: object, ignore: int = 0) -> Any:
         try:
-            return getattr(self._supervisor, method)(*arguments)
+            return getattr(self._proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode == ignore:
                 return None
@@ -75,6 +76,8 @@ class Control:
             raise Unavailable(f"the supervisor: {fault.faultString}") from None
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"the supervisor does not answer: {error}") from None
+        finally:
+            self._proxy("close")()
 
 
 class _Connection(http.client.HTTPConnection):
@@ -93,5 +96,7 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:  # noqa: ARG002
-        return _Connection(self._path)
+    def make_connection(self, host: str) -> http.client.HTTPConnection:  # type: ignore[override]
+        connection = _Connection(self._path)
+        self._connection = host, connection  # where `close` looks for it
+        return connection

@@ -84,7 +84,9 @@ def remove_waiting(host_id: str, folder: Path) -> int:
     """
     removed = 0
     with suppress(DockerException, OSError):
-        client = docker.from_env(timeout=ANSWER_SECONDS).api  # an APIClient alone heeds no DOCKER_HOST
+        client = docker.from_env(
+            timeout=ANSWER_SECONDS
+        ).api  # an APIClient alone heeds no DOCKER_HOST
         try:
             labels = {"label": [f"abaco.host_id={host_id}"]}
             for found in client.containers(all=True, filters=labels):

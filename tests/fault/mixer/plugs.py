@@ -1,0 +1,72 @@
+"""The plugs: kill -9 for one of the processes of a stack, its engine, or one of its containers."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import docker
+import docker.errors
+
+from abaco_local import identity
+from abaco_local.control import Control
+from abaco_local.folder import Folder
+from abaco_proto.errors import Unavailable
+from engine_server import EngineServer
+from fault.mixer.plan import Plan, Plug
+
+
+class Plugs:
+    """Pulls them. Processes come back by their supervisor, the engine by us."""
+
+    def __init__(self, folder: Path, engine: EngineServer) -> None:
+        """``folder`` is the data folder of the stack."""
+        known = identity.load(Folder(folder))
+        assert known is not None
+        self._control = Control(known.socket)
+        self._engine = engine
+        self.pulled: Counter[str] = Counter()
+
+    async def run(self, plan: Plan) -> None:
+        """Pull each when its time has come. An engine that is away cannot lose a container."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for plug in plan.plugs:
+            await asyncio.sleep(max(0.0, began + plug.at - clock()))
+            self.pulled[plug.target] += await self._pull(plug)
+
+    async def _pull(self, plug: Plug) -> bool:
+        match plug.target:
+            case "dockerd":
+                await asyncio.to_thread(self._engine.kill)
+                await asyncio.sleep(plug.down_seconds)
+                await asyncio.to_thread(self._engine.start)
+                return True
+            case "container":
+                return await asyncio.to_thread(self._kill_container, plug.choice)
+        return self._kill_process(plug.target)
+
+    def _kill_process(self, name: str) -> bool:
+        with suppress(ProcessLookupError, Unavailable):
+            pid = self._control.process(name).pid
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+    def _kill_container(self, choice: float) -> bool:
+        """The first process of a container, killed from outside: the engine sees it end."""
+        client = docker.APIClient(base_url=self._engine.url, version="1.40", timeout=30)
+        try:
+            running = sorted(found["Id"] for found in client.containers())
+            if running:
+                chosen = running[int(choice * len(running))]
+                os.kill(client.inspect_container(chosen)["State"]["Pid"], signal.SIGKILL)
+                return True
+        except (docker.errors.DockerException, OSError):
+            pass
+        finally:
+            client.close()
+        return False
