@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
-.PHONY: demo up down status compose compose-down check test fuzz bench format lock image engine run-setup dev-setup
+.PHONY: demo up down status compose compose-down check test fuzz faults bench format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -41,6 +41,11 @@ fuzz: dev-setup           ## damaged bytes into every decoder, then requests int
 	@echo "fuzz: FUZZ_SEED=$(FUZZ_SEED), $(FUZZ_SECONDS) seconds each"
 	@ABACO_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) ABACO_TEST_FUZZ_SEED=$(FUZZ_SEED) \
 		nice .venv/bin/pytest -q tests/unit/test_codecs_fuzz.py tests/integration/test_api_fuzz.py
+
+faults: dev-setup engine image  ## every fault, and ten minutes of all of them at random
+	ABACO_TEST_MIXER_SECONDS=$${ABACO_TEST_MIXER_SECONDS:-600} \
+	ABACO_TEST_MIXER_SEED=$${ABACO_TEST_MIXER_SEED:-random} \
+	.venv/bin/pytest -q tests/fault
 
 bench: dev-setup engine    ## figures beside the raw parts: tables here, JSON and pictures in build/bench
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done

@@ -1,21 +1,25 @@
 """The load: the plan's steps as requests over HTTP, and an honest account of their answers.
 
-A client that gets no answer asks again, as clients do. Each try has a token of its own, so that
-the log can say of each whether it was accepted.
+A client that gets no answer asks again, as clients do. Half of the messages have an
+``Idempotency-Key``: however often such a one is sent, it may be in the log once. Of the others
+each try has a token of its own, so that the log can say of each whether it was accepted.
 """
 
 import asyncio
 import itertools
 from collections import defaultdict
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
+from msgspec.structs import replace
 
 from fault.mixer.plan import LISTENED, LISTENER, ROLES, Plan, Step, What
 from fault.mixer.reckoning import TOKEN, Answer, Sent
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 TRIES = 4
+KEYED_TRIES = 60
 PAUSE_SECONDS = 0.5
 REQUEST_SECONDS = 15
 
@@ -112,19 +116,44 @@ class Load:
 
     async def _send(self, role: str, body: dict[str, Any]) -> None:
         number = next(self._tokens)
+        if number % 2:
+            tries = [await self._send_keyed(role, body, str(number))]
+        else:
+            tries = [sent async for sent in self._send_again(role, body, str(number))]
+        self.sent += tries
+        if tries[-1].answer is Answer.ACCEPTED:
+            self.last[role] = tries[-1].execution_id
+
+    async def _send_keyed(self, role: str, body: dict[str, Any], token: str) -> Sent:
+        """The same request, until there is an answer. Was one of them sent, it may be there."""
+        sent, perhaps = await self._try(role, body, token, key=f"mixer-{token}"), False
+        for _ in range(KEYED_TRIES):
+            perhaps |= sent.answer is Answer.NONE
+            if sent.answer is Answer.ACCEPTED or sent.final:
+                return sent
+            await asyncio.sleep(PAUSE_SECONDS)
+            sent = await self._try(role, body, token, key=f"mixer-{token}")
+        return _with(sent, Answer.NONE) if perhaps else sent
+
+    async def _send_again(
+        self, role: str, body: dict[str, Any], token: str
+    ) -> AsyncGenerator[Sent, None]:
+        """A new request at each try."""
         for attempt in range(TRIES):
-            sent = await self._try(role, body, f"{number}.{attempt}")
-            self.sent.append(sent)
-            if sent.answer is Answer.ACCEPTED:
-                self.last[role] = sent.execution_id
+            sent = await self._try(role, body, f"{token}.{attempt}")
+            yield sent
+            if sent.answer is Answer.ACCEPTED or sent.final:
                 return
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _try(self, role: str, body: dict[str, Any], token: str) -> Sent:
+    async def _try(self, role: str, body: dict[str, Any], token: str, key: str = "") -> Sent:
         path = f"/actors/{self.actors[role]}/messages"
+        headers = {"Idempotency-Key": key} if key else {}
         sent = Sent(token=token, message=body["message"], answer=Answer.NONE)
         try:
-            answer = await self._client.post(path, json=body, params={TOKEN: token})
+            answer = await self._client.post(
+                path, json=body, params={TOKEN: token}, headers=headers
+            )
         except NOT_SENT:
             return _with(sent, Answer.REFUSED)
         except httpx.TransportError:
@@ -133,8 +162,10 @@ class Load:
         if answer.is_success:
             return _with(sent, Answer.ACCEPTED, answer.json()["result"]["execution_id"])
         # 503 says that the log did not answer: it may yet have taken the message.
-        return sent if answer.status_code == 503 else _with(sent, Answer.REFUSED)
+        if answer.status_code == 503:
+            return sent
+        return _with(sent, Answer.REFUSED, final=True)
 
 
-def _with(sent: Sent, answer: Answer, execution_id: str = "") -> Sent:
-    return Sent(token=sent.token, message=sent.message, answer=answer, execution_id=execution_id)
+def _with(sent: Sent, answer: Answer, execution_id: str = "", *, final: bool = False) -> Sent:
+    return replace(sent, answer=answer, execution_id=execution_id, final=final)

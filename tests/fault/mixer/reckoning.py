@@ -38,12 +38,13 @@ class Answer(StrEnum):
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """One message on its way, and what came back."""
+    """One message on its way, and what came back. ``final``: the same again would be refused."""
 
     token: str
     message: str
     answer: Answer
     execution_id: str = ""
+    final: bool = False
 
 
 class Reckoning(msgspec.Struct, frozen=True, kw_only=True):
