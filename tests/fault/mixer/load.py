@@ -126,13 +126,15 @@ class Load:
 
     async def _send_keyed(self, role: str, body: dict[str, Any], token: str) -> Sent:
         """The same request, until there is an answer. Was one of them sent, it may be there."""
-        sent, perhaps = await self._try(role, body, token, key=f"mixer-{token}"), False
+        perhaps = False
         for _ in range(KEYED_TRIES):
-            perhaps |= sent.answer is Answer.NONE
-            if sent.answer is Answer.ACCEPTED or sent.final:
-                return sent
-            await asyncio.sleep(PAUSE_SECONDS)
             sent = await self._try(role, body, token, key=f"mixer-{token}")
+            if sent.answer is Answer.ACCEPTED:
+                return sent
+            perhaps |= sent.answer is Answer.NONE
+            if sent.final:
+                break
+            await asyncio.sleep(PAUSE_SECONDS)
         return _with(sent, Answer.NONE) if perhaps else sent
 
     async def _send_again(
