@@ -12,19 +12,24 @@ from abaco_proto.subjects import all_events_filter
 from engine_server import EngineServer
 from fault.mixer.holdings import Books, Holdings, grown
 from fault.mixer.load import Load
-from fault.mixer.plan import LISTENER, Plan
+from fault.mixer.plan import LISTENER, Plan, draw
 from fault.mixer.plugs import Plugs
 from fault.mixer.reckoning import History, Reckoning, Sent, reckon
 from stack import Stack
 
 PROGRESS_SECONDS = 10.0
+WARM_SECONDS = 5.0
+"""So long there is load, and no plug is pulled: memory is compared with that of a stack at work."""
+
 QUIET_SECONDS = 3.0
 SETTLE_SECONDS = 240.0
 LEAK_SECONDS = 120.0
 """What is dropped in the background, or given back to the system late, is given time."""
 
 MOST_GROWTH = 0.2
-"""The memory of a service is a fifth more than at the start at most."""
+LEAST_GROWTH = 10.0
+"""The memory of a service is a fifth more than at the start at most. Ten MiB more are no growth:
+so much is there or not as a heap was collected just now or not, and the smallest has twenty."""
 
 Say = Callable[[str], object]
 
@@ -58,9 +63,10 @@ class Mix:
         await self._connection.open()
         try:
             await self._load.begin()
+            await self._load.run(draw(-self._plan.seed - 1, WARM_SECONDS))
             await self._settled()
             before = await self._books.look(self._connection)
-            self._say("warm: every actor has run a message")
+            self._say(f"warm after {len(self.sent)} requests")
             await self._mix()
             await self._settled()
             self._say("all that was accepted has ended")
@@ -139,11 +145,7 @@ class Mix:
             after = await self._books.look(self._connection)
             faults = _more(before.connections, after.connections, "connections: ")
             faults += _more(before.consumers, after.consumers, "consumers of ")
-            faults += [
-                f"memory of {name}: {before.memory[name]:.1f} MiB before, {growth:+.0%} after"
-                for name, growth in grown(before.memory, after.memory)
-                if growth > MOST_GROWTH
-            ]
+            faults += _heavier(before.memory, after.memory)
             if not faults or time.monotonic() > deadline:
                 return faults
             await asyncio.sleep(1)
@@ -178,6 +180,14 @@ def _more(before: Mapping[str, int], after: Mapping[str, int], what: str) -> lis
         f"{what}{name}: {before.get(name, 0)} before, {count} after"
         for name, count in after.items()
         if count > before.get(name, 0)
+    ]
+
+
+def _heavier(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    return [
+        f"memory of {name}: {before[name]:.1f} MiB before, {growth:+.0%} after"
+        for name, growth in grown(before, after)
+        if growth > MOST_GROWTH and growth * before[name] > LEAST_GROWTH
     ]
 
 
