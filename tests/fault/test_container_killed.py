@@ -31,7 +31,9 @@ def kill(container_id: str) -> None:
     """The engine was not asked: it finds out."""
     client = docker.from_env()
     try:
-        os.kill(client.api.inspect_container(container_id)["State"]["Pid"], signal.SIGKILL)
+        pid = client.api.inspect_container(container_id)["State"]["Pid"]
+        assert pid > 0, "it has ended by itself"
+        os.kill(pid, signal.SIGKILL)
     finally:
         client.close()
 

@@ -63,8 +63,10 @@ class Plugs:
             running = sorted(found["Id"] for found in client.containers())
             if running:
                 chosen = running[int(choice * len(running))]
-                os.kill(client.inspect_container(chosen)["State"]["Pid"], signal.SIGKILL)
-                return True
+                pid = client.inspect_container(chosen)["State"]["Pid"]
+                if pid > 0:  # one that has ended meanwhile has 0, which would be all of us
+                    os.kill(pid, signal.SIGKILL)
+                    return True
         except (docker.errors.DockerException, OSError):
             pass
         finally:
