@@ -55,9 +55,13 @@ def works(stack: Stack, actor_id: str, limited: str) -> list[str]:
     return [*sent, long]
 
 
-@pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
+@pytest.mark.parametrize(
+    ("seconds", "names"),
+    [(HOUR, SERVICES), (-HOUR, ("scheduler", "worker"))],
+    ids=["ahead", "behind"],
+)
 def test_work_goes_on_whosever_clock_is_wrong(
-    new_stack: Stack, clocks: Clocks, seconds: int
+    new_stack: Stack, clocks: Clocks, seconds: int, names: tuple[str, ...]
 ) -> None:
     stack = new_stack
     actor_id = stack.register("clock", "abaco-test/quick", stateless=False)
@@ -66,7 +70,7 @@ def test_work_goes_on_whosever_clock_is_wrong(
     stack.wait_ready(limited)
     sent = works(stack, actor_id, limited)
     written: dict[str, tuple[int, int]] = {}
-    for name in SERVICES:
+    for name in names:
         first = len(stack.events())
         clocks.set(name, seconds)
         sent += works(stack, actor_id, limited)
