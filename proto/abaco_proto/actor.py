@@ -95,7 +95,7 @@ TRANSITIONS: dict[tuple[ActorStatus, str], ActorStatus] = {
 }
 """What is not in the table does not happen."""
 
-HEARD = frozenset(signal for _, signal in TRANSITIONS)
+HEARD = frozenset(ev.TYPES[signal] for _, signal in TRANSITIONS if signal != REVISED)
 """Most events are about a run and say nothing of its actor: a fold need not ask about these."""
 
 # -- fold ----------------------------------------------------------------------------------------

@@ -416,7 +416,8 @@ OWNERS: dict[type[Event], Owner] = {
 
 def type_of(event: Event | type[Event]) -> str:
     """The tag of an event or of its class, e.g. ``execution.finished``."""
-    return _TAGS[event if isinstance(event, type) else type(event)]
+    tag = _TAGS.get(type(event))  # type: ignore[arg-type]
+    return _TAGS[event] if tag is None else tag  # type: ignore[index]
 
 
 def _tag(kind: type[Event]) -> str:

@@ -139,10 +139,17 @@ def evolve(execution: Execution, recorded: Recorded) -> Execution:
     return _waiting(execution, _why(event))
 
 
+_HALT = ev.EndedBy.HALT
+_ENDINGS = frozenset({ev.ExecutionFinished, ev.ExecutionFailed, ev.ExecutionAbandoned})
+"""Events whose word is not always their type."""
+
+
 def _signal(execution: Execution, event: ev.Event) -> str:
     """The table's word for an event."""
+    if type(event) not in _ENDINGS:
+        return ev.type_of(event)
     match event:
-        case ev.ExecutionFinished() if event.final_state.ended_by is ev.EndedBy.HALT:
+        case ev.ExecutionFinished() if event.final_state.ended_by is _HALT:
             return HALTED
         case ev.ExecutionFailed() | ev.ExecutionAbandoned() if execution.halt_requested:
             return HALTED
@@ -152,6 +159,8 @@ def _signal(execution: Execution, event: ev.Event) -> str:
 def _concerns(execution: Execution, event: ev.Event) -> bool:
     """Whether the event is about this execution, and from an attempt that still has a say."""
     match event:
+        case ev.MessageReceived():
+            return True
         case ev.ExecutionAssigned():
             later = event.attempt > execution.attempt
             return event.execution_id == execution.execution_id and later

@@ -6,7 +6,6 @@ everything that waits. Live read models, rebuilt ones and any moment of the past
 fold, over a batch, over the whole log, or over a part of it.
 """
 
-from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -31,7 +30,8 @@ Key = TypeVar("Key")
 State = TypeVar("State")
 
 
-SWEEPING = (ev.InboxPurged, ev.ActorDeleted)
+DELETED = ActorStatus.DELETED
+SWEEPING = frozenset({ev.InboxPurged, ev.ActorDeleted})
 """Events about everything that waits."""
 
 
@@ -80,15 +80,22 @@ class Fold:
 
     def apply(self, recorded: Recorded) -> None:
         """Take in one more event. Total: what does not fit changes nothing."""
-        actor_id = actor_id_of(recorded.event)
+        event, tenant = recorded.event, recorded.tenant
+        kind = type(event)
+        actor_id = actor_id_of(event)
         if actor_id is None:
             return
-        key = (recorded.tenant, actor_id)
-        self._actor(key, recorded)
-        for execution_key in self._concerned(key, recorded):
-            self._execution(key, execution_key, recorded)
-        for worker_key in self._seats(key, recorded.event):
-            self._worker(worker_key, recorded)
+        key = (tenant, actor_id)
+        if kind in actor.HEARD:
+            self._actor(key, recorded)
+        if kind in SWEEPING:
+            self._sweep(key, recorded)
+        elif (ordinal := ordinal_of(event, actor_id)) is not None:
+            self._execution(key, (tenant, actor_id, ordinal), recorded)
+        if (worker_id := worker_id_of(event)) is not None:
+            self._worker((tenant, worker_id), recorded)
+        elif kind is ev.ExecutionAbandoned:
+            self._seats(key, recorded)
 
     def changed(self) -> States:
         """The states that are others than at the beginning."""
@@ -101,20 +108,16 @@ class Fold:
         )
 
     def _actor(self, key: ActorKey, recorded: Recorded) -> None:
-        if ev.type_of(recorded.event) not in actor.HEARD:
-            return
         before = self.actors.get(key, actor.INITIAL)
         after = actor.evolve(before, recorded)
         if after is not before:
             self.actors[key] = after
             self.totals.setdefault(key, Totals())
 
-    def _concerned(self, key: ActorKey, recorded: Recorded) -> Iterable[ExecutionKey]:
-        if isinstance(recorded.event, SWEEPING):
-            self.sweeping.append((key, recorded))
-            return [found for found in self.executions if found[:2] == key]
-        ordinal = ordinal_of(recorded.event, key[1])
-        return () if ordinal is None else ((*key, ordinal),)
+    def _sweep(self, key: ActorKey, recorded: Recorded) -> None:
+        self.sweeping.append((key, recorded))
+        for found in [found for found in self.executions if found[:2] == key]:
+            self._execution(key, found, recorded)
 
     def _execution(self, owner_key: ActorKey, key: ExecutionKey, recorded: Recorded) -> None:
         before = self.executions.get(key, execution.INITIAL)
@@ -122,7 +125,7 @@ class Fold:
         if after is before:
             return
         owner = self.actors.get(owner_key, actor.INITIAL)
-        if owner.status is ActorStatus.DELETED:  # it came too late: the deletion is for it, too
+        if owner.status is DELETED:  # it came too late: the deletion is for it, too
             deletion = ev.ActorDeleted(actor_id=owner.actor_id)
             after = execution.evolve(after, replace(recorded, event=deletion))
         self.executions[key] = after
@@ -136,17 +139,15 @@ class Fold:
         if after is not before:
             self.workers[key] = after
 
-    def _seats(self, key: ActorKey, event: ev.Event) -> Iterable[WorkerKey]:
-        """The workers an event is about; an abandonment names only what its worker runs."""
+    def _seats(self, key: ActorKey, recorded: Recorded) -> None:
+        """An abandonment is about the workers that run it: it names no other."""
         tenant, actor_id = key
-        worker_id = worker_id_of(event)
-        if worker_id is not None:
-            return ((tenant, worker_id),)
-        if not isinstance(event, ev.ExecutionAbandoned):
-            return ()
-        runs = (event.execution_id, actor_id)
+        runs = (getattr(recorded.event, "execution_id", None), actor_id)
         seats = self.workers.items()
-        return [k for k, w in seats if k[0] == tenant and (w.execution_id, w.actor_id) == runs]
+        for found in [
+            k for k, w in seats if k[0] == tenant and (w.execution_id, w.actor_id) == runs
+        ]:
+            self._worker(found, recorded)
 
 
 def _changed(before: dict[Key, State], after: dict[Key, State]) -> dict[Key, State]:
@@ -157,14 +158,15 @@ def _changed(before: dict[Key, State], after: dict[Key, State]) -> dict[Key, Sta
 def _counted(totals: Totals, before: Execution, after: Execution) -> Totals:
     if before is execution.INITIAL:
         totals = replace(totals, total_executions=totals.total_executions + 1)
-    if before.ended:
+    if before.status in execution.ENDED:
         totals = _added(totals, before, -1)
-    return _added(totals, after, 1) if after.ended else totals
+    return _added(totals, after, 1) if after.status in execution.ENDED else totals
 
 
 def _added(totals: Totals, ended: Execution, sign: int) -> Totals:
     """An execution that ended put into the sums, or taken out: a retry begins it anew."""
-    by = {_COUNTS[ended.status]: getattr(totals, _COUNTS[ended.status]) + sign}
+    count = _COUNTS[ended.status]
+    by = {count: getattr(totals, count) + sign}
     return replace(
         totals,
         total_ended=totals.total_ended + sign,
