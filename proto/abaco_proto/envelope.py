@@ -176,19 +176,20 @@ def from_message(
 
     ``read`` is for who has no use for the body's meaning: see :func:`unread`.
     """
-    headers = headers or {}
+    get = (headers or {}).get
     tenant = tenant_of(subject)
+    hops = get(HOPS)
     return Recorded(
         sequence=sequence,
         subject=subject,
         tenant=tenant,
         event=read(body),
-        id=headers.get(ID, "").removeprefix(f"{tenant}."),
-        time=parse_time(headers.get(TIME, "")),
-        causation_id=headers.get(CAUSATION, ""),
-        correlation_id=headers.get(CORRELATION, ""),
-        traceparent=headers.get(TRACEPARENT),
-        hops=_hops(headers.get(HOPS, "0")),
+        id=get(ID, "").removeprefix(f"{tenant}."),
+        time=parse_time(get(TIME, "")),
+        causation_id=get(CAUSATION, ""),
+        correlation_id=get(CORRELATION, ""),
+        traceparent=get(TRACEPARENT),
+        hops=0 if hops is None else _hops(hops),
         raw=body,
     )
 

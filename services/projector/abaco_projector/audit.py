@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 
 from abaco_projector.binary import row, table
-from abaco_projector.chain import START, fit, link
+from abaco_projector.chain import START, fit, link_fit
 from abaco_projector.difference import Difference
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, open_session, quoted
@@ -57,7 +57,7 @@ class Audit:
         rows = []
         for recorded in map(fit, events):
             if recorded.sequence <= self._copy.until:
-                self._hash = link(self._hash, recorded)
+                self._hash = link_fit(self._hash, recorded)
                 rows.append(row(recorded, self._hash))
         if not rows:
             return

@@ -42,13 +42,15 @@ def row(recorded: Recorded, own_hash: bytes) -> bytes:
         recorded.causation_id,
         recorded.correlation_id,
     )
+    tenant, actor_id, type_, subject, id_, causation, correlation = map(str.encode, texts)
+    trace, raw = NULL, recorded.raw
+    if recorded.traceparent is not None:
+        words = recorded.traceparent.encode()
+        trace = _length(len(words)) + words
     parts = [_numbers(COLUMNS, 8, recorded.sequence, 8, since, 4, recorded.hops, 4, 1)]
-    for raw in map(str.encode, texts):
-        parts += (_length(len(raw)), raw)
-    if recorded.traceparent is None:
-        parts.append(NULL)
-    else:
-        raw = recorded.traceparent.encode()
-        parts += (_length(len(raw)), raw)
-    parts += (_length(len(recorded.raw)), recorded.raw, _length(len(own_hash)), own_hash)
+    parts += _length(len(tenant)), tenant, _length(len(actor_id)), actor_id
+    parts += _length(len(type_)), type_, _length(len(subject)), subject
+    parts += _length(len(id_)), id_, _length(len(causation)), causation
+    parts += _length(len(correlation)), correlation, trace
+    parts += _length(len(raw)), raw, _length(len(own_hash)), own_hash
     return b"".join(parts)

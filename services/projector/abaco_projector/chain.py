@@ -34,15 +34,23 @@ _head = struct.Struct(">qqqIIIII").pack
 
 def link(previous: bytes, recorded: Recorded) -> bytes:
     """The hash of an event behind the event with the hash ``previous``."""
-    return sha256(previous + canonical(recorded)).digest()
+    return link_fit(previous, fit(recorded))
+
+
+def link_fit(previous: bytes, recorded: Recorded) -> bytes:
+    """The same of an event that has been made fit already."""
+    return sha256(previous + _canonical(recorded)).digest()
 
 
 def canonical(recorded: Recorded) -> bytes:
     """The bytes that stand for an event."""
-    recorded = fit(recorded)
+    return _canonical(fit(recorded))
+
+
+def _canonical(recorded: Recorded) -> bytes:
     texts = _texts(recorded)
     words = "".join(texts).encode()
-    lengths = [len(value) for value in texts]
+    lengths = [*map(len, texts)]
     if sum(lengths) != len(words):
         lengths = [len(value.encode()) for value in texts]
     if recorded.traceparent is None:

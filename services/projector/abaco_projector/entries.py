@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from abaco_projector.chain import fit, link
+from abaco_projector.chain import fit, link_fit
 from abaco_proto import events as ev
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import Recorded
@@ -48,7 +48,7 @@ def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) 
     """
     rows = []
     for recorded in map(fit, batch):
-        previous = link(previous, recorded)
+        previous = link_fit(previous, recorded)
         rows.append(_entry(recorded, None if plain else _json(recorded), previous))
     return rows
 
@@ -56,6 +56,8 @@ def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) 
 def place_of(subject: str) -> tuple[str, str, str]:
     """Tenant, actor and type, as far as the subject of an event has them."""
     tokens = subject.split(".")
+    if len(tokens) == LAST_OF_TYPE:  # most: nobody's in particular
+        return tokens[2], tokens[3], f"{tokens[4]}.{tokens[5]}"
     actor_id = tokens[3] if len(tokens) >= FIRST_OF_TYPE else ""
     return tokens[2], actor_id, ".".join(tokens[FIRST_OF_TYPE:LAST_OF_TYPE])
 
