@@ -11,7 +11,6 @@ should come straight then comes by the callback), and tests that compare the two
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
@@ -19,6 +18,9 @@ from nats.aio.subscription import Subscription
 from abaco_proto.jetstream.parser import QuickParser
 
 MOST_NAMES = 256
+PLAIN, END = b"NATS/1.0\r\n", b"\r\n\r\n"
+"""Around the lines of headers that come without a status."""
+
 BLANKS = " \t\n\r\x0b\x0c"
 """What the library strips: it strips bytes."""
 
@@ -50,7 +52,10 @@ class QuickClient(Client):
         if take is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        found = await self._process_headers(headers)
+        if headers and headers.startswith(PLAIN):  # without any there is None
+            found = self._parse_header_lines(headers[len(PLAIN) :].removesuffix(END)) or None
+        else:
+            found = await self._process_headers(headers)
         take(subject.decode(), reply.decode(), found, data)
 
     @staticmethod
@@ -58,15 +63,21 @@ class QuickClient(Client):
         found: dict[str, str] = {}
         for line in raw.decode("utf-8", "replace").split("\r\n"):
             name, colon, value = line.partition(":")
-            known = _name(name) if colon else None
-            if known is not None:
+            if colon and (known := _names[name]) is not None:
                 found[known] = value.strip(BLANKS)
         return found
 
 
-@lru_cache(maxsize=MOST_NAMES)
-def _name(raw: str) -> str | None:
-    """A header's name; None for what is none."""
-    name = raw.strip(BLANKS)
-    plain = name.isascii() and not any(character.isspace() for character in name)
-    return name if plain else None
+class _Names(dict[str, str | None]):
+    """Headers' names as they stand there, and as they are meant; None for what is none."""
+
+    def __missing__(self, raw: str) -> str | None:
+        name = raw.strip(BLANKS)
+        plain = name.isascii() and not any(character.isspace() for character in name)
+        meant = name if plain else None
+        if len(self) < MOST_NAMES:
+            self[raw] = meant
+        return meant
+
+
+_names = _Names()
