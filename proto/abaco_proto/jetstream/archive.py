@@ -16,6 +16,9 @@ EXPECTED_LAST = "Nats-Expected-Last-Sequence"
 SHORTEST_WINDOW_SECONDS = 0.1
 PAUSE_SECONDS = 2 * SHORTEST_WINDOW_SECONDS
 TRIES = 5
+MOST_MESSAGES = 3000
+"""At once, however long the log is. Large ones come fewer at a time: the server's flow control
+bounds the bytes that are under way."""
 
 
 class Archive:
@@ -36,7 +39,8 @@ class Archive:
     async def follow(self, *, after: int) -> AsyncGenerator[Messages, None]:
         """All messages behind ``after`` as they are stored, in order, without end."""
         stream, filters = streams.EVENTS.name, [*streams.EVENTS.subjects]
-        async with aclosing(follow(self._connection, stream, filters, after=after)) as batches:
+        follower = follow(self._connection, stream, filters, after=after, most=MOST_MESSAGES)
+        async with aclosing(follower) as batches:
             async for batch in batches:
                 yield batch
 

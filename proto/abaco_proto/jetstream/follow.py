@@ -27,7 +27,7 @@ PAUSE_SECONDS = 0.3
 BATCH_MESSAGES = 1000
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, array_like=True):
     """A stored message as the stream has it."""
 
     sequence: int
@@ -52,12 +52,17 @@ class Faltered(Exception):
 
 
 async def follow(
-    connection: Connection, stream: str, filters: Sequence[str], *, after: int
+    connection: Connection,
+    stream: str,
+    filters: Sequence[str],
+    *,
+    after: int,
+    most: int = BATCH_MESSAGES,
 ) -> AsyncGenerator[Messages, None]:
-    """All messages behind ``after``, each once and in order, without end."""
+    """All messages behind ``after``, each once and in order, without end; ``most`` at once."""
     cursor = after
     while True:
-        consumer = _Consumer(connection, stream, filters, cursor)
+        consumer = _Consumer(connection, stream, filters, cursor, most)
         try:
             await consumer.start()
             async for batch in consumer.batches():
@@ -75,13 +80,14 @@ class _Consumer:
     """One ephemeral consumer, from its creation to its first fault."""
 
     def __init__(
-        self, connection: Connection, stream: str, filters: Sequence[str], after: int
+        self, connection: Connection, stream: str, filters: Sequence[str], after: int, most: int
     ) -> None:
         self._connection = connection
         self._generation = connection.generation
         self._stream = stream
         self._filters = list(filters)
         self._after = after
+        self._most = most
         self._seen = 0
         self._arrived: deque[_Arrived] = deque()
         self._wake = asyncio.Event()
@@ -164,7 +170,7 @@ class _Consumer:
     async def _drain(self) -> Messages:
         items: list[Message] = []
         pending = 0
-        while self._arrived and len(items) < BATCH_MESSAGES:
+        while self._arrived and len(items) < self._most:
             subject, reply, headers, body = self._arrived.popleft()
             if not body and headers is not None and "Status" in headers:
                 await self._on_status(reply, headers)

@@ -24,7 +24,7 @@ from abaco_projector.span import History, span
 from abaco_projector.store import EVENTS, Store, open_store
 from abaco_proto.errors import AbacoError, Refused, Undecodable
 
-BATCH_EVENTS = 5000
+BATCH_EVENTS = 10000
 MARK = "made by abaco, from the log"
 """The comment on a schema that may be dropped."""
 

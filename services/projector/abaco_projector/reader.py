@@ -29,7 +29,7 @@ WORTH_EVENTS = 20_000
 """Below, the time to start a process is longer than what it saves."""
 
 PIPE_BYTES = 1 << 20
-"""So much is read ahead of the pipe: a frame is about half of it."""
+"""Twice as much is read ahead of the pipe: a frame is about this long."""
 
 DIFFERS = 3
 """The exit status that says that the copy differs."""
