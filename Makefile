@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
-.PHONY: demo up down status compose compose-down check test fuzz faults bench format lock image engine run-setup dev-setup
+.PHONY: demo up down status compose compose-down check test test-parts test-whole fuzz faults bench format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -32,7 +32,15 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 	.venv/bin/pytest -q tests/unit tests/contract
 
 test: check engine image  ## everything
-	.venv/bin/pytest -q tests/integration tests/fault tests/e2e
+	.venv/bin/python tests/images.py
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-parts test-whole
+
+# Side by side, as most of the time each of them waits. What they need is made before.
+test-parts:
+	.venv/bin/pytest -q tests/integration
+
+test-whole:
+	.venv/bin/pytest -q tests/fault tests/e2e
 
 # The seed is printed: FUZZ_SEED=… repeats it, FUZZ_SECONDS=… is for each of the two.
 FUZZ_SECONDS ?= 600

@@ -6,10 +6,11 @@ alone: `advertise` names a place where nobody listens, so that no two find a way
 
 import shutil
 import signal
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import httpx
 
 from servers import LOOPBACK, NatsServer, free_port, scratch_folder
 from stack import eventually
@@ -45,12 +46,10 @@ class Member(NatsServer):
     def healthy(self) -> bool:
         """Whether it has all that the others have."""
         try:
-            with urllib.request.urlopen(
-                f"http://{LOOPBACK}:{self.monitor_port}/healthz", timeout=2
-            ) as answer:
-                return bool(answer.status == 200)
-        except OSError:
+            answer = httpx.get(f"http://{LOOPBACK}:{self.monitor_port}/healthz", timeout=2)
+        except httpx.TransportError:
             return False
+        return answer.status_code == 200
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""

@@ -5,7 +5,7 @@ A client library's own time would be counted as ours.
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from servers import LOOPBACK
 
@@ -21,8 +21,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep it."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of no class of ours
 
     def data_received(self, data: bytes) -> None:
         """A part of an answer; the last one, when it is as long as it says."""

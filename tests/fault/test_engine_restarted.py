@@ -14,7 +14,7 @@ from engine_server import EngineServer
 from fault.fleet import Fleet
 from stack import Stack
 
-COUNT = int(os.environ.get("ABACO_TEST_FLEET", "8"))
+COUNT = int(os.environ.get("ABACO_TEST_FLEET", "12"))
 """So many in CI; ``ABACO_TEST_FLEET=40`` for the whole of it."""
 
 

@@ -10,7 +10,7 @@ import pytest
 from fault.fleet import Fleet
 from stack import Stack, eventually
 
-KILLS = int(os.environ.get("ABACO_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("ABACO_TEST_KILLS", "12"))
 """So many in CI; ``ABACO_TEST_KILLS=30`` for the whole of it."""
 
 

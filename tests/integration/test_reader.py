@@ -1,5 +1,6 @@
 """The log read in a process of its own is the log."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -22,6 +23,9 @@ from abaco_proto.subjects import all_events_filter
 from projector_stage import a_life, append, projector, reached, value
 
 LIFE = [b.joined(), *a_life("foo_0", 10)]
+
+DEADLINE_SECONDS = 60.0
+"""A reader that stands still is a failure, and no test without end."""
 
 
 @pytest.fixture
@@ -49,7 +53,8 @@ async def test_another_process_reads_the_same(connection: Connection, log: Other
     await connection.jetstream.publish("abaco.event.default.foo_0.moon.landed", b"\xff")
     before = readers()
     batches = span(log, after=3, until=len(LIFE) + 1)
-    found = [recorded async for batch in batches for recorded in batch]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        found = [recorded async for batch in batches for recorded in batch]
     here = JetStreamEventLog(connection).read([all_events_filter()], after=3)
     assert found == [recorded async for batch in here for recorded in batch]
     assert len(found) == len(LIFE) - 2
@@ -82,7 +87,8 @@ async def test_it_checks_the_copy(
 
 
 async def events_of(log: History) -> list[Recorded]:
-    return [r async for batch in span(log, after=0, until=len(LIFE)) for r in batch]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        return [r async for batch in span(log, after=0, until=len(LIFE)) for r in batch]
 
 
 async def exhausted(batches: AsyncGenerator[Batch, None]) -> None:
