@@ -14,6 +14,7 @@ from docker.errors import APIError
 
 import images
 from abaco_worker.launcher.request import Request
+from abaco_worker.launching import leave
 from abaco_worker.place import MOUNT, PROGRAM, Place
 from launcher_stage import Ended, connected, ended, new_place, program, request, shell
 
@@ -159,11 +160,25 @@ async def test_what_a_scratch_image_lacks_is_said(yard: Yard, scratch_image: str
     assert missing.report.status == 127
 
 
-async def test_the_container_stays_until_it_is_removed(yard: Yard) -> None:
+async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
     """The worker says when each goes: two that end at once can lock Docker 20.10 up for good."""
-    assert (await yard.run(shell("exit 42"))).report.exit_code == 42
-    assert (await yard.run(shell("kill -9 $$"))).report.signal == 9
+    places = [yard.waiting() for _ in range(2)]
+    assert (await ended(places[0], shell("exit 42"))).report.exit_code == 42
+    assert (await ended(places[1], shell("kill -9 $$"))).report.signal == 9
     assert [yard.look(n)["State"]["Status"] for n in (0, 1)] == ["running", "running"]
+    assert [await leave(place) for place in places] == [True, True]
+    assert [yard.state(n)["ExitCode"] for n in (0, 1)] == [42, 137]
+
+
+async def test_a_container_does_not_go_while_its_program_runs(yard: Yard) -> None:
+    place = yard.waiting()
+    async with connected(place) as launcher:
+        await launcher.launch(shell("read line < /dev/null; while [ ! -e /go ]; do :; done"))
+        assert not await leave(place)
+        await launcher.halt()
+        assert (await launcher.report()).halted
+    assert await leave(place)
+    assert not await leave(place)
 
 
 # -- users

@@ -142,13 +142,15 @@ async def test_a_launcher_that_was_killed_has_no_report(tmp_path: Path) -> None:
 # -- while it waits
 
 
-@pytest.mark.parametrize("how", ["halt", "signal"])
+@pytest.mark.parametrize("how", ["halt", "leave", "signal"])
 async def test_a_waiting_launcher_can_be_ended(tmp_path: Path, how: str) -> None:
     place = new_place(tmp_path / "p")
     with process(place) as program:
         async with connected(place) as launcher:
             if how == "halt":
                 await launcher.halt()
+            elif how == "leave":
+                assert await launcher.leave()
             else:
                 program.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(program.wait, 10) == 0
@@ -175,6 +177,7 @@ async def test_it_uses_nothing_while_it_waits(tmp_path: Path) -> None:
         (HEAD.pack(b"RUN1", 2**21 + 1), b"error malformed command"),
         (HEAD.pack(b"RUN1", 2**32 - 1), b"error malformed command"),
         (HEAD.pack(b"HALT", 1), b"error malformed command"),
+        (HEAD.pack(b"EXIT", 1), b"error malformed command"),
         (b"GET / HTTP/1.1\r\n\r\n", b"error malformed command"),
         (HEAD.pack(b"RUN1", 3) + b"abc", b"error malformed request"),
         (HEAD.pack(b"RUN1", 6) + b"1\0x\0z\0", b"error malformed request"),

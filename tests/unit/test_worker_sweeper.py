@@ -1,6 +1,8 @@
 """What is left over goes: containers one after another, their folders beside them."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import Any
 import pytest
 
 from abaco_proto.errors import Unavailable
+from abaco_worker.launching import connect
 from abaco_worker.sweeper import Leftover, Sweeper
+from launcher_stage import connected, new_place, process, shell
 
 
 class Engine:
@@ -20,6 +24,10 @@ class Engine:
         self.under_way: list[str] = []
         self.removed: list[str] = []
         self.faults: list[Exception] = []
+        self.awaited: list[str] = []
+
+    async def wait(self, container: str, seconds: float) -> None:
+        self.awaited.append(container)
 
     async def remove(self, container: str) -> None:
         self.under_way.append(container)
@@ -70,6 +78,51 @@ async def test_one_after_another_each_with_its_folder(tmp_path: Path) -> None:
         await until(lambda: engine.under_way == ["b"])
         await until(lambda: not folders[0].exists())
         assert folders[1].exists()
+
+
+async def test_a_launcher_is_told_to_go_and_waited_for_before_the_removal(tmp_path: Path) -> None:
+    engine, place = Engine(), new_place(tmp_path / "a")
+    with process(place) as program:
+        (await connect(place, 10)).close()
+        async with sweeping(engine) as sweeper:
+            sweeper.take(Leftover("a", place.folder))
+            await until(lambda: engine.under_way)
+            assert program.wait(10) == 0
+            assert engine.awaited == ["a"]
+            engine.let.release()
+            await until(lambda: not place.folder.exists())
+
+
+async def test_whose_program_still_runs_is_removed_at_once(tmp_path: Path) -> None:
+    engine, place = Engine(), new_place(tmp_path / "a")
+    with process(place) as program:
+        async with connected(place) as launcher:
+            await launcher.launch(shell("sleep 60"))
+            await anext(launcher.messages())
+            async with sweeping(engine) as sweeper:
+                sweeper.take(Leftover("a", place.folder))
+                engine.let.release()
+                await until(lambda: engine.removed == ["a"])
+        assert engine.awaited == []
+        assert program.poll() is None
+
+
+async def test_a_socket_where_nobody_answers_holds_nothing_up_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs as the container's root may have put its own in the launcher's place."""
+    monkeypatch.setattr("abaco_worker.launching.LEAVE_SECONDS", 0.05)
+    engine, place = Engine(), new_place(tmp_path / "a")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        folder = os.open(place.mounted, os.O_PATH)
+        silent.bind(f"/proc/self/fd/{folder}/socket")
+        os.close(folder)
+        silent.listen()
+        async with sweeping(engine) as sweeper:
+            sweeper.take(Leftover("a", place.folder))
+            engine.let.release()
+            await until(lambda: engine.removed == ["a"])
+    assert engine.awaited == []
 
 
 async def test_a_slow_folder_holds_up_no_container(

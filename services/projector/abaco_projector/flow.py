@@ -20,7 +20,7 @@ async def project_events(
     projection: Projection[Recorded], store: Store, size: int, after: int
 ) -> None:
     """As :func:`abaco_projector.projection.project`."""
-    batches = ahead(projection.follow(after), size)
+    batches = ahead(projection.follow(after), size, projection.patient)
     async with aclosing(flow(projection, store, batches, after)) as steps:
         async for _ in steps:
             pass

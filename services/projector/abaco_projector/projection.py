@@ -2,13 +2,14 @@
 
 Theory: reading and writing are two tasks. While Postgres writes a batch, what arrives is read
 ahead (bounded); then all of that is the next batch. So an event alone is written at once, and in
-a rush many share one transaction.
+a rush many share one transaction. Only what is patient, and alone, is held back for a moment:
+most executions end soon after they were assigned, and then take one transaction, not three.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from abaco_projector import store as db
 from abaco_projector.span import History
 from abaco_projector.store import Store
+from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
 from abaco_proto.log import OutputLog, RecordedOutput
@@ -26,6 +28,16 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item", Recorded, RecordedOutput)
 
 Write: TypeAlias = Callable[[], Awaitable[None]]
+Patient: TypeAlias = Callable[[Item], bool]
+
+PATIENT_EVENTS = (ev.ExecutionAssigned, ev.ExecutionStarted)
+PATIENCE_SECONDS = 0.05
+"""How long a patient event waits for company at most."""
+
+
+def never(item: Any) -> bool:  # noqa: ARG001
+    """Of a projection whose items are all written at once."""
+    return False
 
 
 async def unwatched(batch: Sequence[Any], write: Write) -> None:  # noqa: ARG001
@@ -37,7 +49,7 @@ class Projection(msgspec.Struct, Generic[Item], frozen=True):
     """The name of its checkpoint, how to follow its stream, how to apply a batch.
 
     ``poison`` is for a message that was refused alone; it must not be refused again. Whatever
-    writes a batch is called by ``watch``.
+    writes a batch is called by ``watch``. What is ``patient`` may be held back for a moment.
     """
 
     name: str
@@ -45,6 +57,7 @@ class Projection(msgspec.Struct, Generic[Item], frozen=True):
     apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
     poison: Callable[[Store, Item, str], Awaitable[None]]
     watch: Callable[[Sequence[Item], Write], Awaitable[None]] = unwatched
+    patient: Patient[Item] = never
 
 
 Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[None]]
@@ -59,7 +72,11 @@ def events(log: History) -> Projection[Recorded]:
             async for batch in batches:
                 yield batch.events
 
-    return Projection(db.EVENTS, follow, apply_events, _poisoned_event)
+    return Projection(db.EVENTS, follow, apply_events, _poisoned_event, patient=_patient)
+
+
+def _patient(recorded: Recorded) -> bool:
+    return isinstance(recorded.event, PATIENT_EVENTS)
 
 
 def output(log: OutputLog) -> Projection[RecordedOutput]:
@@ -96,7 +113,7 @@ async def _poisoned_event(store: Store, recorded: Recorded, why: str) -> None:
 
 async def project(projection: Projection[Item], store: Store, size: int, after: int) -> None:
     """Follow from ``after`` on, in transactions of at most ``size`` messages, without end."""
-    async with aclosing(ahead(projection.follow(after), size)) as batches:
+    async with aclosing(ahead(projection.follow(after), size, projection.patient)) as batches:
         async for batch in batches:
             if batch:
                 await apply(projection, store, batch, after)
@@ -120,37 +137,20 @@ async def apply(
 
 
 async def ahead(
-    batches: AsyncGenerator[Sequence[Item], None], size: int
+    batches: AsyncGenerator[Sequence[Item], None], size: int, patient: Patient[Item] = never
 ) -> AsyncGenerator[Sequence[Item], None]:
     """What ``batches`` gives, read in the background while its taker is busy.
 
     A batch has at most ``size`` items, and about as many are read ahead at most. An empty one says
-    that nothing waits now.
+    that nothing waits now. Items that are all ``patient`` wait for one that is not, but not long.
     """
-    waiting: list[Item] = []
-    filled, taken = asyncio.Event(), asyncio.Event()
-
-    async def read() -> None:
-        try:
-            async for batch in batches:
-                waiting.extend(batch)
-                filled.set()
-                while len(waiting) >= size:
-                    taken.clear()
-                    await taken.wait()
-        finally:
-            filled.set()
-
-    reading = asyncio.ensure_future(read())
+    line = _Line(size, patient)
+    reading = asyncio.ensure_future(line.fill(batches))
     try:
-        while waiting or not reading.done():
-            if not waiting:
-                filled.clear()
+        while line.items or not reading.done():
+            if not line.items:
                 yield []
-                await filled.wait()
-            batch = waiting[:size]
-            del waiting[:size]
-            taken.set()
+            batch = await line.take()
             if batch:
                 yield batch
         await reading
@@ -158,3 +158,43 @@ async def ahead(
         reading.cancel()
         await asyncio.wait({reading})
         await batches.aclose()
+
+
+class _Line(Generic[Item]):
+    """Items that were read and are not taken yet."""
+
+    def __init__(self, size: int, patient: Patient[Item]) -> None:
+        self.items: list[Item] = []
+        self._size = size
+        self._patient: Patient[Item] = patient
+        self._filled, self._taken, self._urgent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def fill(self, batches: AsyncGenerator[Sequence[Item], None]) -> None:
+        """Read until the end, while there is room."""
+        try:
+            async for batch in batches:
+                self.items.extend(batch)
+                self._filled.set()
+                if not all(map(self._patient, batch)):
+                    self._urgent.set()
+                while len(self.items) >= self._size:
+                    self._taken.clear()
+                    await self._taken.wait()
+        finally:
+            self._filled.set()
+            self._urgent.set()
+
+    async def take(self) -> Sequence[Item]:
+        """The next batch, when there is one; empty at the end."""
+        await self._filled.wait()
+        if not self._urgent.is_set():
+            with suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._urgent.wait()
+        batch = self.items[: self._size]
+        del self.items[: self._size]
+        if not self.items:
+            self._filled.clear()
+            self._urgent.clear()
+        self._taken.set()
+        return batch

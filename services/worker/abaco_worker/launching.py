@@ -19,12 +19,14 @@ from abaco_worker.launcher.request import Request
 from abaco_worker.place import REPORT_BYTES, Place
 
 HEAD = struct.Struct("=4sI")
-RUN, HALT = b"RUN1", b"HALT"
+RUN, HALT, EXIT = b"RUN1", b"HALT", b"EXIT"
 WAITING = "waiting"
 
 READ_BYTES = 64 * 1024
 SHORTEST_LOOK_SECONDS = 0.002
 LONGEST_LOOK_SECONDS = 0.05
+LEAVE_SECONDS = 1.0
+"""How long a launcher may take to go, before it is made to."""
 
 
 class Launcher:
@@ -81,6 +83,17 @@ class Launcher:
         """
         with suppress(Unavailable):
             await self._send(HEAD.pack(HALT, 0), [])
+
+    async def leave(self) -> bool:
+        """Have it end itself, and its container; False when it does not: its program still runs."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._send(HEAD.pack(EXIT, 0), [])
+                while line := await self._line():
+                    if line.startswith("error"):
+                        return False
+                return True
+        return False
 
     async def messages(self) -> AsyncGenerator[Message, None]:
         """What the launcher says: that the program runs (perhaps twice), and at last the report.
@@ -156,6 +169,18 @@ async def connect(place: Place, seconds: float) -> Launcher:
                 raise Unavailable(f"the launcher does not answer: {error}") from error
         await asyncio.sleep(pause)
         pause = min(LONGEST_LOOK_SECONDS, 1.5 * pause)
+
+
+async def leave(place: Place) -> bool:
+    """Have the launcher of a container end it, if one is there and nothing runs; whether it did."""
+    try:
+        launcher = await connect(place, 0)
+    except Unavailable:
+        return False
+    try:
+        return await launcher.leave()
+    finally:
+        launcher.close()
 
 
 async def tail(place: Place, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:

@@ -9,11 +9,15 @@ from pathlib import Path
 import msgspec
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.engine import Engine, EngineFault
+from abaco_worker.engine import ContainerMissing, Engine, EngineFault
+from abaco_worker.launching import leave
+from abaco_worker.place import Place
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0
+GONE_SECONDS = 10.0
+"""How long the engine may take to see that a launcher has gone."""
 
 
 class Leftover(msgspec.Struct, frozen=True):
@@ -51,11 +55,18 @@ class Sweeper:
             while True:
                 leftover = await self._waiting.get()
                 try:
-                    await self._engine.remove(leftover.container)
+                    await self._end(leftover)
                 except (Unavailable, EngineFault) as error:
                     await self._again(leftover, error)
                 else:
                     folders.create_task(self._clear(leftover))
+
+    async def _end(self, leftover: Leftover) -> None:
+        """A launcher goes when it is asked; that spares the engine a program that kills it."""
+        if leftover.folder is not None and await leave(Place(leftover.folder)):
+            with suppress(ContainerMissing):
+                await self._engine.wait(leftover.container, GONE_SECONDS)
+        await self._engine.remove(leftover.container)
 
     async def _clear(self, leftover: Leftover) -> None:
         """The folder last: while it is there, a worker that comes back knows of the rest."""

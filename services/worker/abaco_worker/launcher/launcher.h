@@ -78,7 +78,7 @@ void usage_add(struct usage *total, uint64_t *max_rss_bytes, const struct rusage
 /* ---- wire.c: who asks for it */
 
 struct command {
-    enum { NOTHING, RUN, HALT } verb;
+    enum { NOTHING, RUN, HALT, LEAVE } verb;
     char *body;
     size_t length;
     int output; /* descriptors that came with RUN */

@@ -337,7 +337,11 @@ static void obey(size_t connection, const struct command *command)
 {
     struct request request;
     const char *why = "it is too late for a request";
-    if (command->verb == HALT) {
+    if (command->verb == LEAVE) {
+        if (state == WAITING || state == ENDED)
+            leave();
+        wire_send(connection, "error it still runs\n");
+    } else if (command->verb == HALT) {
         if (state == WAITING)
             exit(EXIT_SUCCESS);
         if (run.reason == BY_ITSELF || run.reason == STOPPED)

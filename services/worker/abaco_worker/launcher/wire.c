@@ -3,7 +3,8 @@
  *
  *   "RUN1"  length   a request (request.c), and with the head the descriptors of two files:
  *                    where the output is to go and where the report
- *   "HALT"  0
+ *   "HALT"  0        end the run
+ *   "EXIT"  0        end the launcher, and the container with it, when nothing runs (any more)
  *
  * and gets lines of text (main.c). The number has this machine's byte order: both ends are on it.
  *
@@ -197,9 +198,10 @@ struct command wire_read(size_t index)
     while (from->have < sizeof from->head)
         if (!receive(from, (char *)&from->head + from->have, sizeof from->head - from->have))
             return nothing;
-    if (!memcmp(from->head.verb, "HALT", 4) && from->head.length == 0) {
+    bool halt = !memcmp(from->head.verb, "HALT", 4);
+    if ((halt || !memcmp(from->head.verb, "EXIT", 4)) && from->head.length == 0) {
         from->have = 0;
-        return (struct command){.verb = HALT};
+        return (struct command){.verb = halt ? HALT : LEAVE};
     }
     if (memcmp(from->head.verb, "RUN1", 4) || from->head.length > sizeof body)
         return refuse(from, "error malformed command\n");

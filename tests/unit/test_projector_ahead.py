@@ -1,0 +1,84 @@
+"""What is read ahead for a projection: at once, and what nobody waits for with what follows it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+
+from abaco_projector import projection
+from abaco_projector.projection import ahead
+
+PATIENT = "patient"
+
+
+class Source:
+    """Gives what is put into it, until it is closed."""
+
+    def __init__(self) -> None:
+        self.put: asyncio.Queue[Sequence[str] | None] = asyncio.Queue()
+
+    async def batches(self) -> AsyncGenerator[Sequence[Any], None]:
+        while (batch := await self.put.get()) is not None:
+            yield batch
+
+
+def patient(item: Any) -> bool:
+    return str(item).startswith(PATIENT)
+
+
+async def taken(batches: AsyncGenerator[Sequence[Any], None]) -> Sequence[Any]:
+    """The next batch that holds something."""
+    async with asyncio.timeout(5):
+        async for batch in batches:
+            if batch:
+                return batch
+    raise AssertionError("it ended")
+
+
+@pytest.fixture
+def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "PATIENCE_SECONDS", 1000.0)
+
+
+@pytest.mark.usefixtures("long_patience")
+async def test_what_is_patient_comes_with_what_is_not() -> None:
+    source = Source()
+    batches = ahead(source.batches(), 10, patient)
+    source.put.put_nowait(["patient 1"])
+    source.put.put_nowait(["patient 2", "urgent"])
+    assert await taken(batches) == ["patient 1", "patient 2", "urgent"]
+    source.put.put_nowait(["patient 3"])
+    waiting = asyncio.ensure_future(taken(batches))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    source.put.put_nowait(["also urgent"])
+    assert await waiting == ["patient 3", "also urgent"]
+    await batches.aclose()
+
+
+@pytest.mark.usefixtures("long_patience")
+async def test_what_is_left_of_a_rush_does_not_wait() -> None:
+    """Only what is patient may be left: somebody waits for the rest of what came with it."""
+    source = Source()
+    batches = ahead(source.batches(), 2, patient)
+    source.put.put_nowait(["urgent", "2", "3", "4", "patient"])
+    assert [await taken(batches) for _ in range(3)] == [["urgent", "2"], ["3", "4"], ["patient"]]
+    await batches.aclose()
+
+
+@pytest.mark.usefixtures("long_patience")
+async def test_the_end_is_not_waited_for() -> None:
+    source = Source()
+    source.put.put_nowait(["patient"])
+    source.put.put_nowait(None)
+    found = [batch async for batch in ahead(source.batches(), 10, patient) if batch]
+    assert found == [["patient"]]
+
+
+async def test_patience_has_an_end() -> None:
+    source = Source()
+    batches = ahead(source.batches(), 10, patient)
+    source.put.put_nowait(["patient"])
+    assert await taken(batches) == ["patient"]
+    await batches.aclose()
