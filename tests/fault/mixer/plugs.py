@@ -37,6 +37,11 @@ class Plugs:
             await asyncio.sleep(max(0.0, began + plug.at - clock()))
             self.pulled[plug.target] += await self._pull(plug)
 
+    def kill(self, *names: str) -> None:
+        """Kill processes of the stack by name, out of turn."""
+        for name in names:
+            assert self._kill_process(name), name
+
     async def _pull(self, plug: Plug) -> bool:
         match plug.target:
             case "dockerd":
