@@ -94,7 +94,9 @@ class Load:
 async def _end(tasks: list["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
         assert isinstance(result, asyncio.CancelledError), result
 
 

@@ -1,6 +1,8 @@
 """What of the adapter on NATS can be told without a server."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -47,6 +49,43 @@ def test_addresses_that_cannot_be_set(url: str) -> None:
 def test_a_number_of_replicas_that_gives_no_majority_is_refused(count: str) -> None:
     with pytest.raises(Malformed, match="ABACO_NATS_REPLICAS"):
         settings.read(Config, {"ABACO_NATS_REPLICAS": count})
+
+
+class Connected(Connection):
+    """As if it were."""
+
+    connected = True
+
+
+@pytest.mark.parametrize("cancelled_before", [False, True])
+async def test_an_answer_does_not_swallow_a_cancellation(*, cancelled_before: bool) -> None:
+    """What cleans up as it ends may ask, too, and more than once."""
+    connection = Connected("nats://127.0.0.1:9", name="test")
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    begun = asyncio.Event()
+
+    async def call() -> int:
+        begun.set()
+        return await asyncio.wait_for(answer, 5)
+
+    async def ask() -> int:
+        if cancelled_before:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return await connection.ask(call)
+
+    asking = asyncio.create_task(ask())
+    await begun.wait()
+    answer.set_result(1)
+    if cancelled_before:
+        assert await asking == 1
+    else:
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
 
 
 class LaggingLog(JetStreamEventLog):

@@ -157,6 +157,7 @@ class Connection:
         """
         clock = time.monotonic
         end, pause = clock() + self.timeout, SHORTEST_PAUSE_SECONDS
+        cancelled = cancellations()
         while True:
             if not self.connected:
                 raise Unavailable("the log (NATS) is not connected")
@@ -171,6 +172,7 @@ class Connection:
                 raise await self._unanswered(error) from error
             else:
                 self._unanswered_since = None
+                heed_cancellation(cancelled)
                 return answer
 
     async def _unanswered(self, error: Exception) -> Unavailable:
@@ -241,6 +243,22 @@ class Connection:
 def _mixed(servers: list[str]) -> list[str]:
     """In some order, so that not all processes go to the same server."""
     return secrets.SystemRandom().sample(servers, len(servers))
+
+
+def cancellations() -> int:
+    """How often the task at hand was told to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def heed_cancellation(before: int = 0) -> None:
+    """End the task at hand if it was told to more often than ``before``.
+
+    A request that is answered as its task is cancelled swallows that on Python 3.11: the library
+    waits with ``asyncio.wait_for`` (CPython #86296). The task still knows of it.
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError
 
 
 def describe(error: BaseException) -> str:

@@ -123,7 +123,6 @@ class _Consumer:
         info = await self._connection.ask(
             lambda: self._connection.jetstream.add_consumer(self._stream, config)
         )
-        _heed_cancellation()
         self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
 
     async def stop(self) -> None:
@@ -190,16 +189,6 @@ class _Consumer:
         reply = reply or headers.get("Nats-Consumer-Stalled", "")
         if reply:
             await self._connection.client.publish(reply)
-
-
-def _heed_cancellation() -> None:
-    """A request that is answered as its task is cancelled swallows that on Python 3.11.
-
-    The library waits with ``asyncio.wait_for`` (CPython #86296); the task still knows of it.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _places(reply: str) -> tuple[int, int, int]:
