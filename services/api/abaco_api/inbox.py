@@ -11,14 +11,16 @@ from abaco_api.appender import Appender, Cause, request_id
 from abaco_api.decide import decide_send
 from abaco_api.directory import Directory
 from abaco_api.errors import InboxFull
+from abaco_api.lines import Lines
+from abaco_api.once.attempt import Attempt, attempting, current
 from abaco_api.room import Room
-from abaco_api.turns import Turns
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.commands import SendMessage
 from abaco_proto.errors import Conflict
 from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import inbox_filter
+from abaco_telemetry import spans
 
 REMEMBERED = 100_000
 FIRST_SPAN, BACKWARDS = 1000, 10
@@ -47,19 +49,28 @@ class Accepted(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Wish(msgspec.Struct, frozen=True):
+    """A message that is to go into an inbox: see :meth:`Inbox.post`."""
+
+    decide: Decision
+    cause: Cause
+    since: int | None
+    attempt: Attempt | None
+
+
 class Inbox:
     """All inboxes of a tenant. Remembers their tips; the log says when one is out of date."""
 
     def __init__(
-        self, log: EventLog, directory: Directory, tenant: str, turns: Turns, room: Room
+        self, log: EventLog, directory: Directory, tenant: str, room: Room, seconds: float
     ) -> None:
         self._log = log
         self._directory = directory
         self._tenant = tenant
-        self._turns = turns
         self._room = room
         self._appender = Appender(log, tenant)
         self._tips: OrderedDict[str, Tip] = OrderedDict()
+        self._lines: Lines[Wish, Accepted | None] = Lines(self._post, seconds)
 
     async def send(self, command: SendMessage) -> Accepted:
         """Accept a message: once this returns it is exactly one execution."""
@@ -106,19 +117,24 @@ class Inbox:
             Unknown: there is no such actor.
             Unavailable: no answer in time.
         """
-        async with self._turns.turn(f"inbox {actor_id}"):
-            entry = await self._directory.find(actor_id)
-            tip = self._tips.get(actor_id)
-            while True:
-                tip = await self._known(actor_id, tip, since)
-                event = decide(entry.actor, tip)
-                if event is None:
-                    self._remember(actor_id, tip)
-                    return None
-                try:
-                    return await self._append(event, tip, cause)
-                except Conflict:
-                    tip = await self._read_on(actor_id, tip)
+        if cause.traceparent is None and (step := spans.current()) is not None:
+            cause = replace(cause, traceparent=step)
+        return await self._lines.stand(actor_id, Wish(decide, cause, since, current()))
+
+    async def _post(self, actor_id: str, wish: Wish) -> Accepted | None:
+        entry = await self._directory.find(actor_id)
+        tip = self._tips.get(actor_id)
+        while True:
+            tip = await self._known(actor_id, tip, wish.since)
+            event = wish.decide(entry.actor, tip)
+            if event is None:
+                self._remember(actor_id, tip)
+                return None
+            try:
+                with attempting(wish.attempt):
+                    return await self._append(event, tip, wish.cause)
+            except Conflict:
+                tip = await self._read_on(actor_id, tip)
 
     async def prepare(self, actor_id: str, *, since: int) -> Tip:
         """Know the tip, with how far subscriptions have come; a long inbox takes its time.

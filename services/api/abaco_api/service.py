@@ -133,7 +133,7 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         patience=config.read_wait_seconds,
     )
     room = Room(log, models, tenant, config.max_inbox_messages)
-    inbox = Inbox(log, directory, tenant, turns, room)
+    inbox = Inbox(log, directory, tenant, room, config.append_timeout_seconds)
     feed = Feed(log, tenant, max_events=config.ring_events, max_bytes=config.ring_bytes)
     return Service(
         config=config,

@@ -66,8 +66,8 @@ def current() -> Attempt | None:
 
 
 @contextmanager
-def attempting(attempt: Attempt) -> Generator[None, None, None]:
-    """Everything inside is done for this attempt."""
+def attempting(attempt: Attempt | None) -> Generator[None, None, None]:
+    """Everything inside is done for this attempt, or for none."""
     before = _current.set(attempt)
     try:
         yield
