@@ -178,6 +178,7 @@ async def test_a_container_does_not_go_while_its_program_runs(yard: Yard) -> Non
         await launcher.halt()
         assert (await launcher.report()).halted
     assert await leave(place)
+    assert yard.state()["Status"] == "exited"
     assert not await leave(place)
 
 
