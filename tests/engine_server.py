@@ -68,9 +68,23 @@ class EngineServer(Server):
     def start(self) -> None:
         """Start it; what an engine that was killed says of itself is forgotten first."""
         if not self.running:
+            self._share_root()
             forget_dead("dockerd", self.pid_file)
             forget_dead("containerd", self.exec_root / "containerd" / "containerd.pid")
         super().start()
+
+    def _share_root(self) -> None:
+        """Make the data folder a shared mount, as all are where systemd has mounted them.
+
+        Where it is none dockerd makes one, and takes that away as it stops, while containers that
+        it is still starting are mounted in its place: below the next one's, so that they stay for
+        good.
+        """
+        root = self.folder / "data"
+        if str(root) not in self._mounts():
+            root.mkdir(exist_ok=True)
+            for command in (["mount", "--bind", root, root], ["mount", "--make-shared", root]):
+                subprocess.run(command, check=True)
 
     def kill(self) -> None:
         """Kill dockerd, and the containerd that goes with it; what runs in containers lives on."""

@@ -71,9 +71,10 @@ class Stack:
             known = identity.load(self._folder) or identity.create(self._folder)
             self._check_settings(known)
             up = self._is_up(known)
-            before = {each.name for each in running(known) if each.state == RUNNING}
+            found = running(known)
+            before = {each.name for each in found if each.state == RUNNING}
             if not servers_only:
-                self._check_api_port(before)
+                self._check_api_port(alive={each.name for each in found if each.pid})
                 engine.ensure(self._say, self._environ)
                 self._say("engine      ready")
             chosen = self._at_work(known) if up else self._start_supervisor(known)
@@ -111,10 +112,11 @@ class Stack:
         for config in SERVICE_CONFIGS:
             settings.read(config, environ)
 
-    def _check_api_port(self, before: set[str]) -> None:
+    def _check_api_port(self, alive: set[str]) -> None:
+        """An api of ours may listen there already, and be starting still."""
         host, port = self._config.api_host, self._config.api_port
         api = processes.read(self._folder).get("api")
-        ours = "api" in before and api is not None and api.env["ABACO_API_PORT"] == str(port)
+        ours = "api" in alive and api is not None and api.env["ABACO_API_PORT"] == str(port)
         try:
             free = ours or ports.is_free(port, host)
         except OSError as error:

@@ -5,7 +5,7 @@ import signal
 
 from containers import left_of
 from engine_server import EngineServer
-from stack import Stack
+from stack import Stack, eventually
 
 
 def test_down_and_up(new_stack: Stack) -> None:
@@ -37,6 +37,17 @@ def test_everything_killed_at_once(new_stack: Stack) -> None:
     stack.wait_complete(sent)
     finished = stack.finished()
     assert [finished[execution_id] for execution_id in sent] == [1] * 6
+
+
+def test_up_while_the_api_is_starting_again(new_stack: Stack) -> None:
+    """It listens before its supervisor calls it running, and its port is not somebody else's."""
+    for _ in range(3):
+        old = new_stack.pid("api")
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda old=old: new_stack.pid("api") not in (None, old), what="another one")  # type: ignore[misc]
+        eventually(new_stack.ready, what="it answers")
+        new_stack.up()
 
 
 def test_down_removes_what_waits_on_the_engine_that_is_named(
