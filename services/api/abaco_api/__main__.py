@@ -1,5 +1,6 @@
 """The process: ``python -m abaco_api``, configured by ``ABACO_*`` variables."""
 
+import gc
 import os
 import sys
 
@@ -12,6 +13,10 @@ from abaco_proto.errors import Malformed
 from abaco_telemetry import lines, spans
 
 USAGE = 2
+YOUNG_OBJECTS = 10_000
+"""So many more than before make the collector look for cycles. A request makes hundreds, hardly any
+in a cycle; after Python's own 700 it would look through all that is under way, every few requests.
+"""
 
 
 def main() -> int:
@@ -20,6 +25,8 @@ def main() -> int:
         config = settings.read(Config, os.environ)
         lines.log("api", level=config.log_level, form=config.log_format)
         telling = spans.spans("abaco-api", os.environ)
+        gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         uvloop.run(run(config, telling))
         telling.close()
     except Malformed as error:
