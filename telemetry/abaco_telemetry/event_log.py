@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import cache
 from typing import Protocol
 
 from abaco_proto import events as ev
@@ -70,12 +71,13 @@ class WatchedEventLog:
         """Count in ``metrics`` what is done with ``log``."""
         self._log = log
         self._metrics = metrics
+        self._seconds = cache(metrics.appends.labels)
 
     async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
         """See :meth:`abaco_proto.log.EventLog.append`."""
         kind = ev.type_of(draft.event)
         try:
-            with self._metrics.appends.labels(kind).time():
+            with self._seconds(kind).time():
                 return await self._log.append(draft, expected=expected)
         except Conflict:
             self._metrics.conflicts.labels(kind).inc()

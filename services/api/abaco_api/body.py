@@ -65,6 +65,8 @@ def query_parameters(request: Request) -> dict[str, str]:
 
 def text_parameters(raw: bytes) -> dict[str, str]:
     """The parameters in URL encoding."""
+    if not raw:
+        return {}
     try:
         pairs = parse_qsl(
             raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS

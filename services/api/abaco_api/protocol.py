@@ -30,12 +30,12 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the target."""
-        self._count(url)
+        self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        self._count(name, value)
+        self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def send_400_response(self, msg: str) -> None:
@@ -45,8 +45,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
         else:
             self._refuse(400, "malformed", msg)
 
-    def _count(self, *parts: bytes) -> None:
-        self._head_bytes += sum(map(len, parts))
+    def _count(self, more: int) -> None:
+        self._head_bytes += more
         if self._head_bytes > MAX_HEADER_BYTES:
             raise ValueError("too many headers")
 

@@ -49,7 +49,7 @@ class Turn:
         self._line = line
         self._key = key
         self._seconds = seconds
-        self._limit = asyncio.timeout(None)
+        self._limit: asyncio.Timeout
 
     async def __aenter__(self) -> None:
         """Wait in line."""
