@@ -7,19 +7,20 @@ timeout, and whoever called learns of it only when it takes too long.
 """
 
 import asyncio
-import json
 import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
 import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
+from abaco_proto.jetstream.answers import Answers
 from abaco_proto.jetstream.client import QuickClient
 from abaco_proto.jetstream.stream_setup import ensure_streams
 
@@ -74,6 +75,7 @@ class Connection:
         self._name = name
         self.timeout = timeout
         self.client = QuickClient()
+        self._answers = Answers(self.client)
         self.generation = 0
         self.connected_since = time.monotonic()
         self.waiting: set[asyncio.Event] = set()
@@ -120,25 +122,21 @@ class Connection:
         """
 
         async def call() -> dict[str, Any]:
-            answer = await self.client.request(
-                subject, body, timeout=self.timeout, headers=dict(headers or {}) or None
-            )
-            return self._checked(json.loads(answer.data))
+            answer = await self._answers.ask(subject, body, headers, self.timeout)
+            return self._checked(msgspec.json.decode(answer))
 
-        kind = ".".join(subject.split(".")[:2])  # one stream may be stuck, and another not
         begun = time.monotonic()
         try:
             answer = await self.ask(call)
         except Unavailable as error:
-            self._say_mute(kind, str(error))
+            self._say_mute(_kind(subject), str(error))
             raise
         except asyncio.CancelledError:  # whoever asked has waited as long as anybody does
             if (waited := time.monotonic() - begun) > LONG_WAIT * self.timeout:
-                self._say_mute(kind, f"no answer in {waited:.1f} s")
+                self._say_mute(_kind(subject), f"no answer in {waited:.1f} s")
             raise
-        if kind in self._mute:
-            logger.info("NATS takes %s.> again", kind)
-            self._mute.discard(kind)
+        if self._mute:
+            self._say_heard(_kind(subject))
         return answer
 
     def _say_mute(self, kind: str, why: str) -> None:
@@ -146,6 +144,11 @@ class Connection:
         if self.connected and kind not in self._mute:
             logger.warning("NATS takes nothing of %s.>: %s", kind, why)
             self._mute.add(kind)
+
+    def _say_heard(self, kind: str) -> None:
+        if kind in self._mute:
+            logger.info("NATS takes %s.> again", kind)
+            self._mute.discard(kind)
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Do what asks JetStream something, and again while the answer is "not yet".
@@ -219,7 +222,9 @@ class Connection:
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
         )
-        self.client = client
+        answers = Answers(client)
+        await answers.listen()
+        self.client, self._answers = client, answers
         self.connected_since = time.monotonic()
 
     async def _on_error(self, error: Exception) -> None:
@@ -259,6 +264,11 @@ def heed_cancellation(before: int = 0) -> None:
     """
     if cancellations() > before:
         raise asyncio.CancelledError
+
+
+def _kind(subject: str) -> str:
+    """What of the log a subject is about: one stream may be stuck, and another not."""
+    return ".".join(subject.split(".")[:2])
 
 
 def describe(error: BaseException) -> str:
