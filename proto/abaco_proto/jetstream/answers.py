@@ -1,16 +1,26 @@
 """Requests and their answers: one inbox for all of them, and each answer straight to who waits.
 
-nats-py does the same by way of a queue and a task for all answers, and with a random name, two
-futures and a callback for each: that took a tenth of what it costs the api to accept a message.
+nats-py has a queue and a task for all answers, and a random name, two futures and a callback for
+each: a seventh of what it cost the api to accept a message.
+
+Theory: JetStream takes whatever has come by then as one batch, and answers all of it at once. Who
+takes all these answers at once sends what follows from them at once, too, and then either waits for
+the other. So answers are handed out a few at a time: what follows from the first is on its way
+while the rest are worked on.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 
 import nats.errors
 from nats.aio.msg import Msg
 
 from abaco_proto.jetstream.client import QuickClient
+
+FEW = 4
+"""With 16 or 64 inboxes the api accepts a quarter more messages than with all at once. Fewer would
+cost it more time of its own for each."""
 
 STATUS, NO_RESPONDERS = "Status", "503"
 
@@ -24,6 +34,7 @@ class Answers:
         self._inbox = ""
         self._asked = 0
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._arrived: deque[tuple[asyncio.Future[bytes], bytes | None]] = deque()
 
     async def listen(self) -> None:
         """Listen from now on, over reconnections too. To be called once, when connected."""
@@ -37,7 +48,8 @@ class Answers:
         """The body of the answer to one request.
 
         Raises:
-            nats.errors.Error: there is none, for whatever reason; ``TimeoutError`` is one of them.
+            nats.errors.Error: there is none. In time, if it is a ``TimeoutError``; at all, if it
+                is a ``NoRespondersError``.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
@@ -58,12 +70,25 @@ class Answers:
 
     def _take(self, subject: str, _: str, headers: Mapping[str, str] | None, body: bytes) -> None:
         answer = self._waiting.get(subject[len(self._inbox) + 1 :])
-        if answer is None or answer.done():
+        if answer is None:
             return
-        if headers is not None and headers.get(STATUS) == NO_RESPONDERS:
-            answer.set_exception(nats.errors.NoRespondersError())
-        else:
-            answer.set_result(body)
+        nobody = headers is not None and headers.get(STATUS) == NO_RESPONDERS
+        self._arrived.append((answer, None if nobody else body))
+        if len(self._arrived) == 1:
+            asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        """A few now, and the next few when the loop has been round."""
+        for _ in range(min(FEW, len(self._arrived))):
+            answer, body = self._arrived.popleft()
+            if answer.done():
+                continue
+            if body is None:
+                answer.set_exception(nats.errors.NoRespondersError())
+            else:
+                answer.set_result(body)
+        if self._arrived:
+            asyncio.get_running_loop().call_soon(self._hand_out)
 
 
 def _give_up(answer: "asyncio.Future[bytes]") -> None:
