@@ -83,8 +83,8 @@ class EngineServer(Server):
         root = self.folder / "data"
         if str(root) not in self._mounts():
             root.mkdir(exist_ok=True)
-            for command in (["mount", "--bind", root, root], ["mount", "--make-shared", root]):
-                subprocess.run(command, check=True)
+            subprocess.run(["mount", "--bind", root, root], check=True)
+            subprocess.run(["mount", "--make-shared", root], check=True)
 
     def kill(self) -> None:
         """Kill dockerd, and the containerd that goes with it; what runs in containers lives on."""

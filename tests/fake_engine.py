@@ -93,6 +93,14 @@ class FakeContainer:
         )
         self.ended.set()
 
+    async def over(self) -> None:
+        """Wait for its end; it ends with its launcher."""
+        while self.process is not None and not self.ended.is_set():
+            if self.process.poll() is not None:
+                self.end(self.process.returncode)
+            await asyncio.sleep(0.001)
+        await self.ended.wait()
+
     def kill(self) -> None:
         """The end of the launcher, and of what it runs: without a word."""
         if self.process is not None and self.process.poll() is None:
@@ -176,7 +184,7 @@ class FakeEngine:
         await self._check()
         container = self._find(container_id)
         try:
-            await asyncio.wait_for(container.ended.wait(), seconds)
+            await asyncio.wait_for(container.over(), seconds)
         except TimeoutError:
             return container.state
         return self._find(container_id).state
