@@ -9,6 +9,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import psutil
@@ -221,8 +222,11 @@ class FakeEngine:
             if container.state.labels.get(label) == value
         }
 
-    async def remove(self, container_id: str) -> None:
+    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         await self._check()
+        if patience_seconds > 0:
+            with suppress(ContainerMissing):
+                await self.wait(container_id, patience_seconds)
         for key, container in list(self.containers.items()):
             if container_id in (key, container.spec.name):
                 del self.containers[key]

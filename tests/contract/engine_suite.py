@@ -179,6 +179,18 @@ class EngineSuite:
         container_id = await started(engine, spec_of(yard, Program(forever=True)))
         assert (await engine.usage(container_id)).cpu_ns > 0
 
+    async def test_a_removal_has_patience_with_what_is_about_to_end(
+        self, engine: Engine, yard: Yard
+    ) -> None:
+        """And not for ever with what is not."""
+        for forever in (False, True):
+            spec = spec_of(yard, Program(forever=forever))
+            container_id = await started(engine, spec)
+            await engine.remove(container_id, patience_seconds=1.0)
+            await engine.remove(container_id, patience_seconds=1.0)
+            with pytest.raises(ContainerMissing):
+                await engine.inspect(container_id)
+
     async def test_removal_kills_and_can_be_repeated(self, engine: Engine, yard: Yard) -> None:
         spec = spec_of(yard, Program(forever=True))
         container_id = await started(engine, spec)

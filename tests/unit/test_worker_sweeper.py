@@ -26,11 +26,10 @@ class Engine:
         self.faults: list[Exception] = []
         self.awaited: list[str] = []
 
-    async def wait(self, container: str, seconds: float) -> None:
-        self.awaited.append(container)
-
-    async def remove(self, container: str) -> None:
+    async def remove(self, container: str, *, patience_seconds: float) -> None:
         self.under_way.append(container)
+        if patience_seconds > 0:
+            self.awaited.append(container)
         try:
             await self.let.acquire()
             if self.faults:

@@ -219,8 +219,11 @@ class Engine(Protocol):
         """How many bytes each running container with this label wrote over its image, by id."""
         ...
 
-    async def remove(self, container_id: str) -> None:
-        """Remove a container, killing it if it runs. One that is gone already is no error."""
+    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
+        """Remove a container, killing it if it runs. One that is gone already is no error.
+
+        One that is about to end by itself is given so long for it.
+        """
         ...
 
     async def labelled(self, label: str, value: str) -> Sequence[Labelled]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.engine import ContainerMissing, Engine, EngineFault
+from abaco_worker.engine import Engine, EngineFault
 from abaco_worker.launching import leave
 from abaco_worker.place import Place
 
@@ -63,10 +63,9 @@ class Sweeper:
 
     async def _end(self, leftover: Leftover) -> None:
         """A launcher goes when it is asked; that spares the engine a program that kills it."""
-        if leftover.folder is not None and await leave(Place(leftover.folder)):
-            with suppress(ContainerMissing):
-                await self._engine.wait(leftover.container, GONE_SECONDS)
-        await self._engine.remove(leftover.container)
+        goes = leftover.folder is not None and await leave(Place(leftover.folder))
+        patience = GONE_SECONDS if goes else 0.0
+        await self._engine.remove(leftover.container, patience_seconds=patience)
 
     async def _clear(self, leftover: Leftover) -> None:
         """The folder last: while it is there, a worker that comes back knows of the rest."""

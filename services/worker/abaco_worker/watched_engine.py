@@ -79,10 +79,10 @@ class WatchedEngine:
         with self._call("written"):
             return await self._engine.written(label, value)
 
-    async def remove(self, container_id: str) -> None:
+    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         """See :meth:`abaco_worker.engine.Engine.remove`."""
         with self._call("remove"):
-            await self._engine.remove(container_id)
+            await self._engine.remove(container_id, patience_seconds=patience_seconds)
 
     async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
         """See :meth:`abaco_worker.engine.Engine.labelled`."""

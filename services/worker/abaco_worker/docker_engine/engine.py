@@ -173,11 +173,14 @@ class DockerEngine:
 
         return await self._client.call(look)
 
-    async def remove(self, container_id: str) -> None:
+    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         """See :meth:`abaco_worker.engine.Engine.remove`."""
 
         def remove(api: Any) -> None:
             try:
+                if patience_seconds > 0:
+                    with suppress(OSError):  # time is up; what is away is so below, too
+                        api.wait(container_id, timeout=patience_seconds)
                 api.remove_container(container_id, force=True, v=True)
             except APIError as error:
                 if error.status_code not in (404, 409):  # gone, or going
