@@ -15,10 +15,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Generic, TypeVar
 
+from abaco_api.turns import LINE_SECONDS
 from abaco_proto.errors import Unavailable
-
-LINE_SECONDS = 10.0
-"""The longest wait in a line that moves."""
 
 Wish = TypeVar("Wish")
 Answer = TypeVar("Answer")

@@ -42,7 +42,7 @@ class Turns:
 
 
 class Turn:
-    """A place in a line. Every message takes one, so it is written out, and not a generator."""
+    """A place in a line."""
 
     def __init__(self, line: _Line, key: str, seconds: float) -> None:
         """Nobody waits yet."""
