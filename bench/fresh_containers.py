@@ -172,14 +172,9 @@ def options() -> argparse.Namespace:
     add("--rounds", type=int, default=30, help="samples of each part (30)")
     add("--pool-hits", type=int, default=4, help="messages to the pool in a round (4)")
     add("--seconds", type=float, default=60, help="of the sustained part, at the best level (60)")
-    add("--search-seconds", type=float, default=12, help="to try one level for (12)")
-    add(
-        "--threads",
-        type=report.numbers,
-        default=[1, 2, 4, 8],
-        help="levels of the raw API (1,2,4,8)",
-    )
-    add("--workers", type=report.numbers, default=[2, 4, 8], help="levels of ours (2,4,8)")
+    add("--search-seconds", type=float, default=10, help="to try one level for, each time (10)")
+    add("--threads", type=report.numbers, default=[2, 3, 4], help="levels of the raw API (2,3,4)")
+    add("--workers", type=report.numbers, default=[3, 4, 6], help="levels of ours (3,4,6)")
     add("--only", type=_parts, default=set(PARTS), help=f"of {','.join(PARTS)}")
     return parser.parse_args()
 
