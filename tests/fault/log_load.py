@@ -24,10 +24,18 @@ class Writer:
     def __init__(self, connection: Connection, name: str, actor_id: str) -> None:
         """Nothing is written yet."""
         self.acknowledged: dict[int, Draft] = {}
+        self._connection = connection
         self._log = JetStreamEventLog(connection)
+        self._refusal = ""
         self._name = name
         self._actor_id = actor_id
         self._tries = 0
+
+    def __str__(self) -> str:
+        """How it stands, for who waits for it in vain."""
+        client = self._connection.client
+        where = client.connected_url.netloc if client.connected_url else "no server"
+        return f"{self._name} at {where}: {len(self.acknowledged)} told, {self._refusal}"
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -35,7 +43,8 @@ class Writer:
         while True:
             try:
                 last = await self._log.last(inbox)
-            except Unavailable:
+            except Unavailable as error:
+                self._refusal = f"no last event: {error}"
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             expected = Expected(filter=inbox, sequence=last.sequence if last else 0)
@@ -47,7 +56,8 @@ class Writer:
         while True:
             try:
                 sequence = await self._log.append(wish, expected=expected)
-            except Unavailable:
+            except Unavailable as error:
+                self._refusal = f"not appended: {error}"
                 await asyncio.sleep(PAUSE_SECONDS)
             except Conflict:
                 return

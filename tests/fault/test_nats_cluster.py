@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Self
@@ -12,6 +13,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded, from_message
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_proto.jetstream.connection import ELSEWHERE_SECONDS
 from abaco_proto.subjects import all_events_filter
 from fault.log_load import Follower, Writer
 from nats_cluster import Cluster, Member, running_cluster
@@ -20,6 +22,14 @@ PARTITION_SECONDS = float(os.environ.get("PARTITION_SECONDS", "0"))
 """At least. It lasts until the others have a leader and all writers have found them in any case."""
 
 REPLICAS = 3
+
+ELECTION_SECONDS = 9.0
+"""The longest of one, in which nobody wins at the first try perhaps."""
+
+FOUND_SECONDS = 2 * (ELSEWHERE_SECONDS + ELECTION_SECONDS)
+"""Until a client of a server that is cut off has found one that answers: the first it turns to may
+not know of a leader either, and is given as long as the one before. (It is a bound of how long it
+takes, not of what may be lost.)"""
 
 
 @pytest.fixture
@@ -73,12 +83,15 @@ class Load:
     async def goes_on(self, count: int = 50, seconds: float = 30) -> None:
         """Wait until every writer was told of so many more."""
         before = [len(writer.acknowledged) for writer in self.writers]
-        async with asyncio.timeout(seconds):
-            while any(
-                len(writer.acknowledged) < least + count
-                for writer, least in zip(self.writers, before, strict=True)
-            ):
-                await asyncio.sleep(0.05)
+        deadline = time.monotonic() + seconds
+        while slow := [
+            writer
+            for writer, least in zip(self.writers, before, strict=True)
+            if len(writer.acknowledged) < least + count
+        ]:
+            stuck = "; ".join(str(writer) for writer in slow)
+            assert time.monotonic() < deadline, f"not {count} more in {seconds} s: {stuck}"
+            await asyncio.sleep(0.05)
 
     async def stop_writing(self) -> None:
         await _end(self._work)
@@ -143,7 +156,7 @@ async def test_nothing_acknowledged_is_lost(cluster: Cluster) -> None:
             await asyncio.to_thread(cluster.wait_healthy)
         lonely = await leader(watch)
         cluster.cut_off(lonely)
-        await asyncio.gather(load.goes_on(), asyncio.sleep(PARTITION_SECONDS))
+        await asyncio.gather(load.goes_on(seconds=FOUND_SECONDS), asyncio.sleep(PARTITION_SECONDS))
         cluster.mend()
         await load.goes_on()
         await asyncio.to_thread(cluster.wait_healthy)

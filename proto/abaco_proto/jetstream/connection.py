@@ -81,7 +81,7 @@ class Connection:
         self.waiting: set[asyncio.Event] = set()
         self._complained = False
         self._mute: set[str] = set()
-        self._unanswered_since: float | None = None
+        self._unanswered_since: dict[str, float] = {}
 
     @property
     def connected(self) -> bool:
@@ -127,7 +127,7 @@ class Connection:
 
         begun = time.monotonic()
         try:
-            answer = await self.ask(call)
+            answer = await self.ask(call, _kind(subject))
         except Unavailable as error:
             self._say_mute(_kind(subject), str(error))
             raise
@@ -150,10 +150,12 @@ class Connection:
             logger.info("NATS takes %s.> again", kind)
             self._mute.discard(kind)
 
-    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[], Awaitable[T]], kind: str = "") -> T:
         """Do what asks JetStream something, and again while the answer is "not yet".
 
         Nothing is sent while the connection is down: what is refused now must not happen later.
+        ``kind`` is what it is about: a server that is cut off still answers what it can read on its
+        own disk, and that says nothing about whether it will ever take an event.
 
         Raises:
             Unavailable: no connection, no answer in time, or the server could not do it.
@@ -168,23 +170,23 @@ class Connection:
                 answer = await call()
             except ASK_AGAIN as error:
                 if clock() + pause > end:
-                    raise await self._unanswered(error) from error
+                    raise await self._unanswered(error, kind) from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             except NATS_ERRORS as error:
-                raise await self._unanswered(error) from error
+                raise await self._unanswered(error, kind) from error
             else:
-                self._unanswered_since = None
+                self._unanswered_since.pop(kind, None)
                 heed_cancellation(cancelled)
                 return answer
 
-    async def _unanswered(self, error: Exception) -> Unavailable:
+    async def _unanswered(self, error: Exception, kind: str) -> Unavailable:
         """What to raise; and where a cluster has another server to ask, turn to it in time."""
         now = time.monotonic()
-        self._unanswered_since = self._unanswered_since or now
-        if now - self._unanswered_since >= ELSEWHERE_SECONDS and len(self.client.servers) > 1:
+        since = self._unanswered_since.setdefault(kind, now)
+        if now - since >= ELSEWHERE_SECONDS and len(self.client.servers) > 1:
             logger.warning("no answer for %.0f s: turning to another server", ELSEWHERE_SECONDS)
-            self._unanswered_since = None
+            self._unanswered_since.clear()
             await self.client.force_reconnect()
         return Unavailable(f"the log (NATS) did not answer: {describe(error)}")
 

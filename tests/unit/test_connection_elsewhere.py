@@ -1,0 +1,82 @@
+"""When a client of several NATS servers turns from the one it has to another."""
+
+import asyncio
+
+import nats.errors
+import pytest
+
+from abaco_proto.errors import Conflict, Unavailable
+from abaco_proto.jetstream import Connection, connection
+
+PATIENCE_SECONDS = 0.05
+
+
+class Client:
+    """Connected to one of two servers; counts how often it was told to turn to the other."""
+
+    is_connected = True
+    servers = ("one", "other")
+
+    def __init__(self) -> None:
+        self.turned = 0
+
+    async def force_reconnect(self) -> None:
+        self.turned += 1
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(connection, "ELSEWHERE_SECONDS", PATIENCE_SECONDS)
+    return Client()
+
+
+@pytest.fixture
+def asked(client: Client) -> Connection:
+    made = Connection("nats://127.0.0.1:1", name="test")
+    made.client = client  # type: ignore[assignment]  # all that is asked of it
+    return made
+
+
+async def unanswered() -> None:
+    raise nats.errors.TimeoutError
+
+
+async def answered() -> None:
+    pass
+
+
+async def refused() -> None:
+    raise Conflict("another was first")
+
+
+async def write_in_vain(asked: Connection) -> None:
+    with pytest.raises(Unavailable):
+        await asked.ask(unanswered, "abaco.event")
+
+
+async def test_reads_that_are_answered_do_not_keep_it_with_a_server_that_takes_nothing(
+    asked: Connection, client: Client
+) -> None:
+    await write_in_vain(asked)
+    await asked.ask(answered)
+    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    await asked.ask(answered)
+    await write_in_vain(asked)
+    assert client.turned == 1
+
+
+async def test_nor_do_events_that_it_refuses(asked: Connection, client: Client) -> None:
+    await write_in_vain(asked)
+    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    with pytest.raises(Conflict):
+        await asked.ask(refused, "abaco.event")
+    await write_in_vain(asked)
+    assert client.turned == 1
+
+
+async def test_an_event_that_it_takes_does(asked: Connection, client: Client) -> None:
+    await write_in_vain(asked)
+    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    await asked.ask(answered, "abaco.event")
+    await write_in_vain(asked)
+    assert client.turned == 0
