@@ -46,14 +46,20 @@ class Wire:
         self._loop.call_soon_threadsafe(what)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
         try:
             await self._whole.wait()
             there, back = await asyncio.open_connection(LOOPBACK, self._target)
-        except OSError:
-            writer.close()
-            return
-        with suppress(asyncio.CancelledError):  # of the end, which streams would report
+            ends.append(back)
             await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+        except OSError:
+            pass
+        except asyncio.CancelledError:  # the end of all, which streams would report
+            for end in ends:  # what still waits to be sent would keep them open
+                end.transport.abort()
+        finally:
+            for end in ends:
+                end.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -95,3 +101,4 @@ async def _take_up(listeners: list[asyncio.Server]) -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.sleep(0)  # now what was closed is
