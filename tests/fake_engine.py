@@ -21,6 +21,7 @@ from abaco_worker.engine import (
     Container,
     ContainerMissing,
     ContainerSpec,
+    Endpoint,
     EngineFault,
     Image,
     ImageMissing,
@@ -139,6 +140,7 @@ class FakeEngine:
         self.starts: list[str] = []
         self.faults: list[EngineFault] = []
         self.swallows = 0
+        self.connected: Endpoint | None = None
         self._numbers = itertools.count()
 
     async def find_image(self, image: str) -> Image:
@@ -202,6 +204,11 @@ class FakeEngine:
             await asyncio.sleep(0)
         if follow:
             await container.ended.wait()
+
+    async def endpoint(self, container_id: str) -> Endpoint | None:
+        await self._check()
+        self._find(container_id)
+        return self.connected
 
     async def usage(self, container_id: str) -> Usage:
         await self._check()

@@ -18,6 +18,8 @@ from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.loop import Service
 from abaco_worker.metrics import Metrics
+from abaco_worker.netlink import Linux
+from abaco_worker.network import Network
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
@@ -96,9 +98,14 @@ class Stage:
     def sandboxes(self, engine: Any, images: Images, sweeper: Sweeper) -> Sandboxes | None:
         if self.folder is None:
             return None
-        launcher = program()
         return Sandboxes(
-            engine, images, sweeper, folder=self.folder, program=launcher, starts_at_once=2
+            engine,
+            images,
+            sweeper,
+            Network(engine, Linux()),
+            folder=self.folder,
+            program=program(),
+            starts_at_once=2,
         )
 
     @asynccontextmanager

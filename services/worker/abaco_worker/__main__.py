@@ -33,6 +33,8 @@ from abaco_worker.images import Images
 from abaco_worker.launcher import build
 from abaco_worker.loop import Service
 from abaco_worker.metrics import Metrics
+from abaco_worker.netlink import Linux
+from abaco_worker.network import Network
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
@@ -135,11 +137,21 @@ def sandboxes(
         engine,
         images,
         sweeper,
+        network(config, engine),
         folder=Path(config.worker_dir),
         program=found,
         starts_at_once=config.starts_at_once,
         watched=metrics.making,
     )
+
+
+def network(config: Config, engine: Engine) -> Network:
+    """Who connects the sandboxes, as far as the engine need not be asked for that."""
+    kernel = Linux()
+    refusal = "" if config.network_by == "auto" else f"ABACO_NETWORK_BY is {config.network_by}"
+    if not refusal and not kernel.may():
+        refusal = "the worker may not (it takes CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+    return Network(engine, kernel, refusal=refusal)
 
 
 if __name__ == "__main__":

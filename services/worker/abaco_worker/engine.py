@@ -76,12 +76,33 @@ class LauncherMounts(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
 
 
+class NetworkFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine writes for a container it connects, on the host: who is who."""
+
+    hosts: str
+    resolv_conf: str
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine has connected a container to its own bridge, where others may join in.
+
+    ``address`` has the bits of the prefix with it: ``172.17.0.2/16``.
+    """
+
+    bridge: str
+    address: str
+    gateway: str
+    mtu: int
+    files: NetworkFiles
+
+
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be made: the image's default command, in an environment, under limits.
 
     ``kept_output_bytes`` of the output must stay readable however it is cut into lines. With a
     ``launcher`` that is run instead, as root, to run the image's command when it is asked to; the
-    engine then keeps no output, and no health is checked.
+    engine then keeps no output, and no health is checked. With ``network_files`` it is in a network
+    of its own that is connected to nothing yet, whatever ``network_mode`` says.
     """
 
     name: str
@@ -95,6 +116,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     kept_output_bytes: int
     privileged: bool = False
     launcher: LauncherMounts | None = None
+    network_files: NetworkFiles | None = None
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +211,14 @@ class Engine(Protocol):
 
     async def wait(self, container_id: str, seconds: float) -> Container:
         """A container as it stands when it has ended, or when about ``seconds`` have passed.
+
+        Raises:
+            ContainerMissing: it is gone.
+        """
+        ...
+
+    async def endpoint(self, container_id: str) -> Endpoint | None:
+        """How a running container is connected; None where it is not to the engine's own bridge.
 
         Raises:
             ContainerMissing: it is gone.

@@ -16,6 +16,7 @@ from pathlib import Path
 from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.launcher.report import Message, Report, parse_report, parse_started
 from abaco_worker.launcher.request import Request
+from abaco_worker.netlink import listener
 from abaco_worker.place import REPORT_BYTES, Place
 
 HEAD = struct.Struct("=4sI")
@@ -47,6 +48,22 @@ class Launcher:
             return True
         except OSError:
             return False
+
+    def network(self) -> int:
+        """The network it is in, opened.
+
+        Raises:
+            Unavailable: it went away, or is of another machine or container and cannot be seen.
+        """
+        path = f"/proc/{listener(self._socket)}/ns/net"
+        try:
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(f"the launcher's network cannot be seen: {error}") from error
+        if not self.alive:  # else the number was still its own
+            os.close(opened)
+            raise Unavailable("the launcher went away")
+        return opened
 
     async def waits(self) -> bool:
         """Whether it has run nothing yet: so it greets. To be asked first, and once.

@@ -138,7 +138,7 @@ class Service:
     async def _restock(self, seat: Seat, place: Place | None) -> None:
         sandboxes = self._host.sandboxes
         made = place.made(Made) if place is not None else None
-        if place and made and sandboxes and sandboxes.understands(made):
+        if place and made and sandboxes and sandboxes.usable(place, made):
             sandbox = Sandbox(place, made)
             with suppress(Unavailable):
                 if await sandbox.connect(FOUND_SECONDS):

@@ -3,7 +3,10 @@
 ::
 
     <folder>/run/socket   mounted: the launcher listens here
+    <folder>/hosts        mounted, as is the next, where the worker connects the container itself
+    <folder>/resolv.conf
     <folder>/made         not mounted, nor is what follows: what the sandbox is, and of what
+    <folder>/address      its own in the network, once the worker has connected it
     <folder>/assignment   what it was taken for, written before it is asked to run anything
     <folder>/ended_by     why the worker ended the run
     <folder>/output       what the program wrote, up to the limit
@@ -69,6 +72,16 @@ class Place(msgspec.Struct, frozen=True):
         return self.mounted / "socket"
 
     @property
+    def hosts(self) -> Path:
+        """The container's ``/etc/hosts``."""
+        return self.folder / "hosts"
+
+    @property
+    def resolv_conf(self) -> Path:
+        """The container's ``/etc/resolv.conf``."""
+        return self.folder / "resolv.conf"
+
+    @property
     def output(self) -> Path:
         """What the program wrote."""
         return self.folder / "output"
@@ -104,6 +117,14 @@ class Place(msgspec.Struct, frozen=True):
     def made(self, kind: type[T]) -> T | None:
         """What it is; nothing when a crash came before its container."""
         return self._read("made", kind)
+
+    def connect(self, address: str) -> None:
+        """Say that it is connected, and with which address."""
+        self._write("address", msgspec.json.encode(address))
+
+    def address(self) -> str | None:
+        """The address the worker gave it; nothing before that, and where the engine gave it one."""
+        return self._read("address", str)
 
     def end(self, by: EndedBy) -> None:
         """Say why the run is about to be ended; the first reason stays."""

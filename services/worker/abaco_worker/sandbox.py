@@ -18,7 +18,7 @@ from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import EPOCH, Recorded, format_time
 from abaco_worker.config import Config
-from abaco_worker.engine import ContainerSpec, Image, LauncherMounts
+from abaco_worker.engine import ContainerSpec, Image, LauncherMounts, NetworkFiles
 from abaco_worker.launcher.request import Request
 
 HOST = "abaco.host_id"
@@ -108,6 +108,7 @@ def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
     *,
     image_id: str,
     mounts: LauncherMounts,
+    network_files: NetworkFiles | None = None,
 ) -> ContainerSpec:
     """The container of a sandbox. Nothing of a message, a state or a secret is in it.
 
@@ -130,6 +131,7 @@ def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
         kept_output_bytes=0,
         privileged=drawn.privileged,
         launcher=mounts,
+        network_files=network_files,
     )
 
 

@@ -19,6 +19,7 @@ from abaco_proto.errors import Unavailable
 from abaco_worker.engine import CannotStart, Engine, EngineFault, Image, LauncherMounts
 from abaco_worker.images import Images
 from abaco_worker.launching import Launcher, connect
+from abaco_worker.network import Network, Pattern
 from abaco_worker.place import Place, Taken
 from abaco_worker.sandbox import Blueprint, SeatKey, sandbox_spec
 from abaco_worker.starts import Starts
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
 """How long a launcher may take to answer in a container that has just been started."""
 
+DEFAULT_NETWORK = ("bridge", "default")
+"""What the engine calls the network that the worker can connect to itself."""
+
 FOUND_SECONDS = 1.0
 """The same for one that was started in an earlier life: it waits, or it is gone."""
 
@@ -37,12 +41,14 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is: its container, the image in it, and what it was made from.
 
     ``launcher`` is the name of the program in it: another version speaks another language.
+    ``connected_by_worker`` says that the engine did not connect it to any network.
     """
 
     container_id: str
     launcher: str
     image: Image
     blueprint: Blueprint
+    connected_by_worker: bool = False
 
 
 class Sandbox:
@@ -100,6 +106,7 @@ class Sandboxes:
         engine: Engine,
         images: Images,
         sweeper: Sweeper,
+        network: Network,
         *,
         folder: Path,
         program: Path,
@@ -113,6 +120,7 @@ class Sandboxes:
         self._engine = engine
         self._images = images
         self._sweeper = sweeper
+        self._network = network
         self._folder = folder
         self._program = program
         self._watched = watched
@@ -140,9 +148,10 @@ class Sandboxes:
             if taken := place.taken():
                 self._taken[taken.mark] = place
 
-    def understands(self, made: Made) -> bool:
-        """Whether the launcher in a sandbox is ours."""
-        return made.launcher == self._program.name
+    def usable(self, place: Place, made: Made) -> bool:
+        """Whether a sandbox that was found is whole, and its launcher ours."""
+        connected = not made.connected_by_worker or place.address() is not None
+        return made.launcher == self._program.name and connected
 
     def place(self, name: str) -> Place:
         """The folder of a sandbox, by its container's name; it may not be there."""
@@ -162,10 +171,13 @@ class Sandboxes:
         image = await self._images.recent(drawn.image)
         place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
         place.make()
+        pattern = self._network.pattern() if drawn.network_mode in DEFAULT_NETWORK else None
         try:
-            sandbox = Sandbox(place, await self._container(host_id, key, drawn, image, place))
-            place.make_known(sandbox.made)
+            made = await self._container(host_id, key, drawn, image, place, pattern=pattern)
+            sandbox = Sandbox(place, made)
+            place.make_known(made)
             await self._start(sandbox)
+            await self._connect(sandbox, pattern)
         except BaseException:
             self._sweeper.take(Leftover(place.folder.name, place.folder))
             raise
@@ -177,12 +189,25 @@ class Sandboxes:
         for sandbox in self._connected:
             sandbox.close()
 
-    async def _container(
-        self, host_id: str, key: SeatKey, drawn: Blueprint, image: Image, place: Place
+    async def _container(  # noqa: PLR0913 - all that a container is made from
+        self,
+        host_id: str,
+        key: SeatKey,
+        drawn: Blueprint,
+        image: Image,
+        place: Place,
+        *,
+        pattern: Pattern | None,
     ) -> Made:
         mounts = LauncherMounts(program=str(self._program), folder=str(place.mounted))
         spec = sandbox_spec(
-            place.folder.name, host_id, key, drawn, image_id=image.image_id, mounts=mounts
+            place.folder.name,
+            host_id,
+            key,
+            drawn,
+            image_id=image.image_id,
+            mounts=mounts,
+            network_files=None if pattern is None else pattern.files(place),
         )
         container = await self._engine.create(spec)
         return Made(
@@ -190,6 +215,7 @@ class Sandboxes:
             launcher=self._program.name,
             image=image,
             blueprint=drawn,
+            connected_by_worker=pattern is not None,
         )
 
     async def _start(self, sandbox: Sandbox) -> None:
@@ -203,6 +229,15 @@ class Sandboxes:
         except Unavailable as error:
             where = f"the engine must see {self._folder} under this path: ABACO_WORKER_DIR"
             raise EngineFault(f"{error} ({where})") from error
+
+    async def _connect(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
+        """See to its network, or learn from the engine how."""
+        made, launcher = sandbox.made, sandbox.launcher
+        assert launcher is not None
+        if pattern is not None:
+            await self._network.connect(pattern, made.container_id, launcher, sandbox.place)
+        elif made.blueprint.network_mode in DEFAULT_NETWORK:
+            await self._network.learn(made.container_id, launcher)
 
     def take(self, sandbox: Sandbox, taken: Taken) -> None:
         """Use a sandbox for an assignment: from here on for nothing else, whatever happens."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from abaco_worker.engine import (
     Container,
     ContainerSpec,
+    Endpoint,
     Engine,
     Image,
     Labelled,
@@ -59,6 +60,11 @@ class WatchedEngine:
     async def wait(self, container_id: str, seconds: float) -> Container:
         """See :meth:`abaco_worker.engine.Engine.wait`."""
         return await self._engine.wait(container_id, seconds)
+
+    async def endpoint(self, container_id: str) -> Endpoint | None:
+        """See :meth:`abaco_worker.engine.Engine.endpoint`."""
+        with self._call("endpoint"):
+            return await self._engine.endpoint(container_id)
 
     def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """See :meth:`abaco_worker.engine.Engine.output`."""

@@ -23,6 +23,7 @@ from abaco_worker.engine import (
     CannotStart,
     Container,
     ContainerSpec,
+    Endpoint,
     Image,
     ImageRefused,
     Labelled,
@@ -149,6 +150,17 @@ class DockerEngine:
             return shapes.container(api.inspect_container(container_id))
 
         return await self._client.call(wait, self._client.streams)
+
+    async def endpoint(self, container_id: str) -> Endpoint | None:
+        """See :meth:`abaco_worker.engine.Engine.endpoint`."""
+
+        def look(api: Any) -> Endpoint | None:
+            found = api.inspect_container(container_id)
+            if shapes.BRIDGE not in (found["NetworkSettings"].get("Networks") or {}):
+                return None
+            return shapes.endpoint(found, api.inspect_network(shapes.BRIDGE))
+
+        return await self._client.call(look)
 
     async def usage(self, container_id: str) -> Usage:
         """See :meth:`abaco_worker.engine.Engine.usage`.

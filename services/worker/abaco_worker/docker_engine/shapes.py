@@ -5,13 +5,30 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from abaco_worker.engine import Container, ContainerSpec, Image, Labelled, PullProgress, Usage
+from abaco_worker.engine import (
+    Container,
+    ContainerSpec,
+    Endpoint,
+    Image,
+    Labelled,
+    NetworkFiles,
+    PullProgress,
+    Usage,
+)
 from abaco_worker.place import MOUNT, PROGRAM
 
 NEVER = "0001-01-01T00:00:00Z"
 
 LINE_OVERHEAD = 80
 """json-file stores a line of one byte in not quite so many."""
+
+BRIDGE = "bridge"
+"""The name of the network that ``docker run`` joins."""
+
+BRIDGE_DEVICE = "docker0"
+"""Its bridge, when the engine made that itself; another one may reach further than this machine."""
+
+USUAL_MTU = "1500"
 
 CORES = os.cpu_count() or 1
 """An engine refuses to promise more than there is."""
@@ -39,6 +56,8 @@ def creation(spec: ContainerSpec) -> dict[str, Any]:
         "detach": True,
         "host_config": host_config(spec),
     }
+    if spec.network_files is not None:
+        told["network_disabled"] = True
     if spec.launcher is None:
         return told
     waiting = {"entrypoint": [PROGRAM], "user": "0:0", "stop_signal": "SIGTERM"}
@@ -47,7 +66,7 @@ def creation(spec: ContainerSpec) -> dict[str, Any]:
 
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
     """``HostConfig`` of a container to be made."""
-    config = {
+    config: dict[str, Any] = {
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
         "NanoCpus": int(min(spec.cpus, CORES) * 1_000_000_000),
@@ -56,11 +75,15 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         "Privileged": spec.privileged,
         "LogConfig": _log_config(spec),
+        "Binds": [],
     }
     if spec.launcher is not None:
         program, folder = spec.launcher.program, spec.launcher.folder
-        config["Binds"] = [f"{program}:{PROGRAM}:ro", f"{folder}:{MOUNT}"]
+        config["Binds"] += [f"{program}:{PROGRAM}:ro", f"{folder}:{MOUNT}"]
         config["Init"] = False
+    if spec.network_files is not None:
+        files = spec.network_files
+        config["Binds"] += [f"{files.hosts}:/etc/hosts", f"{files.resolv_conf}:/etc/resolv.conf"]
     return config
 
 
@@ -90,6 +113,28 @@ def container(found: Mapping[str, Any]) -> Container:
         error=state["Error"],
         started_at=state["StartedAt"].replace(NEVER, ""),
         finished_at=state["FinishedAt"].replace(NEVER, ""),
+    )
+
+
+def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> Endpoint | None:
+    """How a container is connected, from its inspection and that of the network ``bridge``.
+
+    Nobody may join in where the administrator said which addresses may be given away, or where
+    there is IPv6.
+    """
+    settings = found["NetworkSettings"]["Networks"].get(BRIDGE) or {}
+    options = network.get("Options") or {}
+    ranges = (network.get("IPAM") or {}).get("Config") or []
+    ours = options.get("com.docker.network.bridge.name") == BRIDGE_DEVICE
+    plain = len(ranges) == 1 and not ranges[0].get("IPRange") and not network.get("EnableIPv6")
+    if not (ours and plain and settings.get("IPAddress") and settings.get("Gateway")):
+        return None
+    return Endpoint(
+        bridge=BRIDGE_DEVICE,
+        address=f"{settings['IPAddress']}/{settings['IPPrefixLen']}",
+        gateway=settings["Gateway"],
+        mtu=int(options.get("com.docker.network.driver.mtu") or USUAL_MTU),
+        files=NetworkFiles(hosts=found["HostsPath"], resolv_conf=found["ResolvConfPath"]),
     )
 
 
