@@ -77,6 +77,7 @@ NAMES = frozenset(
         "ABACO_MAX_DISK_BYTES",
         "ABACO_MAX_LOG_BYTES",
         "ABACO_MAX_RUN_SECONDS",
+        "ABACO_NETWORK_BY",
         "ABACO_NETWORK_MODE",
         "ABACO_PULL_POLICY",
         "ABACO_STARTS_AT_ONCE",

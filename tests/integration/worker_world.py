@@ -176,13 +176,17 @@ class World:
         config = self._docker.inspect_container(container_id)["Config"]
         return config["Env"] or [], config["Labels"]
 
+    @property
+    def folder(self) -> Path:
+        """Where the sandboxes' folders are."""
+        return self._file.with_name("worker")
+
     def waiting(self) -> list[Any]:
         """The sandboxes that nobody has taken."""
-        folder = self._file.with_name("worker")
         return [
             container
             for container in self.containers()
-            if (place := folder / container["Names"][0].lstrip("/")).is_dir()
+            if (place := self.folder / container["Names"][0].lstrip("/")).is_dir()
             and not (place / "assignment").exists()
         ]
 
