@@ -183,7 +183,7 @@ class Network:
                     return address
         finally:
             os.close(namespace)
-        raise OSError(f"{pattern.gateway.network} is full")
+        raise OSError("no address was free, or it is connected already")
 
     def _say(self, who: str) -> None:
         if who != self._said:
