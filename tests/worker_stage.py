@@ -18,12 +18,12 @@ from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.loop import Service
 from abaco_worker.metrics import Metrics
-from abaco_worker.netlink import Linux
 from abaco_worker.network import Network
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
 from fake_engine import IMAGE, FakeEngine, Program, message
+from fake_kernel import FakeKernel
 from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue
 from launcher_stage import program
 
@@ -69,6 +69,7 @@ class Stage:
         self.log = InMemoryEventLog()
         self.outputs = InMemoryOutputLog()
         self.engine = FakeEngine()
+        self.kernel = FakeKernel()
         self.queue = InMemoryWorkQueue(self.log, "h1")
         self.heartbeats = InMemoryHeartbeats()
         self.metrics = Metrics()
@@ -102,7 +103,7 @@ class Stage:
             engine,
             images,
             sweeper,
-            Network(engine, Linux()),
+            Network(engine, self.kernel),
             folder=self.folder,
             program=program(),
             starts_at_once=2,

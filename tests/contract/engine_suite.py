@@ -180,6 +180,14 @@ class EngineSuite:
         container_id = await started(engine, spec_of(yard, Program(forever=True)))
         assert (await engine.usage(container_id)).cpu_ns > 0
 
+    async def test_a_container_without_a_network_is_connected_to_nothing(
+        self, engine: Engine, yard: Yard
+    ) -> None:
+        container_id = await started(engine, spec_of(yard, Program(forever=True)))
+        assert await engine.endpoint(container_id) is None
+        with pytest.raises(ContainerMissing):
+            await engine.endpoint(f"{yard.host_id}-nobody")
+
     async def test_a_removal_has_patience_with_what_is_about_to_end(
         self, engine: Engine, yard: Yard
     ) -> None:

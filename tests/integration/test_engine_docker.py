@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
+from ipaddress import IPv4Interface
+from pathlib import Path
 
+import docker
 import pytest
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.docker_engine import DockerEngine
-from abaco_worker.engine import CannotStart, EngineFault
+from abaco_worker.engine import CannotStart, EngineFault, NetworkFiles
+from abaco_worker.netlink import Linux
 from contract.engine_suite import EngineSuite, read, spec_of, started
 from fake_engine import Program
 from integration.worker_images import DockerYard, docker_yard
@@ -70,6 +74,51 @@ async def test_a_network_that_is_not_there_is_no_fault_of_the_image(
     with pytest.raises(Exception, match="no-such-network") as refusal:
         await engine.start(container.container_id)
     assert not isinstance(refusal.value, CannotStart)
+
+
+async def test_how_a_container_on_the_bridge_is_connected(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    spec = spec_of(yard, Program(forever=True), network_mode="bridge")
+    endpoint = await engine.endpoint(await started(engine, spec))
+    assert endpoint is not None
+    here = Linux().address(endpoint.bridge)
+    assert IPv4Interface(endpoint.address).network == here.network
+    assert endpoint.gateway == str(here.ip)
+    own = endpoint.address.partition("/")[0]
+    assert own in Path(endpoint.files.hosts).read_text()
+    assert "nameserver" in Path(endpoint.files.resolv_conf).read_text()
+
+
+async def test_a_network_with_names_of_its_own_is_no_bridge_to_join(
+    engine: DockerEngine, yard: DockerYard
+) -> None:
+    api = docker.APIClient(version="auto")
+    network = api.create_network(yard.host_id, driver="bridge")["Id"]
+    try:
+        for mode in (yard.host_id, "host"):
+            spec = spec_of(yard, Program(forever=True), network_mode=mode)
+            container_id = await started(engine, spec)
+            assert await engine.endpoint(container_id) is None
+            await engine.remove(container_id)
+    finally:
+        api.remove_network(network)
+        api.close()
+
+
+async def test_with_files_of_ours_a_container_is_connected_to_nothing(
+    engine: DockerEngine, yard: DockerYard, tmp_path: Path
+) -> None:
+    hosts, resolv_conf = tmp_path / "hosts", tmp_path / "resolv.conf"
+    hosts.write_text("hosts\n")
+    resolv_conf.write_text("names\n")
+    script = "busybox cat /etc/hosts /etc/resolv.conf; busybox ls /sys/class/net"
+    files = NetworkFiles(hosts=str(hosts), resolv_conf=str(resolv_conf))
+    spec = spec_of(yard, environment={"MSG": script}, network_mode="bridge", network_files=files)
+    container_id = await started(engine, spec)
+    await engine.wait(container_id, 10)
+    assert await read(engine, container_id, follow=False) == b"hosts\nnames\nlo\n"
+    assert await engine.endpoint(container_id) is None
 
 
 async def test_what_the_engine_will_not_do_is_a_fault(

@@ -14,6 +14,7 @@ from abaco_worker.sandbox import Blueprint, SeatKey
 from abaco_worker.sandboxes import Sandbox
 from abaco_worker.stock import Stock
 from fake_engine import IMAGE
+from fake_kernel import model
 from worker_stage import Stage
 
 KEY = SeatKey("default", "foo_0", "foo_0_wkr_0")
@@ -368,6 +369,48 @@ async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> 
         await stage.until_seen(ev.ExecutionFinished)
     assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
     assert stage.seen(ev.ExecutionStarted)[0].start_kind is ev.StartKind.POOL
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
+    stage: Stage,
+    tmp_path: Path,
+    connected: bool,  # noqa: FBT001
+) -> None:
+    stage.engine.connected = model(tmp_path)
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished)
+        await until_stocked(stage)
+        [before] = waiting(stage)
+        address = tmp_path / "worker" / before / "address"
+        await stage.until(address.exists)
+    if not connected:
+        address.unlink()
+    async with stage.service():
+        await stage.until(
+            lambda: waiting(stage) == [before] if connected else before not in waiting(stage)
+        )
+        await run(stage, 1, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished, 2)
+    [_, started] = stage.seen(ev.ExecutionStarted)
+    assert (started.container_id == "c1") is connected
+
+
+async def test_what_cannot_be_connected_is_made_again_by_the_engine(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.engine.connected = model(tmp_path)
+    async with stage.service():
+        await with_seat(stage)
+        stage.kernel.refusal = OSError(1, "Operation not permitted")
+        for ordinal in range(3):
+            await run(stage, ordinal, "exit 0")
+            await stage.until_seen(ev.ExecutionFinished, ordinal + 1)
+        await until_stocked(stage)
+    assert len(stage.kernel.tries) == 1
+    assert not stage.seen(ev.ExecutionFailed)
 
 
 async def test_a_seat_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> None:

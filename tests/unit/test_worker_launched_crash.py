@@ -7,6 +7,7 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
+from fake_kernel import model
 from unit.test_worker_crash import Death
 from worker_stage import Stage
 
@@ -36,6 +37,7 @@ async def play(folder: Path, steps: int) -> tuple[Stage, bool]:
     """A service that dies after so many steps, and another one; whether the first died at all."""
     folder.mkdir()
     stage, death = Stage(folder=folder / "worker"), Death(steps)
+    stage.engine.connected = model(folder)
     await stage.register()
     await stage.request()
     playing = asyncio.create_task(script(stage, folder / "ran"))

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from abaco_worker.docker_engine import shapes
-from abaco_worker.engine import ContainerSpec, Usage
+from abaco_worker.engine import ContainerSpec, Endpoint, NetworkFiles, Usage
 
 SPEC = ContainerSpec(
     name="n",
@@ -29,6 +30,65 @@ def test_the_limits_in_the_words_of_the_engine() -> None:
     assert config["PidsLimit"] == 7
     assert config["SecurityOpt"] == ["no-new-privileges"]
     assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
+
+
+def test_a_container_that_is_to_be_connected_by_others() -> None:
+    files = NetworkFiles(hosts="/f/hosts", resolv_conf="/f/resolv.conf")
+    spec = replace(SPEC, network_mode="bridge", network_files=files)
+    told = shapes.creation(spec)
+    assert told["network_disabled"]
+    binds = ["/f/hosts:/etc/hosts", "/f/resolv.conf:/etc/resolv.conf"]
+    assert told["host_config"]["Binds"] == binds
+    assert "network_disabled" not in shapes.creation(SPEC)
+
+
+def bridge(**changes: Any) -> dict[str, Any]:
+    """The inspection of the network ``bridge``."""
+    options = {"com.docker.network.bridge.name": "docker0", "com.docker.network.driver.mtu": "1400"}
+    ranges = [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]
+    return {"Options": options, "IPAM": {"Config": ranges}, "EnableIPv6": False} | changes
+
+
+def connected(**changes: Any) -> dict[str, Any]:
+    """The inspection of a container on it."""
+    settings = {"IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1"} | changes
+    files = {"HostsPath": "/h", "ResolvConfPath": "/r"}
+    return {"NetworkSettings": {"Networks": {"bridge": settings}}} | files
+
+
+def test_an_endpoint_on_the_engines_own_bridge() -> None:
+    assert shapes.endpoint(connected(), bridge()) == Endpoint(
+        bridge="docker0",
+        address="172.17.0.2/16",
+        gateway="172.17.0.1",
+        mtu=1400,
+        files=NetworkFiles(hosts="/h", resolv_conf="/r"),
+    )
+    plain = shapes.endpoint(
+        connected(), bridge(Options={"com.docker.network.bridge.name": "docker0"})
+    )
+    assert plain is not None
+    assert plain.mtu == 1500
+
+
+ELSEWHERE = {
+    "a bridge of an administrator": {"Options": {"com.docker.network.bridge.name": "br0"}},
+    "no options": {"Options": None},
+    "a range": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16"}]}},
+    "two networks": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}, {"Subnet": "fd00::/64"}]}},
+    "no network": {"IPAM": None},
+    "IPv6": {"EnableIPv6": True},
+}
+
+
+@pytest.mark.parametrize("changes", ELSEWHERE.values(), ids=ELSEWHERE.keys())
+def test_an_endpoint_where_nobody_may_join_in(changes: dict[str, Any]) -> None:
+    assert shapes.endpoint(connected(), bridge(**changes)) is None
+
+
+@pytest.mark.parametrize("missing", ["IPAddress", "Gateway"])
+def test_a_container_that_is_not_connected_yet(missing: str) -> None:
+    assert shapes.endpoint(connected(**{missing: ""}), bridge()) is None
 
 
 @pytest.mark.parametrize(("read", "write"), [("Read", "Write"), ("read", "write")])

@@ -176,8 +176,7 @@ class Sandboxes:
             made = await self._container(host_id, key, drawn, image, place, pattern=pattern)
             sandbox = Sandbox(place, made)
             place.make_known(made)
-            await self._start(sandbox)
-            await self._connect(sandbox, pattern)
+            await self._get_ready(sandbox, pattern)
         except BaseException:
             self._sweeper.take(Leftover(place.folder.name, place.folder))
             raise
@@ -217,6 +216,14 @@ class Sandboxes:
             blueprint=drawn,
             connected_by_worker=pattern is not None,
         )
+
+    async def _get_ready(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
+        try:
+            await self._start(sandbox)
+            await self._connect(sandbox, pattern)
+        except BaseException:
+            sandbox.close()
+            raise
 
     async def _start(self, sandbox: Sandbox) -> None:
         try:

@@ -1,0 +1,56 @@
+"""A kernel that connects nothing: it remembers what was asked, and refuses what it is told."""
+
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from abaco_worker.engine import Endpoint, NetworkFiles
+from abaco_worker.netlink import Port
+
+BRIDGE = IPv4Interface("172.17.0.1/16")
+MODEL = "172.17.0.2/16"
+
+
+class FakeKernel:
+    """Implements ``netlink.Kernel``. ``taken`` are names of ports that somebody else has."""
+
+    def __init__(self, bridge: IPv4Interface = BRIDGE) -> None:
+        self.bridge: IPv4Interface | None = bridge
+        self.here = True
+        self.ports: list[Port] = []
+        self.tries: list[Port] = []
+        self.taken = 0
+        self.refusal: OSError | None = None
+
+    def may(self) -> bool:
+        return True
+
+    def address(self, device: str) -> IPv4Interface:
+        if self.bridge is None:
+            raise OSError(f"{device}: no such device")
+        return self.bridge
+
+    def engine_is_here(self, location: str) -> bool:
+        return self.here
+
+    def connect(self, namespace: int, port: Port) -> None:
+        self.tries.append(port)
+        if self.refusal is not None:
+            raise self.refusal
+        if self.taken > 0:
+            self.taken -= 1
+            raise FileExistsError(port.name)
+        self.ports.append(port)
+
+
+def model(folder: Path, address: str = MODEL, gateway: str = str(BRIDGE.ip)) -> Endpoint:
+    """How an engine has connected a container, with the files it made for it."""
+    hosts, resolv_conf = folder / "model-hosts", folder / "model-resolv.conf"
+    hosts.write_text(f"127.0.0.1\tlocalhost\n{address.partition('/')[0]}\tmodel\n")
+    resolv_conf.write_text("nameserver 10.0.0.1\n")
+    return Endpoint(
+        bridge="docker0",
+        address=address,
+        gateway=gateway,
+        mtu=1400,
+        files=NetworkFiles(hosts=str(hosts), resolv_conf=str(resolv_conf)),
+    )

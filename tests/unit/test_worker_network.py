@@ -1,0 +1,314 @@
+"""Who connects a sandbox, after which pattern, and what happens when that cannot be."""
+
+import os
+from collections.abc import Callable
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from abaco_proto.errors import Unavailable
+from abaco_worker import network as module
+from abaco_worker.engine import ContainerSpec, EngineFault
+from abaco_worker.network import Network, Pattern, Surroundings
+from abaco_worker.place import Place
+from fake_engine import IMAGE, FakeEngine
+from fake_kernel import BRIDGE, FakeKernel, model
+
+CONTAINER = "0123456789abcdef"
+
+
+class FakeLauncher:
+    """Its network is any file."""
+
+    def __init__(self, refusal: Unavailable | None = None) -> None:
+        self._refusal = refusal
+
+    def network(self) -> int:
+        if self._refusal is not None:
+            raise self._refusal
+        return os.open("/dev/null", os.O_RDONLY)
+
+
+class World:
+    """An engine with one container that it has connected, a kernel, and a clock that stands."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.resolv_conf = folder / "resolv.conf"
+        self.now = 1000.0
+        self.engine = FakeEngine()
+        self.engine.connected = model(folder)
+        self.kernel = FakeKernel()
+        self.network = Network(self.engine, self.kernel)
+        self.launcher: Any = FakeLauncher()
+        monkeypatch.setattr(module, "RESOLV_CONFS", (self.resolv_conf, folder / "not-there"))
+        monkeypatch.setattr("abaco_worker.network.time.monotonic", lambda: self.now)
+
+    async def learn(self) -> Pattern | None:
+        """What is known once the engine has connected a container."""
+        spec = ContainerSpec(
+            name="model",
+            image=IMAGE,
+            environment={},
+            labels={},
+            memory_bytes=0,
+            cpus=1,
+            processes=1,
+            network_mode="bridge",
+            kept_output_bytes=0,
+        )
+        container = await self.engine.create(spec)
+        await self.network.learn(container.container_id, self.launcher)
+        return self.network.pattern()
+
+    async def known(self) -> Pattern:
+        pattern = await self.learn()
+        assert pattern is not None
+        return pattern
+
+    def place(self) -> Place:
+        place = Place(self.folder / "place")
+        place.make()
+        return place
+
+    async def connect(self, pattern: Pattern, place: Place) -> None:
+        await self.network.connect(pattern, CONTAINER, self.launcher, place)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+# -- the pattern
+
+
+async def test_the_first_is_the_engines(world: World) -> None:
+    assert world.network.pattern() is None
+
+
+async def test_the_next_are_connected_as_the_first_was(world: World) -> None:
+    pattern = await world.known()
+    place = world.place()
+    files = pattern.files(place)
+    assert Path(files.hosts).read_text() == "127.0.0.1\tlocalhost\n"
+    assert Path(files.resolv_conf).read_text() == "nameserver 10.0.0.1\n"
+    await world.connect(pattern, place)
+    [port] = world.kernel.ports
+    assert (port.bridge, port.mtu, str(port.gateway)) == ("docker0", 1400, "172.17.0.1")
+    assert port.name == f"veth{port.address.packed.hex()}"
+    assert place.address() == str(port.address)
+    assert Path(files.hosts).read_text().endswith(f"\n{port.address.ip}\t0123456789ab\n")
+
+
+def test_a_containers_files_can_be_read_by_anyone_in_it(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    place.make()
+    before = os.umask(0o077)
+    try:
+        pattern_of(BRIDGE).files(place)
+    finally:
+        os.umask(before)
+    assert place.hosts.stat().st_mode & 0o777 == place.resolv_conf.stat().st_mode & 0o777 == 0o644
+
+
+def pattern_of(bridge: IPv4Interface) -> Pattern:
+    return Pattern(
+        bridge="docker0",
+        mtu=1500,
+        hosts="",
+        resolv_conf="",
+        surroundings=Surroundings(bridge, ()),
+        learned_at=0.0,
+    )
+
+
+@given(
+    prefix=st.integers(8, module.LONGEST_PREFIX),
+    number=st.integers(0, 2**32 - 1),
+    near_end=st.integers(0, 3),
+)
+def test_addresses_are_of_the_upper_half_and_nobody_elses(
+    prefix: int, number: int, near_end: int
+) -> None:
+    network = IPv4Interface(f"{number >> 24}.{number >> 16 & 255}.0.0/{prefix}").network
+    gateway = network[-2 - near_end] if near_end else network[1]
+    drawn = pattern_of(IPv4Interface(f"{gateway}/{prefix}")).draw()
+    assert drawn.network == network
+    assert drawn.ip >= network[network.num_addresses // 2]
+    assert drawn.ip not in (gateway, network.broadcast_address)
+
+
+# -- what has changed since
+
+
+def _bridge_has_another_address(world: World) -> None:
+    world.kernel.bridge = IPv4Interface("172.18.0.1/16")
+    world.engine.connected = model(world.folder, "172.18.0.2/16", "172.18.0.1")
+
+
+def _names_are_asked_for_elsewhere(world: World) -> None:
+    world.resolv_conf.write_text("nameserver 10.0.0.2\n")
+
+
+def _it_was_long_ago(world: World) -> None:
+    world.now += module.AGE_SECONDS
+
+
+CHANGES = [_bridge_has_another_address, _names_are_asked_for_elsewhere, _it_was_long_ago]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_after_a_change_the_engine_shows_again(
+    world: World, change: Callable[[World], None]
+) -> None:
+    old = await world.known()
+    world.now += module.LOOK_SECONDS + 1
+    assert world.network.pattern() is not None
+    change(world)
+    assert world.network.pattern() is None
+    new = await world.known()
+    assert new != old
+
+
+async def test_without_the_bridge_there_is_no_pattern(world: World) -> None:
+    await world.known()
+    world.kernel.bridge = None
+    assert world.network.pattern() is None
+
+
+# -- when it cannot be done
+
+
+async def test_a_name_that_is_taken_is_another_address(world: World) -> None:
+    pattern, place = await world.known(), world.place()
+    world.kernel.taken = 3
+    await world.connect(pattern, place)
+    assert len(world.kernel.tries) == 4
+    assert place.address() == str(world.kernel.tries[-1].address)
+
+
+async def test_a_full_network_is_the_engines_again(world: World) -> None:
+    pattern, place = await world.known(), world.place()
+    world.kernel.taken = 1000
+    with pytest.raises(EngineFault, match="no address was free"):
+        await world.connect(pattern, place)
+    assert (place.address(), world.network.pattern()) == (None, None)
+
+
+async def test_what_the_kernel_refuses_the_engine_does(world: World) -> None:
+    pattern, place = await world.known(), world.place()
+    world.kernel.refusal = PermissionError(1, "Operation not permitted")
+    with pytest.raises(EngineFault, match=r"docker0.*not permitted"):
+        await world.connect(pattern, place)
+    assert (place.address(), world.network.pattern()) == (None, None)
+
+
+async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: World) -> None:
+    pattern = await world.known()
+    world.launcher = FakeLauncher(Unavailable("the launcher went away"))
+    with pytest.raises(Unavailable, match="went away"):
+        await world.connect(pattern, world.place())
+    assert world.network.pattern() is not None
+
+
+@pytest.mark.parametrize("refusal", [None, OSError(16, "busy")])
+async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None:
+    pattern = await world.known()
+    place = world.place()
+    await world.connect(pattern, place)  # its thread is there from now on
+
+    def files_open() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    before = files_open()
+    world.kernel.refusal = refusal
+    for _ in range(5):
+        try:
+            await world.connect(pattern, place)
+        except EngineFault:
+            assert refusal is not None
+    assert files_open() == before
+
+
+# -- when the engine is to go on
+
+
+def _not_on_its_bridge(world: World) -> None:
+    world.engine.connected = None
+
+
+def _engine_elsewhere(world: World) -> None:
+    world.kernel.here = False
+
+
+def _other_bridge(world: World) -> None:
+    world.kernel.bridge = IPv4Interface("172.17.0.9/16")
+
+
+def _small_network(world: World) -> None:
+    world.kernel.bridge = IPv4Interface("172.17.0.1/28")
+    world.engine.connected = model(world.folder, "172.17.0.2/28")
+
+
+def _files_unseen(world: World) -> None:
+    (world.folder / "model-hosts").unlink()
+
+
+def _namespace_unseen(world: World) -> None:
+    world.launcher = FakeLauncher(Unavailable("the launcher's network cannot be seen"))
+
+
+def _engine_away(world: World) -> None:
+    assert world.engine.connected is not None
+    world.engine.connected = replace(world.engine.connected, address="nonsense")
+
+
+REASONS = {
+    "no plain bridge": _not_on_its_bridge,
+    "another network namespace": _engine_elsewhere,
+    "docker0 here is 172.17.0.9/16": _other_bridge,
+    "172.17.0.0/28 has no room": _small_network,
+    "No such file": _files_unseen,
+    "cannot be seen": _namespace_unseen,
+    "nonsense": _engine_away,
+}
+
+
+@pytest.mark.parametrize(("reason", "cause"), REASONS.items())
+async def test_where_it_cannot_be_the_engine_goes_on_and_it_is_said_why(
+    world: World, caplog: pytest.LogCaptureFixture, reason: str, cause: Callable[[World], None]
+) -> None:
+    caplog.set_level("INFO")
+    cause(world)
+    for _ in range(3):
+        assert await world.learn() is None
+        world.now += module.LOOK_SECONDS + 1
+    [record] = caplog.records
+    assert "connected by the engine" in record.getMessage()
+    assert reason in record.getMessage()
+
+
+async def test_a_look_that_failed_is_not_tried_again_at_once(world: World) -> None:
+    world.kernel.here = False
+    assert await world.learn() is None
+    world.kernel.here = True
+    world.now += module.LOOK_SECONDS - 1
+    assert await world.learn() is None
+    world.now += 2
+    assert await world.learn() is not None
+
+
+async def test_a_refusal_stands(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world.network = Network(world.engine, world.kernel, refusal="ABACO_NETWORK_BY is engine")
+    for _ in range(2):
+        assert await world.learn() is None
+        world.now += module.LOOK_SECONDS + 1
+    [record] = caplog.records
+    assert "ABACO_NETWORK_BY is engine" in record.getMessage()
