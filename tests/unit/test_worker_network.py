@@ -144,6 +144,12 @@ def test_addresses_are_of_the_upper_half_and_nobody_elses(
     assert drawn.ip not in (gateway, network.broadcast_address)
 
 
+def test_every_address_of_the_upper_half_is_drawn_but_the_gateways() -> None:
+    pattern = pattern_of(IPv4Interface("10.0.0.200/24"))
+    drawn = {str(pattern.draw().ip) for _ in range(4000)}
+    assert drawn == {f"10.0.0.{n}" for n in range(128, 255)} - {"10.0.0.200"}
+
+
 # -- what has changed since
 
 
