@@ -105,6 +105,7 @@ class Bench:
     def _sustained(self, ours: stage.Stage) -> None:
         """Find the best level of each, then measure the two in turns."""
         search, seconds = self.options.search_seconds, self.options.seconds / TURNS
+        connected = {"the worker": 0, "the engine": 0}
 
         def their_rate(level: int, seconds: float = search) -> float:
             rate = raw_rate.rate(self.run, level, seconds)
@@ -112,9 +113,11 @@ class Bench:
             return rate
 
         def our_rate(level: int, seconds: float = search) -> float:
-            rate = sustained.ours(ours, level, seconds)
-            say(f"sustained: ours, {level} workers: {rate:.2f}/s")
-            return rate
+            found = sustained.ours(ours, level, seconds)
+            connected["the worker"] += found.by_worker
+            connected["the engine"] += found.by_engine
+            say(f"sustained: ours, {level} workers: {found.rate:.2f}/s")
+            return found.rate
 
         self.levels["raw API"], their_rates = sustained.best(self.options.threads, their_rate)
         self.levels["ours"], our_rates = sustained.best(self.options.workers, our_rate)
@@ -124,6 +127,8 @@ class Bench:
         for turn in range(TURNS):
             for side, rate in sides if turn % 2 == 0 else reversed(sides):
                 self.samples[f"sustained: {side}"].append(rate(self.levels[side], seconds))
+        seen = ", ".join(f"{who} {count}" for who, count in connected.items())
+        self.notes.append(f"sustained, ours, containers seen at the end, connected by: {seen}")
         turns = ", ".join(f"{ratio:.2f}" for ratio in comparisons.by_turn(self.samples))
         self.notes.append(f"sustained, ours to the raw API, turn by turn: {turns}")
 

@@ -34,7 +34,9 @@ LIMITS = {
     "sustained: raw API": (
         "the ends, one at a time (docs/adr/0008), and the CPUs, which the starts beside them share"
     ),
-    "sustained: ours": "the same; the services need some of the CPUs too",
+    "sustained: ours": (
+        "the CPUs, which engine, runc and our services share; the worker connects the containers"
+    ),
 }
 
 

@@ -7,10 +7,11 @@ when two containers end at the same time (docs/adr/0008), and then the bench say
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
+from docker.errors import NotFound
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import ReadTimeout
 
@@ -95,6 +96,17 @@ class RawDocker:
                 all=True, filters={"label": [f"abaco.actor_id={actor_id}"]}
             )
         return [str(c["State"]) for c in found]
+
+    def unconnected(self, actor_id: str) -> list[bool]:
+        """Of each of an actor's containers, whether the engine has connected it to nothing."""
+        found = []
+        with bounded():
+            label = {"label": [f"abaco.actor_id={actor_id}"]}
+            for container in self._api.containers(all=True, filters=label):
+                with suppress(NotFound):
+                    config = self._api.inspect_container(container["Id"])["Config"]
+                    found.append(bool(config.get("NetworkDisabled")))
+        return found
 
     def remove_all(self, label: str) -> None:
         """Remove what bears a label, one by one."""

@@ -86,6 +86,10 @@ class Stage:
         """How many containers of the actor there are, in whatever state."""
         return len(self._engine.waiting(actor_id))
 
+    def unconnected(self, actor_id: str) -> list[bool]:
+        """Of each container of the actor, whether the engine has connected it to nothing."""
+        return self._engine.unconnected(actor_id)
+
     def wait_ready(self, actor_id: str) -> None:
         """Wait until the actor is READY."""
         deadline = time.monotonic() + RUN_SECONDS

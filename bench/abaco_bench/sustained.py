@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from statistics import mean
+from typing import NamedTuple
 
 from abaco_bench.stage import LOOK_SECONDS, RUN_SECONDS, Stage
 from images import QUICK
@@ -20,8 +21,16 @@ WARM_ENDS = 3
 _numbers = count()
 
 
-def ours(stage: Stage, workers: int, seconds: float) -> float:
-    """Executions finished a second by an actor with so many workers, containers removed and all.
+class Ours(NamedTuple):
+    """Executions finished a second, and by whom the containers that were left were connected."""
+
+    rate: float
+    by_worker: int
+    by_engine: int
+
+
+def ours(stage: Stage, workers: int, seconds: float) -> Ours:
+    """What an actor with so many workers does, containers removed and all.
 
     What ended and is not removed yet does not count: so it cannot be put off until afterwards.
     """
@@ -34,9 +43,11 @@ def ours(stage: Stage, workers: int, seconds: float) -> float:
             time.sleep(seconds)
             after, ended = stage.containers(actor_id), time.time()
             done = [at for at in stage.subscriber.ends(actor_id) if begun <= at < ended]
+            unconnected = stage.unconnected(actor_id)
     finally:
         stage.delete(actor_id)
-    return (len(done) - (after - before)) / (ended - begun)
+    rate = (len(done) - (after - before)) / (ended - begun)
+    return Ours(rate, sum(unconnected), len(unconnected) - sum(unconnected))
 
 
 def best(levels: list[int], measure: Callable[[int], float]) -> tuple[int, dict[int, float]]:
