@@ -57,7 +57,7 @@ class Bench:
             ours = None
             if self.options.only & {"pool", "cold", "sustained"}:
                 say("starting an embedded stack of its own …")
-                ours = places.enter_context(stage.running())
+                ours = places.enter_context(stage.running(network_by=self.options.network_by))
                 self.machine["sync_interval"] = ours.sync_interval
             self._rounds(self._parts(raw, ours, places))
             if self.wants("sustained"):
@@ -141,6 +141,7 @@ class Bench:
                 "rounds": self.options.rounds,
                 "pool_hits": self.options.pool_hits,
                 "seconds": self.options.seconds,
+                "network_by": self.options.network_by,
                 "best": self.levels,
             },
             ratios=list(comparisons.ratios(self.samples)),
@@ -178,6 +179,7 @@ def options() -> argparse.Namespace:
     add("--pool-hits", type=int, default=4, help="messages to the pool in a round (4)")
     add("--seconds", type=float, default=60, help="of the sustained part, at the best level (60)")
     add("--search-seconds", type=float, default=10, help="to try one level for, each time (10)")
+    add("--network-by", choices=("auto", "engine"), default="auto", help="who connects ours (auto)")
     add("--threads", type=report.numbers, default=[2, 3, 4], help="levels of the raw API (2,3,4)")
     add("--workers", type=report.numbers, default=[3, 4, 6], help="levels of ours (3,4,6)")
     add("--only", type=_parts, default=set(PARTS), help=f"of {','.join(PARTS)}")

@@ -126,14 +126,17 @@ class Stage:
 
 
 @contextmanager
-def running() -> Iterator[Stage]:
-    """A stage on a stack that runs; the stack is down and its containers are gone afterwards."""
+def running(**settings: str) -> Iterator[Stage]:
+    """A stage on a stack that runs; the stack is down and its containers are gone afterwards.
+
+    ``settings`` are those of the stack, beside its own.
+    """
     images.build_scripts()
     launcher.build()
     host_id = f"bench-{os.getpid()}"
     engine = RawDocker(host_id)
     with scratch_folder() as folder:
-        stack = Stack(folder / "data", host_id=host_id, host_capacity="64")
+        stack = Stack(folder / "data", host_id=host_id, host_capacity="64", **settings)
         try:
             stack.up()
             durability = sync_interval(folder / "data" / "run" / "nats.conf")
