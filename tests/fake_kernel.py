@@ -15,6 +15,7 @@ class FakeKernel:
 
     def __init__(self, bridge: IPv4Interface = BRIDGE) -> None:
         self.bridge: IPv4Interface | None = bridge
+        self.allowed = True
         self.here = True
         self.ports: list[Port] = []
         self.tries: list[Port] = []
@@ -22,7 +23,7 @@ class FakeKernel:
         self.refusal: OSError | None = None
 
     def may(self) -> bool:
-        return True
+        return self.allowed
 
     def address(self, device: str) -> IPv4Interface:
         if self.bridge is None:

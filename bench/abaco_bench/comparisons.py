@@ -34,9 +34,7 @@ LIMITS = {
     "sustained: raw API": (
         "the ends, one at a time (docs/adr/0008), and the CPUs, which the starts beside them share"
     ),
-    "sustained: ours": (
-        "the CPUs, which engine, runc and our services share; the worker connects the containers"
-    ),
+    "sustained: ours": "the CPUs, which engine, runc and our services share",
 }
 
 

@@ -1,6 +1,7 @@
 """Who connects a sandbox, after which pattern, and what happens when that cannot be."""
 
 import os
+import socket
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -13,11 +14,14 @@ from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
 from abaco_worker import network as module
-from abaco_worker.engine import ContainerSpec, EngineFault
-from abaco_worker.network import Network, Pattern, Surroundings
+from abaco_worker.config import Config
+from abaco_worker.engine import EngineFault
+from abaco_worker.launching import connect
+from abaco_worker.network import Network, Pattern, Surroundings, refusal
 from abaco_worker.place import Place
 from fake_engine import IMAGE, FakeEngine
 from fake_kernel import BRIDGE, FakeKernel, model
+from unit.test_worker_shapes import SPEC
 
 CONTAINER = "0123456789abcdef"
 
@@ -51,18 +55,7 @@ class World:
 
     async def learn(self) -> Pattern | None:
         """What is known once the engine has connected a container."""
-        spec = ContainerSpec(
-            name="model",
-            image=IMAGE,
-            environment={},
-            labels={},
-            memory_bytes=0,
-            cpus=1,
-            processes=1,
-            network_mode="bridge",
-            kept_output_bytes=0,
-        )
-        container = await self.engine.create(spec)
+        container = await self.engine.create(replace(SPEC, image=IMAGE))
         await self.network.learn(container.container_id, self.launcher)
         return self.network.pattern()
 
@@ -227,7 +220,7 @@ async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: Worl
 async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None:
     pattern = await world.known()
     place = world.place()
-    await world.connect(pattern, place)  # its thread is there from now on
+    await world.connect(pattern, place)  # threads are there from now on
 
     def files_open() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -270,7 +263,7 @@ def _namespace_unseen(world: World) -> None:
     world.launcher = FakeLauncher(Unavailable("the launcher's network cannot be seen"))
 
 
-def _engine_away(world: World) -> None:
+def _an_address_that_is_none(world: World) -> None:
     assert world.engine.connected is not None
     world.engine.connected = replace(world.engine.connected, address="nonsense")
 
@@ -282,7 +275,7 @@ REASONS = {
     "172.17.0.0/28 has no room": _small_network,
     "No such file": _files_unseen,
     "cannot be seen": _namespace_unseen,
-    "nonsense": _engine_away,
+    "nonsense": _an_address_that_is_none,
 }
 
 
@@ -318,3 +311,45 @@ async def test_a_refusal_stands(world: World, caplog: pytest.LogCaptureFixture) 
         world.now += module.LOOK_SECONDS + 1
     [record] = caplog.records
     assert "ABACO_NETWORK_BY is engine" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("settings", "may", "reason"),
+    [
+        ({}, True, ""),
+        ({"network_mode": "default"}, True, ""),
+        ({"network_mode": "none"}, True, "ABACO_NETWORK_MODE is none"),
+        ({"network_by": "engine"}, True, "ABACO_NETWORK_BY is engine"),
+        ({}, False, "CAP_NET_ADMIN"),
+    ],
+)
+def test_what_the_engine_need_not_be_asked_for(
+    settings: dict[str, Any],
+    may: bool,  # noqa: FBT001
+    reason: str,
+) -> None:
+    kernel = FakeKernel()
+    kernel.allowed = may
+    found = refusal(Config(**settings), kernel)
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+# -- whose network it is
+
+
+async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    place.make()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place.socket))
+        listening.listen()
+        launcher = await connect(place, 1)
+        accepted, _ = listening.accept()
+        opened = launcher.network()
+        assert os.fstat(opened).st_ino == Path("/proc/self/ns/net").stat().st_ino
+        os.close(opened)
+        accepted.close()
+        with pytest.raises(Unavailable, match="went away"):
+            launcher.network()
+        launcher.close()

@@ -86,6 +86,10 @@ def test_an_endpoint_where_nobody_may_join_in(changes: dict[str, Any]) -> None:
     assert shapes.endpoint(connected(), bridge(**changes)) is None
 
 
+def test_an_endpoint_whose_files_are_not_told() -> None:
+    assert shapes.endpoint(connected() | {"HostsPath": ""}, bridge()) is None
+
+
 @pytest.mark.parametrize("missing", ["IPAddress", "Gateway"])
 def test_a_container_that_is_not_connected_yet(missing: str) -> None:
     assert shapes.endpoint(connected(**{missing: ""}), bridge()) is None

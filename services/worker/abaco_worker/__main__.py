@@ -34,7 +34,7 @@ from abaco_worker.launcher import build
 from abaco_worker.loop import Service
 from abaco_worker.metrics import Metrics
 from abaco_worker.netlink import Linux
-from abaco_worker.network import Network
+from abaco_worker.network import Network, refusal
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
@@ -133,25 +133,17 @@ def sandboxes(
     if reason or found is None:
         logger.warning("every run starts cold: %s", reason)
         return None
+    kernel = Linux()
     return Sandboxes(
         engine,
         images,
         sweeper,
-        network(config, engine),
+        Network(engine, kernel, refusal=refusal(config, kernel)),
         folder=Path(config.worker_dir),
         program=found,
         starts_at_once=config.starts_at_once,
         watched=metrics.making,
     )
-
-
-def network(config: Config, engine: Engine) -> Network:
-    """Who connects the sandboxes, as far as the engine need not be asked for that."""
-    kernel = Linux()
-    refusal = "" if config.network_by == "auto" else f"ABACO_NETWORK_BY is {config.network_by}"
-    if not refusal and not kernel.may():
-        refusal = "the worker may not (it takes CAP_NET_ADMIN and CAP_SYS_ADMIN)"
-    return Network(engine, kernel, refusal=refusal)
 
 
 if __name__ == "__main__":

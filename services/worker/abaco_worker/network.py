@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -20,12 +19,16 @@ from pathlib import Path
 import msgspec
 
 from abaco_proto.errors import AbacoError, Unavailable
+from abaco_worker.config import Config
 from abaco_worker.engine import Endpoint, Engine, EngineFault, NetworkFiles
 from abaco_worker.launching import Launcher
 from abaco_worker.netlink import Kernel, Port
 from abaco_worker.place import Place
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_MODES = ("bridge", "default")
+"""What the engine calls the network whose bridge others may join."""
 
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """What an engine makes a container's ``/etc/resolv.conf`` from."""
@@ -86,6 +89,17 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
                 return IPv4Interface(f"{drawn}/{network.prefixlen}")
 
 
+def refusal(config: Config, kernel: Kernel) -> str:
+    """Why the engine is to connect all sandboxes, as far as it need not be asked; else empty."""
+    if config.network_by != "auto":
+        return f"ABACO_NETWORK_BY is {config.network_by}"
+    if config.network_mode not in DEFAULT_MODES:
+        return f"ABACO_NETWORK_MODE is {config.network_mode}"
+    if not kernel.may():
+        return "the worker may not (it takes CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+    return ""
+
+
 class Network:
     """Connects the sandboxes of one host, where it may and knows how."""
 
@@ -97,7 +111,6 @@ class Network:
         self._look_at = 0.0
         self._pattern: Pattern | None = None
         self._said = ""
-        self._thread = ThreadPoolExecutor(1, "network")
         if refusal:
             self._say(f"the engine, since {refusal}")
 
@@ -117,7 +130,8 @@ class Network:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
         try:
-            self._pattern = await self._learned(container_id, launcher)
+            endpoint = await self._engine.endpoint(container_id)
+            self._pattern = await asyncio.to_thread(self._learned, endpoint, launcher)
         except (AbacoError, OSError, ValueError) as error:
             self._pattern = None
             self._say(f"the engine, since {error}")
@@ -133,9 +147,8 @@ class Network:
             EngineFault: the kernel refuses; the next one will be connected by the engine.
             Unavailable: the launcher went away.
         """
-        loop = asyncio.get_running_loop()
         try:
-            address = await loop.run_in_executor(self._thread, self._joined, pattern, launcher)
+            address = await asyncio.to_thread(self._joined, pattern, launcher)
         except OSError as error:
             self._pattern = None
             raise EngineFault(f"cannot connect it to {pattern.bridge}: {error}") from error
@@ -143,8 +156,8 @@ class Network:
             hosts.write(f"{address.ip}\t{container_id[:HOST_NAME]}\n")
         place.connect(str(address))
 
-    async def _learned(self, container_id: str, launcher: Launcher) -> Pattern:
-        endpoint = await self._engine.endpoint(container_id)
+    def _learned(self, endpoint: Endpoint | None, launcher: Launcher) -> Pattern:
+        """Make sure that the next can be connected just so, in a thread."""
         if endpoint is None:
             raise Unavailable("it is no plain bridge of the engine's own")
         if not self._kernel.engine_is_here(self._engine.location):

@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
 """How long a launcher may take to answer in a container that has just been started."""
 
-DEFAULT_NETWORK = ("bridge", "default")
-"""What the engine calls the network that the worker can connect to itself."""
-
 FOUND_SECONDS = 1.0
 """The same for one that was started in an earlier life: it waits, or it is gone."""
 
@@ -41,14 +38,12 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is: its container, the image in it, and what it was made from.
 
     ``launcher`` is the name of the program in it: another version speaks another language.
-    ``connected_by_worker`` says that the engine did not connect it to any network.
     """
 
     container_id: str
     launcher: str
     image: Image
     blueprint: Blueprint
-    connected_by_worker: bool = False
 
 
 class Sandbox:
@@ -150,7 +145,7 @@ class Sandboxes:
 
     def usable(self, place: Place, made: Made) -> bool:
         """Whether a sandbox that was found is whole, and its launcher ours."""
-        connected = not made.connected_by_worker or place.address() is not None
+        connected = not place.hosts.exists() or place.address() is not None
         return made.launcher == self._program.name and connected
 
     def place(self, name: str) -> Place:
@@ -171,7 +166,7 @@ class Sandboxes:
         image = await self._images.recent(drawn.image)
         place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
         place.make()
-        pattern = self._network.pattern() if drawn.network_mode in DEFAULT_NETWORK else None
+        pattern = self._network.pattern()
         try:
             made = await self._container(host_id, key, drawn, image, place, pattern=pattern)
             sandbox = Sandbox(place, made)
@@ -214,7 +209,6 @@ class Sandboxes:
             launcher=self._program.name,
             image=image,
             blueprint=drawn,
-            connected_by_worker=pattern is not None,
         )
 
     async def _get_ready(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
@@ -239,12 +233,12 @@ class Sandboxes:
 
     async def _connect(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
         """See to its network, or learn from the engine how."""
-        made, launcher = sandbox.made, sandbox.launcher
+        container_id, launcher = sandbox.made.container_id, sandbox.launcher
         assert launcher is not None
-        if pattern is not None:
-            await self._network.connect(pattern, made.container_id, launcher, sandbox.place)
-        elif made.blueprint.network_mode in DEFAULT_NETWORK:
-            await self._network.learn(made.container_id, launcher)
+        if pattern is None:
+            await self._network.learn(container_id, launcher)
+        else:
+            await self._network.connect(pattern, container_id, launcher, sandbox.place)
 
     def take(self, sandbox: Sandbox, taken: Taken) -> None:
         """Use a sandbox for an assignment: from here on for nothing else, whatever happens."""

@@ -127,7 +127,9 @@ def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> Endpoint |
     ranges = (network.get("IPAM") or {}).get("Config") or []
     ours = options.get("com.docker.network.bridge.name") == BRIDGE_DEVICE
     plain = len(ranges) == 1 and not ranges[0].get("IPRange") and not network.get("EnableIPv6")
-    if not (ours and plain and settings.get("IPAddress") and settings.get("Gateway")):
+    connected = settings.get("IPAddress") and settings.get("Gateway")
+    files = found.get("HostsPath") and found.get("ResolvConfPath")
+    if not (ours and plain and connected and files):
         return None
     return Endpoint(
         bridge=BRIDGE_DEVICE,
