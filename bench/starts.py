@@ -24,6 +24,8 @@ from abaco_bench.raw_docker import CALL_SECONDS, LABEL, RawDocker, bounded
 from images import QUICK, build_scripts
 
 STEPS = ("create", "start", "end", "remove")
+CPU = "CPU"
+UNCONNECTED = "not connected"
 PLAIN = "bridge"
 LIMITED = {
     "mem_limit": "256m",
@@ -37,16 +39,21 @@ LIMITS = {
     "start": "the programs that the engine starts one after another, itself among them",
     "end": "the program in it, and taking down network, mounts and cgroups",
     "remove": "the file system",
+    CPU: "all that the machine did meanwhile, counted in steps of 10 ms",
 }
 
 
 def variants(network: str) -> dict[str, dict[str, Any]]:
-    """What ``HostConfig`` is made of; ``network`` is one that was made for this."""
+    """What ``HostConfig`` is made of; ``network`` is one that was made for this.
+
+    Not connected is a network namespace of its own with which the engine does nothing.
+    """
     return {
         PLAIN: {},
         "no network": {"network_mode": "none"},
         "host network": {"network_mode": "host"},
         "own network": {"network_mode": network},
+        UNCONNECTED: {},
         "limits": LIMITED,
         "no log": {"log_config": {"Type": "none", "Config": {}}},
         "init": {"init": True},
@@ -54,8 +61,9 @@ def variants(network: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def life(api: Any, run: str, how: Mapping[str, Any]) -> dict[str, float]:
-    """One container from its creation to its removal; ms of each step."""
+def life(api: Any, run: str, how: Mapping[str, Any], *, connected: bool) -> dict[str, float]:
+    """One container from its creation to its removal; ms of each step, and of CPU time in all."""
+    busy = machine.busy_seconds()
     config = api.create_host_config(**how)
     times = [time.perf_counter()]
 
@@ -63,7 +71,9 @@ def life(api: Any, run: str, how: Mapping[str, Any]) -> dict[str, float]:
         times.append(time.perf_counter())
 
     with bounded():
-        container = api.create_container(QUICK, labels={LABEL: run}, host_config=config)["Id"]
+        container = api.create_container(
+            QUICK, labels={LABEL: run}, host_config=config, network_disabled=not connected
+        )["Id"]
         lap()
         api.start(container)
         lap()
@@ -71,8 +81,8 @@ def life(api: Any, run: str, how: Mapping[str, Any]) -> dict[str, float]:
         lap()
         api.remove_container(container, v=True)
         lap()
-    laps = pairwise(times)
-    return dict(zip(STEPS, ((b - a) * 1e3 for a, b in laps), strict=True))
+    steps = dict(zip(STEPS, ((b - a) * 1e3 for a, b in pairwise(times)), strict=True))
+    return steps | {CPU: (machine.busy_seconds() - busy) * 1e3}
 
 
 def measure(api: Any, run: str, rounds: int) -> dict[str, list[float]]:
@@ -80,7 +90,7 @@ def measure(api: Any, run: str, rounds: int) -> dict[str, list[float]]:
     samples: dict[str, list[float]] = defaultdict(list)
     for number in range(-1, rounds):
         for name, how in variants(run).items():
-            for step, value in life(api, run, how).items():
+            for step, value in life(api, run, how, connected=name != UNCONNECTED).items():
                 if number >= 0:
                     samples[f"{name}: {step}"].append(value)
         say(f"round {number + 1}/{rounds}")
@@ -111,7 +121,7 @@ def made_report(samples: dict[str, list[float]], rounds: int) -> report.Report:
 
 
 def _step(name: str) -> int:
-    return STEPS.index(name.partition(": ")[2])
+    return (*STEPS, CPU).index(name.partition(": ")[2])
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import psutil
 
 
 def facts() -> dict[str, Any]:
@@ -25,6 +26,12 @@ def facts() -> dict[str, Any]:
         "storage_driver": found["Driver"],
         "cgroup": f"v{found.get('CgroupVersion', '1')}",
     }
+
+
+def busy_seconds() -> float:
+    """CPU time that all processors together have worked, since the start of the machine."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal
 
 
 def sync_interval(configuration: Path) -> str:
