@@ -1,7 +1,7 @@
 """The worker process on a real log and a real engine."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -10,27 +10,15 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.jetstream import Connection, NatsHeartbeats
 from contract.engine_suite import MISSING
-from integration.worker_images import DockerYard, docker_yard
-from integration.worker_world import World
+from integration.worker_images import docker_yard
+from integration.worker_world import World, world_on
 from servers import NatsServer
 
 
 @pytest.fixture
-def yard() -> Iterator[DockerYard]:
-    with docker_yard() as yard:
-        yield yard
-
-
-@pytest.fixture
-async def world(
-    nats_server: NatsServer, yard: DockerYard, tmp_path: Path
-) -> AsyncGenerator[World, None]:
-    connection = Connection(nats_server.url, name="test")
-    await connection.open()
-    world = World(connection, nats_server.url, yard, tmp_path / "worker.log")
-    yield world
-    world.close()
-    await connection.close()
+async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
+    async with world_on(nats_server.url, tmp_path) as world:
+        yield world
 
 
 async def test_a_seat_and_a_run(world: World) -> None:

@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection
-from integration.worker_images import DockerYard, docker_yard
-from integration.worker_world import World
+from integration.worker_world import World, world_on
 from servers import NatsServer
 
 LOOK = """
@@ -36,21 +34,9 @@ busybox nc -l -p 79 -e busybox echo heard & busybox sleep 0.2; busybox nc 127.0.
 
 
 @pytest.fixture
-def yard() -> Iterator[DockerYard]:
-    with docker_yard() as yard:
-        yield yard
-
-
-@pytest.fixture
-async def world(
-    nats_server: NatsServer, yard: DockerYard, tmp_path: Path
-) -> AsyncGenerator[World, None]:
-    connection = Connection(nats_server.url, name="test")
-    await connection.open()
-    world = World(connection, nats_server.url, yard, tmp_path / "worker.log", launcher=True)
-    yield world
-    world.close()
-    await connection.close()
+async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
+    async with world_on(nats_server.url, tmp_path, launcher=True) as world:
+        yield world
 
 
 def connected_by_worker(container_id: str) -> bool:

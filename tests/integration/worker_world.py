@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.retry import append_surely
 from abaco_proto.subjects import all_events_filter
-from integration.worker_images import DockerYard
+from integration.worker_images import DockerYard, docker_yard
 
 SECONDS = 60.0
 
@@ -197,3 +197,19 @@ class World:
             return len(self.containers()) == len(self.waiting()) == waiting
 
         await self.until(clean)
+
+
+@asynccontextmanager
+async def world_on(
+    nats_url: str, folder: Path, *, launcher: bool = False
+) -> AsyncGenerator[World, None]:
+    """A world with images of its own; its workers and containers are gone afterwards."""
+    connection = Connection(nats_url, name="test")
+    with docker_yard() as yard:
+        await connection.open()
+        world = World(connection, nats_url, yard, folder / "worker.log", launcher=launcher)
+        try:
+            yield world
+        finally:
+            world.close()
+            await connection.close()

@@ -1,4 +1,4 @@
-"""The network of the sandboxes: as the engine makes it, in a hundredth of the time.
+"""The network of the sandboxes: as the engine makes it, for far less.
 
 Theory: what an engine does to connect a container is a pair of links, an address, a route and two
 files, which takes the kernel a millisecond. The engine starts itself anew twice for it, and that is
