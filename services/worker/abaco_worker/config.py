@@ -104,7 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "engine"],
         Meta(
             description="Who connects a waiting container to the network bridge. auto: the worker,"
-            " where it may, which spares half the CPU time of a container; engine: always the engine.",
+            " where it may, which spares half a container's CPU time; engine: always the engine.",
         ),
     ] = "auto"
     container_memory_bytes: Annotated[
