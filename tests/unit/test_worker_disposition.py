@@ -13,6 +13,8 @@ from abaco_worker.engine import ContainerMissing, EngineFault, ImageRefused
         (Unavailable(), 1000, Disposition.RETRY),
         (EngineFault(), 1, Disposition.RETRY),
         (EngineFault(), FAULT_TRIES, Disposition.PARK),
+        (OSError(28, "No space left on device"), 1, Disposition.RETRY),
+        (OSError(28, "No space left on device"), FAULT_TRIES, Disposition.PARK),
         (ImageRefused(), 1, Disposition.PARK),
         (ContainerMissing(), 1, Disposition.PARK),
         (Undecodable(), 1, Disposition.PARK),

@@ -13,6 +13,7 @@ from abaco_worker.engine import EngineFault
 from abaco_worker.sandbox import Blueprint, SeatKey
 from abaco_worker.sandboxes import Sandbox
 from abaco_worker.stock import Stock
+from disks import Disk, small_disk
 from fake_engine import IMAGE
 from fake_kernel import model
 from worker_stage import Stage
@@ -256,6 +257,39 @@ async def test_a_halt_that_comes_before_the_start(stage: Stage) -> None:
         [failed] = await stage.until_seen(ev.ExecutionFailed)
     assert failed.reason == "halted before it started"
     assert not stage.seen(ev.ExecutionStarted)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "worker", 2) as disk:
+        yield disk
+
+
+async def test_a_halt_works_on_a_full_disk(disk: Disk, stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        await run(stage, 0, "echo up; exec sleep 60")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+        disk.fill()
+        await stage.append(b.halt_requested())
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.HALT
+    assert finished.final_state.error == "halted by a person"
+
+
+async def test_a_run_that_a_full_disk_hinders_leaves_no_container(disk: Disk, stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        disk.fill()
+        await run(stage, 0, "exit 3")
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        assert "No space left on device" in failed.reason
+        disk.empty()
+        await until_stocked(stage)
+        await stage.assign(0, attempt=2)
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.exit_code == 3
+    assert not stage.seen(ev.WorkerFailed)
 
 
 async def test_a_run_takes_too_long(stage: Stage) -> None:

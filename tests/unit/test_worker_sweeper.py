@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from abaco_proto.errors import Unavailable
+from abaco_worker.engine import EngineFault
 from abaco_worker.launching import connect
 from abaco_worker.sweeper import Leftover, Sweeper
 from launcher_stage import connected, new_place, process, shell
@@ -25,6 +26,9 @@ class Engine:
         self.removed: list[str] = []
         self.faults: list[Exception] = []
         self.awaited: list[str] = []
+        self.stuck: set[str] = set()
+        self.hung: set[str] = set()
+        self.hanging: list[str] = []
 
     async def remove(self, container: str, *, patience_seconds: float) -> None:
         self.under_way.append(container)
@@ -34,6 +38,11 @@ class Engine:
             await self.let.acquire()
             if self.faults:
                 raise self.faults.pop()
+            if container in self.hung:
+                self.hanging.append(container)
+                await asyncio.Event().wait()
+            if container in self.stuck:
+                raise EngineFault(f"{container}: device or resource busy")
             self.removed.append(container)
         finally:
             self.under_way.remove(container)
@@ -167,3 +176,40 @@ async def test_what_cannot_be_removed_is_tried_again(
         await until(lambda: not left.exists())
     assert not faults
     assert not engine.faults
+
+
+async def test_what_cannot_be_removed_holds_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their retries wait for their time on a queue of their own."""
+    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("abaco_worker.sweeper.LONGEST_PAUSE_SECONDS", 3600.0)
+    engine = Engine()
+    engine.stuck = {"x", "y", "z"}
+    async with sweeping(engine) as sweeper:
+        for name in ("x", "y", "z", "a", "b"):
+            sweeper.take(Leftover(name))
+            engine.let.release()
+        await until(lambda: engine.removed == ["a", "b"])
+        assert sweeper.waiting == 3
+        assert sweeper.behind == 0
+        sweeper.take(Leftover("x"))
+        assert sweeper.behind == 0, "what is to be tried again is not taken twice"
+
+
+async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
+    engine = Engine()
+    engine.stuck = {"x"}
+    async with sweeping(engine) as sweeper:
+        sweeper.take(Leftover("x"))
+        engine.let.release()
+        await until(lambda: sweeper.waiting == 1 and engine.under_way == ["x"])
+        engine.hung.add("x")
+        engine.let.release()
+        await until(lambda: engine.hanging == ["x"])
+        sweeper.take(Leftover("a"))
+        engine.let.release()
+        await until(lambda: engine.removed == ["a"])

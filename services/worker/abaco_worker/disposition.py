@@ -20,15 +20,16 @@ class Disposition(StrEnum):
 def disposition(error: Exception, tries: int) -> Disposition:
     """What to do after ``tries`` tries, the last of which ended in ``error``.
 
-    What is away comes back: that is waited for without end. A fault may be a passing one. All
-    else would end in the same error again, or is for the scheduler to try anew.
+    What is away comes back: that is waited for without end. A fault of the engine or of the host,
+    such as a full disk, may be a passing one. All else would end in the same error again, or is
+    for the scheduler to try anew.
     """
     match error:
         case Conflict():
             return Disposition.DONE
         case Unavailable():
             return Disposition.RETRY
-        case EngineFault() if tries < FAULT_TRIES:
+        case EngineFault() | OSError() if tries < FAULT_TRIES:
             return Disposition.RETRY
     return Disposition.PARK
 

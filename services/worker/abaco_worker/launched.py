@@ -6,6 +6,7 @@ stands. The launcher runs one request at most, so nothing runs twice.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -25,6 +26,8 @@ from abaco_worker.sandbox import Order, blueprint, limits, mark, request
 from abaco_worker.sandboxes import FOUND_SECONDS, Made, Sandbox, Sandboxes
 from abaco_worker.standing import Standing
 from abaco_worker.stock import Stock
+
+logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_SECONDS = 5.0
 """A run that took longer may have been given to another host meanwhile."""
@@ -88,7 +91,11 @@ async def _begin(
         taken_at=taken_at,
         state_sequence=order.state_sequence,
     )
-    sandboxes.take(sandbox, taken)
+    try:
+        sandboxes.take(sandbox, taken)
+    except BaseException:  # a full disk: it is the worker's no more, so nobody else removes it
+        sandboxes.discard(sandbox)
+        raise
     run = Run(host, order, sandbox, taken)
     await run.launch()
     return run
@@ -123,6 +130,7 @@ class Run:
         self._host = host
         self._order = order
         self._taken = taken
+        self._wish = ev.EndedBy.ITSELF
         self.sandbox = sandbox
 
     @property
@@ -213,12 +221,17 @@ class Run:
             lost = self._interruption(self._order.assignment.worker_id)
             await _first(halt.wait(), lost.wait(), exceeded.wait())
             by_disk = exceeded.is_set() and not halt.is_set()
-        self.sandbox.place.end(ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT)
+        self._wish = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
+        try:
+            self.sandbox.place.end(self._wish)
+        except OSError as error:  # only a worker that is started anew would read it
+            logger.warning("%s: cannot record why it is ended: %s", self.sandbox.place.name, error)
         if self.sandbox.launcher is not None:
             await self.sandbox.launcher.halt()
 
     def _why(self, report: Report) -> ev.EndedBy:
-        return facts.ended_by(report, self.sandbox.place.ended_by())
+        recorded = self.sandbox.place.ended_by()
+        return facts.ended_by(report, self._wish if recorded is ev.EndedBy.ITSELF else recorded)
 
     def _interruption(self, id: str) -> asyncio.Event:  # noqa: A002 - it is one
         return self._host.interruptions.of(self._order.recorded.tenant, id)

@@ -165,9 +165,9 @@ class Sandboxes:
     async def _make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
         image = await self._images.recent(drawn.image)
         place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
-        place.make()
         pattern = self._network.pattern()
         try:
+            place.make()
             made = await self._container(host_id, key, drawn, image, place, pattern=pattern)
             sandbox = Sandbox(place, made)
             place.make_known(made)

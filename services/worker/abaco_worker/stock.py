@@ -85,7 +85,7 @@ class Stock:
         assert coming is not None
         try:
             return await asyncio.shield(coming)
-        except AbacoError:
+        except (AbacoError, OSError):
             if self._coming is coming:  # the next try is to make another one
                 self._coming = None
             raise
