@@ -374,6 +374,22 @@ async def test_a_log_away_in_the_middle_is_waited_for(
     assert finished.exit_code == 5
 
 
+async def test_what_is_halted_before_its_start_is_not_started_without_a_launcher_either(
+    stage: Stage,
+) -> None:
+    async with stage.service() as service:
+        await with_seat(stage)
+        await stage.send()
+        await stage.append(b.halt_requested())
+        halt = service._host.interruptions.of("default", "foo_0_exc_0")
+        await stage.until(halt.is_set)
+        await stage.assign()
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        await stage.until_idle()
+    assert failed.reason == "halted before it started"
+    assert not stage.engine.starts
+
+
 async def test_a_run_without_a_launcher_is_halted_by_the_engine(stage: Stage) -> None:
     async with stage.service():
         await with_seat(stage)

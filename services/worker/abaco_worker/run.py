@@ -10,7 +10,7 @@ import time
 
 from abaco_proto import events as ev
 from abaco_worker import facts
-from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing
+from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing, RunLost
 from abaco_worker.host import Host
 from abaco_worker.patience import cancelled, patiently
 from abaco_worker.recorder import Recorder
@@ -31,6 +31,7 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
     Raises:
         ImageRefused: the image is gone and cannot be had again.
         ContainerMissing: somebody removed the container under our hands.
+        RunLost: the run was to halt before it began.
         EngineFault, Unavailable: the engine fails or is away; trying again may help.
     """
     spec = container_spec(order, host.config)
@@ -38,7 +39,7 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
     if standing.halt_requested:
         host.interruptions.interrupt(order.recorded.tenant, order.assignment.execution_id)
     try:
-        container_id = await _running(host, spec)
+        container_id = await _running(host, order, spec)
     except CannotStart as refusal:
         await host.report(order.recorded, facts.never_started(order, refusal))
         return True
@@ -51,11 +52,14 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
     return True
 
 
-async def _running(host: Host, spec: ContainerSpec) -> str:
+async def _running(host: Host, order: Order, spec: ContainerSpec) -> str:
     """The id of the container, started: by us now, or by us before a crash."""
     with host.spans.span("prepare"):
         container = await _created(host, spec)
     if container.fresh:
+        halt = host.interruptions.of(order.recorded.tenant, order.assignment.execution_id)
+        if halt.is_set():
+            raise RunLost("halted before it started")
         async with host.starting:
             with host.spans.span("launch"):
                 await host.engine.start(container.container_id)
