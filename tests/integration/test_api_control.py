@@ -127,6 +127,37 @@ async def test_what_ended_or_never_was_cannot_be_halted(
     error_of(await client.delete(f"{executions}/{actor_id}_exc_0?now=1"), 400)
 
 
+async def test_what_a_deleted_actor_ran_stays_readable_and_can_be_halted(
+    client: httpx.AsyncClient, log: JetStreamEventLog
+) -> None:
+    actor_id = await actor(client, "gone", 4)
+    paths = [f"/actors/{actor_id}/executions/{actor_id}_exc_{n}" for n in range(5)]
+    runs = [event for n in (0, 1) for event in (b.assigned(n, actor_id), b.started(n, actor_id))]
+    await append(log, *runs, b.finished(0, actor_id, exit_code=3, log_bytes=0))
+    deleted = await client.delete(f"/actors/{actor_id}")
+    assert deleted.json()["msg"] == "Actor deleted successfully."
+    late = await append(log, b.received(4, actor_id))  # it was on its way
+    shown = [result_of(await client.get(path, headers=late)) for path in paths]
+    statuses = ["COMPLETE", "RUNNING", "PURGED", "PURGED", "PURGED"]
+    assert [each["status"] for each in shown] == statuses
+    assert (shown[0]["exit_code"], shown[4]["status_message"]) == (3, "the actor was deleted")
+    before = {"as_of": late["Abaco-After"]}
+    for path, then in zip(paths, shown, strict=True):
+        assert result_of(await client.get(path, params=before)) == then
+        assert result_of(await client.get(f"{path}/why"))["status"] == then["status"]
+    assert result_of(await client.get(f"{paths[0]}/logs")) == ""
+    assert (await client.delete(paths[1])).json()["msg"] == "Execution is being halted."
+    assert result_of(await client.get(paths[1]))["halt_requested"] is True
+    for path in (paths[0], paths[2]):
+        error_of(await client.delete(path), 409)
+        for verb in ("rerun", "retry"):
+            missing = error_of(await client.post(f"{paths[0]}/{verb}"), 404)["msg"]
+            assert missing == f"actor_id: there is no actor '{actor_id}'"
+    body = {"event_pattern": "foo_0.execution.finished"}
+    error_of(await client.post(f"/actors/{actor_id}/subscriptions", json=body), 404)
+    error_of(await client.post(f"/actors/{actor_id}/messages", data={"message": "x"}), 404)
+
+
 async def test_an_inbox_is_purged(client: httpx.AsyncClient, log: JetStreamEventLog) -> None:
     actor_id = await actor(client, "full")
     path = f"/actors/{actor_id}/messages"

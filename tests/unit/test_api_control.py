@@ -100,6 +100,18 @@ async def test_what_does_not_exist_cannot_be_halted(stage: Stage) -> None:
     assert len(stage.log.events) == 2
 
 
+async def test_what_a_deleted_actor_runs_can_be_halted_and_nothing_else(stage: Stage) -> None:
+    await stage.append(b.assigned(0), b.started(0), ev.ActorDeleted(actor_id="foo_0"))
+    stage.caught_up()
+    assert await stage.control.halt(HALT, 0) == 6
+    assert await stage.control.halt(HALT, 0) == 6
+    with pytest.raises(Unknown, match=r"^execution_id: "):
+        await stage.control.halt(cmd.HaltExecution(actor_id="foo_0", execution_id="foo_0_exc_1"), 1)
+    for refused in (stage.control.retry(RETRY, 0), stage.control.purge(PURGE)):
+        with pytest.raises(Unknown, match=r"^actor_id: "):
+            await refused
+
+
 async def test_what_ended_is_refused_where_that_is_known(stage: Stage) -> None:
     await stage.append(b.assigned(0), b.finished(0))
     stage.caught_up()

@@ -60,12 +60,16 @@ class Control:
     async def halt(self, command: HaltExecution, ordinal: int) -> int:
         """Ask for the end of an execution; the sequence of the order, or of the one before it.
 
+        The actor may be deleted: what it runs is halted anyway, and nobody is told that it is not
+        there.
+
         Raises:
-            Unknown: there is no such actor, or no such execution.
+            Unknown: there never was such an actor, or there is no such execution.
             Refused: it has ended already.
         """
         cause, status = request_id(), await self._status(command.actor_id, ordinal)
         async with self._turns.turn(f"orders of {command.actor_id}"):
+            await self._directory.known(command.actor_id)
             await self._check(command.actor_id, ordinal)
             while True:
                 history = await self._read(command.actor_id)
@@ -85,6 +89,7 @@ class Control:
         """
         cause = request_id()
         async with self._turns.turn(f"orders of {command.actor_id}"):
+            await self._directory.find(command.actor_id)
             await self._check(command.actor_id, ordinal)
             while True:
                 history = await self._read(command.actor_id)
@@ -116,7 +121,6 @@ class Control:
     # -- what orders are decided on --------------------------------------------------------------
 
     async def _check(self, actor_id: str, ordinal: int) -> None:
-        await self._directory.find(actor_id)
         if ordinal >= await self._count(actor_id):
             execution_id = ids.execution_id(actor_id, ordinal)
             raise Unknown(f"execution_id: {actor_id} has no execution {execution_id!r}")

@@ -41,10 +41,11 @@ SELECT a.*,
  WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
 
 -- name: execution
+-- Of a deleted actor, too: its results stay.
 SELECT e.*, (a.definition ->> 'log_ex')::bigint AS log_ex
   FROM executions e
   JOIN actors a ON a.tenant = e.tenant AND a.actor_id = e.actor_id
- WHERE e.tenant = $1 AND e.actor_id = $2 AND e.ordinal = $3 AND a.status <> 'DELETED';
+ WHERE e.tenant = $1 AND e.actor_id = $2 AND e.ordinal = $3;
 
 -- name: stored_output
 SELECT coalesce(max(output_offset + octet_length(data)), 0) AS bytes

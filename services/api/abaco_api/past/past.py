@@ -86,8 +86,8 @@ class Past:
         return {**self._actor(moment, actor_id), "ids": ids}
 
     async def execution(self, actor_id: str, ordinal: int) -> Row:
-        """One execution."""
-        moment = await self._history(actor_id)
+        """One execution, of a deleted actor, too."""
+        moment = await self._history(actor_id, deleted=True)
         execution = moment.executions.get((self._tenant, actor_id, ordinal))
         if execution is None:
             what = f"{actor_id} had no execution '{actor_id}_exc_{ordinal}'"
@@ -124,9 +124,10 @@ class Past:
         reports = [type_filter(self._tenant, actor_id, kind) for kind in SPEAK_OF_AN_ACTOR]
         return [actor_filter(self._tenant, actor_id), *reports]
 
-    async def _history(self, actor_id: str) -> Moment:
+    async def _history(self, actor_id: str, *, deleted: bool = False) -> Moment:
+        """All there is of an actor, which existed then; or, if ``deleted`` may be, before then."""
         moment = await self._folded([history_filter(self._tenant, actor_id)])
-        self._actor(moment, actor_id)
+        self._actor(moment, actor_id, deleted=deleted)
         return moment
 
     async def _folded(self, filters: Sequence[str]) -> Moment:
@@ -140,13 +141,13 @@ class Past:
             raise Unavailable(f"as_of: {what}") from None
         return moment
 
-    def _actor(self, moment: Moment, actor_id: str) -> dict[str, object]:
+    def _actor(self, moment: Moment, actor_id: str, *, deleted: bool = False) -> dict[str, object]:
         key = self._tenant, actor_id
         actor = moment.actors.get(key, INITIAL)
         if actor.status is ActorStatus.UNREGISTERED:
             what = f"{actor_id!r} was not registered yet at event {self.sequence}"
             raise Unknown(f"actor_id: {what}, or never was")
-        if actor.status is ActorStatus.DELETED:
+        if actor.status is ActorStatus.DELETED and not deleted:
             raise Unknown(f"actor_id: {actor_id!r} was deleted already at event {self.sequence}")
         totals = moment.totals.get(key, Totals())
         return rows.actor_row(actor, totals, moment.subscribed.get(actor_id, {}))

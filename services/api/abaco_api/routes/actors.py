@@ -65,7 +65,10 @@ async def update(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """End an actor; what still waits in its inbox never runs."""
+    """End an actor: what waits in its inbox never runs, and what runs is halted.
+
+    Its executions and their output can still be read, each by its id.
+    """
     api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])

@@ -20,7 +20,7 @@ from abaco_api.service import Service, service
 from abaco_api.views import Row
 from abaco_proto import events as ev
 from abaco_proto import ids
-from abaco_proto.actor import Actor
+from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import INITIAL
@@ -116,7 +116,7 @@ async def _inquire(api: Service, actor_id: str, ordinal: int) -> WhyResult:
     async with aclosing(past.history([history_filter(tenant, actor_id)])) as history:
         async for recorded in history:
             inquiry.take(recorded)
-    if not inquiry.actor.exists:
+    if inquiry.actor.status is ActorStatus.UNREGISTERED:
         raise Unknown(f"actor_id: there is no actor {actor_id!r}")
     if inquiry.execution is INITIAL:
         what = f"{actor_id} has no execution {ids.execution_id(actor_id, ordinal)!r}"

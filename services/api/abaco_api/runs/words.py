@@ -18,7 +18,7 @@ def says(event: ev.Event) -> str:  # noqa: C901, PLR0912 - one sentence a type
         case ev.ExecutionFailed():
             return f"Attempt {event.attempt} came to nothing: {event.reason}."
         case ev.ExecutionHaltRequested():
-            return "A person wanted it to end."
+            return "It was asked to end, by a person or because its actor was deleted."
         case ev.ExecutionAbandoned():
             return f"It was given up after {event.attempts} attempts: {event.reason}."
         case ev.ExecutionRetryRequested():
