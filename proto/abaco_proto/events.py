@@ -92,7 +92,7 @@ class ActorUpdated(Event, frozen=True, kw_only=True, tag="actor.updated"):
 
 
 class ActorDeleted(Event, frozen=True, kw_only=True, tag="actor.deleted"):
-    """The actor is gone; what still waits in its inbox never runs."""
+    """The actor is gone; what still waits in its inbox never runs, and what runs is halted."""
 
     actor_id: str
 
@@ -350,7 +350,7 @@ class ExecutionFailed(Event, frozen=True, kw_only=True, tag="execution.failed"):
 
 
 class ExecutionHaltRequested(Event, frozen=True, kw_only=True, tag="execution.halt_requested"):
-    """A person wants this execution to end."""
+    """This execution is to end: a person wants it, or its actor was deleted."""
 
     actor_id: str
     execution_id: str
@@ -411,7 +411,8 @@ OWNERS: dict[type[Event], Owner] = {
     ExecutionFinished: Owner.WORKER,
     ExecutionFailed: Owner.WORKER,
 }
-"""Who appends what. ``worker.stop_requested`` is also appended by the api, on a person's order."""
+"""Who appends what. ``worker.stop_requested`` is also appended by the api, on a person's order;
+``execution.halt_requested`` by the scheduler, when an actor is deleted."""
 
 
 def type_of(event: Event | type[Event]) -> str:

@@ -22,8 +22,12 @@ from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 PROJECTOR = "projector"
 READER = "reader"
 
-ALSO: Mapping[type[Event], tuple[Owner, ...]] = {ev.WorkerStopRequested: (Owner.API,)}
-"""Who else may append a type: the api, when a person asks for it."""
+ALSO: Mapping[type[Event], tuple[Owner, ...]] = {
+    ev.WorkerStopRequested: (Owner.API,),
+    ev.ExecutionHaltRequested: (Owner.SCHEDULER,),
+}
+"""Who else may append a type: the api, when a person asks for it; the scheduler, when an actor is
+deleted while its executions run."""
 
 
 class Permissions(msgspec.Struct, frozen=True):

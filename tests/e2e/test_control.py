@@ -5,6 +5,8 @@ import threading
 import time
 from typing import Any
 
+from abaco_proto import events as ev
+from containers import left_of
 from stack import Stack, eventually
 
 NUMBERS = "abaco-test/numbers"
@@ -43,6 +45,36 @@ def test_halts_and_purges_end_as_what_they_are(stack: Stack) -> None:
     assert (totals["total_executions"], ends) == (6, [2, 3, 1, 0])
     again = stack.http.delete(f"/actors/{actor_id}/executions/{last}")
     assert again.status_code == 409
+
+
+def test_a_deleted_actor_stops_and_what_it_did_stays_readable(stack: Stack) -> None:
+    actor_id = stack.register("mortal", NUMBERS, min_workers=1, max_workers=1)
+    stack.wait_ready(actor_id)
+    running, waiting = (stack.send(actor_id, "600") for _ in range(2))
+    wait_status(stack, running, "RUNNING")
+    eventually(lambda: "2\n" in stack.logs(running), what="it has written")
+    stack.call("DELETE", f"/actors/{actor_id}")
+    wait_status(stack, running, "HALTED")
+    assert shown(stack, running)["final_state"]["ended_by"] == "halt"
+    assert stack.status_of(waiting) == "PURGED"
+    assert stack.logs(running).startswith("1\n2\n")
+    eventually(lambda: not seats_of(stack, actor_id), what="its workers are gone")
+    eventually(lambda: not left_of(actor_id, stack.host_id()), what="its containers are gone")
+    assert stack.http.get(f"/actors/{actor_id}").status_code == 404
+    purged = stack.http.delete(f"/actors/{actor_id}/executions/{waiting}")
+    assert purged.status_code == 409
+
+
+def seats_of(stack: Stack, actor_id: str) -> set[str]:
+    """The workers of an actor that take a slot, by the log."""
+    seats: set[str] = set()
+    for event in (recorded.event for recorded in stack.events()):
+        if getattr(event, "actor_id", "") == actor_id:
+            if isinstance(event, ev.WorkerRequested):
+                seats.add(event.worker_id)
+            elif isinstance(event, ev.WorkerStopped | ev.WorkerFailed | ev.WorkerLost):
+                seats.discard(event.worker_id)
+    return seats
 
 
 def test_an_actors_own_limits_hold(stack: Stack) -> None:

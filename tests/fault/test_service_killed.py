@@ -24,3 +24,18 @@ def test_nothing_is_lost_or_reported_twice(stack: Stack, service: str) -> None:
     stack.call("DELETE", f"/actors/{actor_id}")
     host_id = stack.host_id()
     eventually(lambda: not left_of(actor_id, host_id), what="no container is left")
+
+
+@pytest.mark.parametrize("service", ["worker", "scheduler"])
+def test_a_deleted_actor_stops_although_who_halts_it_is_killed(stack: Stack, service: str) -> None:
+    """The service is killed just before the deletion: it learns of it only from the log."""
+    actor_id = stack.register(f"deleted-{service}", "abaco-test/numbers", min_workers=1)
+    stack.wait_ready(actor_id)
+    running = stack.send(actor_id, "600")
+    eventually(lambda: stack.status_of(running) == "RUNNING", what="it runs")
+    stack.kill(service)
+    stack.call("DELETE", f"/actors/{actor_id}")
+    eventually(lambda: stack.status_of(running) == "HALTED", what=f"{running} is HALTED")
+    assert stack.finished()[running] == 1
+    host_id = stack.host_id()
+    eventually(lambda: not left_of(actor_id, host_id), what="no container is left")

@@ -55,6 +55,14 @@ def test_what_waits_and_is_purged_has_ended_once() -> None:
     assert faults([message(0, "1"), purged], [sent("1", Answer.ACCEPTED, "foo_0_exc_0")]) == []
 
 
+def test_what_a_deleted_actor_was_sent_or_ran_has_ended_once() -> None:
+    gone = ev.ActorDeleted(actor_id="foo_0")
+    ran = [message(0, "1"), b.assigned(0), b.started(0), gone, b.halt_requested(0)]
+    halted = b.finished(0, final_state=b.final_state(ended_by=ev.EndedBy.HALT))
+    asked = [sent(f"{n + 1}", Answer.ACCEPTED, f"foo_0_exc_{n}") for n in (0, 1)]
+    assert faults([*ran, message(1, "2"), halted], asked) == []
+
+
 def test_what_has_no_end_is_named() -> None:
     [fault] = faults([message(0, "1")], [sent("1", Answer.NONE)])
     assert fault.startswith("foo_0_exc_0 has not ended")

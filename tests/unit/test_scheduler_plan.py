@@ -121,6 +121,50 @@ def test_a_deleted_actor_gives_up_its_workers() -> None:
     assert not cluster.desks
 
 
+RUNNING: tuple[ev.Event, ...] = (*ONE_READY, b.received(0), b.assigned(0), b.started(0))
+DELETED = ev.ActorDeleted(actor_id="foo_0")
+
+
+def test_what_a_deleted_actor_runs_is_halted_once() -> None:
+    cluster = given(*RUNNING, b.received(1), DELETED)
+    assert kinds(decide(cluster)) == ["execution.halt_requested", "worker.stop_requested"]
+    observe(cluster, b.record(b.halt_requested(0), 10))
+    assert kinds(decide(cluster)) == ["worker.stop_requested"]
+    halted = b.finished(0, final_state=b.final_state(ended_by=ev.EndedBy.HALT))
+    for n, event in enumerate((b.stop_requested(0), halted, b.stopped(0)), 11):
+        observe(cluster, b.record(event, n))
+    assert not cluster.desks
+    assert not any(cluster.load.values())
+
+
+def test_a_person_who_halted_it_already_is_enough() -> None:
+    assert kinds(decide(given(*RUNNING, b.halt_requested(0), DELETED))) == ["worker.stop_requested"]
+
+
+def test_what_a_deleted_actor_ran_on_a_lost_host_ends_as_halted() -> None:
+    cluster = given(*RUNNING, DELETED, b.halt_requested(0), b.lost(0))
+    found = abandonment(decide(cluster))
+    assert (found.execution_id, found.reason) == ("foo_0_exc_0", "the actor was deleted")
+    observe(cluster, b.record(found, 11))
+    assert not cluster.desks
+
+
+def test_a_message_that_was_assigned_after_the_deletion_is_halted_where_it_runs() -> None:
+    cluster = given(*ONE_READY, b.received(0), DELETED, b.assigned(0))
+    assert kinds(decide(cluster)) == [
+        "execution.abandoned",
+        "execution.halt_requested",
+        "worker.stop_requested",
+    ]
+
+
+def test_an_older_attempt_that_comes_late_does_not_halt_the_one_that_counts() -> None:
+    again = (b.requested(1), b.ready(1), b.assigned(0, attempt=2, worker_id="foo_0_wkr_1"))
+    late = (b.requested(2), b.ready(2), b.assigned(0, attempt=1, worker_id="foo_0_wkr_2"))
+    cluster = given(*RUNNING, b.lost(0), *again, *late)
+    assert "execution.halt_requested" not in kinds(decide(cluster))
+
+
 def test_a_lost_host_takes_its_workers_and_their_messages_are_tried_again() -> None:
     cluster = given(*ONE_READY, b.received(0), b.assigned(0, message_sequence=5))
     assert kinds(decide(cluster, heard=16)) == ["host.lost"]

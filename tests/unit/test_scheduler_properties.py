@@ -267,6 +267,8 @@ class World:
             number = ids.worker_number(found.worker_id, found.actor_id) or 0
             where = {"host_id": found.host_id, "actor_id": found.actor_id}
             running = self.running(found)
+            if running is not None and self.endless(running):
+                continue
             if running is not None:
                 self.report(running, failing=failing)
                 return True
@@ -287,6 +289,11 @@ class World:
         if ordinal is None or state is None or state.ended:
             return None
         return state if state.worker_id == found.worker_id else None
+
+    def endless(self, running: Execution) -> bool:
+        """The programs of deleted actors run until somebody ends them."""
+        runs = running.status is ExecutionStatus.RUNNING and not running.halt_requested
+        return runs and running.actor_id not in self.actors
 
     def report(self, running: Execution, *, failing: float) -> None:
         attempt: dict[str, Any] = {

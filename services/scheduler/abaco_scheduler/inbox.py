@@ -88,6 +88,11 @@ class Inbox:
         end = self.next_ordinal + len(self.waiting)
         return self.next_ordinal <= ordinal < end and ordinal not in self.gone
 
+    def knows(self, ordinal: int) -> bool:
+        """Whether a message is not over: it waits or runs, or can be tried again."""
+        tried = (self.running, self.retries, self.abandoned)
+        return self.waits(ordinal) or any(ordinal in tasks for tasks in tried)
+
 
 # -- what happens to it --------------------------------------------------------------------------
 

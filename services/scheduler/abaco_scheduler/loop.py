@@ -30,6 +30,12 @@ from abaco_telemetry.spans import OFF, Spans, current
 
 logger = logging.getLogger(__name__)
 
+STEPS: dict[type[ev.Event], str] = {
+    ev.ExecutionAssigned: "schedule",
+    ev.ExecutionHaltRequested: "halt",
+}
+"""The names of decisions in a trace."""
+
 TICK_SECONDS = 1.0
 """Time alone changes some decisions: a silent host, a pause that is over, an idle worker."""
 
@@ -174,7 +180,7 @@ class Scheduler:
 
     def _span(self, decision: Decision) -> AbstractContextManager[object]:
         """The step that began when the message was accepted; other decisions are in no trace."""
-        name = "schedule" if isinstance(decision.event, ev.ExecutionAssigned) else "abandon"
+        name = STEPS.get(type(decision.event), "abandon")
         return self._spans.span(name, parent=decision.traceparent, since=decision.since)
 
     async def _append(self, decision: Decision, tips: dict[str, int]) -> int:

@@ -62,7 +62,12 @@ def _assignment(desk: Desk, task: Task, worker: Worker) -> Decision:
 
 
 def endings(desk: Desk, policy: Policy) -> Iterator[Decision]:
-    """The executions that are not tried again, and the workers that were given one too late."""
+    """The executions that are not tried again, and those that must not go on.
+
+    A worker that was given an execution after its end may run it already: it is told to halt it.
+    What a deleted actor runs is halted, too; the worker that has it may be down and learns of it
+    from the log when it is back.
+    """
     for task in desk.inbox.retries.values():
         reason = _verdict(desk, task, policy)
         if reason is not None:
@@ -73,6 +78,12 @@ def endings(desk: Desk, policy: Policy) -> Iterator[Decision]:
         if ordinal is not None:
             cause = f"{execution_id}.assigned.{attempt}"
             yield _abandonment(desk, ordinal, attempt, "assigned after its end", cause)
+            if not desk.inbox.knows(ordinal):
+                yield _halt(desk, ordinal, cause)
+    if not desk.actor.exists:
+        for ordinal, task in desk.inbox.running.items():
+            if not task.halted:
+                yield _halt(desk, ordinal, f"{desk.actor.actor_id}.deleted")
 
 
 def _verdict(desk: Desk, task: Task, policy: Policy) -> str | None:
@@ -90,6 +101,14 @@ def _abandonment(desk: Desk, ordinal: int, attempts: int, reason: str, cause: st
         execution_id=ids.execution_id(desk.actor.actor_id, ordinal),
         attempts=attempts,
         reason=reason,
+    )
+    return _decision(desk, ordinal, event, cause, None)
+
+
+def _halt(desk: Desk, ordinal: int, cause: str) -> Decision:
+    event = ev.ExecutionHaltRequested(
+        actor_id=desk.actor.actor_id,
+        execution_id=ids.execution_id(desk.actor.actor_id, ordinal),
     )
     return _decision(desk, ordinal, event, cause, None)
 

@@ -39,7 +39,7 @@ ROLES: dict[str, Role] = {
     "changing": Role(image=images.QUICK, gap_seconds=2.5, more={"max_workers": 2}),
     "halted": Role(image=images.NUMBERS, gap_seconds=4, most=300, more={"max_workers": 2}),
     "purged": Role(image=images.SLOW, gap_seconds=1, more={"stateless": False}),
-    "mortal": Role(image=images.QUICK, gap_seconds=3),
+    "mortal": Role(image=images.NUMBERS, gap_seconds=3, most=300),
 }
 """Stateful and not, short and long, and those that things are done to: see :func:`_deeds`."""
 

@@ -64,6 +64,7 @@ class History:
         self.ends: Counter[str] = Counter()
         self.reports: Counter[str] = Counter()
         self.events: list[Recorded] = []
+        self.deleted: set[str] = set()
         self._by_actor: dict[str, list[str]] = defaultdict(list)
 
     @property
@@ -89,6 +90,8 @@ class History:
             )
             for execution_id in self._concerned(event):
                 self._evolve(execution_id, recorded)
+            if isinstance(event, ev.ActorDeleted):
+                self.deleted.add(event.actor_id)
 
     def _concerned(self, event: ev.Event) -> Sequence[str]:
         if isinstance(event, ev.InboxPurged | ev.ActorDeleted):
@@ -99,6 +102,9 @@ class History:
     def _evolve(self, execution_id: str, recorded: Recorded) -> None:
         before = self.executions[execution_id]
         after = execution.evolve(before, recorded)
+        if after.actor_id in self.deleted:  # what comes late is purged, as in every fold
+            deletion = ev.ActorDeleted(actor_id=after.actor_id)
+            after = execution.evolve(after, msgspec.structs.replace(recorded, event=deletion))
         self.executions[execution_id] = after
         self.ends[execution_id] += after.ended and not before.ended
 
