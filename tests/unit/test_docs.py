@@ -3,6 +3,7 @@
 ``WRITE_DOCS=1 pytest tests/unit/test_docs.py`` draws them anew.
 """
 
+import inspect
 import json
 import os
 import re
@@ -15,9 +16,10 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 
-from abaco_api import asyncapi
+from abaco_api import asyncapi, openapi
 from abaco_api.config import Config as ApiConfig
 from abaco_api.metrics import Metrics as ApiMetrics
+from abaco_api.routes import OPERATIONS
 from abaco_local import nats_chart, nats_server
 from abaco_local.config import Config as LocalConfig
 from abaco_projector.config import Config as ProjectorConfig
@@ -239,6 +241,25 @@ def test_the_page_is_as_the_code_is(name: str) -> None:
     if os.environ.get("WRITE_DOCS"):
         path.write_text(PAGES[name]())
     assert path.read_text() == PAGES[name]()
+
+
+@pytest.mark.parametrize("described", [asyncapi.describe(), openapi.describe(OPERATIONS)])
+def test_a_description_is_the_same_whether_python_strips_docstrings_or_not(described: Any) -> None:
+    """Python 3.13 strips the indentation of docstrings as it compiles; older versions keep it."""
+    texts = descriptions(described)
+    assert len(texts) > 20
+    assert texts == [inspect.cleandoc(text) for text in texts]
+
+
+def descriptions(value: Any) -> list[str]:
+    """Every description in a document."""
+    if isinstance(value, list):
+        return [text for item in value for text in descriptions(item)]
+    if not isinstance(value, dict):
+        return []
+    found = [text for name, text in value.items() if name == "description" and text]
+    own = [text for text in found if isinstance(text, str)]
+    return own + [text for item in value.values() for text in descriptions(item)]
 
 
 def test_every_setting_is_known_and_every_known_name_is_a_setting() -> None:

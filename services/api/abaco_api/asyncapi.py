@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from abaco_api import VERSION
+from abaco_api.schemas import schema_components
 from abaco_proto import envelope as env
 from abaco_proto import events as ev
 from abaco_proto import streams
@@ -54,7 +55,7 @@ def encoded() -> bytes:
 def describe() -> Json:
     """The whole description."""
     kinds = list(ev.OWNERS)
-    _, schemas = msgspec.json.schema_components(kinds, ref_template=SCHEMA)
+    _, schemas = schema_components(kinds, SCHEMA)
     return {
         "asyncapi": "3.0.0",
         "info": {

@@ -1,5 +1,6 @@
 """The description of the api: OpenAPI 3.1, made from the table of operations and the types."""
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from abaco_api import VERSION, bodies
 from abaco_api.body import JSON, MULTIPART, URLENCODED
 from abaco_api.envelope import SEQUENCE, Failure, Success
 from abaco_api.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
+from abaco_api.schemas import schema_components
 from abaco_api.service import AFTER
 
 Json = dict[str, Any]
@@ -70,7 +72,7 @@ class _Schemas:
         results = [o.result for o in operations] + [o.unready for o in operations]
         types: list[Any] = [_success_of(result) for result in results]
         types += [Failure, *bodies.BODIES]
-        refs, self.components = msgspec.json.schema_components(types, ref_template=TEMPLATE)
+        refs, self.components = schema_components(types, TEMPLATE)
         for component in self.components.values():
             if set(component.get("properties", ())) >= ENVELOPE:
                 component["required"] = list(component["properties"])
@@ -116,7 +118,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
     described: Json = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}").lower(),
         "summary": operation.summary,
-        "description": operation.endpoint.__doc__ or "",
+        "description": inspect.getdoc(operation.endpoint) or "",
         "parameters": _parameters(operation),
         "responses": _responses(operation, schemas),
     }
