@@ -124,7 +124,11 @@ class Server:
 
 
 class NatsServer(Server):
-    """A NATS server with JetStream that has every answer on disk before it gives it."""
+    """A NATS server with JetStream that has every answer on disk before it gives it.
+
+    Its limits are those of the embedded server. By itself the server takes a share of what is free
+    on the disk for its limit, and refuses streams that may become larger, as ours may.
+    """
 
     def __init__(self, folder: Path) -> None:
         """The server keeps its streams below ``folder``."""
@@ -134,7 +138,12 @@ class NatsServer(Server):
             host: {LOOPBACK}
             port: {self.port}
             max_payload: 8MB
-            jetstream: {{ store_dir: "{folder / "streams"}", sync_interval: always }}
+            jetstream: {{
+              store_dir: "{folder / "streams"}"
+              sync_interval: always
+              max_file_store: 1TB
+              max_memory_store: 256MB
+            }}
         """)
 
     @property

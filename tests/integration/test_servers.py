@@ -1,9 +1,14 @@
 """The servers under the other tests do what they say."""
 
+from pathlib import Path
+
 import asyncpg
 import nats
 import pytest
 
+from abaco_proto import streams
+from abaco_proto.jetstream.stream_setup import ensure_streams
+from disks import small_disk
 from servers import NatsServer, PostgresServer
 
 
@@ -21,6 +26,22 @@ async def test_nats_keeps_its_streams_over_a_kill(nats_server: NatsServer) -> No
     kept = await client.jetstream().get_msg("s", seq=1)
     assert kept.data == b"kept"
     await client.close()
+
+
+async def test_nats_takes_our_streams_on_a_disk_that_is_smaller_than_their_limits(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        server = NatsServer(disk.folder)
+        try:
+            server.start()
+            client = await nats.connect(server.url)
+            await ensure_streams(client.jetstream(), 1)
+            made = {info.config.name for info in await client.jetstream().streams_info()}
+            assert made == {stream.name for stream in streams.ALL}
+            await client.close()
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
