@@ -1,26 +1,22 @@
 """The five steps of the quickstart, as a user types them, and exactly what they answer."""
 
-import json
-import subprocess
 from typing import Any
 
+from abaco_local.demo import Request
 from stack import Stack, eventually
 
 VERSION = "0.1.0"
 
 
-def ask(stack: Stack, path: str, *words: str) -> dict[str, Any]:
-    """What ``curl`` prints, whatever it is."""
-    done = subprocess.run(
-        ["curl", "-s", *words, f"{stack.url}{path}"], capture_output=True, check=True
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
+def ask(stack: Stack, path: str, data: str = "") -> dict[str, Any]:
+    """The whole answer, by ``curl`` where there is one."""
+    answer: dict[str, Any] = Request(f"{stack.url}{path}", data).send()
     return answer
 
 
-def curl(stack: Stack, path: str, *words: str) -> dict[str, Any]:
+def curl(stack: Stack, path: str, data: str = "") -> dict[str, Any]:
     """The answer to a request that must work."""
-    answer = ask(stack, path, *words)
+    answer = ask(stack, path, data)
     assert set(answer) == {"status", "msg", "result", "version"}
     assert answer["status"] == "success"
     assert answer["version"] == VERSION
@@ -29,7 +25,7 @@ def curl(stack: Stack, path: str, *words: str) -> dict[str, Any]:
 
 def walk(stack: Stack, name: str) -> None:
     """Register, send, and read, as an actor of this name, which must be the first."""
-    made = curl(stack, "/actors", "-d", f"image=jstubbs/abaco_test&name={name}")
+    made = curl(stack, "/actors", f"image=jstubbs/abaco_test&name={name}")
     assert made["msg"] == "Actor created successfully."
     expected: dict[str, Any] = {
         "description": None,
@@ -50,7 +46,7 @@ def walk(stack: Stack, name: str) -> None:
     two = [f"{name}_0_wkr_0", f"{name}_0_wkr_1"]
     eventually(lambda: [w["id"] for w in curl(stack, f"{actor}/workers")["result"]] == two)
 
-    sent = curl(stack, f"{actor}/messages", "-d", "message=execute yourself")
+    sent = curl(stack, f"{actor}/messages", "message=execute yourself")
     assert sent["msg"] == "The request was successful"
     assert sent["result"]["msg"] == "execute yourself"
     assert sent["result"]["execution_id"] == f"{name}_0_exc_0"

@@ -13,10 +13,12 @@ import msgspec
 
 from abaco_proto.errors import Unavailable
 
-READY_SECONDS = 120
-COMPLETE_SECONDS = 60
+READY_SECONDS = 300
+COMPLETE_SECONDS = 300
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 30
+UNAVAILABLE = "unavailable"
+"""The ``error`` of an answer with the status 503."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -96,23 +98,33 @@ def show(request: Request) -> Any:
 
 
 def show_when(request: Request, status: str, seconds: float) -> None:
-    """Ask until the result has the status, saying each new one, and print the last answer."""
+    """Ask until the result has the status, saying each new one, and print the last answer.
+
+    An answer that a service is unavailable is no end: on a slow machine a query can time out.
+    """
     click.echo(f"$ {request.line}")
     deadline = time.monotonic() + seconds
     before = ""
     while True:
         answer = request.send()
-        now = str((answer.get("result") or {}).get("status"))
+        now = _status(answer)
         if now != before:
             click.echo(f"  … {now}")
         if now == status:
             _shown(answer)
             return
-        if now == "ERROR" or answer.get("status") != "success" or time.monotonic() > deadline:
+        late = time.monotonic() > deadline
+        if late or now == "ERROR" or (answer.get("status") != "success" and now != UNAVAILABLE):
             _shown(answer)
             raise Unavailable(f"{request.url} did not become {status}: it is {now}")
         before = now
         time.sleep(POLL_SECONDS)
+
+
+def _status(answer: Any) -> str:
+    if answer.get("error") == UNAVAILABLE:
+        return UNAVAILABLE
+    return str((answer.get("result") or {}).get("status"))
 
 
 def _shown(answer: Any) -> Any:

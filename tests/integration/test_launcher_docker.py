@@ -1,7 +1,6 @@
 """The launcher as the first process of real containers, of images that hold next to nothing."""
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -222,12 +221,19 @@ async def test_a_user_is_who_docker_says(
 
 
 def docker_run(user: str, script: str) -> str:
-    """The same by ``docker run``."""
-    words = ["docker", "run", "--rm", "--network=none", "--user", user or "0", SHELL]
-    done = subprocess.run(
-        [*words, "/bin/sh", "-c", script], capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    """The same by the engine alone, as ``docker run --rm`` asks it."""
+    client = docker.from_env()
+    try:
+        said: bytes = client.containers.run(
+            SHELL,
+            ["/bin/sh", "-c", script],
+            user=user or "0",
+            network_mode="none",
+            remove=True,
+        )
+    finally:
+        client.close()
+    return said.decode()
 
 
 @pytest.mark.parametrize("user", ["nobody-knows", "odd", "4294967296", "-1", "anna:nobody-knows"])
