@@ -6,6 +6,7 @@ to the scheduler's own last one, so that no decision is made twice.
 
 import asyncio
 import logging
+import random
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, aclosing
@@ -40,6 +41,15 @@ TICK_SECONDS = 1.0
 """Time alone changes some decisions: a silent host, a pause that is over, an idle worker."""
 
 
+REQUESTS_SECONDS = 0.1
+"""How long one plan appends requests for workers; the rest are in the next plan."""
+
+YIELD_SECONDS = 1.0
+"""How long a scheduler leaves requests for workers to another one that was faster."""
+
+_REQUESTS = "requests"
+
+
 class Scheduler:
     """One scheduler process. Any number may run: the log lets one of equal decisions in."""
 
@@ -70,6 +80,7 @@ class Scheduler:
         self._caught_up = False
         self._live = False
         self._own_last = 0
+        self._requests_after = float("-inf")
         self._last: Recorded | None = None
         self._not_understood = 0
 
@@ -151,15 +162,25 @@ class Scheduler:
             return plan(self._cluster, self._policy, self._now())
 
     async def _act(self, decisions: list[Decision]) -> None:
-        """Append decisions: those on one actor in their order, actors side by side."""
+        """Append decisions: those on one actor in their order, actors side by side.
+
+        All requests for workers rest on one condition, whatever actor they are for. So they are
+        appended one after another: side by side, only the first would hold.
+        """
         groups: dict[str, list[Decision]] = defaultdict(list)
         for decision in decisions:
-            groups[getattr(decision.event, "actor_id", "")].append(decision)
+            groups[_group(decision)].append(decision)
+        requests = groups.pop(_REQUESTS, [])
+        if requests and time.monotonic() >= self._requests_after:
+            groups[_REQUESTS] = _rotated(requests)
         await asyncio.gather(*map(self._append_in_order, groups.values()))
 
     async def _append_in_order(self, decisions: list[Decision]) -> None:
         tips: dict[str, int] = {}
+        until = time.monotonic() + REQUESTS_SECONDS
         for decision in decisions:
+            if _group(decision) == _REQUESTS and time.monotonic() > until:
+                return
             with _about(decision):
                 if not await self._is_appended(decision, tips):
                     return
@@ -171,6 +192,8 @@ class Scheduler:
                 sequence = await self._append(decision, tips)
         except Conflict:
             logger.info("overtaken: %s", decision.event)
+            if _group(decision) == _REQUESTS:
+                self._requests_after = time.monotonic() + YIELD_SECONDS
             return False
         except Unavailable as error:
             logger.debug("decision not recorded: %s", error)  # the connection says it
@@ -204,6 +227,24 @@ class Scheduler:
             tips[expected.filter] = sequence
         logger.debug("%d %s", sequence, decision.event)
         return sequence
+
+
+def _rotated(requests: list[Decision]) -> list[Decision]:
+    """The requests of one plan, from any of them on: each has its slot, so their order is free.
+
+    Two schedulers make the same plan. Beginning with different requests, one of them conflicts at
+    once and leaves the rest to the other; in the same order both would append all of them.
+    """
+    begin = random.randrange(len(requests))  # noqa: S311 - no secret
+    return requests[begin:] + requests[:begin]
+
+
+def _group(decision: Decision) -> str:
+    """Decisions of one group are appended one after another."""
+    event = decision.event
+    if isinstance(event, ev.WorkerRequested):
+        return _REQUESTS
+    return f"actor {getattr(event, 'actor_id', '')}"
 
 
 def _about(decision: Decision) -> AbstractContextManager[None]:
