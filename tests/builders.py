@@ -76,11 +76,11 @@ def failed(number: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Worke
 
 
 def stop_requested(
-    number: int = 0, actor_id: str = "foo_0", host_id: str = "h1"
+    number: int = 0, actor_id: str = "foo_0", host_id: str = "h1", reason: str = "idle"
 ) -> ev.WorkerStopRequested:
     worker_id = ids.worker_id(actor_id, number)
     return ev.WorkerStopRequested(
-        actor_id=actor_id, worker_id=worker_id, host_id=host_id, reason="idle"
+        actor_id=actor_id, worker_id=worker_id, host_id=host_id, reason=reason
     )
 
 

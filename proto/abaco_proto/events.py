@@ -182,6 +182,11 @@ class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
     warm: bool = True
 
 
+BY_A_PERSON = "asked for by a person"
+"""The ``reason`` of a stop that a client asked for. The worker is not replaced until messages need
+another one, also where that leaves fewer than ``min_workers``."""
+
+
 class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_requested"):
     """A seat is to be given up as soon as it is idle."""
 

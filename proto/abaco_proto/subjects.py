@@ -110,6 +110,12 @@ def worker_requests_filter() -> str:
     return "abaco.event.*.*.worker.requested.*"
 
 
+# abaco.event.<tenant>.<actor_id>.worker.stop_requested.*
+def stop_requests_filter(tenant: str, actor_id: str) -> str:
+    """The stops asked for of one actor's workers, on whatever host."""
+    return f"abaco.event.{tenant}.{actor_id}.worker.stop_requested.*"
+
+
 # abaco.event.<tenant>.<actor_id>.execution.>
 def executions_filter(tenant: str, actor_id: str) -> str:
     """What became of one actor's messages."""

@@ -9,6 +9,7 @@ import builders as b
 from abaco_proto.events import Event
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.log import EventLog, Output
+from abaco_proto.subjects import actor_filter
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
 from servers import PostgresServer
 
@@ -160,8 +161,12 @@ async def test_workers(client: httpx.AsyncClient, connection: Connection) -> Non
     assert first["status"] == "READY"
     assert {"image", "location", "cid", "ch_name", "status", "last_update"} <= set(first)
     assert second["status"] == "REQUESTED"
+    assert first["ch_name"] != second["ch_name"]
+    for name in (second["ch_name"], second["ch_name"].replace("_", "%5F")):
+        found = result_of(await client.get(f"/actors/{actor_id}/workers/{name}"))
+        assert found["id"] == second["id"]
 
-    stopping = await client.delete(f"/actors/{actor_id}/workers/{first['id']}")
+    stopping = await client.delete(f"/actors/{actor_id}/workers/{first['ch_name']}")
     assert result_of(stopping) is None
     shown = await client.get(f"/actors/{actor_id}/workers/{first['id']}")
     assert result_of(shown)["status"] == "STOPPING"
@@ -171,6 +176,10 @@ async def test_workers(client: httpx.AsyncClient, connection: Connection) -> Non
 
     scaled = await client.post(f"/actors/{actor_id}/workers", data={"num": "6"})
     assert result_of(scaled) == {"actor_id": actor_id, "min_workers": 6, "max_workers": 6}
+    updates = [r async for batch in log.read([actor_filter("default", actor_id)]) for r in batch]
+    await client.post(f"/actors/{actor_id}/workers", data={"num": "6"})
+    again = [r async for batch in log.read([actor_filter("default", actor_id)]) for r in batch]
+    assert again == updates, "nothing was stopped since, and nothing has changed"
 
 
 async def test_subscriptions(client: httpx.AsyncClient) -> None:

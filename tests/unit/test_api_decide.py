@@ -3,7 +3,7 @@
 import pytest
 
 import builders as b
-from abaco_api.decide import BY_A_PERSON, decide, decide_register, decide_send, decide_stop
+from abaco_api.decide import decide, decide_register, decide_scale, decide_send, decide_stop
 from abaco_api.errors import BadParameter, TooLarge
 from abaco_proto import actor, worker
 from abaco_proto import commands as cmd
@@ -157,7 +157,7 @@ def test_two_environments_together_can_be_too_large() -> None:
 def test_a_live_worker_can_be_asked_to_stop(history: list[ev.Event]) -> None:
     assert decide_stop(given_worker(*history), STOP) == [
         ev.WorkerStopRequested(
-            actor_id="foo_0", worker_id="foo_0_wkr_0", host_id="h1", reason=BY_A_PERSON
+            actor_id="foo_0", worker_id="foo_0_wkr_0", host_id="h1", reason=ev.BY_A_PERSON
         )
     ]
 
@@ -175,3 +175,10 @@ def test_a_worker_that_is_gone_cannot_stop(end: ev.Event) -> None:
 def test_a_worker_nobody_knows() -> None:
     with pytest.raises(Unknown, match="foo_0_wkr_0"):
         decide_stop(worker.INITIAL, STOP)
+
+
+def test_the_same_number_of_workers_is_said_again_after_a_stop() -> None:
+    command = cmd.ScaleWorkers(actor_id="foo_0", num=2)
+    assert decide_scale(given(b.registered()), command, stopped=True) == [
+        ev.ActorUpdated(actor_id="foo_0", definition=b.definition(), revision=1)
+    ]

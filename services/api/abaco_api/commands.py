@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import msgspec
 
 from abaco_api.appender import Appender, request_id
-from abaco_api.decide import ActorCommand, decide, decide_register
+from abaco_api.decide import ActorCommand, decide, decide_register, decide_scale
 from abaco_api.directory import Directory
 from abaco_api.turns import Turns
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.actor import INITIAL, Actor, evolve
-from abaco_proto.commands import RegisterActor
+from abaco_proto.commands import RegisterActor, ScaleWorkers
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Conflict
 from abaco_proto.log import EventLog, Expected
-from abaco_proto.subjects import actor_filter, type_filter
+from abaco_proto.subjects import actor_filter, stop_requests_filter, type_filter
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,9 @@ class Commands:
         entry = await self._directory.find(command.actor_id)
         actor, head = entry.actor, entry.head
         events = decide(actor, command)
+        if isinstance(command, ScaleWorkers) and not events:
+            stopped = await self._stopped_since(actor)
+            events = decide_scale(actor, command, stopped=stopped)
         for event in events:
             actor = await self._whole(actor) if isinstance(event, ev.ActorUpdated) else actor
             expected = Expected(filter=actor_filter(self._tenant, command.actor_id), sequence=head)
@@ -80,6 +83,11 @@ class Commands:
             self._directory.learn(recorded)
             actor, head = evolve(actor, recorded), recorded.sequence
         return Outcome(actor=actor, events=events, sequence=head)
+
+    async def _stopped_since(self, actor: Actor) -> bool:
+        """Whether any worker was asked to stop since the definition was set."""
+        last = await self._log.last(stop_requests_filter(self._tenant, actor.actor_id))
+        return last is not None and last.sequence > actor.definition_sequence
 
     async def _whole(self, actor: Actor) -> Actor:
         """The actor with what the directory does not keep: its state, its workers' last words."""

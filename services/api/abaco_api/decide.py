@@ -23,8 +23,6 @@ ActorCommand = (
     | cmd.ScaleWorkers
 )
 
-BY_A_PERSON = "asked for by a person"
-
 
 def decide(actor: Actor, command: ActorCommand) -> list[ev.Event]:
     """Dispatch the commands that are about an actor's definition and state."""
@@ -92,11 +90,17 @@ def decide_unsubscribe(actor: Actor, command: cmd.Unsubscribe) -> list[ev.Event]
     return [ev.ActorUnsubscribed(actor_id=actor.actor_id, subscription_id=subscription_id)]
 
 
-def decide_scale(actor: Actor, command: cmd.ScaleWorkers) -> list[ev.Event]:
-    """A definition that keeps more or fewer workers."""
+def decide_scale(
+    actor: Actor, command: cmd.ScaleWorkers, *, stopped: bool = False
+) -> list[ev.Event]:
+    """A definition that keeps more or fewer workers.
+
+    ``stopped``: a worker was stopped since the definition was set, and may not be replaced. Then
+    the same number is worth an event, which says that all of them are wanted again.
+    """
     _existing(actor)
     scaled = definition.scaled(actor.definition, command.num)
-    if scaled == actor.definition:
+    if scaled == actor.definition and not stopped:
         return []
     return [ev.ActorUpdated(actor_id=actor.actor_id, definition=scaled, revision=actor.revision)]
 
@@ -133,7 +137,7 @@ def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
             actor_id=command.actor_id,
             worker_id=command.worker_id,
             host_id=worker.host_id,
-            reason=BY_A_PERSON,
+            reason=ev.BY_A_PERSON,
         )
     ]
 

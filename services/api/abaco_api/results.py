@@ -133,7 +133,7 @@ class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. ``ch_name`` is where it gets its work, ``cid`` its container now."""
+    """A worker. ``ch_name`` names it in paths, as ``id`` does; ``cid`` is its container now."""
 
     id: str
     actor_id: str

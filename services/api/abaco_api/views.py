@@ -13,7 +13,6 @@ from abaco_api.live.transcript import Transcript
 from abaco_proto.actor import Actor
 from abaco_proto.envelope import format_time
 from abaco_proto.events import Definition, FinalState
-from abaco_proto.subjects import host_work_filter
 
 
 class Row(Protocol):
@@ -165,7 +164,7 @@ def worker(row: Row) -> r.WorkerResult:
         image=row["image"],
         location=row["location"],
         cid=row["container_id"],
-        ch_name=host_work_filter(row["host_id"]),
+        ch_name=row["worker_id"],
         status=row["status"],
         status_message=row["status_message"],
         last_update=format_time(row["updated_at"]),

@@ -18,7 +18,7 @@ from abaco_proto.envelope import EPOCH, Recorded
 from abaco_proto.ids import worker_number
 from abaco_proto.log import Heartbeat
 from abaco_proto.subjects import HOST_ACTOR_PREFIX
-from abaco_proto.worker import Worker
+from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler import inbox
 from abaco_scheduler.inbox import Inbox
 
@@ -32,6 +32,7 @@ class Desk:
 
     ``late`` are the workers that were given what had ended already, with the attempt. ``turns``
     says since when each worker has had work, ``served_at`` when the actor last got some done.
+    ``not_replaced`` counts the workers below ``min_workers`` that a person stopped.
     """
 
     tenant: str
@@ -42,6 +43,7 @@ class Desk:
     turns: dict[str, datetime] = field(default_factory=dict)
     served_at: datetime = EPOCH
     worker_count: int = 0
+    not_replaced: int = 0
     assigned_sequence: int = 0
     state_sequence: int = 0
     failures: int = 0
@@ -158,7 +160,7 @@ def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
     _observe_workers(cluster, desk, recorded)
     match recorded.event:
         case ev.ActorUpdated():
-            desk.failures, desk.failed_at = 0, EPOCH
+            desk.failures, desk.failed_at, desk.not_replaced = 0, EPOCH, 0
         case ev.ActorStateSet():
             desk.state_sequence = recorded.sequence
             desk.actor = replace(desk.actor, state="")  # nobody decides on it
@@ -193,6 +195,8 @@ def _observe_workers(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
             desk.worker_count = max(desk.worker_count, (number or 0) + 1)
             desk.workers[event.worker_id] = worker.evolve(worker.INITIAL, recorded)
             cluster.load[event.host_id] += 1
+            if not event.warm and desk.not_replaced:  # messages need it
+                desk.not_replaced -= 1
             return
         case ev.WorkerReady():
             desk.failures, desk.failed_at = 0, EPOCH
@@ -218,6 +222,8 @@ def _observe_worker(cluster: Cluster, desk: Desk, found: Worker, recorded: Recor
         desk.late.pop(after.worker_id, None)
     if after.live:
         desk.workers[after.worker_id] = after
+        if after.status is not found.status and _stopped_by_a_person(recorded.event):
+            _observe_stop_by_a_person(desk)
         return
     del desk.workers[after.worker_id]
     desk.turns.pop(after.worker_id, None)
@@ -225,3 +231,17 @@ def _observe_worker(cluster: Cluster, desk: Desk, found: Worker, recorded: Recor
     cluster.load[after.host_id] -= 1
     reason = f"worker {after.worker_id}: {after.status_message}"
     inbox.lost(desk.inbox, after.worker_id, reason, recorded.id)
+
+
+def _stopped_by_a_person(event: ev.Event) -> bool:
+    return isinstance(event, ev.WorkerStopRequested) and event.reason == ev.BY_A_PERSON
+
+
+def _observe_stop_by_a_person(desk: Desk) -> None:
+    """Do not replace the worker, if it is one of those that the actor keeps without messages."""
+    left = sum(
+        w.revision == desk.actor.revision and w.status is not WorkerStatus.STOPPING
+        for w in desk.workers.values()
+    )
+    if left < desk.actor.definition.min_workers - desk.not_replaced:
+        desk.not_replaced += 1

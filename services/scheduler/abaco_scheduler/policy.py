@@ -74,6 +74,11 @@ def idle_workers(desk: Desk) -> list[Worker]:
     return sorted(idle, key=lambda w: w.updated_at)
 
 
+def least_workers(desk: Desk) -> int:
+    """How many workers the actor keeps without messages."""
+    return max(desk.actor.definition.min_workers - desk.not_replaced, 0)
+
+
 def desired_workers(desk: Desk, policy: Policy, now: datetime) -> int:
     """How many workers the actor should have, were there room."""
     if not desk.actor.exists:
@@ -81,7 +86,7 @@ def desired_workers(desk: Desk, policy: Policy, now: datetime) -> int:
     definition = desk.actor.definition
     work = len(desk.inbox.running) + backlog(desk, policy, now)
     most = definition.max_workers if definition.stateless else 1
-    return min(max(work, definition.min_workers), most)
+    return min(max(work, least_workers(desk)), most)
 
 
 def may_request(desk: Desk, policy: Policy, now: datetime) -> bool:

@@ -16,7 +16,14 @@ import msgspec
 
 from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler.cluster import Desk, Key
-from abaco_scheduler.policy import Need, Policy, backlog, current_workers, idle_workers
+from abaco_scheduler.policy import (
+    Need,
+    Policy,
+    backlog,
+    current_workers,
+    idle_workers,
+    least_workers,
+)
 
 
 class Wish(msgspec.Struct, frozen=True, order=True):
@@ -108,7 +115,7 @@ def _loss(desk: Desk, left: int) -> Loss:
     """What it costs an actor to have ``left`` workers left."""
     if not left:
         return Loss.LAST
-    return Loss.SURPLUS if left >= desk.actor.definition.min_workers else Loss.MINIMUM
+    return Loss.SURPLUS if left >= least_workers(desk) else Loss.MINIMUM
 
 
 def _for_free(at_leisure: list[_Leisure], wish: Wish) -> Loan | None:
