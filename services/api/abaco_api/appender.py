@@ -40,8 +40,9 @@ class Appender:
         self._log = log
         self._tenant = tenant
 
-    async def append(self, event: Event, expected: Expected, cause: str | Cause) -> Recorded:
-        """Append, and return the event as it is in the log.
+    async def append(self, event: Event, expected: Expected | None, cause: str | Cause) -> Recorded:
+        """Append, and return the event as it is in the log. Without a condition, ids of events
+        alone keep out what is there already.
 
         Raises:
             Conflict: the history went on; look again, and decide again.
@@ -58,7 +59,7 @@ class Appender:
             time=why.time or datetime.now(UTC),
             causation_id=why.causation_id,
             correlation_id=why.correlation_id,
-            position=expected.sequence,
+            position=expected.sequence if expected is not None else 0,
             hops=why.hops,
             traceparent=why.traceparent or spans.current(),
         )

@@ -17,6 +17,7 @@ from abaco_api.feed.query import Asked
 from abaco_api.views import Row
 from abaco_api.wildcard import ANY
 from abaco_proto.errors import Unavailable, Unknown
+from abaco_proto.worker import INITIAL, Worker, WorkerStatus
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -134,6 +135,20 @@ class ReadModels:
             if row is None:
                 raise Unknown(f"worker_id: {actor_id} has no worker {worker_id!r}")
             return row
+
+    async def worker_at(self, actor_id: str, worker_id: str) -> tuple[Worker, int]:
+        """A worker as far as commands need it, and the sequence of the last event in the rows."""
+        async with self._session() as session:
+            row = await session.fetchrow(SQL["worker_at"], self._tenant, actor_id, worker_id)
+        if row is None or row["worker_id"] is None:
+            return INITIAL, 0 if row is None else row["sequence"]
+        worker = Worker(
+            worker_id=worker_id,
+            actor_id=actor_id,
+            host_id=row["host_id"],
+            status=WorkerStatus(row["status"]),
+        )
+        return worker, row["sequence"]
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
         """An actor's subscriptions."""

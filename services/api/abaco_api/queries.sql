@@ -86,6 +86,13 @@ SELECT *
   FROM workers
  WHERE tenant = $1 AND worker_id = $3 AND actor_id = $2;
 
+-- name: worker_at
+-- A worker, if there is one, and the last event that the rows hold, both of one moment.
+SELECT c.sequence, w.worker_id, w.host_id, w.status
+  FROM projection_checkpoints c
+  LEFT JOIN workers w ON w.tenant = $1 AND w.actor_id = $2 AND w.worker_id = $3
+ WHERE c.name = 'events';
+
 -- name: subscriptions
 SELECT *
   FROM subscriptions

@@ -146,7 +146,7 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         directory=directory,
         commands=Commands(log, directory, tenant, turns),
         inbox=inbox,
-        seats=Seats(log, directory, tenant, turns),
+        seats=Seats(log, directory, models, tenant, turns),
         control=Control(log, directory, models, tenant, turns),
         keys=Keys(bucket, log, config.idempotency_seconds),
         models=models,

@@ -1,0 +1,169 @@
+"""A stop costs the same however many workers the actor had, and does not depend on Postgres."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+import builders as b
+from abaco_api import worker_history
+from abaco_api.directory import Directory
+from abaco_api.seats import Seats
+from abaco_api.turns import Turns
+from abaco_proto import events as ev
+from abaco_proto.codec import encode
+from abaco_proto.commands import StopWorker
+from abaco_proto.envelope import Recorded, to_headers
+from abaco_proto.errors import Refused, Unavailable, Unknown
+from abaco_proto.ids import worker_id
+from abaco_proto.subjects import event_subject
+from abaco_proto.worker import INITIAL, Worker, evolve
+from fakes import InMemoryEventLog
+
+
+class Models:
+    """Read models that have folded the log up to ``sequence``; None is that they do not answer."""
+
+    def __init__(self, log: InMemoryEventLog) -> None:
+        self.log = log
+        self.sequence: int | None = None
+
+    async def worker_at(self, actor_id: str, worker: str) -> tuple[Worker, int]:
+        if self.sequence is None:
+            raise Unavailable("unplugged")
+        found = INITIAL
+        for recorded in self.log.events[: self.sequence]:
+            if getattr(recorded.event, "worker_id", None) == worker:
+                found = evolve(found, recorded)
+        return found, self.sequence
+
+
+class CountingEventLog(InMemoryEventLog):
+    """Counts the events that are read; ``pause`` is how long each batch of 100 takes."""
+
+    pause = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_events = 0
+
+    async def read(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        found = self._select(filters, after)
+        for at in range(0, len(found), 100):
+            await asyncio.sleep(self.pause)
+            self.read_events += len(found[at : at + 100])
+            yield found[at : at + 100]
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.log = CountingEventLog()
+        self.models = Models(self.log)
+        self.directory = Directory(self.log, "default")
+        self.seats = self.process()
+
+    def process(self) -> Seats:
+        """The command as one process has it."""
+        models: Any = self.models
+        return Seats(self.log, self.directory, models, "default", Turns(0.5))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator["Stage", None]:
+        folding = asyncio.create_task(self.directory.run())
+        await self.add(b.registered())
+        try:
+            yield self
+        finally:
+            folding.cancel()
+            await asyncio.wait({folding})
+
+    async def add(self, *events: ev.Event) -> None:
+        for event in events:
+            headers = to_headers(b.envelope_of(event))
+            self.log.put_raw(event_subject("default", event), headers, encode(event))
+
+    async def workers(self, ended: int) -> int:
+        """So many workers that have ended, and one that lives; its number."""
+        for number in range(ended):
+            await self.add(b.requested(number), b.ready(number), b.stopped(number))
+        await self.add(b.requested(ended), b.ready(ended))
+        return ended
+
+    async def stop(self, number: int, seats: Seats | None = None) -> int:
+        command = StopWorker(actor_id="foo_0", worker_id=worker_id("foo_0", number))
+        return await (seats or self.seats).stop(command)
+
+    async def stop_at_last(self, number: int) -> int:
+        """Ask again while it is refused for now; how often that was."""
+        async with asyncio.timeout(30):
+            for tries in count():
+                try:
+                    await self.stop(number)
+                except Unavailable:
+                    continue
+                return tries
+        raise AssertionError("unreachable")
+
+    def stops(self) -> list[ev.Event]:
+        return self.log.bodies(ev.WorkerStopRequested)
+
+
+@pytest.fixture
+async def stage() -> AsyncGenerator[Stage, None]:
+    async with Stage().running() as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("ended", [10, 1000])
+async def test_a_stop_reads_no_history(stage: Stage, ended: int) -> None:
+    last = await stage.workers(ended)
+    stage.models.sequence = len(stage.log.events)
+    assert await stage.stop(last) == len(stage.log.events)
+    with pytest.raises(Refused):
+        await stage.stop(0)
+    assert len(stage.stops()) == 1
+    assert stage.log.read_events <= 1, "its own stop"
+
+
+async def test_what_the_read_models_do_not_know_yet_is_read(stage: Stage) -> None:
+    await stage.workers(5)
+    stage.models.sequence = len(stage.log.events)
+    await stage.add(b.requested(6), b.requested(7), b.requested(8), b.stopped(7))
+    assert await stage.stop(6) == len(stage.log.events)
+    with pytest.raises(Refused):
+        await stage.stop(7)
+    with pytest.raises(Unknown):
+        await stage.stop(9)
+    assert await stage.stop(6) < len(stage.log.events) + 1
+    assert len(stage.stops()) == 1
+
+
+async def test_of_stops_at_once_through_two_processes_one_is_recorded(stage: Stage) -> None:
+    last = await stage.workers(5)
+    stage.models.sequence = len(stage.log.events)
+    both = (stage.seats, stage.process())
+    await asyncio.gather(*[stage.stop(last, seats) for seats in both for _ in range(5)])
+    assert len(stage.stops()) == 1
+
+
+@pytest.mark.parametrize("models", ["away", "far behind"])
+async def test_a_long_history_is_read_over_several_requests(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, models: str
+) -> None:
+    monkeypatch.setattr(worker_history, "MOST_BEHIND", 1000)
+    last = await stage.workers(1000)
+    stage.models.sequence = 1 if models == "far behind" else None
+    stage.log.pause = 0.05  # 1.5 s for the whole of it; a request has 0.5 s
+    assert await stage.stop_at_last(last) > 0
+    assert len(stage.stops()) == 1
+    assert stage.log.read_events <= 3010, "no event is read twice"
+    stage.log.pause = 0
+    with pytest.raises(Refused):
+        await stage.stop_at_last(0)
+    with pytest.raises(Unknown):
+        await stage.stop_at_last(last + 1)
