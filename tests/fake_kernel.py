@@ -21,6 +21,7 @@ class FakeKernel:
         self.tries: list[Port] = []
         self.taken = 0
         self.refusal: OSError | None = None
+        self.without_ipv6: tuple[tuple[str, str], ...] = (("all", "1"), ("lo", "0"))
 
     def may(self) -> bool:
         return self.allowed
@@ -32,6 +33,9 @@ class FakeKernel:
 
     def engine_is_here(self, location: str) -> bool:
         return self.here
+
+    def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
+        return self.without_ipv6
 
     def connect(self, namespace: int, port: Port) -> None:
         self.tries.append(port)

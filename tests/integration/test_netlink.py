@@ -18,6 +18,10 @@ from abaco_worker.netlink import Linux, Port
 
 BRIDGE = "docker0"
 LISTEN = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()"
+LO_UP = (
+    "import fcntl, socket, struct; "
+    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"
+)
 MAY = "from abaco_worker.netlink import Linux; print(Linux().may())"
 
 
@@ -28,7 +32,12 @@ def port() -> Port:
     network = gateway.network
     address = IPv4Interface(f"{network[-3]}/{network.prefixlen}")
     return Port(
-        name=f"veth{uuid4().hex[:8]}", bridge=BRIDGE, mtu=1400, address=address, gateway=gateway.ip
+        name=f"veth{uuid4().hex[:8]}",
+        bridge=BRIDGE,
+        mtu=1400,
+        address=address,
+        gateway=gateway.ip,
+        disable_ipv6=(("all", "1"),),
     )
 
 
@@ -72,6 +81,37 @@ def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: Port) -> 
         here = Path("/sys/class/net", port.name)
         assert (here / "master").resolve().name == BRIDGE
         assert (here / "mtu").read_text() == "1400\n"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"all": "1"},  # Docker 20 to 25: none anywhere
+        {"all": "1", "lo": "0"},  # Docker 26: ``::1`` on ``lo``
+        {"all": "0", "default": "0", "lo": "0", "eth0": "1"},  # later ones: none on ``eth0``
+        {"all": "0"},
+    ],
+)
+def test_ipv6_is_where_the_engine_has_left_it(port: Port, values: dict[str, str]) -> None:
+    """One namespace is changed as an engine does; the other one is connected after it."""
+    with another_namespace(LO_UP) as theirs, another_namespace(LO_UP) as ours:
+        with opened(theirs) as namespace:
+            Linux().connect(namespace, replace(port, name=f"{port.name}0", disable_ipv6=()))
+            for name, value in values.items():
+                write = f"echo {value} >/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+                subprocess.run(["nsenter", "-t", str(theirs), "-n", "sh", "-c", write], check=True)
+            learned = Linux().disable_ipv6(namespace)
+        assert {name: dict(learned)[name] for name in values} == values
+        with opened(ours) as namespace:
+            Linux().connect(namespace, replace(port, disable_ipv6=learned))
+            assert Linux().disable_ipv6(namespace) == learned
+        assert loopback(ours) == loopback(theirs)
+        assert bool(loopback(ours)) is (dict(learned)["lo"] == "0")
+
+
+def loopback(pid: int) -> list[str]:
+    """The IPv6 addresses of ``lo``."""
+    return [line for line in seen(pid, "if_inet6").splitlines() if line.endswith(" lo")]
 
 
 def test_a_name_is_one_port(port: Port) -> None:

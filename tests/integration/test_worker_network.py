@@ -23,7 +23,8 @@ busybox ip link show eth0 | busybox grep -o 'mtu [0-9]*\\|<[^>]*>\\|link/ether.*
 busybox ip route
 busybox cat /proc/net/if_inet6
 for name in ipv4/ip_unprivileged_port_start ipv4/ping_group_range ipv6/conf/all/disable_ipv6 \
-            ipv6/conf/default/disable_ipv6 ipv6/conf/lo/disable_ipv6 ipv4/ip_forward; do
+            ipv6/conf/default/disable_ipv6 ipv6/conf/lo/disable_ipv6 \
+            ipv6/conf/eth0/disable_ipv6 ipv4/ip_forward; do
     echo $name $(busybox cat /proc/sys/net/$name)
 done
 busybox ping -q -c 1 $(busybox ip route | busybox sed -n 's/^default via \\([^ ]*\\).*/\\1/p') |

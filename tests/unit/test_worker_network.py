@@ -95,6 +95,7 @@ async def test_the_next_are_connected_as_the_first_was(world: World) -> None:
     [port] = world.kernel.ports
     assert (port.bridge, port.mtu, str(port.gateway)) == ("docker0", 1400, "172.17.0.1")
     assert port.name == f"veth{port.address.packed.hex()}"
+    assert port.disable_ipv6 == world.kernel.without_ipv6
     assert place.address() == str(port.address)
     assert Path(files.hosts).read_text().endswith(f"\n{port.address.ip}\t0123456789ab\n")
 
@@ -116,6 +117,7 @@ def pattern_of(bridge: IPv4Interface) -> Pattern:
         mtu=1500,
         hosts="",
         resolv_conf="",
+        disable_ipv6=(),
         surroundings=Surroundings(bridge, ()),
         learned_at=0.0,
     )

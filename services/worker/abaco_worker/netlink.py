@@ -12,8 +12,8 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Protocol
@@ -55,19 +55,26 @@ NEEDED = 1 << 12 | 1 << 21
 """CAP_NET_ADMIN for the links, CAP_SYS_ADMIN to enter a namespace."""
 
 OWN = Path("/proc/self/ns/net")
-NO_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+IPV6 = Path("/proc/sys/net/ipv6/conf")
+IPV6_OF = ("all", "default", "lo", INSIDE)
+"""Where IPv6 can be disabled. The order is that of writing: ``all`` changes the others, too."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """A port of a bridge: its ``name`` on the host, and what is at its other end."""
+    """A port of a bridge: its ``name`` on the host, and what is at its other end.
+
+    ``disable_ipv6`` is the value of ``disable_ipv6`` for ``all``, ``default``, ``lo`` and ``eth0``
+    there; empty on a kernel without IPv6.
+    """
 
     name: str
     bridge: str
     mtu: int
     address: IPv4Interface
     gateway: IPv4Address
+    disable_ipv6: tuple[tuple[str, str], ...]
 
     @property
     def mac(self) -> bytes:
@@ -94,8 +101,18 @@ class Kernel(Protocol):
         """Whether who listens at a URL of a Unix socket is in our network namespace."""
         ...
 
+    def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
+        """Where a connected namespace (a descriptor) has no IPv6: see :class:`Port`.
+
+        To be called in a thread.
+
+        Raises:
+            OSError: it is no namespace, or not connected.
+        """
+        ...
+
     def connect(self, namespace: int, port: Port) -> None:
-        """Connect a namespace (a descriptor) that is fresh to a bridge; it has no IPv6 then.
+        """Connect a namespace (a descriptor) that is fresh to a bridge.
 
         To be called in a thread: the kernel may be busy with other links for a while.
 
@@ -134,10 +151,20 @@ class Linux:
         except OSError:
             return False
 
+    def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
+        """See :meth:`Kernel.disable_ipv6`."""
+        with _entered(namespace):
+            if not IPV6.exists():
+                return ()
+            return tuple((name, _disable_ipv6(name).read_text().strip()) for name in IPV6_OF)
+
     def connect(self, namespace: int, port: Port) -> None:
         """See :meth:`Kernel.connect`."""
-        with closing(_inside(namespace)) as inside, closing(_channel()) as here:
-            _ask(here, [_pair(port, socket.if_nametoindex(port.bridge), namespace)])
+        bridge = socket.if_nametoindex(port.bridge)
+        with closing(_channel()) as here, _entered(namespace), closing(_channel()) as inside:
+            _set_ipv6([pair for pair in port.disable_ipv6 if pair[0] != INSIDE])
+            _ask(here, [_pair(port, bridge, namespace)])
+            _set_ipv6([pair for pair in port.disable_ipv6 if pair[0] == INSIDE])
             _ask(inside, [_up(), _address(port.address), _default_route(port.gateway)])
 
 
@@ -148,8 +175,9 @@ def listener(connected: socket.socket) -> int:
     return int(pid)
 
 
-def _inside(namespace: int) -> socket.socket:
-    """A channel to the kernel that speaks of a namespace; it stays there when this thread leaves.
+@contextmanager
+def _entered(namespace: int) -> Iterator[None]:
+    """This thread is in a namespace; channels and files opened meanwhile stay there.
 
     The way back is the main thread's namespace, which nobody changes.
     """
@@ -157,13 +185,20 @@ def _inside(namespace: int) -> socket.socket:
     try:
         _enter(namespace)
         try:
-            with suppress(FileNotFoundError):  # a kernel without it
-                NO_IPV6.write_text("1")
-            return _channel()
+            yield
         finally:
             _enter(own)
     finally:
         os.close(own)
+
+
+def _disable_ipv6(name: str) -> Path:
+    return IPV6 / name / "disable_ipv6"
+
+
+def _set_ipv6(values: Sequence[tuple[str, str]]) -> None:
+    for name, value in values:
+        _disable_ipv6(name).write_text(value)
 
 
 def _enter(namespace: int) -> None:

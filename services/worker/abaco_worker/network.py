@@ -63,6 +63,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int
     hosts: str
     resolv_conf: str
+    disable_ipv6: tuple[tuple[str, str], ...]
     surroundings: Surroundings
     learned_at: float
 
@@ -162,14 +163,22 @@ class Network:
             raise Unavailable("it is no plain bridge of the engine's own")
         if not self._kernel.engine_is_here(self._engine.location):
             raise Unavailable("the engine is in another network namespace")
-        os.close(launcher.network())  # it can be seen
+        disable_ipv6 = self._disable_ipv6(launcher)
         surroundings = self._surroundings(endpoint.bridge)
         own = IPv4Interface(endpoint.address)
         if surroundings.bridge != IPv4Interface(f"{endpoint.gateway}/{own.network.prefixlen}"):
             raise Unavailable(f"{endpoint.bridge} here is {surroundings.bridge}")
         if own.network.prefixlen > LONGEST_PREFIX:
             raise Unavailable(f"{own.network} has no room")
-        return _pattern(endpoint, own, surroundings)
+        return _pattern(endpoint, own, surroundings, disable_ipv6)
+
+    def _disable_ipv6(self, launcher: Launcher) -> tuple[tuple[str, str], ...]:
+        """Where the engine has left IPv6 out: some leave ``::1`` on ``lo``, and some do not."""
+        namespace = launcher.network()
+        try:
+            return self._kernel.disable_ipv6(namespace)
+        finally:
+            os.close(namespace)
 
     def _surroundings(self, bridge: str) -> Surroundings:
         return Surroundings(self._kernel.address(bridge), tuple(_read(p) for p in RESOLV_CONFS))
@@ -190,6 +199,7 @@ class Network:
                     mtu=pattern.mtu,
                     address=address,
                     gateway=pattern.gateway.ip,
+                    disable_ipv6=pattern.disable_ipv6,
                 )
                 with suppress(FileExistsError):
                     self._kernel.connect(namespace, port)
@@ -204,13 +214,19 @@ class Network:
         self._said = who
 
 
-def _pattern(endpoint: Endpoint, own: IPv4Interface, surroundings: Surroundings) -> Pattern:
+def _pattern(
+    endpoint: Endpoint,
+    own: IPv4Interface,
+    surroundings: Surroundings,
+    disable_ipv6: tuple[tuple[str, str], ...],
+) -> Pattern:
     hosts = Path(endpoint.files.hosts).read_text().splitlines(keepends=True)
     return Pattern(
         bridge=endpoint.bridge,
         mtu=endpoint.mtu,
         hosts="".join(line for line in hosts if line.split()[:1] != [str(own.ip)]),
         resolv_conf=Path(endpoint.files.resolv_conf).read_text(),
+        disable_ipv6=disable_ipv6,
         surroundings=surroundings,
         learned_at=time.monotonic(),
     )
