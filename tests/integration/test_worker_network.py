@@ -130,7 +130,11 @@ async def test_nothing_is_left_of_the_network_of_a_run_that_is_over(world: World
     await world.send("exit 0")
     await world.seen(ev.ExecutionFinished)
     assert await next_is_by_worker(world)
-    [port] = ports_of(world)
+
+    async def connected() -> list[Path]:
+        return ports_of(world)  # the container waits a moment before it is connected
+
+    [port] = await world.until(connected)
     assert port.exists()
     await world.send("exit 0", 1)
     await world.seen(ev.ExecutionFinished, 2)
