@@ -97,12 +97,12 @@ async def _judge_taken(host: Host, place: Place) -> None:
     sequence = sequence_of(taken.mark) if taken else 0
     recorded = await patiently(lambda: host.log.at(sequence)) if sequence else None
     ours = recorded is not None and isinstance(recorded.event, ev.ExecutionAssigned)
-    if ours and recorded is not None and taken is not None and taken.mark == mark(recorded):
-        if (await host.look(recorded)).run_wanted:
-            logger.info("%s: its run is still wanted", place.name)
-            return
-        if host.sandboxes is not None:
-            host.sandboxes.forget(taken.mark)
+    same = ours and taken is not None and recorded is not None and taken.mark == mark(recorded)
+    if same and recorded is not None and (await host.look(recorded)).run_wanted:
+        logger.info("%s: its run is still wanted", place.name)
+        return
+    if taken is not None and host.sandboxes is not None:
+        host.sandboxes.forget(taken.mark)
     logger.info("%s: its run is over, removed", place.name)
     host.sweeper.take(Leftover(place.name, place.folder))
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from contextlib import aclosing, suppress
 
 from abaco_proto import events as ev
@@ -21,7 +23,8 @@ from abaco_worker.sweeper import Leftover
 logger = logging.getLogger(__name__)
 
 LATECOMERS_SECONDS = 7.0
-"""After a restart, unsettled work is back within the queue's time-out, which is shorter."""
+"""After the first delivery, unsettled work of before a restart is back within the queue's time-out,
+which is shorter."""
 
 STOCK_SECONDS = 0.5
 """How often it is looked whether the sandboxes that wait are alive."""
@@ -40,6 +43,8 @@ class Service:
         self._heartbeats = heartbeats
         self._seats: dict[SeatKey, Seat] = {}
         self._met: set[SeatKey] = set()
+        self._latecomers_until = math.inf
+        self._restored = False
         self._in_hand: dict[int, Delivery] = {}
 
     async def run(self) -> None:
@@ -90,17 +95,28 @@ class Service:
             await delivery.working()
             return
         key = _key(recorded)
+        late = time.monotonic() + LATECOMERS_SECONDS
+        self._latecomers_until = min(self._latecomers_until, late)
         if self._hasty(key, delivery):
             await delivery.retry(LATECOMERS_SECONDS)
             return
-        self._met.add(key)
+        self._meet(key)
         self._in_hand[recorded.sequence] = delivery
         self._seat(key, tasks).give(delivery)
 
     def _hasty(self, key: SeatKey, delivery: Delivery) -> bool:
         """Whether a seat is to be given up that may have a run from before a restart to finish."""
-        unknown = key not in self._met and not delivery.redelivered
-        return unknown and isinstance(delivery.recorded.event, ev.WorkerStopRequested)
+        if not isinstance(delivery.recorded.event, ev.WorkerStopRequested):
+            return False
+        early = time.monotonic() < self._latecomers_until
+        return early and key not in self._met and not delivery.redelivered
+
+    def _meet(self, key: SeatKey) -> None:
+        """Remember who was heard of in this life, as long as it matters: a while from its start."""
+        if self._restored and time.monotonic() >= self._latecomers_until:
+            self._met.clear()
+        else:
+            self._met.add(key)
 
     def _seat(self, key: SeatKey, tasks: asyncio.TaskGroup) -> Seat:
         if key not in self._seats:
@@ -134,6 +150,7 @@ class Service:
                 await self._restock(self._seat(key, tasks), waiting.pop(key, None))
         for place in waiting.values():
             self._host.sweeper.take(Leftover(place.name, place.folder))
+        self._restored = True
 
     async def _restock(self, seat: Seat, place: Place | None) -> None:
         sandboxes = self._host.sandboxes

@@ -15,6 +15,8 @@ from abaco_worker.patience import patiently
 from abaco_worker.sandbox import Order
 
 REMEMBERED = 1000
+REMEMBERED_BYTES = 32 * 1024 * 1024
+"""Of the events as they are stored: states and environments can be large."""
 
 Defined = ev.ActorRegistered | ev.ActorUpdated
 
@@ -25,7 +27,8 @@ class Orders:
     def __init__(self, log: EventLog) -> None:
         """Nothing is remembered yet."""
         self._log = log
-        self._known: OrderedDict[int, ev.Event] = OrderedDict()
+        self._known: OrderedDict[int, tuple[ev.Event, int]] = OrderedDict()
+        self._known_bytes = 0
 
     async def fetch(self, recorded: Recorded, event: ev.ExecutionAssigned) -> Order:
         """All that the run of an assignment needs to know.
@@ -95,20 +98,26 @@ class Orders:
 
     async def _remembered(self, sequence: int) -> ev.Event | None:
         """The event at a place of the log, which many runs may ask for: it never changes."""
-        event = self._known.get(sequence) or await self._event_at(sequence)
-        if event is not None:
-            self._known[sequence] = event
+        if sequence in self._known:
             self._known.move_to_end(sequence)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return event
+            return self._known[sequence][0]
+        recorded = await self._at(sequence)
+        if recorded is None:
+            return None
+        self._remember(recorded)
+        return recorded.event
+
+    def _remember(self, recorded: Recorded) -> None:
+        """Keep an event, and forget those that nobody asked for longest."""
+        _, known = self._known.pop(recorded.sequence, (None, 0))
+        self._known[recorded.sequence] = recorded.event, len(recorded.raw)
+        self._known_bytes += len(recorded.raw) - known
+        while len(self._known) > REMEMBERED or self._known_bytes > REMEMBERED_BYTES:
+            _, (_, forgotten) = self._known.popitem(last=False)
+            self._known_bytes -= forgotten
 
     async def _last(self, tenant: str, actor_id: str, kind: type[ev.Event]) -> Recorded | None:
         return await patiently(lambda: self._log.last(type_filter(tenant, actor_id, kind)))
-
-    async def _event_at(self, sequence: int) -> ev.Event | None:
-        recorded = await self._at(sequence)
-        return None if recorded is None else recorded.event
 
     async def _at(self, sequence: int) -> Recorded | None:
         return await patiently(lambda: self._log.at(sequence))

@@ -1,0 +1,48 @@
+"""What the worker remembers has a bound, in bytes where the items are large."""
+
+import pytest
+
+import builders as b
+from abaco_proto import events as ev
+from abaco_worker import orders
+from abaco_worker.orders import Orders
+from fake_engine import IMAGE
+from fakes import InMemoryEventLog
+from worker_stage import Stage
+
+
+async def test_states_are_remembered_up_to_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "REMEMBERED_BYTES", 10_000)
+    log = InMemoryEventLog()
+    found = Orders(log)
+    definition = await log.append(b.envelope_of(b.registered(image=IMAGE)))
+    message = await log.append(b.envelope_of(b.received()))
+    for version in range(1, 40):
+        state = await log.append(
+            b.envelope_of(ev.ActorStateSet(actor_id="foo_0", state="x" * 3000, version=version))
+        )
+        assigned = b.assigned(
+            actor_sequence=definition, message_sequence=message, state_sequence=state
+        )
+        order = await found.fetch(b.record(assigned, 99), assigned)
+        assert order.state == "x" * 3000
+        assert found._known_bytes <= 10_000
+        assert found._known_bytes == sum(size for _, size in found._known.values())
+    assert state in found._known
+
+
+async def test_seats_that_came_and_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaco_worker.loop.LATECOMERS_SECONDS", 0.0)
+    stage = Stage()
+    async with stage.service() as service:
+        await stage.until(lambda: service._restored)
+        await stage.register()
+        for number in range(20):
+            await stage.request(number)
+        await stage.until_seen(ev.WorkerReady, 20)
+        for number in range(20):
+            await stage.append(b.stop_requested(number))
+        await stage.until_seen(ev.WorkerStopped, 20)
+        await stage.until(lambda: not service._seats)
+        assert not service._met
+        assert not service._in_hand
