@@ -104,3 +104,27 @@ async def test_a_new_seat_sees_a_new_image_at_once_and_so_do_its_sandboxes(
     engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
     assert (await images.prepare(IMAGE)).image_id == "sha256:new"
     assert (await images.recent(IMAGE)).image_id == "sha256:new"
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("far/away", "far/away"),
+        ("far/away:1.2", "far/away"),
+        ("host:5000/far/away", "host:5000/far/away"),
+        ("host:5000/far/away:1", "host:5000/far/away"),
+        ("far/away:1@sha256:d0", "far/away"),
+    ],
+)
+async def test_an_image_of_then_is_found_by_id_or_by_the_digest_of_its_registry(
+    engine: FakeEngine, name: str, repository: str
+) -> None:
+    images = Images(engine, "missing")
+    assert await images.of_digest(name, "sha256:1") == "sha256:1"
+    by_digest = f"{repository}@sha256:d9"
+    engine.registry[by_digest] = Image(image_id="sha256:9", digest="sha256:d9")
+    assert await images.of_digest(name, "sha256:d9") == by_digest
+    assert await images.of_digest(name, "sha256:d9") == by_digest
+    assert engine.pulls == [by_digest]
+    with pytest.raises(ImageRefused, match=f"image {repository}@sha256:gone: pull failed"):
+        await images.of_digest(name, "sha256:gone")

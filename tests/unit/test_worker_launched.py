@@ -14,7 +14,7 @@ from abaco_worker.sandbox import Blueprint, SeatKey
 from abaco_worker.sandboxes import Sandbox
 from abaco_worker.stock import Stock
 from disks import Disk, small_disk
-from fake_engine import IMAGE
+from fake_engine import IMAGE, ME
 from fake_kernel import model
 from worker_stage import Stage
 
@@ -388,6 +388,47 @@ async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
         await stage.until_seen(ev.ExecutionFinished)
     assert stage.output("foo_0_exc_0") == b"then old\n"
     assert stage.seen(ev.ExecutionStarted)[0].state_sequence == state
+
+
+async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
+    """What waits for the next message still does, and the worker stays ready."""
+    async with stage.service() as service:
+        await with_seat(stage)
+        gone = ev.Rerun(
+            execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:gone"
+        )
+        await stage.append(b.received(0, message="exit 0", rerun=gone))
+        await stage.assign(0)
+        await run(stage, 1, "exit 3")
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        assert "sha256:gone" in failed.reason
+        assert KEY in service._seats
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.exit_code == 3
+    [started] = stage.seen(ev.ExecutionStarted)
+    assert (started.container_id, started.start_kind) == ("c0", ev.StartKind.POOL)
+    assert not stage.seen(ev.WorkerFailed)
+
+
+async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> None:
+    then = stage.engine.images[IMAGE].__class__(
+        image_id="sha256:then", digest="sha256:then", command=("/bin/sh", "-c", "exit 5"), user=ME
+    )
+    stage.engine.images["sha256:then"] = then
+    async with stage.service():
+        await with_seat(stage)
+        again = ev.Rerun(
+            execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:then"
+        )
+        await stage.append(b.received(0, message="exit 0", rerun=again))
+        await stage.assign(0)
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        assert finished.exit_code == 5
+        await run(stage, 1, "exit 3")
+        await stage.until_seen(ev.ExecutionFinished, 2)
+    first, second = stage.seen(ev.ExecutionStarted)
+    assert (first.image_digest, first.start_kind) == ("sha256:then", ev.StartKind.COLD)
+    assert (second.container_id, second.start_kind) == ("c0", ev.StartKind.POOL)
 
 
 # -- lives

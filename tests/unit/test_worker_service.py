@@ -34,6 +34,8 @@ def stage() -> Stage:
 
 async def with_seat(stage: Stage, **definition: object) -> None:
     """The seat foo_0_wkr_0 is ready."""
+    if isinstance(image := definition.get("image"), str):
+        stage.engine.images.setdefault(image, stage.engine.images[IMAGE])
     await stage.register(**definition)
     await stage.request()
     await stage.until_seen(ev.WorkerReady)
@@ -284,18 +286,38 @@ async def test_an_image_that_went_away_is_pulled_again(stage: Stage) -> None:
     assert stage.engine.pulls == [IMAGE]
 
 
-async def test_an_image_that_went_away_for_good_breaks_the_seat(stage: Stage) -> None:
+async def test_an_image_that_went_away_for_good_fails_the_attempt_and_not_the_seat(
+    stage: Stage,
+) -> None:
     async with stage.service() as service:
         await with_seat(stage)
-        del stage.engine.images[IMAGE]
+        image = stage.engine.images.pop(IMAGE)
         await stage.send()
         await stage.assign()
-        [failed] = await stage.until_seen(ev.WorkerFailed)
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
         await stage.until_idle()
-        await stage.until(lambda: not service._seats)
-    assert failed.reason == f"image {IMAGE}: pull failed: no such host"
-    assert failed.revision == 1
-    assert not stage.seen(ev.ExecutionFinished)
+        assert failed == b.execution_failed(reason=f"image {IMAGE}: pull failed: no such host")
+        assert service._seats
+        stage.engine.images[IMAGE] = image
+        await stage.assign(attempt=2)
+        await stage.until_seen(ev.ExecutionFinished)
+    assert not stage.seen(ev.WorkerFailed)
+
+
+async def test_a_rerun_whose_image_is_gone_fails_and_the_next_message_runs(stage: Stage) -> None:
+    async with stage.service():
+        await with_seat(stage, image=f"{IMAGE}:1")
+        gone = ev.Rerun(
+            execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:gone"
+        )
+        await stage.send(0, rerun=gone)
+        await stage.send(1)
+        await stage.assign(0)
+        await stage.assign(1)
+        [failed] = await stage.until_seen(ev.ExecutionFailed)
+        await stage.until_seen(ev.ExecutionFinished)
+    assert failed.reason == f"image {IMAGE}@sha256:gone: pull failed: no such host"
+    assert not stage.seen(ev.WorkerFailed)
 
 
 async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:

@@ -42,12 +42,12 @@ def ready(
 
 
 def failed(
-    wish: ev.WorkerRequested | ev.WorkerStopRequested | ev.ExecutionAssigned,
+    wish: ev.WorkerRequested | ev.WorkerStopRequested,
     *,
     revision: int,
     reason: str,
 ) -> ev.WorkerFailed:
-    """The seat is broken."""
+    """The worker could not be made ready, or not be stopped."""
     return ev.WorkerFailed(
         actor_id=wish.actor_id,
         worker_id=wish.worker_id,

@@ -5,6 +5,8 @@ import dataclasses
 import logging
 from datetime import UTC, datetime
 
+import msgspec
+
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
@@ -20,6 +22,7 @@ from abaco_worker.interruptions import Interruptions
 from abaco_worker.metrics import Metrics
 from abaco_worker.orders import Orders
 from abaco_worker.patience import patiently
+from abaco_worker.sandbox import Order
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.standing import Standing
 from abaco_worker.sweeper import Sweeper
@@ -73,6 +76,18 @@ class Host:
             logger.info("%s: was reported before", wish.id)
         else:
             self.metrics.reported(event, datetime.now(UTC))
+
+    async def with_image(self, order: Order) -> Order:
+        """An order with the image that it runs: the actor's, or that of the run it repeats.
+
+        Raises:
+            ImageRefused: the image of then cannot be had any more.
+        """
+        rerun = order.message.rerun
+        if rerun is None:
+            return order
+        found = await self.images.of_digest(order.definition.image, rerun.image)
+        return msgspec.structs.replace(order, found_image=found)
 
     async def look(self, wish: Recorded) -> Standing:
         """What the log says has become of a wish."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from abaco_worker.config import PullPolicy
 from abaco_worker.engine import Engine, Image, ImageMissing, ImageRefused, PullProgress
@@ -68,6 +69,20 @@ class Images:
             found = await self.ensure(image)
         return found
 
+    async def of_digest(self, image: str, digest: str) -> str:
+        """How the engine names the image that had this digest: its id, or the registry's digest.
+
+        Raises:
+            ImageRefused: it is not here any more, and cannot be pulled.
+        """
+        by_digest = f"{_repository(image)}@{digest}"
+        for name in (digest, by_digest):
+            with suppress(ImageMissing, ImageRefused):  # neither a digest nor a name of one
+                await self._find(name)
+                return name
+        await self.ensure(by_digest)
+        return by_digest
+
     async def digest(self, image: str, image_id: str) -> str:
         """The digest of the image a container was made of; its id where nothing better is known."""
         if image_id not in self._digests:
@@ -91,6 +106,13 @@ class Images:
             self._pulls[image] = pull
             pull.add_done_callback(lambda _: self._pulls.pop(image))
         await asyncio.shield(pull)
+
+
+def _repository(image: str) -> str:
+    """The name of an image without its tag and digest."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
 
 
 class Reporter:

@@ -50,14 +50,15 @@ async def execute(  # noqa: PLR0913 - a host, a seat, and what it is to do
     ``taken_at`` is when the worker took the assignment up.
 
     Raises:
-        ImageRefused: the image is gone and cannot be had again.
+        ImageRefused: its image is gone and cannot be had again.
         RunLost: the sandbox went away under our hands, or the run was to halt before it began.
         EngineFault, Unavailable: no sandbox could be made; trying again may help.
     """
     since = time.monotonic()
     if standing.halt_requested:
         host.interruptions.interrupt(order.recorded.tenant, order.assignment.execution_id)
-    stock.remember(blueprint(order.definition, host.config))
+    if order.message.rerun is None:  # else its definition is that of then
+        stock.remember(blueprint(order.definition, host.config))
     run = await _begin(host, sandboxes, stock, order, taken_at)
     try:
         finished = await run.attend(reported=standing.run_started)
@@ -81,8 +82,9 @@ async def _begin(
     halt = host.interruptions.of(order.recorded.tenant, order.assignment.execution_id)
     if halt.is_set():
         raise RunLost("halted before it started")
-    drawn = blueprint(order.definition, host.config, order.image)
     with host.spans.span("prepare"):
+        order = await host.with_image(order)
+        drawn = blueprint(order.definition, host.config, order.image)
         sandbox, start_kind = await stock.take(drawn)
     stock.fill(REFILL_SECONDS)
     taken = Taken(

@@ -34,6 +34,7 @@ async def execute(host: Host, order: Order, standing: Standing) -> bool:
         RunLost: the run was to halt before it began.
         EngineFault, Unavailable: the engine fails or is away; trying again may help.
     """
+    order = await host.with_image(order)
     spec = container_spec(order, host.config)
     since = time.monotonic()
     if standing.halt_requested:

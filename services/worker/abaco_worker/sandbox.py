@@ -26,7 +26,10 @@ ASSIGNMENT = "abaco.assignment"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one run needs to know. ``state`` is the actor's, at the start of the run."""
+    """All that one run needs to know. ``state`` is the actor's, at the start of the run.
+
+    ``found_image`` is how the engine names the image of a run that is run again.
+    """
 
     recorded: Recorded
     assignment: ev.ExecutionAssigned
@@ -36,11 +39,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: datetime = EPOCH
     state: Any = ""
     state_sequence: int = 0
+    found_image: str = ""
 
     @property
     def image(self) -> str:
         """What is run: the actor's image, or the very one of the run that is run again."""
-        return self.message.rerun.image if self.message.rerun else self.definition.image
+        return self.found_image or self.definition.image
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,6 +100,11 @@ class Stock:
         if waiting is not None and waiting.blueprint == blueprint:
             self._coming = None
             return waiting, StartKind.POOL
+        if self._wanted not in (None, blueprint) and self._fits(self._wanted):
+            # A run that is run again is of another kind: what waits is for the next message.
+            return await asyncio.shield(
+                asyncio.ensure_future(self._make(blueprint))
+            ), StartKind.COLD
         if self._coming is None or self._coming.done() or not self._fits(blueprint):
             self._drop()
             self._start(blueprint)
@@ -149,7 +154,7 @@ class Stock:
             coming.add_done_callback(_let_go)
             coming.cancel()
 
-    def _fits(self, blueprint: Blueprint) -> bool:
+    def _fits(self, blueprint: Blueprint | None) -> bool:
         return self._coming is not None and self._kind == blueprint
 
     def _start(self, blueprint: Blueprint) -> None:

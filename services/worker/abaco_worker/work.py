@@ -9,7 +9,6 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, format_time, not_understood
 from abaco_proto.errors import Undecodable
 from abaco_worker import facts, launched, run, standing
-from abaco_worker.engine import ImageRefused
 from abaco_worker.host import Host
 from abaco_worker.sandbox import blueprint, container_name, mark
 from abaco_worker.standing import Standing
@@ -47,25 +46,23 @@ async def perform(host: Host, stock: Stock, recorded: Recorded, *, look: bool) -
 
 
 async def give_up(host: Host, recorded: Recorded, error: Exception) -> Outcome:
-    """Say what came of it, and why: a run goes back to the scheduler, a seat is broken.
+    """Report what came of it, and why, as the failure of what failed.
 
-    A seat without its image cannot run anything, so it is broken, too.
+    An assignment that came to nothing is a failed attempt, also when its image cannot be had: the
+    worker can run other messages. A worker that cannot be made ready failed.
     """
     event = recorded.event
     reason = str(error) or type(error).__name__
     match event:
-        case ev.ExecutionAssigned() if not isinstance(error, ImageRefused):
+        case ev.ExecutionAssigned():
             await host.report(recorded, facts.attempt_failed(event, reason))
             logger.warning("%s attempt %d: %s", event.execution_id, event.attempt, reason)
             return Outcome(seat_lives=True, leftover=_leftover(host, recorded))
-        case ev.WorkerRequested() | ev.WorkerStopRequested() | ev.ExecutionAssigned():
-            revision = await _revision(host, event)
+        case ev.WorkerRequested() | ev.WorkerStopRequested():
+            revision = event.revision if isinstance(event, ev.WorkerRequested) else 0
             await host.report(recorded, facts.failed(event, revision=revision, reason=reason))
             logger.warning("%s failed: %s", event.worker_id, reason)
-            assigned = isinstance(event, ev.ExecutionAssigned)
-            return Outcome(
-                seat_lives=False, leftover=_leftover(host, recorded) if assigned else None
-            )
+            return Outcome(seat_lives=False)
     logger.warning("%s", not_understood(recorded) or reason)
     return Outcome(seat_lives=False)
 
@@ -127,18 +124,3 @@ def _leftover(host: Host, recorded: Recorded) -> Leftover | None:
     if host.sandboxes is None:
         return Leftover(container_name(recorded))
     return host.sandboxes.forget(mark(recorded))
-
-
-async def _revision(
-    host: Host, event: ev.WorkerRequested | ev.WorkerStopRequested | ev.ExecutionAssigned
-) -> int:
-    """Which revision of the actor a seat was running; 0 when nobody can tell."""
-    match event:
-        case ev.WorkerRequested():
-            return event.revision
-        case ev.ExecutionAssigned():
-            try:
-                return (await host.orders.definition_at(event.actor_sequence)).revision
-            except Undecodable:
-                return 0
-    return 0
