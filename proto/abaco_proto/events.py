@@ -52,7 +52,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
     A limit that is None is the host's own setting. ``mem_limit``, ``max_log_bytes`` and
     ``max_disk_bytes`` are bytes, ``max_cpus`` processors, ``max_run_seconds`` and ``log_ex``
-    seconds; ``log_ex`` is how long output is kept after the end of its run.
+    seconds; ``log_ex`` is how long output is kept after the end of its run. With
+    ``no_new_privileges`` a setuid program has no more rights than who runs it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     max_disk_bytes: int | None = None
     log_ex: int | None = None
     privileged: bool = False
+    no_new_privileges: bool = True
 
 
 # -- actor ---------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ NAMES = frozenset(
         "ABACO_METRICS_HOST",
         "ABACO_METRICS_PORT",
         # api
+        "ABACO_ALLOW_NEW_PRIVILEGES",
         "ABACO_ALLOW_PRIVILEGED",
         "ABACO_API_HOST",
         "ABACO_API_PORT",

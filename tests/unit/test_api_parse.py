@@ -242,6 +242,18 @@ def test_privileged_containers_are_refused_unless_a_setting_allows_them() -> Non
     assert not registered(privileged=False).privileged
 
 
+def test_new_privileges_are_refused_unless_a_setting_allows_them() -> None:
+    said = as_json(image="a", name="foo", no_new_privileges=False)
+    with pytest.raises(Malformed, match=r"^no_new_privileges: .*ABACO_ALLOW_NEW_PRIVILEGES"):
+        parse.register(said, DEFAULTS)
+    with pytest.raises(Malformed, match=r"^no_new_privileges: "):
+        parse.update("foo_0", as_form(no_new_privileges="false"), DEFAULTS)
+    allowing = Defaults(init_count=2, max_workers=4, allow_new_privileges=True)
+    assert not parse.register(said, allowing).definition.no_new_privileges
+    assert registered().no_new_privileges
+    assert registered(no_new_privileges=True).no_new_privileges
+
+
 # -- messages ------------------------------------------------------------------------------------
 
 

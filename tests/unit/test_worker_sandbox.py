@@ -2,6 +2,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 from abaco_proto.envelope import Recorded
@@ -9,6 +10,7 @@ from abaco_worker.config import Config
 from abaco_worker.sandbox import (
     Order,
     belongs,
+    blueprint,
     container_name,
     container_spec,
     environment,
@@ -109,3 +111,19 @@ def test_labels_of_another_log_lead_nowhere() -> None:
     assert not belongs(made, b.record(b.assigned(7), 9, at=b.T0 + timedelta(days=1)))
     assert marked_sequence({}) == 0
     assert marked_sequence({"abaco.assignment": "x@y"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "allowed", "expected"),
+    [(True, True, True), (True, False, True), (False, True, False), (False, False, True)],
+)
+def test_setuid_programs_have_rights_where_the_actor_wants_and_the_host_allows_it(
+    wanted: bool,  # noqa: FBT001
+    allowed: bool,  # noqa: FBT001
+    expected: bool,  # noqa: FBT001
+) -> None:
+    config = Config(allow_new_privileges=allowed)
+    definition = b.definition(no_new_privileges=wanted)
+    assert blueprint(definition, config).no_new_privileges is expected
+    plain = replace(order(), definition=definition)
+    assert container_spec(plain, config).no_new_privileges is expected

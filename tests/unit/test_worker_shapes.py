@@ -29,6 +29,8 @@ def test_the_limits_in_the_words_of_the_engine() -> None:
     assert config["NanoCpus"] == 500_000_000
     assert config["PidsLimit"] == 7
     assert config["SecurityOpt"] == ["no-new-privileges"]
+    allowing = shapes.host_config(replace(SPEC, no_new_privileges=False))
+    assert allowing["SecurityOpt"] == []
     assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
 
 

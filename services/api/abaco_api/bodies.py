@@ -98,6 +98,14 @@ Privileged = Annotated[
     Meta(description="Whether its containers are privileged, where ABACO_ALLOW_PRIVILEGED is on."),
 ]
 
+NoNewPrivileges = Annotated[
+    bool,
+    Meta(
+        description="Whether setuid programs have no more rights than who runs them. false, as with"
+        " docker run, only where ABACO_ALLOW_NEW_PRIVILEGES is on.",
+    ),
+]
+
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of ``POST /actors``."""
@@ -117,6 +125,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_disk_bytes: MaxDiskBytes = None
     log_ex: LogEx = None
     privileged: Privileged = False
+    no_new_privileges: NoNewPrivileges = True
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +146,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_disk_bytes: MaxDiskBytes | UnsetType = UNSET
     log_ex: LogEx | UnsetType = UNSET
     privileged: Privileged | UnsetType = UNSET
+    no_new_privileges: NoNewPrivileges | UnsetType = UNSET
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -49,6 +49,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_workers: Annotated[
         int, Meta(description="Most workers of an actor that names no maximum.", ge=1, le=1000)
     ] = 4
+    allow_new_privileges: Annotated[
+        bool,
+        Meta(
+            description="Whether actors may set no_new_privileges to false, so that setuid"
+            " programs of their images have the rights of their owner. For all who may register"
+            " actors: there are no roles yet."
+        ),
+    ] = False
     allow_privileged: Annotated[
         bool, Meta(description="Whether actors may have privileged containers.")
     ] = False

@@ -15,6 +15,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     init_count: int
     max_workers: int
     allow_privileged: bool = False
+    allow_new_privileges: bool = False
 
 
 def new(said: dict[str, Any], defaults: Defaults) -> Definition:

@@ -198,6 +198,9 @@ def _definition(
     if said.get("privileged") and not defaults.allow_privileged:
         what = "is not allowed here: the setting ABACO_ALLOW_PRIVILEGED is not true"
         raise BadParameter("privileged", what)
+    if said.get("no_new_privileges") is False and not defaults.allow_new_privileges:
+        what = "false is not allowed here: the setting ABACO_ALLOW_NEW_PRIVILEGES is not true"
+        raise BadParameter("no_new_privileges", what)
     _check_definition(said)
     return said
 

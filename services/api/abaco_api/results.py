@@ -47,6 +47,7 @@ class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
     max_disk_bytes: int | None
     log_ex: int | None
     privileged: bool
+    no_new_privileges: bool
     revision: int
     create_time: str
     last_update_time: str

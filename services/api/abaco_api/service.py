@@ -141,6 +141,7 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
             init_count=config.init_count,
             max_workers=config.max_workers,
             allow_privileged=config.allow_privileged,
+            allow_new_privileges=config.allow_new_privileges,
         ),
         log=log,
         directory=directory,

@@ -77,6 +77,7 @@ def _actor(
         max_disk_bytes=definition.max_disk_bytes,
         log_ex=definition.log_ex,
         privileged=definition.privileged,
+        no_new_privileges=definition.no_new_privileges,
         executions={},
         subscriptions=[
             r.SubscriptionResult(subscription_id=key, actor_id=actor_id, event_pattern=pattern)

@@ -85,6 +85,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     halt_grace_seconds: Annotated[
         float, Meta(description="Between SIGTERM and SIGKILL of a run that is ended.", ge=0, le=600)
     ] = 10.0
+    allow_new_privileges: Annotated[
+        bool,
+        Meta(
+            description="Whether actors may set no_new_privileges to false, so that setuid"
+            " programs of their images have the rights of their owner. For all who may register"
+            " actors: there are no roles yet."
+        ),
+    ] = False
     allow_privileged: Annotated[
         bool, Meta(description="Whether actors may have privileged containers.")
     ] = False

@@ -115,6 +115,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str
     kept_output_bytes: int
     privileged: bool = False
+    no_new_privileges: bool = True
     launcher: LauncherMounts | None = None
     network_files: NetworkFiles | None = None
 

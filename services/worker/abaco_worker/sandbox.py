@@ -89,6 +89,7 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     network_mode: str
     privileged: bool
+    no_new_privileges: bool = True
 
 
 def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blueprint:
@@ -101,6 +102,7 @@ def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blu
         processes=allowed.max_processes,
         network_mode=config.network_mode,
         privileged=definition.privileged and config.allow_privileged,
+        no_new_privileges=definition.no_new_privileges or not config.allow_new_privileges,
     )
 
 
@@ -134,6 +136,7 @@ def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
         network_mode=drawn.network_mode,
         kept_output_bytes=0,
         privileged=drawn.privileged,
+        no_new_privileges=drawn.no_new_privileges,
         launcher=mounts,
         network_files=network_files,
     )
@@ -153,6 +156,7 @@ def container_spec(order: Order, config: Config) -> ContainerSpec:
         network_mode=drawn.network_mode,
         kept_output_bytes=limits(order.definition, config).max_log_bytes,
         privileged=drawn.privileged,
+        no_new_privileges=drawn.no_new_privileges,
     )
 
 

@@ -10,6 +10,9 @@ from abaco_proto.errors import Refused, Unavailable
 from abaco_proto.execution import ENDED
 from abaco_proto.log import EventLog
 
+RIGHTS = {"privileged": False, "no_new_privileges": True}
+"""The fields of a definition that say what a program may do, and their defaults."""
+
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """All that a run depends on, as far as we hand it over.
@@ -55,14 +58,23 @@ async def read_inputs(log: EventLog, row: Row) -> Inputs:
 
 
 def same_inputs(one: Inputs, other: Inputs) -> dict[str, bool]:
-    """Which inputs are alike. Of an image that is not known nothing can be said: it is not."""
+    """Which inputs are alike. Of an image that is not known nothing can be said: it is not.
+
+    The rights of a run are named only where they differ.
+    """
     texts = [(i.message.message, i.message.content_type) for i in (one, other)]
     return {
         "image": one.image is not None and one.image == other.image,
         "message": texts[0] == texts[1],
         "environment": one.environment == other.environment,
         "state": one.state == other.state,
+        **{right: False for right in RIGHTS if _right(one, right) != _right(other, right)},
     }
+
+
+def _right(inputs: Inputs, name: str) -> bool:
+    default = RIGHTS[name]
+    return default if inputs.definition is None else bool(getattr(inputs.definition, name))
 
 
 def rerun(row: Row, inputs: Inputs, ordinal: int) -> ev.MessageReceived:

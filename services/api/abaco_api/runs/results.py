@@ -29,7 +29,10 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputsResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of image, message, environment and state two runs were given alike."""
+    """Which of image, message, environment and state two runs were given alike.
+
+    ``different`` also names ``privileged`` and ``no_new_privileges`` where those differ.
+    """
 
     same: list[str]
     different: list[str]

@@ -72,7 +72,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "NanoCpus": int(min(spec.cpus, CORES) * 1_000_000_000),
         "PidsLimit": spec.processes,
         "NetworkMode": spec.network_mode,
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
         "Privileged": spec.privileged,
         "LogConfig": _log_config(spec),
         "Binds": [],
