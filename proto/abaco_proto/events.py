@@ -320,7 +320,9 @@ class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finishe
     """The container of this attempt ended, and its output is in the output stream.
 
     ``log_bytes`` and ``log_sha256`` are of the output as recorded; ``log_truncated`` says that
-    there was more. ``memory_bytes`` is the peak, ``network_bytes`` is part of ``io_bytes``;
+    there was more. ``memory_bytes`` is the peak. ``io_bytes`` are those read and written over the
+    network (``network_bytes``, loopback left out) and on block devices, and those of the output,
+    beyond its limit too;
     ``first_output_at`` is empty when nothing was written.
     """
 

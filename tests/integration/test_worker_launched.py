@@ -202,6 +202,17 @@ async def test_statistics_are_of_this_run_alone(world: World) -> None:
     assert ends[2].runtime_ms > 0
 
 
+async def test_every_run_that_writes_output_has_io(world: World) -> None:
+    """Short ones, on a machine that has everything in its page cache."""
+    world.start()
+    sequence = await world.seat()
+    await world.request(sequence, 1)
+    for ordinal in range(20):
+        await world.send("echo hello", ordinal, ordinal % 2)
+    ends = await finished(world, 20)
+    assert [end.io_bytes >= len("hello\n") for end in ends.values()] == [True] * 20
+
+
 async def test_bytes_over_the_network_are_counted(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
     await world.seat()

@@ -1,8 +1,10 @@
 import pytest
 
 import builders as b
+from abaco_proto import events as ev
 from abaco_worker import facts
 from abaco_worker.engine import CannotStart, Container, Usage
+from abaco_worker.launcher.report import parse_report
 from abaco_worker.output import Tally
 from unit.test_worker_sandbox import order
 
@@ -41,7 +43,7 @@ def test_the_report_of_a_run() -> None:
     assert event.exit_code == event.final_state.exit_code == 3
     assert event.final_state.oom_killed
     assert event.final_state.started_at == "2026-01-02T03:04:06Z"
-    assert (event.cpu_ns, event.io_bytes, event.runtime_ms) == (5, 7, 2000.0)
+    assert (event.cpu_ns, event.io_bytes, event.runtime_ms) == (5, 7 + 3, 2000.0)
     assert (event.log_bytes, event.log_sha256) == (tally.recorded, tally.sha256)
     assert event.log_truncated
 
@@ -62,3 +64,13 @@ def test_the_report_of_a_command_that_cannot_be_run() -> None:
 
 def test_a_stop_repeats_the_reason() -> None:
     assert facts.stopped(b.stop_requested()).reason == "idle"
+
+
+def test_output_is_part_of_what_a_run_wrote_once_and_beyond_its_limit() -> None:
+    report = parse_report(
+        "report exit=0 signal=0 started=1 ended=2 first_output=1 cpu=1 memory=1 cgroup_memory=0"
+        " io=1000 network=100 kept=10 dropped=7 oom=0 halted=0 timed_out=0 stopped=0 words=\n"
+    )
+    event = facts.ended(order(), report, ev.EndedBy.ITSELF, Tally(10))
+    assert event.io_bytes == 1117
+    assert event.network_bytes == 100

@@ -181,7 +181,7 @@ async def test_output_is_there_before_the_run_ends(stage: Stage) -> None:
         assert not stage.seen(ev.ExecutionFinished)
         stage.engine.containers["c0"].end(0)
         [finished] = await stage.until_seen(ev.ExecutionFinished)
-    assert (finished.cpu_ns, finished.io_bytes) == (1_000_000, 10)
+    assert (finished.cpu_ns, finished.io_bytes) == (1_000_000, 10 + len(b"working\n"))
 
 
 async def test_too_much_output_is_cut_off_with_a_mark() -> None:

@@ -9,6 +9,14 @@ from abaco_proto.events import FinalState
 
 Nanoseconds = Annotated[int, Meta(description="Nanoseconds of processor time.", ge=0)]
 Bytes = Annotated[int, Meta(description="Bytes.", ge=0)]
+Transferred = Annotated[
+    int,
+    Meta(
+        description="Bytes read and written over the network and on block devices, and bytes of"
+        " output: docs/statistics.md.",
+        ge=0,
+    ),
+]
 Seconds = Annotated[float, Meta(description="Seconds.", ge=0)]
 
 
@@ -84,7 +92,7 @@ class ExecutionsResult(msgspec.Struct, frozen=True, kw_only=True):
     total_halted: int
     total_purged: int
     total_cpu: Nanoseconds
-    total_io: Bytes
+    total_io: Transferred
     total_runtime: Seconds
 
 
@@ -114,7 +122,7 @@ class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None
     final_state: FinalState | None
     cpu: Nanoseconds
-    io: Bytes
+    io: Transferred
     runtime: Seconds
     memory: Bytes
     network: Bytes

@@ -101,7 +101,8 @@ def finished(
         finished_at=later(container.started_at, container.finished_at),
         ended_by=by,
     )
-    return _finished(order, state, usage, output, runtime_ms(container))
+    whole = replace(usage, io_bytes=usage.io_bytes + output.taken)
+    return _finished(order, state, whole, output, runtime_ms(container))
 
 
 def launched(
@@ -137,7 +138,8 @@ def ended(order: Order, report: Report, by: ev.EndedBy, output: Tally) -> ev.Exe
         ended_by=by,
         signal=report.signal,
     )
-    usage = Usage(cpu_ns=report.cpu_ns, io_bytes=report.io_bytes + report.network_bytes)
+    written = report.output_bytes + report.dropped_bytes
+    usage = Usage(cpu_ns=report.cpu_ns, io_bytes=report.io_bytes + report.network_bytes + written)
     runtime = max(SHORTEST_LAUNCHED_MS, (report.ended_ns - report.started_ns) / 1_000_000)
     return replace(
         _finished(order, state, usage, output, runtime),
