@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import os
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -221,13 +221,9 @@ class FakeEngine:
         if not container.ended.is_set():
             container.end(143)
 
-    async def written(self, label: str, value: str) -> Mapping[str, int]:
+    async def written(self, container_id: str) -> int:
         await self._check()
-        return {
-            key: container.written
-            for key, container in self.containers.items()
-            if container.state.labels.get(label) == value
-        }
+        return self._find(container_id).written
 
     async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         await self._check()

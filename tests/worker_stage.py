@@ -90,7 +90,7 @@ class Stage:
             images=images,
             sweeper=sweeper,
             orders=Orders(log),
-            disks=Disks(engine, "h1"),
+            disks=Disks(engine),
             sandboxes=self.sandboxes(engine, images, sweeper),
             metrics=self.metrics,
             spans=self.spans,

@@ -178,7 +178,8 @@ async def test_a_disk_that_is_filled_ends_the_run_and_not_the_host(world: World)
     world.start()
     sequence = await world.seat(max_disk_bytes=3 * MEBIBYTE)
     await world.request(sequence, 1)
-    await world.send("exec busybox dd if=/dev/zero of=/one bs=1M count=100", 0, 0)
+    one = "while :; do busybox dd if=/dev/zero bs=1M count=1 >>/one; busybox sleep 0.3; done"
+    await world.send(one, 0, 0)
     many = "n=0; while :; do busybox dd if=/dev/zero of=/f$n bs=1M count=1; n=$((n+1)); "
     await world.send(many + "busybox sleep 0.3; done", 1, 1)
     for end in (await finished(world, 2)).values():

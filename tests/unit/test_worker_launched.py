@@ -312,14 +312,27 @@ async def test_a_run_writes_too_much_to_disk(stage: Stage) -> None:
     assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
 
 
-async def test_a_file_grows_too_large(stage: Stage, tmp_path: Path) -> None:
+async def test_the_kernel_ends_no_file_since_a_hole_in_it_is_nothing(
+    stage: Stage, tmp_path: Path
+) -> None:
     async with stage.service():
         await with_seat(stage, max_disk_bytes=1000)
-        await run(stage, 0, f"exec dd if=/dev/zero of={tmp_path}/file bs=4000 count=9")
+        await run(stage, 0, f"exec dd if=/dev/zero of={tmp_path}/file bs=1 count=1 seek=20G")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
-    assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
+    assert finished.final_state.ended_by is ev.EndedBy.ITSELF
+    assert finished.exit_code == 0
+    assert (tmp_path / "file").stat().st_size == 20 * 2**30 + 1
+
+
+async def test_a_run_that_limits_its_own_files_is_ended_by_itself(
+    stage: Stage, tmp_path: Path
+) -> None:
+    async with stage.service():
+        await with_seat(stage, max_disk_bytes=1000)
+        await run(stage, 0, f"ulimit -f 1; exec dd if=/dev/zero of={tmp_path}/file bs=4000 count=9")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.ITSELF
     assert finished.final_state.signal == signal.SIGXFSZ
-    assert (tmp_path / "file").stat().st_size == 1000
 
 
 async def test_too_much_output_is_cut_off_with_a_mark(stage: Stage) -> None:

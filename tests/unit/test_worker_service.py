@@ -184,6 +184,18 @@ async def test_output_is_there_before_the_run_ends(stage: Stage) -> None:
     assert (finished.cpu_ns, finished.io_bytes) == (1_000_000, 10 + len(b"working\n"))
 
 
+async def test_a_run_writes_too_much_to_disk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaco_worker.disks.LOOK_SECONDS", 0.01)
+    async with stage.service():
+        await with_seat(stage, max_disk_bytes=1000)
+        await stage.send(0, Program(forever=True))
+        await stage.assign()
+        await stage.until_seen(ev.ExecutionStarted)
+        stage.engine.containers["c0"].written = 1001
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
+
+
 async def test_too_much_output_is_cut_off_with_a_mark() -> None:
     stage = Stage(max_log_bytes=5)
     async with stage.service():

@@ -104,7 +104,7 @@ async def work(config: Config, telling: Spans) -> None:
             images=images,
             sweeper=sweeper,
             orders=Orders(log),
-            disks=Disks(engine, host_id),
+            disks=Disks(engine),
             sandboxes=sandboxes(config, engine, images, sweeper, metrics),
             metrics=metrics,
             spans=telling,

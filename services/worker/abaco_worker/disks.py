@@ -1,51 +1,57 @@
-"""How much running sandboxes have written: engines have no limit for it that holds everywhere.
+"""How much a run has written to the disk: engines have no limit for it that holds everywhere.
 
-One file is bounded by the kernel (see ``Request.file_bytes``); all files together are looked at
-every few seconds, for all containers in one question to the engine. What is written between two
-looks is not bounded, so the limit protects the host from a leak, not from an attack.
+Each running container that has a limit is measured every few seconds. What is written between two
+measurements is not bounded, so the limit protects the host from a leak, not from an attack.
 """
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.engine import Engine, EngineFault
-from abaco_worker.sandbox import HOST
+from abaco_worker.engine import ContainerMissing, Engine, EngineFault
+from abaco_worker.patience import cancelled
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 
+SHARE = 4.0
+"""A measurement that took one second is repeated after so many: it never keeps a disk busy."""
+
 
 class Disks:
-    """The running containers of a host that have a limit."""
+    """Measures the running containers of a host."""
 
-    def __init__(self, engine: Engine, host_id: str) -> None:
+    def __init__(self, engine: Engine) -> None:
         """Nothing runs yet."""
         self._engine = engine
-        self._host_id = host_id
-        self._watched: dict[str, tuple[int, asyncio.Event]] = {}
 
-    @contextmanager
-    def watched(self, container_id: str, limit: int) -> Generator[asyncio.Event, None, None]:
+    @asynccontextmanager
+    async def watched(self, container_id: str, limit: int) -> AsyncGenerator[asyncio.Event, None]:
         """Set once the container has written more than ``limit`` bytes; 0 is no limit."""
         exceeded = asyncio.Event()
-        if limit:
-            self._watched[container_id] = (limit, exceeded)
+        watch = self._watch(container_id, limit, exceeded)
+        watching = asyncio.create_task(watch) if limit else None
+        if watching is None:
+            watch.close()
         try:
             yield exceeded
         finally:
-            self._watched.pop(container_id, None)
+            await cancelled(watching)
 
-    async def run(self) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if self._watched:
-                with suppress(Unavailable, EngineFault):
-                    await self._look()
-
-    async def _look(self) -> None:
-        for container_id, written in (await self._engine.written(HOST, self._host_id)).items():
-            limit, exceeded = self._watched.get(container_id, (written, None))
-            if exceeded is not None and written > limit:
-                exceeded.set()
+    async def _watch(self, container_id: str, limit: int, exceeded: asyncio.Event) -> None:
+        pause, said = LOOK_SECONDS, ""
+        while not exceeded.is_set():
+            await asyncio.sleep(pause)
+            begun = time.monotonic()
+            try:
+                if await self._engine.written(container_id) > limit:
+                    exceeded.set()
+            except (Unavailable, EngineFault, ContainerMissing, OSError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    logger.warning("container %s cannot be measured: %s", container_id[:12], said)
+            pause = max(LOOK_SECONDS, SHARE * (time.monotonic() - begun))

@@ -246,8 +246,14 @@ class Engine(Protocol):
         """End a running container: SIGTERM, and after the grace SIGKILL. One that ended is none."""
         ...
 
-    async def written(self, label: str, value: str) -> Mapping[str, int]:
-        """How many bytes each running container with this label wrote over its image, by id."""
+    async def written(self, container_id: str) -> int:
+        """How many bytes on the disk a container has taken: over its image, in its volumes, in the
+        files that are mounted for it.
+
+        Raises:
+            ContainerMissing: it is gone.
+            EngineFault: there are too many files to count in time.
+        """
         ...
 
     async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:

@@ -1,7 +1,7 @@
 """What the worker says to the log: its events, made of what it was told and what it saw."""
 
 from datetime import timedelta
-from signal import SIGKILL, SIGXFSZ
+from signal import SIGKILL
 
 from msgspec.structs import replace
 
@@ -157,7 +157,7 @@ def ended_by(report: Report, wish: ev.EndedBy) -> ev.EndedBy:
         return ev.EndedBy.HALT if wish is ev.EndedBy.ITSELF else wish
     if report.out_of_memory and report.signal == SIGKILL:
         return ev.EndedBy.MEM_LIMIT
-    return ev.EndedBy.MAX_DISK_BYTES if report.signal == SIGXFSZ else ev.EndedBy.ITSELF
+    return ev.EndedBy.ITSELF
 
 
 _WORDS = {

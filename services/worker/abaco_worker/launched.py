@@ -8,9 +8,8 @@ stands. The launcher runs one request at most, so nothing runs twice.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable
@@ -19,7 +18,7 @@ from abaco_worker.engine import RunLost
 from abaco_worker.host import Host
 from abaco_worker.launcher.report import Message, Report, Started
 from abaco_worker.launching import tail
-from abaco_worker.patience import cancelled
+from abaco_worker.patience import cancelled, first
 from abaco_worker.place import Place, Taken
 from abaco_worker.recorder import Recorder
 from abaco_worker.sandbox import Order, blueprint, limits, mark, request
@@ -218,10 +217,10 @@ class Run:
     async def _watch(self) -> None:
         """End the run when a person, the scheduler or its disk wants that."""
         limit = limits(self._order.definition, self._host.config).max_disk_bytes
-        with self._host.disks.watched(self.sandbox.made.container_id, limit) as exceeded:
+        async with self._host.disks.watched(self.sandbox.made.container_id, limit) as exceeded:
             halt = self._interruption(self._order.assignment.execution_id)
             lost = self._interruption(self._order.assignment.worker_id)
-            await _first(halt.wait(), lost.wait(), exceeded.wait())
+            await first(halt.wait(), lost.wait(), exceeded.wait())
             by_disk = exceeded.is_set() and not halt.is_set()
         self._wish = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
         try:
@@ -242,12 +241,3 @@ class Run:
 def _ran(message: Message) -> bool:
     """Whether the program was run at all."""
     return isinstance(message, Started) or not message.words
-
-
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for one of many."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await cancelled(*tasks)

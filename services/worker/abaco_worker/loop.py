@@ -72,7 +72,6 @@ class Service:
         if self._host.sandboxes is not None:
             self._host.sandboxes.open()
             tasks.create_task(self._look_after_stocks())
-            tasks.create_task(self._host.disks.run())
         tasks.create_task(self._beat())
         tasks.create_task(self._keep())
         tasks.create_task(self._follow())

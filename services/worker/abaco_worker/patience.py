@@ -1,7 +1,7 @@
 """Waiting for what answers again, and for the end of what is not wanted any more."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from abaco_proto.errors import Unavailable
@@ -35,3 +35,12 @@ async def cancelled(*tasks: "asyncio.Task[Any] | None") -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()  # was seen, or comes too late to matter
+
+
+async def first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait for one of many."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancelled(*tasks)

@@ -12,10 +12,10 @@ from abaco_proto import events as ev
 from abaco_worker import facts
 from abaco_worker.engine import CannotStart, Container, ContainerSpec, Engine, ImageMissing, RunLost
 from abaco_worker.host import Host
-from abaco_worker.patience import cancelled, patiently
+from abaco_worker.patience import cancelled, first, patiently
 from abaco_worker.recorder import Recorder
 from abaco_worker.sampler import Sampler
-from abaco_worker.sandbox import Order, container_spec, limits
+from abaco_worker.sandbox import Limits, Order, container_spec, limits
 from abaco_worker.standing import Standing
 
 LOOK_AGAIN_SECONDS = 5.0
@@ -89,7 +89,7 @@ async def _attend(
     reporting = asyncio.create_task(_report_start(host, order, container_id, reported=reported))
     recorder = Recorder(host.outputs, order, allowed.max_log_bytes)
     end = End(host, order, container_id)
-    watching = asyncio.create_task(end.watch(allowed.max_run_seconds))
+    watching = asyncio.create_task(end.watch(allowed))
     try:
         with host.spans.span("output"):
             container = await _to_the_end(host.engine, container_id, recorder)
@@ -100,7 +100,7 @@ async def _attend(
 
 
 class End:
-    """What the worker ends a run for: a person, or its time."""
+    """What the worker ends a run for: a person, its time, or its disk."""
 
     def __init__(self, host: Host, order: Order, container_id: str) -> None:
         self._host = host
@@ -108,16 +108,18 @@ class End:
         self._container_id = container_id
         self.by = ev.EndedBy.ITSELF
 
-    async def watch(self, seconds: float) -> None:
-        """Wait for either, and stop the container."""
+    async def watch(self, allowed: Limits) -> None:
+        """Wait for one of them, and stop the container."""
         tenant, event = self._order.recorded.tenant, self._order.assignment
         halt = self._host.interruptions.of(tenant, event.execution_id)
-        try:
-            async with asyncio.timeout(seconds or None):
-                await halt.wait()
-            self.by = ev.EndedBy.HALT
-        except asyncio.TimeoutError:
-            self.by = ev.EndedBy.MAX_RUN_SECONDS
+        disks = self._host.disks
+        async with disks.watched(self._container_id, allowed.max_disk_bytes) as exceeded:
+            try:
+                async with asyncio.timeout(allowed.max_run_seconds or None):
+                    await first(halt.wait(), exceeded.wait())
+                self.by = ev.EndedBy.HALT if halt.is_set() else ev.EndedBy.MAX_DISK_BYTES
+            except asyncio.TimeoutError:
+                self.by = ev.EndedBy.MAX_RUN_SECONDS
         grace = self._host.config.halt_grace_seconds
         await patiently(lambda: self._host.engine.stop(self._container_id, grace))
 

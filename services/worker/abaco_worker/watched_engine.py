@@ -1,6 +1,6 @@
 """The container engine, watched: how long its calls take, and which fail."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from abaco_worker.engine import (
     Container,
@@ -80,10 +80,10 @@ class WatchedEngine:
         with self._call("stop"):
             await self._engine.stop(container_id, grace_seconds)
 
-    async def written(self, label: str, value: str) -> Mapping[str, int]:
+    async def written(self, container_id: str) -> int:
         """See :meth:`abaco_worker.engine.Engine.written`."""
         with self._call("written"):
-            return await self._engine.written(label, value)
+            return await self._engine.written(container_id)
 
     async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         """See :meth:`abaco_worker.engine.Engine.remove`."""

@@ -17,8 +17,9 @@ from docker.utils import parse_repository_tag
 from requests.exceptions import HTTPError
 
 from abaco_proto.errors import AbacoError
-from abaco_worker.docker_engine import shapes
+from abaco_worker.docker_engine import disk_usage, shapes
 from abaco_worker.docker_engine.client import TIMEOUT_SECONDS, Client, translated, words
+from abaco_worker.docker_engine.session import SCHEME
 from abaco_worker.engine import (
     CannotStart,
     Container,
@@ -52,6 +53,7 @@ class DockerEngine:
         """
         self._client = Client(environ, capacity=capacity)
         self._pipes: set[Pipe] = set()
+        self._walks = disk_usage.Walks()
 
     @property
     def location(self) -> str:
@@ -176,14 +178,13 @@ class DockerEngine:
         seconds = math.ceil(grace_seconds)
         await self._client.call(lambda api: api.stop(container_id, timeout=seconds))
 
-    async def written(self, label: str, value: str) -> Mapping[str, int]:
-        """See :meth:`abaco_worker.engine.Engine.written`. The engine walks over the files."""
-
-        def look(api: Any) -> dict[str, int]:
-            found = api.containers(size=True, filters={"label": [f"{label}={value}"]})
-            return {container["Id"]: container.get("SizeRw") or 0 for container in found}
-
-        return await self._client.call(look)
+    async def written(self, container_id: str) -> int:
+        """See :meth:`abaco_worker.engine.Engine.written`."""
+        found = await self._client.call(lambda api: api.inspect_container(container_id))
+        paths = disk_usage.folders(found)
+        if self.location.startswith(SCHEME) and disk_usage.visible(paths):
+            return await self._walks.bytes_below(paths)
+        return await self._client.call(lambda api: _sizes(api, found))
 
     async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
         """See :meth:`abaco_worker.engine.Engine.remove`."""
@@ -246,6 +247,17 @@ class DockerEngine:
             pass
         finally:
             pipe.end()
+
+
+def _sizes(api: Any, found: Mapping[str, Any]) -> int:
+    """How large what a container wrote is, as the engine says: its layer, and its volumes."""
+    listed = api.containers(size=True, filters={"id": found["Id"]})
+    written = sum(container.get("SizeRw") or 0 for container in listed)
+    if names := disk_usage.volumes(found):
+        known = api.df().get("Volumes") or ()
+        sizes = ((v.get("UsageData") or {}).get("Size", 0) for v in known if v["Name"] in names)
+        written += sum(max(0, size) for size in sizes)  # -1 is unknown
+    return int(written)
 
 
 def _logs(api: Any, container_id: str, *, follow: bool) -> Any:
