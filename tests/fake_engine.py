@@ -158,6 +158,17 @@ class FakeEngine:
         progress(PullProgress(done_layers=1, layers=1, done_bytes=1, total_bytes=1))
         self.images[image] = self.registry[image]
 
+    async def image_changes(self) -> AsyncGenerator[None, None]:
+        await self._check()
+        yield None
+        seen = dict(self.images)
+        while True:
+            await self._check()
+            if self.images != seen:
+                seen = dict(self.images)
+                yield None
+            await asyncio.sleep(0.001)
+
     async def create(self, spec: ContainerSpec) -> Container:
         await self._check()
         for container in self.containers.values():

@@ -128,3 +128,31 @@ async def test_an_image_of_then_is_found_by_id_or_by_the_digest_of_its_registry(
     assert engine.pulls == [by_digest]
     with pytest.raises(ImageRefused, match=f"image {repository}@sha256:gone: pull failed"):
         await images.of_digest(name, "sha256:gone")
+
+
+async def test_what_is_remembered_of_images_is_bounded(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("abaco_worker.images.REMEMBERED", 10)
+    now = 100.0
+    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    images = Images(engine, "missing")
+    for number in range(30):
+        name = f"far/away:{number}"
+        engine.images[name] = Image(image_id=f"sha256:i{number}", digest=f"sha256:d{number}")
+        await images.ensure(name)
+    assert len(images._digests) == len(images._found) == 10
+    now += RECENT_SECONDS + 0.1
+    await images.ensure(IMAGE)
+    assert list(images._found) == [IMAGE]
+
+
+async def test_a_name_that_moved(engine: FakeEngine) -> None:
+    images = Images(engine, "missing")
+    assert not await images.moved(IMAGE, "sha256:1")
+    assert await images.moved(IMAGE, "sha256:old")
+    assert not await images.moved("sha256:1", "sha256:1")
+    assert not await images.moved(f"{IMAGE}@sha256:d1", "sha256:old"), "a digest moves nowhere"
+    assert not await images.moved("no/where", "sha256:old")
+    engine.available = False
+    assert not await images.moved(IMAGE, "sha256:old")

@@ -2,19 +2,19 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker.engine import EngineFault
+from abaco_worker.engine import EngineFault, Image
 from abaco_worker.sandbox import Blueprint, SeatKey
 from abaco_worker.sandboxes import Sandbox
 from abaco_worker.stock import Stock
 from disks import Disk, small_disk
-from fake_engine import IMAGE, ME
+from fake_engine import IMAGE, ME, FakeEngine
 from fake_kernel import model
 from worker_stage import Stage
 
@@ -215,6 +215,87 @@ async def test_a_seat_whose_first_sandbox_could_not_be_made_gets_another(stage: 
         await with_seat(stage)
     assert not stage.seen(ev.WorkerFailed)
     assert not stage.engine.faults
+
+
+# -- images whose names move
+
+
+def other_image(number: int, exit_code: int) -> Image:
+    command = ("/bin/sh", "-c", f"exit {exit_code}")
+    image_id = f"sha256:{number}"
+    return Image(image_id=image_id, digest=f"sha256:d{number}", command=command, user=ME)
+
+
+async def test_what_waits_with_an_old_image_is_replaced_before_the_next_message(
+    stage: Stage,
+) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        stage.engine.images[IMAGE] = other_image(7, 5)
+        await stage.until(lambda: list(stage.engine.containers) == ["c1"])
+        await until_stocked(stage)
+        await run(stage, 0, "exit 0")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+    [started] = stage.seen(ev.ExecutionStarted)
+    assert (finished.exit_code, started.image_digest) == (5, "sha256:d7")
+    assert started.start_kind is ev.StartKind.POOL
+
+
+async def test_no_message_gets_an_old_image_also_when_the_engine_tells_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: FakeEngine) -> AsyncGenerator[None, None]:
+        await asyncio.Event().wait()
+        yield None
+
+    monkeypatch.setattr(FakeEngine, "image_changes", silent)
+    async with stage.service():
+        await with_seat(stage)
+        stage.engine.images[IMAGE] = other_image(7, 5)
+        await run(stage, 0, "exit 0")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        assert stage.seen(ev.ExecutionStarted)[0].image_digest == "sha256:d7"
+        stage.engine.images[IMAGE] = other_image(8, 6)
+        updated = await stage.append(b.updated(revision=1, image=IMAGE, description="new"))
+        await stage.until(lambda: {"sha256:8"} == image_ids(stage))
+        await run(stage, 1, "exit 0", actor_sequence=updated)
+        await stage.until_seen(ev.ExecutionFinished, 2)
+    assert finished.exit_code == 5
+    assert stage.seen(ev.ExecutionStarted)[1].image_digest == "sha256:d8"
+
+
+def image_ids(stage: Stage) -> set[str]:
+    return {container.state.image_id for container in stage.engine.containers.values()}
+
+
+async def test_an_update_pulls_anew_where_the_policy_says_so(tmp_path: Path) -> None:
+    stage = Stage(folder=tmp_path / "worker", pull_policy="always")
+    stage.engine.registry[IMAGE] = stage.engine.images[IMAGE]
+    try:
+        async with stage.service():
+            await with_seat(stage)
+            stage.engine.registry[IMAGE] = other_image(7, 5)
+            await stage.append(b.updated(revision=1, image=IMAGE))
+            await stage.until(lambda: image_ids(stage) == {"sha256:7"})
+    finally:
+        stage.kill()
+
+
+@pytest.mark.parametrize("trouble", ["away", "untagged"])
+async def test_what_waits_is_used_when_nobody_can_tell_its_image(
+    stage: Stage, trouble: str
+) -> None:
+    async with stage.service():
+        await with_seat(stage)
+        if trouble == "away":
+            stage.engine.available = False
+        else:
+            del stage.engine.images[IMAGE]
+        await run(stage, 0, "exit 3")
+        [finished] = await stage.until_seen(ev.ExecutionFinished)
+        stage.engine.available = True
+    assert finished.exit_code == 3
+    assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
 
 
 # -- ends
@@ -476,10 +557,12 @@ async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
         await stage.until(address.exists)
     if not connected:
         address.unlink()
-    async with stage.service():
+    async with stage.service() as service:
         await stage.until(
             lambda: waiting(stage) == [before] if connected else before not in waiting(stage)
         )
+        await stage.until(lambda: KEY in service._seats)
+        await stage.until(lambda: service._seats[KEY].stock.waits is not None)
         await run(stage, 1, "exit 0")
         await stage.until_seen(ev.ExecutionFinished, 2)
     [_, started] = stage.seen(ev.ExecutionStarted)

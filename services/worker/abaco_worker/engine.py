@@ -184,6 +184,13 @@ class Engine(Protocol):
         """
         ...
 
+    def image_changes(self) -> AsyncGenerator[None, None]:
+        """Something once the changes are followed, and then whenever images have changed, or their
+        names: pulled, loaded, tagged, removed. Many changes may be told at once. It ends, or raises
+        :class:`~abaco_proto.errors.Unavailable`, when the engine goes away.
+        """
+        ...
+
     async def create(self, spec: ContainerSpec) -> Container:
         """Make a container; one that has this name already is returned as it stands.
 

@@ -3,17 +3,28 @@
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from contextlib import suppress
+from typing import TypeVar
 
+from abaco_proto.errors import AbacoError
 from abaco_worker.config import PullPolicy
 from abaco_worker.engine import Engine, Image, ImageMissing, ImageRefused, PullProgress
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PROGRESS_SECONDS = 3.0
 
 RECENT_SECONDS = 1.0
 """In a rush, this is how often it is asked what an image is."""
+
+TELL_SECONDS = 1.0
+"""How long the engine may take to tell what a name stands for before a container is used."""
+
+REMEMBERED = 1000
+"""How many images are remembered: the digests of all, the descriptions of those found just now."""
 
 MEGABYTE = 1_000_000
 
@@ -25,8 +36,8 @@ class Images:
         """Nothing is known yet of what is there."""
         self._engine = engine
         self._policy = policy
-        self._digests: dict[str, str] = {}
-        self._found: dict[str, tuple[float, Image]] = {}
+        self._digests: OrderedDict[str, str] = OrderedDict()
+        self._found: OrderedDict[str, tuple[float, Image]] = OrderedDict()
         self._pulls: dict[str, asyncio.Task[None]] = {}
 
     async def prepare(self, image: str) -> Image:
@@ -69,6 +80,20 @@ class Images:
             found = await self.ensure(image)
         return found
 
+    async def moved(self, image: str, image_id: str) -> bool:
+        """Whether a name stands for another image by now.
+
+        Not where the engine does not tell in time, or knows the name no more: what was made of the
+        image while it had the name can still be used.
+        """
+        if image == image_id or "@" in image:
+            return False
+        try:
+            async with asyncio.timeout(TELL_SECONDS):
+                return (await self._find(image)).image_id != image_id
+        except (AbacoError, TimeoutError):
+            return False
+
     async def of_digest(self, image: str, digest: str) -> str:
         """How the engine names the image that had this digest: its id, or the registry's digest.
 
@@ -94,8 +119,11 @@ class Images:
 
     async def _find(self, image: str) -> Image:
         found = await self._engine.find_image(image)
-        self._digests[found.image_id] = found.digest
-        self._found[image] = time.monotonic(), found
+        now = time.monotonic()
+        _remember(self._digests, found.image_id, found.digest)
+        _remember(self._found, image, (now, found))
+        while now - next(iter(self._found.values()))[0] > RECENT_SECONDS:  # it can be large
+            self._found.popitem(last=False)
         return found
 
     async def _pull(self, image: str) -> None:
@@ -106,6 +134,14 @@ class Images:
             self._pulls[image] = pull
             pull.add_done_callback(lambda _: self._pulls.pop(image))
         await asyncio.shield(pull)
+
+
+def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:
+    """Note it as the newest, and forget the oldest beyond the bound."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)
 
 
 def _repository(image: str) -> str:

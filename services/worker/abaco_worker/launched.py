@@ -85,6 +85,9 @@ async def _begin(
         order = await host.with_image(order)
         drawn = blueprint(order.definition, host.config, order.image)
         sandbox, start_kind = await stock.take(drawn)
+        if await _is_outdated(host, sandbox):
+            sandboxes.discard(sandbox)
+            sandbox, start_kind = await stock.take(drawn)
     stock.fill(REFILL_SECONDS)
     taken = Taken(
         mark=mark(order.recorded),
@@ -100,6 +103,15 @@ async def _begin(
     run = Run(host, order, sandbox, taken)
     await run.launch()
     return run
+
+
+async def _is_outdated(host: Host, sandbox: Sandbox) -> bool:
+    """Whether the name of its image stands for another one by now."""
+    try:
+        return await host.images.moved(sandbox.blueprint.image, sandbox.made.image.image_id)
+    except BaseException:  # the service ends: it is found again
+        sandbox.close()
+        raise
 
 
 async def _found(host: Host, order: Order, place: Place) -> "Run":

@@ -4,20 +4,23 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, not_understood
-from abaco_proto.errors import Unavailable
+from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
 from abaco_worker.adopt import adopt, living_seats
+from abaco_worker.engine import EngineFault
 from abaco_worker.host import Host
 from abaco_worker.patience import patiently
 from abaco_worker.place import Place
 from abaco_worker.sandbox import SeatKey, blueprint
-from abaco_worker.sandboxes import FOUND_SECONDS, Made, Sandbox
+from abaco_worker.sandboxes import ANSWER_SECONDS, FOUND_SECONDS, Made, Sandbox
 from abaco_worker.seat import Seat
+from abaco_worker.stock import Stock
 from abaco_worker.sweeper import Leftover
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,9 @@ which is shorter."""
 
 STOCK_SECONDS = 0.5
 """How often it is looked whether the sandboxes that wait are alive."""
+
+IMAGES_AGAIN_SECONDS = 2.0
+"""How long after the engine went away it is asked again which images change."""
 
 FOLLOWED = (ev.ExecutionHaltRequested, ev.WorkerLost, ev.ActorUpdated)
 """What is addressed to no host and may yet concern this one."""
@@ -72,9 +78,10 @@ class Service:
         if self._host.sandboxes is not None:
             self._host.sandboxes.open()
             tasks.create_task(self._look_after_stocks())
+            tasks.create_task(self._follow_images())
         tasks.create_task(self._beat())
         tasks.create_task(self._keep())
-        tasks.create_task(self._follow())
+        tasks.create_task(self._follow(tasks))
         tasks.create_task(self._host.sweeper.run())
         tasks.create_task(self._restore(tasks))
         logger.info("host %s takes work: %d seats", self._host.host_id, self._host.capacity)
@@ -172,27 +179,63 @@ class Service:
             for seat in list(self._seats.values()):
                 seat.stock.look()
 
+    # -- images whose names move
+
+    async def _follow_images(self) -> None:
+        """Whenever an image or its name changes, see which sandboxes wait with an old one."""
+        while True:
+            try:
+                async with aclosing(self._host.engine.image_changes()) as changes:
+                    async for _ in changes:
+                        await self._replace_outdated(list(self._seats.values()))
+            except (Unavailable, EngineFault) as error:
+                logger.debug("images are not followed: %s", error)
+            await asyncio.sleep(IMAGES_AGAIN_SECONDS)
+
+    async def _replace_outdated(self, seats: Sequence[Seat]) -> None:
+        await asyncio.gather(*(self._replace_if_outdated(seat.stock) for seat in seats))
+
+    async def _replace_if_outdated(self, stock: Stock) -> None:
+        waiting = await stock.made(ANSWER_SECONDS)
+        if waiting is None:
+            return
+        image = waiting.blueprint.image
+        if await self._host.images.moved(image, waiting.made.image.image_id):
+            logger.info("image %s is another one: %s is replaced", image, waiting.place.name)
+            stock.replace(waiting)
+
+    async def _resolve_anew(self, image: str, seats: Sequence[Seat]) -> None:
+        """After an update: have the image as for a new seat, pulled where the policy says so."""
+        try:
+            await self._host.images.prepare(image)
+        except AbacoError as error:
+            logger.warning("image %s after an update: %s", image, error)
+        await self._replace_outdated(seats)
+
     # -- what is addressed to nobody
 
-    async def _follow(self) -> None:
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         last = await patiently(lambda: self._host.log.last(all_events_filter()))
         after = last.sequence if last is not None else 0
         filters = [all_of_type_filter(kind) for kind in FOLLOWED]
         async with aclosing(self._host.log.follow(filters, after=after)) as batches:
             async for batch in batches:
                 for recorded in batch.events:
-                    self._learn(recorded)
+                    self._learn(recorded, tasks)
 
-    def _learn(self, recorded: Recorded) -> None:
+    def _learn(self, recorded: Recorded, tasks: asyncio.TaskGroup) -> None:
         if (said := not_understood(recorded)) is not None:
             logger.warning("%s", said)
         self._host.interruptions.learn(recorded)
         event = recorded.event
         if isinstance(event, ev.ActorUpdated):
             drawn = blueprint(event.definition, self._host.config)
-            for key, seat in self._seats.items():
-                if (key.tenant, key.actor_id) == (recorded.tenant, event.actor_id):
-                    seat.stock.renew(drawn)
+            actor = recorded.tenant, event.actor_id
+            seats = [s for k, s in self._seats.items() if (k.tenant, k.actor_id) == actor]
+            for seat in seats:
+                seat.stock.renew(drawn)
+            if seats:
+                tasks.create_task(self._resolve_anew(drawn.image, seats))
 
     async def _beat(self) -> None:
         """Send signs of life, also when the engine is away: the work then waits for it here."""

@@ -46,6 +46,12 @@ class Stock:
         """Whether one is being made."""
         return self._coming is not None and not self._coming.done()
 
+    async def made(self, seconds: float) -> Sandbox | None:
+        """What waits, when what is being made is made, or that time is up."""
+        if self._coming is not None:
+            await asyncio.wait({self._coming}, timeout=seconds)
+        return self.waits
+
     def want(self, blueprint: Blueprint) -> None:
         """Have a sandbox of this kind in store from now on."""
         if self._closed:
@@ -66,6 +72,12 @@ class Stock:
         """
         if self._wanted is not None and self._wanted.image == blueprint.image:
             self.want(blueprint)
+
+    def replace(self, sandbox: Sandbox) -> None:
+        """Make another one in the place of what waits, if that is this one."""
+        if self.waits is sandbox:
+            self._drop()
+            self.fill()
 
     def adopt(self, sandbox: Sandbox) -> None:
         """Keep a sandbox of an earlier life."""

@@ -18,8 +18,8 @@ from abaco_worker.metrics import Metrics
 class WatchedEngine:
     """Implements :class:`abaco_worker.engine.Engine` by another one, and counts what it does.
 
-    What lasts as long as a container runs (``wait``, ``output``) says nothing of the engine and is
-    only passed on.
+    What lasts as long as a container or the worker runs (``wait``, ``output``, ``image_changes``)
+    says nothing of the engine and is only passed on.
     """
 
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
@@ -41,6 +41,10 @@ class WatchedEngine:
         """See :meth:`abaco_worker.engine.Engine.pull_image`."""
         with self._call("pull_image"):
             await self._engine.pull_image(image, progress)
+
+    def image_changes(self) -> AsyncGenerator[None, None]:
+        """See :meth:`abaco_worker.engine.Engine.image_changes`."""
+        return self._engine.image_changes()
 
     async def create(self, spec: ContainerSpec) -> Container:
         """See :meth:`abaco_worker.engine.Engine.create`."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from typing import Any
 
 from docker.errors import (
@@ -97,6 +97,21 @@ class DockerEngine:
                 raise ImageRefused(f"image {image}: pull failed: {words(error)}") from error
 
         await self._client.call(pull, self._client.streams)
+
+    async def image_changes(self) -> AsyncGenerator[None, None]:
+        """See :meth:`abaco_worker.engine.Engine.image_changes`."""
+        async with aclosing(self._stream(self._read_image_changes)) as changes:
+            async for _ in changes:
+                yield None
+
+    def _read_image_changes(self, pipe: Pipe) -> None:
+        """Read the engine's events into the pipe, in a thread, as :meth:`_read_output` does."""
+        changes = self._client.api.events(filters={"type": "image"})
+        pipe.attach(lambda: _cut(changes))
+        reading = pipe.put(b"\n")
+        for line in changes if reading else ():
+            if not pipe.put(line):
+                break
 
     # -- containers
 
@@ -218,35 +233,48 @@ class DockerEngine:
         json-file keeps text: bytes that are no UTF-8 come back as replacement characters, and a
         line comes when it is complete.
         """
+        stream = self._stream(lambda pipe: self._read_output(container_id, follow, pipe))
+        async with aclosing(stream) as pieces:
+            async for data in pieces:
+                yield data
+
+    def _read_output(self, container_id: str, follow: bool, pipe: Pipe) -> None:  # noqa: FBT001
+        """Read the output into the pipe, in a thread, to its end or until nobody reads it."""
+        response = _logs(self._client.api, container_id, follow=follow)
+        pieces = shapes.demultiplexed(response.raw.stream(READ_BYTES))
+        stream = CancellableStream(pieces, response)
+        pipe.attach(lambda: _cut(stream))
+        with closing(response):
+            for data in stream:
+                if not pipe.put(data):
+                    break
+
+    # -- streams
+
+    async def _stream(self, read: Callable[[Pipe], None]) -> AsyncGenerator[bytes, None]:
+        """What ``read`` puts into a pipe, in a thread."""
         loop = asyncio.get_running_loop()
         pipe = Pipe(loop, PIPE_BYTES)
         self._pipes.add(pipe)
         try:
-            loop.run_in_executor(self._client.streams, self._read, container_id, follow, pipe)
+            loop.run_in_executor(self._client.streams, _read, read, pipe)
             while data := await pipe.take():
                 yield data
         finally:
             pipe.close()
             self._pipes.discard(pipe)
 
-    def _read(self, container_id: str, follow: bool, pipe: Pipe) -> None:  # noqa: FBT001
-        """Read the output into the pipe, in a thread, to its end or until nobody reads it."""
-        try:
-            with translated():
-                response = _logs(self._client.api, container_id, follow=follow)
-                pieces = shapes.demultiplexed(response.raw.stream(READ_BYTES))
-                stream = CancellableStream(pieces, response)
-                pipe.attach(lambda: _cut(stream))
-                with closing(response):
-                    for data in stream:
-                        if not pipe.put(data):
-                            break
-        except AbacoError as error:
-            pipe.end(error)
-        except CUT_SHORT:
-            pass
-        finally:
-            pipe.end()
+
+def _read(read: Callable[[Pipe], None], pipe: Pipe) -> None:
+    try:
+        with translated():
+            read(pipe)
+    except AbacoError as error:
+        pipe.end(error)
+    except CUT_SHORT:
+        pass
+    finally:
+        pipe.end()
 
 
 def _sizes(api: Any, found: Mapping[str, Any]) -> int:
