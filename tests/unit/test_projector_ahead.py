@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import builders as b
 from abaco_projector import projection
 from abaco_projector.projection import ahead
 
@@ -16,7 +17,7 @@ class Source:
     """Gives what is put into it, until it is closed."""
 
     def __init__(self) -> None:
-        self.put: asyncio.Queue[Sequence[str] | None] = asyncio.Queue()
+        self.put: asyncio.Queue[Sequence[Any] | None] = asyncio.Queue()
 
     async def batches(self) -> AsyncGenerator[Sequence[Any], None]:
         while (batch := await self.put.get()) is not None:
@@ -81,4 +82,33 @@ async def test_patience_has_an_end() -> None:
     batches = ahead(source.batches(), 10, patient)
     source.put.put_nowait(["patient"])
     assert await taken(batches) == ["patient"]
+    await batches.aclose()
+
+
+async def test_a_batch_of_large_messages_is_bounded_by_their_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(projection, "MOST_BYTES", 1000)
+    events = [b.record(b.received(n, message="x" * 150), n + 1) for n in range(9)]
+    huge = b.record(b.received(9, message="x" * 5000), 10)
+    source = Source()
+    batches = ahead(source.batches(), 100)
+    for recorded in (*events, huge):
+        source.put.put_nowait([recorded])
+    first = await taken(batches)
+    assert 1 <= len(first) <= 4
+    found = [*first]
+    while len(found) < 10:
+        await asyncio.sleep(0)
+        batch = await taken(batches)
+        assert len(batch) == 1 or sum(len(recorded.raw) for recorded in batch) <= 1000
+        found += batch
+    assert found == [*events, huge]
+    waiting = source.put.qsize()
+    for n in range(100):
+        source.put.put_nowait([b.record(b.received(n, message="x" * 150), n + 11)])
+    await taken(batches)
+    for _ in range(300):
+        await asyncio.sleep(0)
+    assert source.put.qsize() > waiting + 80, "what is read ahead is bounded, too"
     await batches.aclose()

@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from abaco_projector.rows import Changes
+from abaco_proto.actor import Actor
 from abaco_proto.fold import States
 from abaco_proto.keys import ActorKey, Keys
 
 MOST_ACTORS = 20_000
 MOST_OTHERS = 100_000
+MOST_ACTOR_BYTES = 64 * 1024 * 1024
+"""Of their states and definitions as JSON."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,6 +42,8 @@ class Memory:
         """Nothing is known yet."""
         self._states = States()
         self._last: dict[ActorKey, int] = {}
+        self._sizes: dict[ActorKey, int] = {}
+        self._bytes = 0
 
     def missing(self, keys: Keys) -> Keys:
         """What of these must be loaded. What executions run where always is."""
@@ -67,6 +72,7 @@ class Memory:
     def take(self, loaded: Loaded, changes: Changes) -> None:
         """Remember what a batch started from, and what it was changed to."""
         states, changed = self._states, changes.states
+        self._weigh(loaded.states.actors | changed.actors)
         for name in States.__struct_fields__:
             _put(getattr(states, name), getattr(loaded.states, name) | getattr(changed, name))
         last = self._last
@@ -82,14 +88,26 @@ class Memory:
             _drop(states.executions, [k for k in states.executions if k[:2] == sweep.key])
         self._shrink()
 
+    def _weigh(self, fresh: dict[ActorKey, Actor]) -> None:
+        """Know how large actors are; most have the state and the definition that they had."""
+        for key, found in fresh.items():
+            known = self._states.actors.get(key)
+            if known is None or not _is_as_large(known, found):
+                size = len(msgspec.json.encode((found.state, found.definition)))
+                self._bytes += size - self._sizes.get(key, 0)
+                self._sizes[key] = size
+
     def _shrink(self) -> None:
         self._drop_actors(_oldest(self._states.actors, MOST_ACTORS))
+        while self._bytes > MOST_ACTOR_BYTES:
+            self._drop_actors([next(iter(self._states.actors))])
         _drop(self._states.executions, _oldest(self._states.executions, MOST_OTHERS))
         _drop(self._states.workers, _oldest(self._states.workers, MOST_OTHERS))
 
     def _drop_actors(self, keys: list[ActorKey]) -> None:
         for known in (self._states.actors, self._states.totals, self._last):
             _drop(known, keys)
+        self._bytes -= sum(self._sizes.pop(key, 0) for key in keys)
 
 
 def merged(one: States, other: States) -> States:
@@ -97,6 +115,10 @@ def merged(one: States, other: States) -> States:
     return States(
         **{name: getattr(one, name) | getattr(other, name) for name in States.__struct_fields__}
     )
+
+
+def _is_as_large(known: Actor, found: Actor) -> bool:
+    return known.state is found.state and known.definition is found.definition
 
 
 def _those(known: dict[K, V], keys: Iterable[K]) -> dict[K, V]:

@@ -31,6 +31,9 @@ Write: TypeAlias = Callable[[], Awaitable[None]]
 Patient: TypeAlias = Callable[[Item], bool]
 
 PATIENT_EVENTS = (ev.ExecutionAssigned, ev.ExecutionStarted)
+MOST_BYTES = 32 * 1024 * 1024
+"""In one batch, and about as many read ahead: messages may be large."""
+
 PATIENCE_SECONDS = 0.05
 """How long a patient event waits for company at most."""
 
@@ -141,8 +144,9 @@ async def ahead(
 ) -> AsyncGenerator[Sequence[Item], None]:
     """What ``batches`` gives, read in the background while its taker is busy.
 
-    A batch has at most ``size`` items, and about as many are read ahead at most. An empty one says
-    that nothing waits now. Items that are all ``patient`` wait for one that is not, but not long.
+    A batch has at most ``size`` items of ``MOST_BYTES`` together (or one larger item), and about as
+    many are read ahead at most. An empty one says that nothing waits now. Items that are all
+    ``patient`` wait for one that is not, but not long.
     """
     line = _Line(size, patient)
     reading = asyncio.ensure_future(line.fill(batches))
@@ -165,6 +169,7 @@ class _Line(Generic[Item]):
 
     def __init__(self, size: int, patient: Patient[Item]) -> None:
         self.items: list[Item] = []
+        self._bytes = 0
         self._size = size
         self._patient: Patient[Item] = patient
         self._filled, self._taken, self._urgent = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -174,10 +179,11 @@ class _Line(Generic[Item]):
         try:
             async for batch in batches:
                 self.items.extend(batch)
+                self._bytes += sum(map(_size, batch))
                 self._filled.set()
                 if not all(map(self._patient, batch)):
                     self._urgent.set()
-                while len(self.items) >= self._size:
+                while len(self.items) >= self._size or self._bytes >= MOST_BYTES:
                     self._taken.clear()
                     await self._taken.wait()
         finally:
@@ -191,10 +197,27 @@ class _Line(Generic[Item]):
             with suppress(asyncio.TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self._urgent.wait()
-        batch = self.items[: self._size]
-        del self.items[: self._size]
+        count = self._fitting()
+        batch = self.items[:count]
+        del self.items[:count]
         if not self.items:
             self._filled.clear()
             self._urgent.clear()
         self._taken.set()
         return batch
+
+    def _fitting(self) -> int:
+        """How many items the next batch has; they are not counted as waiting any more."""
+        count = taken = 0
+        for item in self.items[: self._size]:
+            size = _size(item)
+            if count and taken + size > MOST_BYTES:
+                break
+            count, taken = count + 1, taken + size
+        self._bytes -= taken
+        return count
+
+
+def _size(item: Any) -> int:
+    """The bytes of a message's body."""
+    return len(item.output.data if isinstance(item, RecordedOutput) else getattr(item, "raw", b""))
