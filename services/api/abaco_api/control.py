@@ -24,6 +24,8 @@ from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import event_subject, inbox_filter, type_filter
 
 REMEMBERED = 1000
+MOST_ORDERS = 100_000
+"""Of all histories together. A longer one is read for the occasion, with what is asked of it."""
 
 
 @dataclass(slots=True)
@@ -33,14 +35,19 @@ class _History:
     position: int = 0
     orders: dict[int, Order] = field(default_factory=dict)
     tips: dict[str, int] = field(default_factory=dict)
+    whole: bool = True
 
-    def learn(self, recorded: Recorded) -> None:
-        """Fold one more event."""
+    def learn(self, recorded: Recorded, wanted: int) -> None:
+        """Fold one more event. Of too many orders that of the ``wanted`` ordinal is kept."""
         self.position = self.tips[recorded.subject] = recorded.sequence
         execution_id = getattr(recorded.event, "execution_id", "")
         ordinal = ids.execution_ordinal(execution_id, getattr(recorded.event, "actor_id", ""))
-        if ordinal is not None:
+        if ordinal is None:
+            return
+        if ordinal in self.orders or ordinal == wanted or len(self.orders) < MOST_ORDERS:
             self.orders[ordinal] = evolve(self.orders.get(ordinal, INITIAL), recorded)
+        else:
+            self.whole = False
 
 
 class Control:
@@ -72,7 +79,7 @@ class Control:
             await self._directory.known(command.actor_id)
             await self._check(command.actor_id, ordinal)
             while True:
-                history = await self._read(command.actor_id)
+                history = await self._read(command.actor_id, ordinal)
                 order = history.orders.get(ordinal, INITIAL)
                 events = decide_halt(command, order, status)
                 try:
@@ -92,7 +99,7 @@ class Control:
             await self._directory.find(command.actor_id)
             await self._check(command.actor_id, ordinal)
             while True:
-                history = await self._read(command.actor_id)
+                history = await self._read(command.actor_id, ordinal)
                 order = history.orders.get(ordinal, INITIAL)
                 status = await self._status(command.actor_id, ordinal, since=order.abandoned_at)
                 events = decide_retry(command, order, status)
@@ -134,18 +141,26 @@ class Control:
             raise Unavailable(f"the last message of {actor_id} cannot be read")
         return last.event.ordinal + 1
 
-    async def _read(self, actor_id: str) -> _History:
-        """The orders up to now: what is not known yet is read."""
-        history = self._histories.setdefault(actor_id, _History())
-        self._histories.move_to_end(actor_id)
-        if len(self._histories) > REMEMBERED:
-            self._histories.popitem(last=False)
+    async def _read(self, actor_id: str, ordinal: int) -> _History:
+        """The orders up to now, that of an ordinal among them: what is not known yet is read."""
+        history = self._histories.pop(actor_id, None) or _History()
         filters = [type_filter(self._tenant, actor_id, kind) for kind in KINDS]
         async with aclosing(self._log.read(filters, after=history.position)) as batches:
             async for batch in batches:
                 for recorded in batch:
-                    history.learn(recorded)
+                    history.learn(recorded, ordinal)
+        self._remember(actor_id, history)
         return history
+
+    def _remember(self, actor_id: str, history: _History) -> None:
+        """Keep a history for the next order, and not more than there is room for."""
+        if not history.whole:
+            return
+        self._histories[actor_id] = history
+        orders = sum(len(each.orders) for each in self._histories.values())
+        while orders > MOST_ORDERS or len(self._histories) > REMEMBERED:
+            _, forgotten = self._histories.popitem(last=False)
+            orders -= len(forgotten.orders)
 
     async def _status(
         self, actor_id: str, ordinal: int, *, since: int = 0

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from abaco_proto import ids
-from abaco_proto.actor import INITIAL, Actor, evolve
+from abaco_proto.actor import INITIAL, Actor, ActorStatus, evolve
 from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import Unknown
 from abaco_proto.log import EventLog
@@ -60,6 +60,7 @@ class Directory:
                         logger.warning("%s", said)
                     self.learn(recorded)
                     self._position = recorded.sequence
+                    self._forget_deleted(recorded)
                 if batch.caught_up:
                     self.caught_up.set()
                 self._moved.set()
@@ -89,15 +90,13 @@ class Directory:
             raise Unknown(f"actor_id: there is no actor {actor_id!r}")
         return entry
 
-    async def known(self, actor_id: str) -> Entry:
-        """The entry of an actor that exists or did once."""
+    async def known(self, actor_id: str) -> None:
+        """Check that an actor exists, or did once: of one that was deleted only the log knows."""
         await self.caught_up.wait()
         if actor_id not in self._entries:
-            await self.refresh(actor_id)
-        entry = self._entries.get(actor_id, UNSEEN)
-        if not entry.actor.actor_id:
-            raise Unknown(f"actor_id: there is no actor {actor_id!r}")
-        return entry
+            last = await self._log.last(actor_filter(self._tenant, actor_id))
+            if last is None:
+                raise Unknown(f"actor_id: there is no actor {actor_id!r}")
 
     def is_subscribed(self, actor_id: str, subscription_id: str) -> bool:
         """Whether, as far as is known, a subscription has not ended."""
@@ -117,14 +116,23 @@ class Directory:
         """
         actor_id = recorded.subject.split(".")[3]
         known = self._entries.get(actor_id, UNSEEN)
-        if recorded.sequence <= known.head:
+        if recorded.sequence <= max(known.head, self._position):
             return
         actor = evolve(known.actor, recorded)
+        if not actor.actor_id:
+            return
         self._entries[actor_id] = Entry(replace(actor, state=""), recorded.sequence)
         if actor.subscriptions:
             self.subscribed.set()
         if ids.is_actor_id(actor_id):
             self.used(ids.actor_name(actor_id), ids.actor_number(actor_id))
+
+    def _forget_deleted(self, recorded: Recorded) -> None:
+        """Nothing is kept of an actor that was deleted, once all of its history was read."""
+        actor_id = recorded.subject.split(".")[3]
+        entry = self._entries.get(actor_id, UNSEEN)
+        if entry.actor.status is ActorStatus.DELETED and entry.head <= self._position:
+            del self._entries[actor_id]
 
     def used(self, name: str, number: int) -> None:
         """Know that a number of a name is taken."""

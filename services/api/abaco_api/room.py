@@ -33,7 +33,7 @@ class Room:
         self._tenant = tenant
         self._most = most
         self._behind: OrderedDict[str, int] = OrderedDict()
-        self._asked_at: dict[str, float] = {}
+        self._asked_at: OrderedDict[str, float] = OrderedDict()
 
     def check(self, actor_id: str, next_ordinal: int) -> None:
         """Refuse one message more than there is room for, by what is known.
@@ -55,8 +55,7 @@ class Room:
         )
         self._behind[actor_id] = max(known)
         if len(self._behind) > REMEMBERED:
-            forgotten, _ = self._behind.popitem(last=False)
-            self._asked_at.pop(forgotten, None)
+            self._behind.popitem(last=False)
 
     async def _handed_out(self, actor_id: str) -> int:
         """How many messages, from the first on, were handed to workers, retries left aside."""
@@ -76,6 +75,9 @@ class Room:
         if now - self._asked_at.get(actor_id, float("-inf")) < ASK_SECONDS:
             return 0
         self._asked_at[actor_id] = now
+        self._asked_at.move_to_end(actor_id)
+        if len(self._asked_at) > REMEMBERED:
+            self._asked_at.popitem(last=False)
         with suppress(Unavailable, Unknown):
             row = await self._models.executions(actor_id, 1, NOBODY)
             return sum(row[total] for total in ENDS)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from abaco_api.appender import Cause
 from abaco_api.directory import Directory
@@ -40,6 +40,8 @@ FORGET_SECONDS = 5.0
 
 PAUSE_SECONDS = 0.5
 WAITING_BATCHES = 64
+REMEMBERED = 100_000
+"""Of each kind. What is forgotten is found in the inbox: that costs a look, no second message."""
 ACTORS_AT_ONCE = 32
 
 Work = tuple[Subscription, Item]
@@ -133,7 +135,8 @@ class Dispatcher:
         if not isinstance(event, ev.MessageReceived) or event.subscription_id is None:
             return
         place = event.subscription_id, event.source_sequence
-        self._delivered[place[0]] = max(place[1], self._delivered.get(place[0], 0))
+        self._delivered[place[0]] = max(place[1], self._delivered.pop(place[0], 0))
+        _shrink(self._delivered)
         if self._own.pop(place, None) != item.time:
             self._stands_back_until = _now() + FORGET_SECONDS
 
@@ -192,6 +195,7 @@ class Dispatcher:
             if (tip.delivered or {}).get(key, 0) >= item.sequence:
                 return None
             self._own[key, item.sequence] = time
+            _shrink(self._own)
             return message(subscription, item, tip.next_ordinal)
 
         cause = Cause(
@@ -204,6 +208,12 @@ class Dispatcher:
         since = self._subscriptions.since(actor_id)
         await self._inbox.prepare(actor_id, since=since)
         await self._inbox.post(actor_id, decide, cause, since=since)
+
+
+def _shrink(known: dict[Any, Any]) -> None:
+    """Forget what was put first, where there is too much."""
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 def _now() -> float:

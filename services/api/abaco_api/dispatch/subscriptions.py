@@ -5,7 +5,8 @@ import msgspec
 from abaco_api.dispatch.pattern import matches
 from abaco_proto import events as ev
 
-REMEMBERED = 10_000
+REMEMBERED = 100_000
+"""Answers, and the subscriptions in them, all counted."""
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class Subscriptions:
         self.active: dict[str, Subscription] = {}
         self.sequence = 0
         self._found: dict[tuple[str, str], list[Subscription]] = {}
+        self._size = 0
 
     def observe(self, sequence: int, event: ev.Event) -> None:
         """Take note of one more event; of one that was taken note of before, nothing."""
@@ -45,17 +47,22 @@ class Subscriptions:
                 self.active = kept
             case _:
                 return
+        self._forget()
+
+    def _forget(self) -> None:
         self._found.clear()
+        self._size = 0
 
     def matching(self, sequence: int, actor_id: str, kind: str) -> list[Subscription]:
         """Those that an event is meant for, the oldest first."""
         found = self._found.get((actor_id, kind))
         if found is None:
-            if len(self._found) >= REMEMBERED:
-                self._found.clear()
+            if self._size >= REMEMBERED:
+                self._forget()
             every = self.active.values()
             found = [s for s in every if matches(s.event_pattern, actor_id, kind)]
             self._found[actor_id, kind] = found
+            self._size += 1 + len(found)
         return [s for s in found if s.sequence < sequence]
 
     def since(self, actor_id: str) -> int:
