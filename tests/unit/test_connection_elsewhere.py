@@ -45,6 +45,10 @@ async def answered() -> None:
     pass
 
 
+async def too_large() -> None:
+    raise nats.errors.MaxPayloadError
+
+
 async def refused() -> None:
     raise Conflict("another was first")
 
@@ -79,4 +83,14 @@ async def test_an_event_that_it_takes_does(asked: Connection, client: Client) ->
     await asyncio.sleep(2 * PATIENCE_SECONDS)
     await asked.ask(answered, "abaco.event")
     await write_in_vain(asked)
+    assert client.turned == 0
+
+
+async def test_what_is_too_large_to_be_sent_says_nothing_of_the_server(
+    asked: Connection, client: Client
+) -> None:
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="maximum payload"):
+            await asked.ask(too_large, "$KV.ABACO_SNAPSHOTS")
+        await asyncio.sleep(2 * PATIENCE_SECONDS)
     assert client.turned == 0

@@ -47,9 +47,16 @@ ELSEWHERE_SECONDS = 10.0
 """Elections take up to nine seconds. A server that still has no answer then may be cut off from the
 others: one of those is asked."""
 
+NOT_SENT = (nats.errors.MaxPayloadError, nats.errors.BadSubjectError)
+"""What the library refuses to send. It says nothing about the server."""
+
 NATS_ERRORS = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
 
 T = TypeVar("T")
+
+
+class NotSent(Unavailable):
+    """A request that no server was asked: it is too large, or not a request."""
 
 
 class NotYet(Exception):
@@ -128,6 +135,8 @@ class Connection:
         begun = time.monotonic()
         try:
             answer = await self.ask(call, _kind(subject))
+        except NotSent as error:
+            raise NotSent(f"{error}: {len(body)} bytes to {subject}") from error
         except Unavailable as error:
             self._say_mute(_kind(subject), str(error))
             raise
@@ -173,6 +182,8 @@ class Connection:
                     raise await self._unanswered(error, kind) from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            except NOT_SENT as error:
+                raise NotSent(f"the request cannot be sent: {describe(error)}") from error
             except NATS_ERRORS as error:
                 raise await self._unanswered(error, kind) from error
             else:
