@@ -1,17 +1,21 @@
 """The scheduler's decisions, one situation at a time: given a history, then a plan."""
 
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import from_message
 from abaco_proto.log import Heartbeat
+from abaco_scheduler import cluster as cluster_module
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
 from abaco_scheduler.plan import plan
 from abaco_scheduler.policy import Policy
+from abaco_scheduler.snapshot import take
 
 POLICY = Policy(worker_retry_seconds=10, worker_ttl_seconds=300, max_attempts=3)
 
@@ -189,6 +193,28 @@ def test_a_scheduler_that_could_not_listen_blames_no_host() -> None:
 def test_a_host_that_comes_back_joins_again() -> None:
     cluster = given(JOINED, ev.HostLost(host_id="h1", reason="silent"))
     assert kinds(decide(cluster)) == ["host.joined"]
+
+
+def test_of_hosts_that_never_come_back_only_the_last_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster_module, "MOST_AWAY", 5)
+    lives = [(b.joined(f"h-{n}"), ev.HostLost(host_id=f"h-{n}", reason="")) for n in range(20)]
+    cluster = Cluster()
+    first = (b.joined("busy"), b.registered(), b.requested(0, host_id="busy"))
+    gone = ev.HostLost(host_id="busy", reason="")
+    for recorded in b.history(*first, gone, *(event for life in lives for event in life)):
+        observe(cluster, recorded)
+    assert [*cluster.hosts] == ["busy", *(f"h-{n}" for n in range(15, 20))]
+
+
+def test_what_no_decision_depends_on_is_not_kept() -> None:
+    large = "x" * 100_000
+    subscribed = ev.ActorSubscribed(actor_id="foo_0", subscription_id="s", event_pattern=large)
+    state = ev.ActorStateSet(actor_id="foo_0", state=large, version=1)
+    changes: dict[str, Any] = {"default_environment": {"A": large}, "description": large}
+    cluster = given(b.registered(**changes), subscribed, state, b.updated(**changes), subscribed)
+    assert len(take(cluster, "", "", b.T0)) < 10_000
 
 
 def test_a_host_with_another_capacity_joins_again() -> None:

@@ -159,8 +159,8 @@ class World:
             for ordinal, task in box.retries.items():
                 kind = "returned" if task.returned else "lost"
                 found[actor_id, ordinal] = (kind, task.attempt, task.halted)
-            for ordinal, task in box.abandoned.items():
-                found[actor_id, ordinal] = ("abandoned", task.attempt, task.halted)
+            for ordinal, _, attempts in box.abandoned:
+                found[actor_id, ordinal] = ("abandoned", attempts, False)
         return found
 
     def expected_views(self) -> dict[tuple[str, int], View]:

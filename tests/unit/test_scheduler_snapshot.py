@@ -17,7 +17,7 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.jetstream import Connection
-from abaco_proto.log import Heartbeat
+from abaco_proto.log import Heartbeat, Heartbeats
 from abaco_scheduler import provenance
 from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.decision import Decision, Now
@@ -179,7 +179,116 @@ def test_the_code_is_known_by_all_of_its_source(
     assert provenance.digest() not in digests
 
 
+# -- large ones ----------------------------------------------------------------------------------
+
+
+ABANDONED = 600_000
+
+
+class SmallMessages(InMemorySnapshots):
+    """Of a server that takes a mebibyte at once, as NATS does unless it is told otherwise."""
+
+    MOST_BYTES = 1024 * 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    async def put(self, name: str, value: bytes) -> None:
+        self.largest = max(self.largest, len(value))
+        await super().put(name, value)
+
+
+def abandon(cluster: Cluster, count: int) -> None:
+    """As many executions, abandoned after three attempts each, in the order of a random log."""
+    random = Random(7)
+    inbox = cluster.desks["default", "foo_0"].inbox
+    sequence = 0
+    for ordinal in range(count):
+        sequence += random.randint(1, 12)
+        inbox.abandoned.add(ordinal, sequence, 3)
+
+
+async def stored(stage: Stage) -> None:
+    """Have the cluster as it is now stored."""
+    keeper = Keeper(stage.snapshots, stage.log, CODE, events=0)
+    assert keeper.look(stage.cluster, stage.log.events[-1], b.T0)
+    keeping = asyncio.create_task(keeper.run())
+    before = dict(stage.snapshots.values)
+    async with asyncio.timeout(60):
+        while stage.snapshots.values.get(NAME) == before.get(NAME):
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+
+
+async def test_six_hundred_thousand_abandoned_executions_are_stored_in_small_messages() -> None:
+    stage = Stage()
+    stage.snapshots = small = SmallMessages()
+    await stage.register()
+    abandon(stage.cluster, ABANDONED)
+    await stored(stage)
+    assert 0 < small.largest < small.MOST_BYTES
+    found = await stage.keeper().newest(b.T0)
+    assert known(found) == known(stage.cluster)
+    assert len(found.desks["default", "foo_0"].inbox.abandoned) == ABANDONED
+
+
+async def test_the_next_large_one_takes_other_places_until_it_is_whole() -> None:
+    stage = Stage()
+    stage.snapshots = SmallMessages()
+    await stage.register()
+    abandon(stage.cluster, ABANDONED)
+    await stored(stage)
+    first = dict(stage.snapshots.values)
+    await stage.register("bar")
+    await stored(stage)
+    assert known(await stage.keeper().newest(b.T0)) == known(stage.cluster)
+    stage.snapshots.values[NAME] = first[NAME]  # as if it had stopped before the index
+    assert [*(await stage.keeper().newest(b.T0)).desks] == [("default", "foo_0")]
+    del stage.snapshots.values[f"{NAME}-a-0"]
+    assert await stage.keeper().newest(b.T0) == Cluster()
+
+
+async def test_one_that_cannot_be_stored_says_why_and_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage()
+    await stage.register()
+    stage.snapshots.available = False
+    keeper = Keeper(stage.snapshots, stage.log, CODE, events=0)
+    assert keeper.look(stage.cluster, stage.log.events[-1], b.T0)
+    keeping = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(10):
+        while "not stored" not in caplog.text:
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+    assert "unplugged" in caplog.text
+    assert "check the free disk space of NATS" in caplog.text
+
+
 # -- in the scheduler's loop ---------------------------------------------------------------------
+
+
+class Voices:
+    """One host that says that it is there."""
+
+    async def send(self, heartbeat: Heartbeat) -> None: ...
+
+    async def listen(self) -> AsyncGenerator[Heartbeat, None]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield Heartbeat(host_id="h1", capacity=2)
+
+
+async def test_a_host_that_was_forgotten_joins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaco_scheduler.cluster.MOST_AWAY", 0)
+    stage = Stage()
+    for event in (b.joined("h1"), ev.HostLost(host_id="h1", reason="silent")):
+        await stage.append(event)
+    assert not stage.cluster.hosts
+    async with scheduling(stage, Voices()), asyncio.timeout(10):
+        while not isinstance(stage.log.events[-1].event, ev.HostJoined):
+            await asyncio.sleep(0.01)
 
 
 class Silence:
@@ -193,10 +302,13 @@ class Silence:
 
 
 @asynccontextmanager
-async def scheduling(stage: Stage) -> AsyncGenerator[Scheduler, None]:
+async def scheduling(
+    stage: Stage, heartbeats: Heartbeats | None = None
+) -> AsyncGenerator[Scheduler, None]:
     keeper = Keeper(stage.snapshots, stage.log, CODE, events=3)
     nowhere = Connection("nats://nowhere:1", name="test")  # never opened
-    scheduler = Scheduler(stage.log, Silence(), nowhere, POLICY, "default", keeper=keeper)
+    heard = heartbeats or Silence()
+    scheduler = Scheduler(stage.log, heard, nowhere, POLICY, "default", keeper=keeper)
     running = asyncio.create_task(scheduler.run())
     try:
         yield scheduler

@@ -22,6 +22,9 @@ from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler import inbox
 from abaco_scheduler.inbox import Inbox
 
+MOST_AWAY = 10_000
+"""Hosts that are lost and have no worker; where names are random, every restart leaves one."""
+
 Key = tuple[str, str]
 """Tenant and actor id."""
 
@@ -146,13 +149,33 @@ def _observe_host(cluster: Cluster, event: ev.HostJoined | ev.HostLost, recorded
     if isinstance(event, ev.HostJoined):
         host.capacity = event.capacity
         host.offered = host.offered or event.capacity
+    else:
+        _forget_hosts(cluster)
+
+
+def _forget_hosts(cluster: Cluster) -> None:
+    """Keep of the hosts that are away those that were lost last. One that was not may come back."""
+    away = [
+        host
+        for host in cluster.hosts.values()
+        if host.sequence and not host.joined and not cluster.load[host.host_id]
+    ]
+    away.sort(key=lambda host: host.sequence)
+    for host in away[: max(0, len(away) - MOST_AWAY)]:
+        del cluster.hosts[host.host_id]
 
 
 def _observe_registration(cluster: Cluster, event: ev.ActorRegistered, recorded: Recorded) -> None:
     key = (recorded.tenant, event.actor_id)
     if key not in cluster.desks:
-        cluster.desks[key] = Desk(recorded.tenant, actor.evolve(actor.INITIAL, recorded))
+        cluster.desks[key] = Desk(recorded.tenant, _needed(actor.evolve(actor.INITIAL, recorded)))
         cluster.unsettled.add(key)
+
+
+def _needed(found: Actor) -> Actor:
+    """An actor without what no decision depends on, which may be large."""
+    definition = replace(found.definition, description=None, default_environment={})
+    return replace(found, state="", subscriptions={}, definition=definition)
 
 
 def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
@@ -161,9 +184,12 @@ def _observe_desk(cluster: Cluster, desk: Desk, recorded: Recorded) -> None:
     match recorded.event:
         case ev.ActorUpdated():
             desk.failures, desk.failed_at, desk.not_replaced = 0, EPOCH, 0
+            desk.actor = _needed(desk.actor)
         case ev.ActorStateSet():
             desk.state_sequence = recorded.sequence
-            desk.actor = replace(desk.actor, state="")  # nobody decides on it
+            desk.actor = _needed(desk.actor)
+        case ev.ActorSubscribed():
+            desk.actor = _needed(desk.actor)
         case ev.ExecutionAssigned() as event:
             _observe_assignment(desk, event, recorded)
         case _:

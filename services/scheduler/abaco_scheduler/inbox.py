@@ -25,6 +25,7 @@ from datetime import datetime
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_proto.ids import execution_ordinal
+from abaco_scheduler.abandoned import Abandoned
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class Inbox:
     gone: set[int] = field(default_factory=set)
     running: dict[int, Task] = field(default_factory=dict)
     retries: dict[int, Task] = field(default_factory=dict)
-    abandoned: dict[int, Task] = field(default_factory=dict)
+    abandoned: Abandoned = field(default_factory=Abandoned)
     chains: dict[int, Chain] = field(default_factory=dict)
 
     @property
@@ -90,8 +91,9 @@ class Inbox:
 
     def knows(self, ordinal: int) -> bool:
         """Whether a message is not over: it waits or runs, or can be tried again."""
-        tried = (self.running, self.retries, self.abandoned)
-        return self.waits(ordinal) or any(ordinal in tasks for tasks in tried)
+        if ordinal in self.running or ordinal in self.retries or ordinal in self.abandoned:
+            return True
+        return self.waits(ordinal)
 
 
 # -- what happens to it --------------------------------------------------------------------------
@@ -223,15 +225,22 @@ def _abandoned(inbox: Inbox, ordinal: int, *, exists: bool) -> None:
     if task.halted or not exists:
         _forget(inbox, ordinal)
     else:
-        inbox.abandoned[ordinal] = task
+        inbox.abandoned.add(ordinal, task.message_sequence, task.attempt)
+        _forget_trace(inbox, ordinal)
 
 
 def _retry_requested(inbox: Inbox, ordinal: int, recorded: Recorded) -> None:
-    task = inbox.abandoned.pop(ordinal, None)
-    if task is not None:
-        inbox.retries[ordinal] = task
-        task.returned, task.forgiven = True, task.attempt
-        task.cause, task.failed_at = recorded.id, EPOCH
+    found = inbox.abandoned.pop(ordinal)
+    if found is not None:
+        sequence, attempts = found
+        inbox.retries[ordinal] = Task(
+            ordinal,
+            sequence,
+            attempt=attempts,
+            forgiven=attempts,
+            returned=True,
+            cause=recorded.id,
+        )
 
 
 # -- keeping it ----------------------------------------------------------------------------------
@@ -257,6 +266,13 @@ def _drop_first(inbox: Inbox) -> None:
     inbox.gone.discard(inbox.next_ordinal)
     inbox.waiting.popleft()
     inbox.next_ordinal += 1
+
+
+def _forget_trace(inbox: Inbox, ordinal: int) -> None:
+    """Keep of a chain only what subscriptions made of it: nobody traces what waits for a person."""
+    chain = inbox.chains.pop(ordinal, None)
+    if chain is not None and chain.hops:
+        inbox.chains[ordinal] = Chain(chain.correlation_id, chain.hops)
 
 
 def _forget(inbox: Inbox, ordinal: int) -> None:

@@ -8,12 +8,18 @@ from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog
 from abaco_proto.snapshots import Snapshots
+from abaco_scheduler import parts
 from abaco_scheduler.cluster import Cluster
 from abaco_scheduler.snapshot import Snapshot, packed, proof, restored, take, unpacked
 
 logger = logging.getLogger(__name__)
 
 NAME = "scheduler"
+NOT_STORED = (
+    "snapshot of %d bytes not stored: %s. The next start reads the log from the snapshot before it."
+    " If this is repeated, check the free disk space of NATS and the limits of the stream"
+    " KV_ABACO_SNAPSHOTS"
+)
 EVENTS = 10_000
 """A snapshot is behind the log by so many events at most; they take half a second to fold."""
 
@@ -47,7 +53,7 @@ class Keeper:
 
     async def _holding(self, now: datetime) -> Snapshot | None:
         """The snapshot, if this code made it, of this log, and by a clock that was not ahead."""
-        stored = await self._snapshots.get(NAME)
+        stored = await parts.get(self._snapshots, NAME)
         if stored is None:
             return None
         snapshot = unpacked(stored, self._code)
@@ -76,10 +82,10 @@ class Keeper:
         return True
 
     async def run(self) -> None:
-        """Put away what is taken, without end. One that could not be put is not missed."""
+        """Store what is taken, without end. One that could not be stored is not missed."""
         while True:
-            taken = await self._taken.get()
+            stored = await asyncio.to_thread(packed, await self._taken.get())
             try:
-                await self._snapshots.put(NAME, await asyncio.to_thread(packed, taken))
+                await parts.put(self._snapshots, NAME, stored)
             except Unavailable as error:
-                logger.warning("snapshot not kept: %s", error)
+                logger.warning(NOT_STORED, len(stored), error)

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, suppress
 from datetime import UTC, datetime
 
 from abaco_proto import events as ev
@@ -194,12 +194,24 @@ class Scheduler:
             logger.info("overtaken: %s", decision.event)
             if _group(decision) == _REQUESTS:
                 self._requests_after = time.monotonic() + YIELD_SECONDS
+            await self._look_up_host(decision)
             return False
         except Unavailable as error:
             logger.debug("decision not recorded: %s", error)  # the connection says it
             return False
         self._own_last = max(self._own_last, sequence)
         return True
+
+    async def _look_up_host(self, decision: Decision) -> None:
+        """A host that was away for so long that it was forgotten has a history all the same."""
+        event, expected = decision.event, decision.expected
+        if not isinstance(event, ev.HostJoined) or expected is None or expected.sequence:
+            return
+        with suppress(Unavailable):
+            last = await self._log.last(expected.filter)
+            host = self._cluster.hosts.get(event.host_id)
+            if last is not None and host is not None:
+                host.sequence = max(host.sequence, last.sequence)
 
     def _span(self, decision: Decision) -> AbstractContextManager[object]:
         """The step that began when the message was accepted; other decisions are in no trace."""

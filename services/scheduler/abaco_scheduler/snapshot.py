@@ -10,15 +10,17 @@ again; and every actor may need a decision, as after a replay.
 """
 
 import zlib
+from array import array
 from collections import Counter, deque
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
 from abaco_proto.envelope import Recorded
+from abaco_scheduler.abandoned import INTEGER
 from abaco_scheduler.cluster import Cluster, Desk, Host
 
 QUICKLY = 1
@@ -104,11 +106,11 @@ class _Label(msgspec.Struct):
 
 
 def _encode(value: Any) -> Any:
-    return list(value)  # of a deque: all else is known
+    return list(value)  # of a deque or an array: all else is known
 
 
-def _decode(_: type, value: Any) -> Any:
-    return deque(value)
+def _decode(kind: Any, value: Any) -> Any:
+    return deque(value) if get_origin(kind) is deque else array(INTEGER, value)
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode)
