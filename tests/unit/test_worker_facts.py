@@ -1,4 +1,7 @@
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
@@ -46,6 +49,26 @@ def test_the_report_of_a_run() -> None:
     assert (event.cpu_ns, event.io_bytes, event.runtime_ms) == (5, 7 + 3, 2000.0)
     assert (event.log_bytes, event.log_sha256) == (tally.recorded, tally.sha256)
     assert event.log_truncated
+
+
+def test_a_run_that_was_killed_for_its_memory_says_so() -> None:
+    killed = replace(ended("2026-01-02T03:04:06Z", "2026-01-02T03:04:08Z"), exit_code=137)
+    state = facts.finished(order(), killed, Usage(), Tally(0)).final_state
+    assert (state.ended_by, state.oom_killed) == (ev.EndedBy.MEM_LIMIT, True)
+    assert state.error == "out of memory: used more than mem_limit"
+
+
+@pytest.mark.parametrize("by", [ev.EndedBy.HALT, ev.EndedBy.MAX_RUN_SECONDS])
+def test_what_the_worker_ended_was_ended_by_the_worker(by: ev.EndedBy) -> None:
+    killed = replace(ended("2026-01-02T03:04:06Z", "2026-01-02T03:04:08Z"), exit_code=137)
+    assert facts.finished(order(), killed, Usage(), Tally(0), by).final_state.ended_by is by
+
+
+@pytest.mark.parametrize("changes", [{"exit_code": 3}, {"exit_code": 137, "oom_killed": False}])
+def test_a_run_that_went_on_or_was_killed_by_others_was_not(changes: dict[str, Any]) -> None:
+    container = replace(ended("2026-01-02T03:04:06Z", "2026-01-02T03:04:08Z"), **changes)
+    state = facts.finished(order(), container, Usage(), Tally(0)).final_state
+    assert state.ended_by is ev.EndedBy.ITSELF
 
 
 def test_an_end_before_the_beginning_is_set_right() -> None:

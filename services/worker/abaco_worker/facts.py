@@ -13,6 +13,9 @@ from abaco_worker.output import Tally
 from abaco_worker.place import Taken
 from abaco_worker.sandbox import Order
 
+KILLED = 128 + SIGKILL
+"""The exit code of a container whose first process was killed."""
+
 SHORTEST_LAUNCHED_MS = 0.001
 """The launcher's clock does not go backwards, but a run that could not be takes no time."""
 
@@ -91,7 +94,9 @@ def finished(
     output: Tally,
     by: ev.EndedBy = ev.EndedBy.ITSELF,
 ) -> ev.ExecutionFinished:
-    """The container ran and ended."""
+    """The container ran and ended; ``by`` is why the worker ended it, if it did."""
+    if by is ev.EndedBy.ITSELF and container.oom_killed and container.exit_code == KILLED:
+        by = ev.EndedBy.MEM_LIMIT
     state = ev.FinalState(
         status=container.status,
         exit_code=container.exit_code,

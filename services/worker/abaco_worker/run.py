@@ -146,4 +146,7 @@ async def _to_the_end(engine: Engine, container_id: str, recorder: Recorder) -> 
             break
     if not recorder.full:
         await recorder.record(engine.output(container_id, follow=False))
+    if container.exit_code == facts.KILLED and not container.oom_killed:
+        # The engine learns of the end and of what ended it on two ways.
+        container = await engine.inspect(container_id)
     return container
