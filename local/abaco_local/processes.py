@@ -9,7 +9,10 @@ from abaco_local import environment, nats_server, postgres_server
 from abaco_local.config import Config
 from abaco_local.folder import Folder, read_text
 from abaco_local.identity import Identity
+from abaco_proto.settings import FROM_FILE
+from abaco_worker.launcher import build
 
+LAUNCHER = "ABACO_LAUNCHER"
 SERVERS = ("nats", "postgres")
 SERVICES = ("projector", "scheduler", "worker", "api")
 # In the order of starting. No new commands are taken in before their work can be done, and none
@@ -63,7 +66,7 @@ def commands(
         **{
             name: Command(
                 [sys.executable, "-P", "-m", f"abaco_{name}"],
-                services | _own(name, identity),
+                services | _own(name, identity) | _launcher(name, services),
             )
             for name in SERVICES
         },
@@ -76,6 +79,13 @@ def _own(name: str, identity: Identity) -> dict[str, str]:
     if port := identity.metrics_ports.get(name):
         own["ABACO_METRICS_PORT"] = str(port)
     return own
+
+
+def _launcher(name: str, services: Mapping[str, str]) -> dict[str, str]:
+    """Return which launcher the worker gets: one that is built later makes it another process."""
+    said = services.get(LAUNCHER) or f"{LAUNCHER}{FROM_FILE}" in services
+    found = build.find() if name == "worker" and not said else None
+    return {LAUNCHER: str(found)} if found is not None else {}
 
 
 def changed(

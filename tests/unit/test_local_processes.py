@@ -12,6 +12,7 @@ from abaco_local.config import Config
 from abaco_local.environment import of_servers
 from abaco_local.folder import Folder
 from abaco_local.identity import Identity
+from abaco_worker.launcher import build
 
 IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
 
@@ -35,6 +36,21 @@ def test_the_services_get_our_addresses_and_the_callers_settings(tmp_path: Path)
 def test_what_is_the_callers_own_stays_with_the_caller(tmp_path: Path) -> None:
     api = commands(tmp_path, CLOUD_SECRET="x", PGHOST="elsewhere")["api"].env
     assert not {"CLOUD_SECRET", "PGHOST"} & api.keys()
+
+
+def test_a_launcher_that_is_built_later_makes_the_worker_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Path] = []
+    monkeypatch.setattr(build, "find", lambda: built[-1] if built else None)
+    before = commands(tmp_path)
+    assert "ABACO_LAUNCHER" not in before["worker"].env
+    built.append(Path("/build/launcher-1"))
+    after = commands(tmp_path)
+    assert after["worker"].env["ABACO_LAUNCHER"] == "/build/launcher-1"
+    assert processes.changed(before, after) == ["worker"]
+    for own in ({"ABACO_LAUNCHER": "off"}, {"ABACO_LAUNCHER_FILE": "/its/file"}):
+        assert "/build/launcher-1" not in commands(tmp_path, **own)["worker"].env.values()
 
 
 def test_the_servers_get_no_settings(tmp_path: Path) -> None:

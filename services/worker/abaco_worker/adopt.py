@@ -9,6 +9,7 @@ touch: it may belong to another installation that took the same host id.
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from abaco_proto import events as ev
 from abaco_proto import worker
@@ -21,6 +22,7 @@ from abaco_worker.host import Host
 from abaco_worker.patience import patiently
 from abaco_worker.place import Place
 from abaco_worker.sandbox import HOST, SeatKey, belongs, mark, marked_sequence, sequence_of
+from abaco_worker.sandboxes import Made
 from abaco_worker.sweeper import Leftover
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ async def left_containers(host: Host) -> Sequence[Labelled]:
 async def adopt(host: Host) -> dict[SeatKey, Place]:
     """Look at all that was left; gives the sandboxes that wait, by the seat they are for."""
     containers = await left_containers(host)
+    if host.sandboxes is None:
+        containers = _without_launcher(host, containers)
     places = {place.name: place for place in host.sandboxes.found} if host.sandboxes else {}
     waiting: dict[SeatKey, Place] = {}
     for container in containers:
@@ -57,6 +61,30 @@ async def adopt(host: Host) -> dict[SeatKey, Place]:
     for place in places.values():
         await _judge_taken(host, place)
     return waiting
+
+
+def _without_launcher(host: Host, containers: Sequence[Labelled]) -> Sequence[Labelled]:
+    """Remove what was made for a launcher, which nobody talks to now; gives the other containers.
+
+    A run in one of them begins anew: its assignment comes again.
+    """
+    folder = Path(host.config.worker_dir)
+    places = {each.name: Place(folder / each.name) for each in containers if each.name}
+    ours = {name: place for name, place in places.items() if place.made(Made) is not None}
+    ran = sum(place.taken() is not None for place in ours.values())
+    for name, place in ours.items():
+        host.sweeper.take(Leftover(name, place.folder))
+    if ours:
+        off = host.config.launcher == "off"
+        why = "ABACO_LAUNCHER is off" if off else "there is no launcher now"
+        logger.info(
+            "%d idle containers removed, and %d runs begin anew: they were made for"
+            " the launcher, and %s",
+            len(ours) - ran,
+            ran,
+            why,
+        )
+    return [each for each in containers if each.name not in ours]
 
 
 def _made_since(host: Host, container: Labelled) -> bool:
@@ -114,7 +142,11 @@ async def _judge(host: Host, container: Labelled) -> None:
     if recorded is None or not belongs(container.labels, recorded):
         logger.warning("container %s is of no work in our log: left", container.container_id[:12])
     elif (await host.look(recorded)).run_wanted:
-        logger.info("container %s: its run is still wanted", container.container_id[:12])
+        if host.sandboxes is None:
+            logger.info("container %s: its run is still wanted", container.container_id[:12])
+            return
+        logger.info("container %s: its run begins anew in a sandbox", container.container_id[:12])
+        host.sweeper.take(Leftover(container.container_id))
     else:
         logger.info("container %s: its run is over, removed", container.container_id[:12])
         host.sweeper.take(Leftover(container.container_id))

@@ -151,12 +151,23 @@ class Service:
         waiting = await adopt(self._host)
         seats = await living_seats(self._host) if self._host.sandboxes else []
         logger.info("%d seats of before", len(seats))
+        replaced = 0
         for key in seats:
             if key not in self._met:
-                await self._restock(self._seat(key, tasks), waiting.pop(key, None))
+                place = waiting.pop(key, None)
+                replaced += self._is_of_another_launcher(place)
+                await self._restock(self._seat(key, tasks), place)
         for place in waiting.values():
+            replaced += self._is_of_another_launcher(place)
             self._host.sweeper.take(Leftover(place.name, place.folder))
         self._restored = True
+        if replaced:
+            logger.info("%d idle containers replaced: the launcher is another one now", replaced)
+
+    def _is_of_another_launcher(self, place: Place | None) -> bool:
+        sandboxes = self._host.sandboxes
+        made = place.made(Made) if place is not None else None
+        return sandboxes is not None and made is not None and made.launcher != sandboxes.launcher
 
     async def _restock(self, seat: Seat, place: Place | None) -> None:
         sandboxes = self._host.sandboxes

@@ -143,6 +143,11 @@ class Sandboxes:
             if taken := place.taken():
                 self._taken[taken.mark] = place
 
+    @property
+    def launcher(self) -> str:
+        """The name of the launcher's program, which is another one for each of its versions."""
+        return self._program.name
+
     def usable(self, place: Place, made: Made) -> bool:
         """Whether a sandbox that was found is whole, and its launcher ours."""
         connected = not place.hosts.exists() or place.address() is not None
