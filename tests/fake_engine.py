@@ -143,6 +143,10 @@ class FakeEngine:
         self.connected: Endpoint | None = None
         self._numbers = itertools.count()
 
+    async def confinements(self) -> frozenset[str]:
+        await self._check()
+        return frozenset({"seccomp"})
+
     async def find_image(self, image: str) -> Image:
         await self._check()
         if " " in image:

@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 from abaco_worker.engine import (
+    CONFINEMENTS,
     CannotStart,
     ContainerMissing,
     ContainerSpec,
@@ -82,6 +83,9 @@ class EngineSuite:
         seen: list[PullProgress] = []
         with pytest.raises(ImageRefused, match=f"image {MISSING}: pull failed: .+"):
             await engine.pull_image(MISSING, seen.append)
+
+    async def test_what_confines_containers_is_known(self, engine: Engine) -> None:
+        assert await engine.confinements() <= {*CONFINEMENTS}
 
     async def test_a_new_container_is_fresh(self, engine: Engine, yard: Yard) -> None:
         container = await engine.create(spec_of(yard))

@@ -66,6 +66,29 @@ async def test_limits_are_in_force(engine: DockerEngine, yard: DockerYard) -> No
     assert "NoNewPrivs:\t1" in status
 
 
+LIMIT = {"MSG": "ulimit -Sn; ulimit -Hn"}
+
+
+async def test_open_files_have_a_limit(engine: DockerEngine, yard: DockerYard) -> None:
+    container_id = await started(engine, spec_of(yard, environment=LIMIT, open_files=4096))
+    await engine.wait(container_id, 30)
+    assert await read(engine, container_id, follow=False) == b"4096\n4096\n"
+
+
+async def test_an_engine_that_may_not_set_the_limit_keeps_its_own(
+    engine: DockerEngine, yard: DockerYard, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = spec_of(yard, environment=LIMIT, open_files=2**30)  # more than a kernel has at all
+    container = await engine.create(spec)
+    with pytest.raises(EngineFault, match="rlimit"):
+        await engine.start(container.container_id)
+    assert "ABACO_CONTAINER_OPEN_FILES" in caplog.text
+    container_id = await started(engine, spec_of(yard, environment=LIMIT, open_files=2**30))
+    await engine.wait(container_id, 30)
+    soft, hard = (await read(engine, container_id, follow=False)).split()
+    assert 0 < int(soft) <= int(hard) < 2**30
+
+
 async def test_a_network_that_is_not_there_is_no_fault_of_the_image(
     engine: DockerEngine, yard: DockerYard
 ) -> None:

@@ -44,6 +44,29 @@ async def test_a_seat_and_a_run(world: World) -> None:
     await world.until_clean()
 
 
+async def test_a_run_that_uses_too_much_memory_is_ended_by_its_limit(world: World) -> None:
+    world.start()
+    await world.seat(mem_limit=16 * 1024 * 1024)
+    await world.send("exec busybox tail /dev/zero")
+    [finished] = await world.seen(ev.ExecutionFinished)
+    state = finished.final_state
+    assert (finished.exit_code, state.ended_by, state.oom_killed) == (
+        137,
+        ev.EndedBy.MEM_LIMIT,
+        True,
+    )
+    await world.until_clean()
+
+
+async def test_open_files_are_limited_and_confinement_is_said(world: World) -> None:
+    world.start(ABACO_CONTAINER_OPEN_FILES="4096")
+    await world.seat()
+    await world.send("ulimit -Sn; ulimit -Hn")
+    [finished] = await world.seen(ev.ExecutionFinished)
+    assert await world.output(finished) == b"4096\n4096\n"
+    assert "containers are confined by" in world.said()
+
+
 async def test_a_missing_image(world: World) -> None:
     world.start()
     await world.seat(image=MISSING)

@@ -88,6 +88,10 @@ class World:
             worker.kill()
         self._docker.close()
 
+    def said(self) -> str:
+        """What its workers have logged."""
+        return self._file.read_text(errors="replace")
+
     # -- the scheduler's words
 
     async def append(self, event: ev.Event) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_worker.config import Config, capacity, host_id
+from abaco_worker.config import Config, capacity, host_id, open_files
 
 
 def test_every_setting_has_a_name_and_a_description() -> None:
@@ -68,6 +68,13 @@ def test_the_host_id_is_a_token_of_the_hostname(hostname: str, expected: str) ->
 
 def test_a_chosen_host_id_wins() -> None:
     assert host_id(Config(host_id="h1"), "web1") == "h1"
+
+
+def test_open_files_are_limited_where_the_kernel_allows_more() -> None:
+    assert open_files(Config(), 1_073_741_816) == 1_048_576
+    assert open_files(Config(), 1_048_576) == 0
+    assert open_files(Config(container_open_files=1024), 1_048_576) == 1024
+    assert open_files(Config(container_open_files=0), 1_048_576) == 0
 
 
 def test_the_capacity_follows_the_cores() -> None:

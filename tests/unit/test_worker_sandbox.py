@@ -73,6 +73,7 @@ def test_the_limits_are_the_settings() -> None:
     limits = (spec.memory_bytes, spec.cpus, spec.processes, spec.network_mode)
     assert limits == (8 * 1024 * 1024, 0.5, 9, "none")
     assert spec.kept_output_bytes == 77
+    assert spec.open_files == Config().container_open_files == 1_048_576
     assert spec.image == "jstubbs/abaco_test"
 
 

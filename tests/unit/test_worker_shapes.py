@@ -34,6 +34,19 @@ def test_the_limits_in_the_words_of_the_engine() -> None:
     assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
 
 
+def test_the_limit_on_open_files_is_said_where_there_is_one() -> None:
+    assert shapes.host_config(SPEC)["Ulimits"] == []
+    limits = shapes.host_config(replace(SPEC, open_files=1024))["Ulimits"]
+    assert limits == [{"Name": "nofile", "Soft": 1024, "Hard": 1024}]
+
+
+def test_what_confines_containers() -> None:
+    debian = ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"]
+    assert shapes.confinements({"SecurityOptions": debian}) == {"apparmor", "seccomp"}
+    assert shapes.confinements({"SecurityOptions": ["name=seccomp,profile=unconfined"]}) == set()
+    assert shapes.confinements({"SecurityOptions": None}) == set()
+
+
 def test_a_container_that_is_to_be_connected_by_others() -> None:
     files = NetworkFiles(hosts="/f/hosts", resolv_conf="/f/resolv.conf")
     spec = replace(SPEC, network_mode="bridge", network_files=files)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import uvloop
+from msgspec.structs import replace
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
@@ -24,6 +25,7 @@ from abaco_telemetry.endpoint import Endpoint
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import Spans
 from abaco_worker import config as configuration
+from abaco_worker import confinement
 from abaco_worker.config import Config
 from abaco_worker.disks import Disks
 from abaco_worker.docker_engine import DockerEngine
@@ -36,9 +38,12 @@ from abaco_worker.metrics import Metrics
 from abaco_worker.netlink import Linux
 from abaco_worker.network import Network, refusal
 from abaco_worker.orders import Orders
+from abaco_worker.patience import cancelled
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
 from abaco_worker.watched_engine import WatchedEngine
+
+MOST_OPEN_FILES = Path("/proc/sys/fs/nr_open")
 
 logger = logging.getLogger("abaco_worker")
 
@@ -51,6 +56,8 @@ def main() -> None:
         sys.stderr.write(f"abaco-worker: {error}\n")
         sys.exit(2)
     lines.log("worker", level=config.log_level, form=config.log_format)
+    kernel = int(MOST_OPEN_FILES.read_text())
+    config = replace(config, container_open_files=configuration.open_files(config, kernel))
     telling = spans.spans("abaco-worker", os.environ)
     code = uvloop.run(serve(config, telling))
     telling.close()
@@ -91,6 +98,7 @@ async def work(config: Config, telling: Spans) -> None:
     metrics.log.watch(connection)
     docker = DockerEngine(os.environ, capacity=capacity)
     engine = WatchedEngine(docker, metrics)
+    telling_once: asyncio.Task[None] | None = None
     try:
         log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
         images, sweeper = Images(engine, config.pull_policy), Sweeper(engine)
@@ -112,10 +120,12 @@ async def work(config: Config, telling: Spans) -> None:
         queue = JetStreamWorkQueue(connection, host_id)
         service = Service(host, queue, NatsHeartbeats(connection))
         endpoint = Endpoint(metrics.catalogue, service.count)
+        telling_once = asyncio.create_task(confinement.tell(engine, metrics))
         async with endpoint.listening(config.metrics_host, config.metrics_port):
             await connection.open()
             await service.run()
     finally:
+        await cancelled(telling_once)
         docker.close()
         await connection.close()
 

@@ -124,6 +124,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     container_processes: Annotated[
         int, Meta(description="Most processes and threads in a container.", ge=1)
     ] = 256
+    container_open_files: Annotated[
+        int,
+        Meta(
+            description="Most open files of a process in a container, where the kernel allows more."
+            " 0, and an engine that may not set it: the engine's own, as with docker run.",
+            ge=0,
+            le=1_073_741_816,
+        ),
+    ] = 1_048_576
     max_run_seconds: Annotated[
         float, Meta(description="How long a run may take; 0 is no limit.", ge=0)
     ] = 86_400.0
@@ -141,6 +150,15 @@ def host_id(config: Config, hostname: str) -> str:
     """The id of this host: as set, or the hostname made a valid token."""
     token = re.sub(r"[^A-Za-z0-9]+", "-", hostname).strip("-")[:63].rstrip("-")
     return config.host_id or token or "host"
+
+
+def open_files(config: Config, kernel: int) -> int:
+    """The limit that the engine is told; 0 for none, where the ``kernel`` allows no more anyway.
+
+    An engine without a limit of its own hands on the kernel's, which is a thousand million under
+    systemd. One whose limit is lower may have no right to raise it.
+    """
+    return config.container_open_files if config.container_open_files < kernel else 0
 
 
 def capacity(config: Config, cores: int) -> int:

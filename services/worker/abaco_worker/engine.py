@@ -12,6 +12,9 @@ import msgspec
 
 from abaco_proto.errors import AbacoError, Refused, Unknown
 
+CONFINEMENTS = ("apparmor", "seccomp", "selinux")
+"""What a kernel confines containers with, if the engine uses it."""
+
 
 class ImageMissing(Unknown):
     """The image is not on this host."""
@@ -103,6 +106,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``launcher`` that is run instead, as root, to run the image's command when it is asked to; the
     engine then keeps no output, and no health is checked. With ``network_files`` it is in a network
     of its own that is connected to nothing yet, whatever ``network_mode`` says.
+    ``open_files`` is a process' limit, which an engine keeps if it may; 0 is the engine's own.
     """
 
     name: str
@@ -116,6 +120,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     kept_output_bytes: int
     privileged: bool = False
     no_new_privileges: bool = True
+    open_files: int = 0
     launcher: LauncherMounts | None = None
     network_files: NetworkFiles | None = None
 
@@ -165,6 +170,10 @@ class Engine(Protocol):
     @property
     def location(self) -> str:
         """Its URL."""
+        ...
+
+    async def confinements(self) -> frozenset[str]:
+        """Which of ``CONFINEMENTS`` it uses for containers that are not privileged."""
         ...
 
     async def find_image(self, image: str) -> Image:

@@ -22,6 +22,9 @@ class Metrics:
         gauge, counter = self.catalogue.gauge, self.catalogue.counter
         histogram = self.catalogue.histogram
         self.capacity = gauge("abaco_host_capacity", "Seats that this host offers.")
+        self.confined = gauge(
+            "abaco_host_confinement", "Whether the engine confines containers with it.", "by"
+        )
         self.seats = gauge("abaco_host_seats", "Seats that are taken on this host.")
         self.in_hand = gauge("abaco_work_in_hand", "Orders taken and not settled.")
         self.deliveries = counter("abaco_deliveries", "Orders that the log handed out.")

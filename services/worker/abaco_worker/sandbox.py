@@ -90,6 +90,7 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str
     privileged: bool
     no_new_privileges: bool = True
+    open_files: int = 0
 
 
 def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blueprint:
@@ -103,6 +104,7 @@ def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blu
         network_mode=config.network_mode,
         privileged=definition.privileged and config.allow_privileged,
         no_new_privileges=definition.no_new_privileges or not config.allow_new_privileges,
+        open_files=config.container_open_files,
     )
 
 
@@ -137,6 +139,7 @@ def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
         kept_output_bytes=0,
         privileged=drawn.privileged,
         no_new_privileges=drawn.no_new_privileges,
+        open_files=drawn.open_files,
         launcher=mounts,
         network_files=network_files,
     )
@@ -157,6 +160,7 @@ def container_spec(order: Order, config: Config) -> ContainerSpec:
         kept_output_bytes=limits(order.definition, config).max_log_bytes,
         privileged=drawn.privileged,
         no_new_privileges=drawn.no_new_privileges,
+        open_files=drawn.open_files,
     )
 
 

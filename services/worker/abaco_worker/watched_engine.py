@@ -32,6 +32,11 @@ class WatchedEngine:
         """See :attr:`abaco_worker.engine.Engine.location`."""
         return self._engine.location
 
+    async def confinements(self) -> frozenset[str]:
+        """See :meth:`abaco_worker.engine.Engine.confinements`."""
+        with self._call("confinements"):
+            return await self._engine.confinements()
+
     async def find_image(self, image: str) -> Image:
         """See :meth:`abaco_worker.engine.Engine.find_image`."""
         with self._call("find_image"):

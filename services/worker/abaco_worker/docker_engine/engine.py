@@ -1,6 +1,7 @@
 """The calls of the port, each in its own few lines of docker-py."""
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
@@ -14,6 +15,7 @@ from docker.errors import (
 )
 from docker.types import CancellableStream
 from docker.utils import parse_repository_tag
+from msgspec.structs import replace
 from requests.exceptions import HTTPError
 
 from abaco_proto.errors import AbacoError
@@ -32,6 +34,8 @@ from abaco_worker.engine import (
     Usage,
 )
 from abaco_worker.pipe import Pipe
+
+logger = logging.getLogger(__name__)
 
 PIPE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
@@ -54,6 +58,7 @@ class DockerEngine:
         self._client = Client(environ, capacity=capacity)
         self._pipes: set[Pipe] = set()
         self._walks = disk_usage.Walks()
+        self._sets_no_limits = False
 
     @property
     def location(self) -> str:
@@ -65,6 +70,10 @@ class DockerEngine:
         for pipe in list(self._pipes):
             pipe.close()
         self._client.close()
+
+    async def confinements(self) -> frozenset[str]:
+        """See :meth:`abaco_worker.engine.Engine.confinements`."""
+        return await self._client.call(lambda api: shapes.confinements(api.info()))
 
     # -- images
 
@@ -117,6 +126,8 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> Container:
         """See :meth:`abaco_worker.engine.Engine.create`."""
+        if self._sets_no_limits:
+            spec = replace(spec, open_files=0)
 
         def create(api: Any) -> Container:
             try:
@@ -144,9 +155,20 @@ class DockerEngine:
                 if state["ExitCode"] in COMMAND_FAULTS:
                     why = state["Error"] or words(error)
                     raise CannotStart(why, exit_code=state["ExitCode"]) from error
+                self._note_limits(words(error))
                 raise
 
         await self._client.call(start)
+
+    def _note_limits(self, said: str) -> None:
+        """An engine without the right to raise limits, as one that is rootless, keeps its own."""
+        if "rlimit" in said and not self._sets_no_limits:
+            self._sets_no_limits = True
+            logger.warning(
+                "the engine may not set the limit on open files, so its own holds from now on: %s."
+                " Lower ABACO_CONTAINER_OPEN_FILES, or set it to 0",
+                said,
+            )
 
     async def inspect(self, container_id: str) -> Container:
         """See :meth:`abaco_worker.engine.Engine.inspect`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from abaco_worker.engine import (
+    CONFINEMENTS,
     Container,
     ContainerSpec,
     Endpoint,
@@ -71,6 +72,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
         "NanoCpus": int(min(spec.cpus, CORES) * 1_000_000_000),
         "PidsLimit": spec.processes,
+        "Ulimits": _ulimits(spec),
         "NetworkMode": spec.network_mode,
         "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else [],
         "Privileged": spec.privileged,
@@ -85,6 +87,16 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         files = spec.network_files
         config["Binds"] += [f"{files.hosts}:/etc/hosts", f"{files.resolv_conf}:/etc/resolv.conf"]
     return config
+
+
+def _ulimits(spec: ContainerSpec) -> list[dict[str, Any]]:
+    """The limit on open files.
+
+    Without one, an engine hands on its own, often a thousand million: then a program that closes
+    all files it may have takes minutes.
+    """
+    files = spec.open_files
+    return [{"Name": "nofile", "Soft": files, "Hard": files}] if files else []
 
 
 def _log_config(spec: ContainerSpec) -> dict[str, Any]:
@@ -138,6 +150,16 @@ def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> Endpoint |
         mtu=int(options.get("com.docker.network.driver.mtu") or USUAL_MTU),
         files=NetworkFiles(hosts=found["HostsPath"], resolv_conf=found["ResolvConfPath"]),
     )
+
+
+def confinements(found: Mapping[str, Any]) -> frozenset[str]:
+    """What confines containers, from ``docker info``: ``name=seccomp,profile=default``."""
+    used = set()
+    for option in found.get("SecurityOptions") or ():
+        fields = dict(field.partition("=")[::2] for field in option.split(","))
+        if fields.get("profile") != "unconfined":
+            used.add(fields.get("name", ""))
+    return frozenset(used & {*CONFINEMENTS})
 
 
 def labelled(listed: Mapping[str, Any]) -> Labelled:

@@ -1,0 +1,32 @@
+"""What the worker says of how its containers are confined."""
+
+import pytest
+
+from abaco_worker import confinement
+from abaco_worker.metrics import Metrics
+from fake_engine import FakeEngine
+
+
+def test_the_words() -> None:
+    both = frozenset({"apparmor", "seccomp"})
+    assert confinement.words(both) == (
+        "containers are confined by apparmor, seccomp; not in use: selinux"
+    )
+    assert confinement.words(frozenset()).startswith("containers are confined by none of these")
+
+
+async def test_it_is_said_once_the_engine_answers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    engine, metrics = FakeEngine(), Metrics()
+    engine.available = False
+
+    async def comes_back(_: float) -> None:
+        engine.available = True
+
+    monkeypatch.setattr("abaco_worker.confinement.asyncio.sleep", comes_back)
+    await confinement.tell(engine, metrics)
+    assert caplog.messages == ["containers are confined by seccomp; not in use: apparmor, selinux"]
+    assert metrics.confined.labels("seccomp")._value.get() == 1
+    assert metrics.confined.labels("apparmor")._value.get() == 0
