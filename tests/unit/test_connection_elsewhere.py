@@ -16,6 +16,7 @@ class Client:
 
     is_connected = True
     servers = ("one", "other")
+    server = server_id = "one"
 
     def __init__(self) -> None:
         self.turned = 0

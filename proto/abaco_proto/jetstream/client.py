@@ -12,7 +12,7 @@ should come straight then comes by the callback), and tests that compare the two
 
 from collections.abc import Callable
 
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 
 from abaco_proto.jetstream.parser import QuickParser
@@ -23,6 +23,8 @@ PLAIN, END = b"NATS/1.0\r\n", b"\r\n\r\n"
 
 BLANKS = " \t\n\r\x0b\x0c"
 """What the library strips: it strips bytes."""
+
+FLUSH_SECONDS = 2
 
 Take = Callable[[str, str, dict[str, str] | None, bytes], None]
 """Takes a message: its subject, its reply subject, its headers and its body."""
@@ -36,6 +38,45 @@ class QuickClient(Client):
         super().__init__()
         self._ps = QuickParser(self)
         self._straight: dict[int, Take] = {}
+
+    @property
+    def server(self) -> str:
+        """The address of the server that is connected, without user and password."""
+        url = self.connected_url
+        return f"{url.hostname}:{url.port}" if url is not None else "(none)"
+
+    @property
+    def server_id(self) -> str:
+        """What the server calls itself, whatever its address."""
+        return str(self._server_info.get("server_id", ""))
+
+    async def flush(self, timeout: int = FLUSH_SECONDS) -> None:  # noqa: ASYNC109 - the parent's
+        """Wait until the server has answered all that was sent. The parent waits ten seconds."""
+        await super().flush(timeout)
+
+    async def force_reconnect(self) -> None:
+        """Leave this server for the next one, though it may take nothing any more."""
+        if self.is_connected:
+            self._abort()
+        await super().force_reconnect()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected:
+            self._abort()
+        await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        self._abort()  # what is left of an attempt that failed
+        await super()._connect_to_server(s)
+
+    def _abort(self) -> None:
+        """Close the connection at once. A peer that is silent takes nothing of what is unsent.
+
+        An orderly close waits until it has, which can be a quarter of an hour.
+        """
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     def straight(self, subscription: Subscription, take: Take) -> None:
         """From now on ``take`` gets what comes for this subscription, as it comes."""

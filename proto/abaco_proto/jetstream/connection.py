@@ -4,6 +4,10 @@ Theory of a cluster: while it elects a leader nobody is responsible, and while a
 way to the other servers nobody can say whether one that excludes it will hold. Both last
 milliseconds to seconds, and nothing has happened yet; so the same thing is asked again until the
 timeout, and whoever called learns of it only when it takes too long.
+
+Where there are several servers, one that does not answer is left for the next: see ``failover``. So
+that a process which only reads learns of it too, each asks every few seconds whether the leader of
+the log is in touch with a majority.
 """
 
 import asyncio
@@ -11,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,10 +23,12 @@ import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 
+from abaco_proto import streams
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
 from abaco_proto.jetstream.answers import Answers
 from abaco_proto.jetstream.client import QuickClient
+from abaco_proto.jetstream.failover import Failover
 from abaco_proto.jetstream.stream_setup import ensure_streams
 
 logger = logging.getLogger(__name__)
@@ -43,16 +50,31 @@ LONG_WAIT = 0.8
 
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.1
-ELSEWHERE_SECONDS = 10.0
-"""Elections take up to nine seconds. A server that still has no answer then may be cut off from the
-others: one of those is asked."""
+ELSEWHERE_SECONDS = 4.0
+"""How long something may stay unanswered before the next server is asked. Each client waits up to
+a quarter longer, so that not all of them turn at the same moment. During an election, which takes
+up to nine seconds, turning costs nothing: nobody answers then."""
+
+PROBE_SECONDS = 3.0
+CONTACT_SECONDS = 4.0
+"""A leader that has not heard from a majority for this long is taken for cut off. The servers speak
+to each other every second."""
+
+CONNECT_SECONDS = 2.0
+"""For each step of a connection: TCP, greeting, first answer."""
+
+PROBE = f"$JS.API.STREAM.INFO.{streams.EVENTS.name}"
 
 NOT_SENT = (nats.errors.MaxPayloadError, nats.errors.BadSubjectError)
 """What the library refuses to send. It says nothing about the server."""
 
 NATS_ERRORS = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
 
+NANOSECONDS = 1_000_000_000
+
 T = TypeVar("T")
+
+_chance = secrets.SystemRandom()
 
 
 class NotSent(Unavailable):
@@ -88,7 +110,9 @@ class Connection:
         self.waiting: set[asyncio.Event] = set()
         self._complained = False
         self._mute: set[str] = set()
-        self._unanswered_since: dict[str, float] = {}
+        self._reported = ""
+        self._failover = Failover(ELSEWHERE_SECONDS * _chance.uniform(1, 1.25))
+        self._probing: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -105,16 +129,29 @@ class Connection:
         while True:
             try:
                 await self._connect()
-                await ensure_streams(self.jetstream, self._replicas)
+                await self.ask(lambda: ensure_streams(self.jetstream, self._replicas), "streams")
             except NATS_ERRORS as error:
                 await self._on_error(error)
-                await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
+            except Unavailable as error:
+                self._report(str(error))
             else:
                 logger.info("connected to NATS")
-                return
+                break
+            await asyncio.sleep(RECONNECT_PAUSE_SECONDS)
+        self._probing = self._probing or asyncio.create_task(self._probe_for_good())
+
+    def _report(self, why: str) -> None:
+        """Say once why the streams are not there: nothing works before, and nobody else says it."""
+        if self.connected and why != self._reported:
+            logger.warning("cannot use NATS yet: %s", why)
+            self._reported = why
 
     async def close(self) -> None:
         """Close the connection; what is under way fails."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+            self._probing = None
         if self.client.is_connected or self.client.is_reconnecting:
             await self.client.close()
 
@@ -170,7 +207,8 @@ class Connection:
             Unavailable: no connection, no answer in time, or the server could not do it.
         """
         clock = time.monotonic
-        end, pause = clock() + self.timeout, SHORTEST_PAUSE_SECONDS
+        begun = clock()
+        end, pause = begun + self.timeout, SHORTEST_PAUSE_SECONDS
         cancelled = cancellations()
         while True:
             if not self.connected:
@@ -179,27 +217,47 @@ class Connection:
                 answer = await call()
             except ASK_AGAIN as error:
                 if clock() + pause > end:
-                    raise await self._unanswered(error, kind) from error
+                    raise await self._unanswered(error, kind, begun) from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             except NOT_SENT as error:
                 raise NotSent(f"the request cannot be sent: {describe(error)}") from error
+            except nats.js.errors.APIError as error:  # an answer, from whoever leads
+                raise Unavailable(f"the log (NATS) refused: {describe(error)}") from error
             except NATS_ERRORS as error:
-                raise await self._unanswered(error, kind) from error
+                raise await self._unanswered(error, kind, begun) from error
             else:
-                self._unanswered_since.pop(kind, None)
+                self._failover.answered(kind)
                 heed_cancellation(cancelled)
                 return answer
 
-    async def _unanswered(self, error: Exception, kind: str) -> Unavailable:
-        """What to raise; and where a cluster has another server to ask, turn to it in time."""
+    async def _unanswered(self, error: Exception, kind: str, begun: float) -> Unavailable:
+        """What to raise; and where there is another server, turn to it in time."""
         now = time.monotonic()
-        since = self._unanswered_since.setdefault(kind, now)
-        if now - since >= ELSEWHERE_SECONDS and len(self.client.servers) > 1:
-            logger.warning("no answer for %.0f s: turning to another server", ELSEWHERE_SECONDS)
-            self._unanswered_since.clear()
+        leave = self.connected and self._failover.unanswered(kind, begun, now)
+        if leave and len(self.client.servers) > 1:
+            logger.warning(
+                "NATS server %s does not answer (%s): connecting to the next one",
+                *(self.client.server, describe(error)),
+            )
+            self._failover.leave(self.client.server_id)
             await self.client.force_reconnect()
         return Unavailable(f"the log (NATS) did not answer: {describe(error)}")
+
+    async def _probe_for_good(self) -> None:
+        """Ask again and again whether the log can be written, for a process that does not write."""
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            if self.connected and len(self.client.servers) > 1:
+                with suppress(Unavailable):
+                    await self.ask(self._probe, "probe")
+
+    async def _probe(self) -> None:
+        async with asyncio.timeout(self.timeout):  # a full connection does not even take a request
+            answer = await self._answers.ask(PROBE, b"", None, self.timeout)
+        info = self._checked(msgspec.json.decode(answer))
+        if not has_majority(info.get("cluster") or {}):
+            raise NotYet("the leader of the log is cut off from the other servers")
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
@@ -214,14 +272,14 @@ class Connection:
         raise Unavailable(f"the log (NATS) refused: {said}")
 
     async def _connect(self) -> None:
-        if self.client.is_connected:
+        if self.client.is_connected or self.client.is_reconnecting:
             return
         client, (user, password) = QuickClient(), credentials(self._url)
         await client.connect(
             _mixed(addresses(self._url)),
             dont_randomize=True,  # it tries them in turn, so that the next is never the same again
             name=self._name,
-            connect_timeout=2,
+            connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]  # a float will do
             allow_reconnect=True,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_PAUSE_SECONDS,  # type: ignore[arg-type]  # a float will do
@@ -238,6 +296,7 @@ class Connection:
         answers = Answers(client)
         await answers.listen()
         self.client, self._answers = client, answers
+        self._failover.connected(client.server_id, len(client.servers), time.monotonic())
         self.connected_since = time.monotonic()
 
     async def _on_error(self, error: Exception) -> None:
@@ -250,6 +309,10 @@ class Connection:
         logger.warning("connection to NATS lost")
 
     async def _on_reconnected(self) -> None:
+        client = self.client
+        if not self._failover.connected(client.server_id, len(client.servers), time.monotonic()):
+            await client.force_reconnect()
+            return
         self.generation += 1
         for event in self.waiting:  # what they wait for may be gone with the old connection
             event.set()
@@ -260,7 +323,21 @@ class Connection:
 
 def _mixed(servers: list[str]) -> list[str]:
     """In some order, so that not all processes go to the same server."""
-    return secrets.SystemRandom().sample(servers, len(servers))
+    return _chance.sample(servers, len(servers))
+
+
+def has_majority(cluster: Mapping[str, Any]) -> bool:
+    """Whether the leader of a stream has heard from enough others, from ``STREAM.INFO``.
+
+    A stream on one server has no others, and no majority to lose.
+    """
+    others = cluster.get("replicas") or []
+    heard = [
+        other
+        for other in others
+        if not other.get("offline") and other.get("active", 0) < CONTACT_SECONDS * NANOSECONDS
+    ]
+    return 2 * (1 + len(heard)) > 1 + len(others)
 
 
 def cancellations() -> int:

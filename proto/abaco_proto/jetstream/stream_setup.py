@@ -7,12 +7,24 @@ shorten the log. No service has it: :mod:`abaco_proto.jetstream.replicate` is fo
 import logging
 
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, StorageType, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import APIError, NotFoundError
 
 from abaco_proto import streams
+from abaco_proto.errors import Unavailable
 
 logger = logging.getLogger(__name__)
+
+NO_ROOM = frozenset(
+    {
+        10002,  # resource limits exceeded for account
+        10005,  # no suitable peers for placement: too few of a cluster's servers have room
+        10023,  # insufficient resources
+        10028,  # insufficient memory resources available
+        10047,  # insufficient storage resources available
+    }
+)
+"""JetStream's error codes for a stream that it cannot make for want of room."""
 
 
 async def ensure_streams(jetstream: JetStreamContext, replicas: int | None) -> None:
@@ -21,12 +33,37 @@ async def ensure_streams(jetstream: JetStreamContext, replicas: int | None) -> N
         try:
             info = await jetstream.stream_info(stream.name)
         except NotFoundError:
-            info = await jetstream.add_stream(stream_config(stream, replicas or 1))
+            info = await _make(jetstream, stream, replicas or 1)
         if replicas not in (None, info.config.num_replicas):
             logger.warning(
                 "%s is on %s servers, and ABACO_NATS_REPLICAS says %d: see docs/cluster.md",
                 *(stream.name, info.config.num_replicas, replicas),
             )
+
+
+async def _make(jetstream: JetStreamContext, stream: streams.Stream, replicas: int) -> StreamInfo:
+    """Make one.
+
+    Raises:
+        Unavailable: JetStream has no room for it; the text says what to do.
+    """
+    try:
+        return await jetstream.add_stream(stream_config(stream, replicas))
+    except APIError as error:
+        if error.err_code not in NO_ROOM:
+            raise
+        raise Unavailable(_no_room(stream, error)) from error
+
+
+def _no_room(stream: streams.Stream, error: APIError) -> str:
+    sentence = (
+        f"no room for the stream {stream.name}: {error.description} (error {error.err_code}). "
+        f"Give the NATS server more disk space, or raise max_file_store in its configuration"
+    )
+    if stream.max_bytes:
+        needed = stream.max_bytes // streams.MEBIBYTE
+        sentence += f": {stream.name} reserves {needed} MiB"
+    return f"{sentence}. See docs/outages.md"
 
 
 async def replicate(jetstream: JetStreamContext, replicas: int) -> list[str]:
