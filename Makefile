@@ -4,7 +4,10 @@ PYTHON := .venv/bin/python
 CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
-.PHONY: demo up down status compose compose-down check test test-parts test-whole fuzz faults bench format lock image engine run-setup dev-setup
+# More than processors: tests of real servers mostly wait.
+TEST_PROCESSES ?= 4
+
+.PHONY: demo up down status compose compose-down check test fuzz faults bench format lock image engine run-setup dev-setup
 
 demo: up image            ## start everything and walk through the quickstart
 	@$(ABACO) demo
@@ -29,18 +32,13 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 	.venv/bin/ruff check .
 	.venv/bin/mypy $(CODE)
 	.venv/bin/lint-imports
-	.venv/bin/pytest -q tests/unit tests/contract
+	.venv/bin/pytest -q --numprocesses 2 --dist worksteal tests/unit tests/contract
 
+# Side by side, as most of the time each of them waits. What all of them need is made before.
 test: check engine image  ## everything
 	.venv/bin/python tests/images.py
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-parts test-whole
-
-# Side by side, as most of the time each of them waits. What they need is made before.
-test-parts:
-	.venv/bin/pytest -q tests/integration
-
-test-whole:
-	.venv/bin/pytest -q tests/fault tests/e2e
+	.venv/bin/pytest -q --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder \
+		--durations 15 --durations-min 1 tests/integration tests/fault tests/e2e
 
 # The seed is printed: FUZZ_SEED=… repeats it, FUZZ_SECONDS=… is for each of the two.
 FUZZ_SECONDS ?= 600
@@ -50,7 +48,12 @@ fuzz: dev-setup           ## damaged bytes into every decoder, then requests int
 	@ABACO_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) ABACO_TEST_FUZZ_SEED=$(FUZZ_SEED) \
 		nice .venv/bin/pytest -q tests/unit/test_codecs_fuzz.py tests/integration/test_api_fuzz.py
 
+# The same tests as in `make test`, each for longer and with more in flight.
 faults: dev-setup engine image  ## every fault, and ten minutes of all of them at random
+	ABACO_TEST_KILLS=$${ABACO_TEST_KILLS:-30} \
+	ABACO_TEST_FLEET=$${ABACO_TEST_FLEET:-40} \
+	ABACO_TEST_MESSAGES=$${ABACO_TEST_MESSAGES:-100} \
+	PARTITION_SECONDS=$${PARTITION_SECONDS:-60} \
 	ABACO_TEST_MIXER_SECONDS=$${ABACO_TEST_MIXER_SECONDS:-600} \
 	ABACO_TEST_MIXER_SEED=$${ABACO_TEST_MIXER_SEED:-random} \
 	.venv/bin/pytest -q tests/fault

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from abaco_proto.envelope import Recorded
-from servers import free_port
+from servers import free_port, one_at_a_time
 from stack import Stack, read_log
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,8 @@ class ComposeStack(Stack):
         )
 
     def up(self) -> None:
-        done = self.compose("up", "-d", "--build", seconds=UP_SECONDS)
+        with one_at_a_time("compose"):  # two builds of the same images take twice as long
+            done = self.compose("up", "-d", "--build", seconds=UP_SECONDS)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
     def down(self) -> None:
@@ -110,6 +111,11 @@ def need_images() -> None:
 
     Where there is neither a stand-in nor a registry, the test cannot run: in CI that is a failure.
     """
+    with one_at_a_time("images"):
+        _make_images()
+
+
+def _make_images() -> None:
     missing = [image for image in sorted(public_images()) if not has_image(image)]
     if not missing:
         return

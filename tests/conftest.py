@@ -22,6 +22,7 @@ import pytest
 from hypothesis import settings
 
 import images
+import side_by_side
 from engine_server import EngineServer, running_engine
 from servers import NatsServer, PostgresServer, scratch_folder
 from stack import Stack, eventually
@@ -30,6 +31,19 @@ _numbers = itertools.count()
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    side_by_side.longest_first(items)
+
+
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: object
+) -> side_by_side.Scheduling | None:
+    """Where several processes share the tests by groups, the groups are ours."""
+    if config.getoption("dist") == "loadscope":
+        return side_by_side.Scheduling(config, log)
+    return None
 
 
 @pytest.fixture

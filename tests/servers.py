@@ -4,6 +4,7 @@ A server keeps its port and its data over ``stop`` and ``start``, so that a test
 and put it back. ``kill`` is the plug: no warning, nothing written on the way out.
 """
 
+import fcntl
 import json
 import os
 import pwd
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 30.0
-STOP_SECONDS = 20.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
 PORTS = range(20_000, 32_000)
 """Below the range the kernel takes outgoing ports from: there a client that keeps trying a
 stopped server can be given the server's own port, and then connects to itself."""
@@ -36,6 +37,14 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((LOOPBACK, port))
             return port
+
+
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Nobody else of this machine's tests is in here, in whichever process."""
+    with (Path(tempfile.gettempdir()) / f"abaco-test-{what}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from fault.fleet import Fleet
 from stack import Stack
 
 COUNT = int(os.environ.get("ABACO_TEST_FLEET", "12"))
-"""So many in CI; ``ABACO_TEST_FLEET=40`` for the whole of it."""
+"""So many in ``make test``; forty in ``make faults``."""
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

@@ -7,8 +7,8 @@ from datetime import datetime
 from abaco_proto import events as ev
 from stack import Stack, eventually
 
-MESSAGES = int(os.environ.get("ABACO_TEST_MESSAGES", "30"))
-"""So many in CI; ``ABACO_TEST_MESSAGES=100`` for the whole of it."""
+MESSAGES = int(os.environ.get("ABACO_TEST_MESSAGES", "20"))
+"""So many in ``make test``; a hundred in ``make faults``."""
 
 
 def test_in_order_across_a_kill_of_the_worker(stack: Stack) -> None:
