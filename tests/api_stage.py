@@ -12,11 +12,12 @@ from typing import Any
 
 import httpx
 
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, NatsServer, PostgresServer, free_port, scratch_folder
 
 Json = dict[str, Any]
 
-START_SECONDS = 20.0
+START_SECONDS = LIMIT_SECONDS
 
 
 class Process:
@@ -90,14 +91,16 @@ def projector(folder: Path, nats_url: str, dsn: str) -> Process:
     return Process("abaco_projector", folder, nats_url=nats_url, postgres_dsn=dsn)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 15.0) -> None:
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], seconds: float = LIMIT_SECONDS
+) -> None:
     """Wait until it holds."""
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.03)
 
 
-async def becomes_ready(client: httpx.AsyncClient, seconds: float = 20.0) -> None:
+async def becomes_ready(client: httpx.AsyncClient, seconds: float = LIMIT_SECONDS) -> None:
     async def ready() -> bool:
         return (await client.get("/readyz")).status_code == 200
 

@@ -18,7 +18,7 @@ from abaco_worker.launcher.request import Request
 from abaco_worker.launching import Launcher, connect, tail
 from abaco_worker.place import Place
 
-SECONDS = 30.0
+SECONDS = 60.0
 KEPT_BYTES = 1_000_000
 
 

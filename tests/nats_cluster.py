@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, NatsServer, free_port, scratch_folder
 from stack import eventually
 from wires import Wire, laid
@@ -96,7 +97,7 @@ class Cluster:
         for wire in self.wires.values():
             wire.mend()
 
-    def wait_healthy(self, seconds: float = 40) -> None:
+    def wait_healthy(self, seconds: float = LIMIT_SECONDS) -> None:
         """Every member has everything."""
         for member in self.members:
             eventually(member.healthy, seconds=seconds, what=f"{member.name} is healthy")

@@ -19,8 +19,9 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.keys import keys_of
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = LIMIT_SECONDS
 
 # -- given ---------------------------------------------------------------------------------------
 
@@ -34,7 +35,7 @@ async def projector(config: Config) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await work
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK
 
 
@@ -46,7 +47,7 @@ class Reader:
         *whole, self._text = self._text.split(b"\n\n")
         return list(self._parsed(whole))
 
-    async def all(self, seconds: float = 20) -> AsyncGenerator[Sent, None]:
+    async def all(self, seconds: float = LIMIT_SECONDS) -> AsyncGenerator[Sent, None]:
         """Events until the stream ends; each chunk must come within ``seconds``."""
         while not self.ended:
             async with asyncio.timeout(seconds):
@@ -54,7 +55,7 @@ class Reader:
             for event in found:
                 yield event
 
-    async def take(self, count: int, seconds: float = 20) -> list[Sent]:
+    async def take(self, count: int, seconds: float = LIMIT_SECONDS) -> list[Sent]:
         """The next so many."""
         taken: list[Sent] = []
         async with asyncio.timeout(seconds):

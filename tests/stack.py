@@ -23,6 +23,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, free_port
 
 ABACO = str(Path(sys.executable).with_name("abaco"))
@@ -30,7 +31,7 @@ ABACO = str(Path(sys.executable).with_name("abaco"))
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], *, seconds: float = 60, what: str = "") -> T:
+def eventually(check: Callable[[], T], *, seconds: float = LIMIT_SECONDS, what: str = "") -> T:
     """The first answer of ``check`` that is true; an error that says what was seen last."""
     deadline = time.monotonic() + seconds
     while True:

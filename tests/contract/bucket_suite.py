@@ -6,6 +6,7 @@ import pytest
 
 from abaco_proto.bucket import Bucket, Cell
 from abaco_proto.errors import Conflict
+from deadlines import LIMIT_SECONDS
 
 DAY = 86_400
 
@@ -39,7 +40,7 @@ class BucketSuite:
         first = await bucket.put("a", b"1", revision=0, seconds=1)
         await bucket.put("b", b"1", revision=0, seconds=1)
         await bucket.put("a", b"2", revision=first, seconds=DAY)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while await bucket.get("b") is not None:
                 await asyncio.sleep(0.02)
         assert await bucket.get("a") is not None

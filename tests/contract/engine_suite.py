@@ -18,6 +18,7 @@ from abaco_worker.engine import (
     ImageRefused,
     PullProgress,
 )
+from deadlines import LIMIT_SECONDS
 from fake_engine import Program
 
 MISSING = "127.0.0.1:1/nope/nope"
@@ -156,7 +157,10 @@ class EngineSuite:
 
     async def test_output_comes_while_the_container_runs(self, engine: Engine, yard: Yard) -> None:
         container_id = await started(engine, spec_of(yard, Program(prints="hi\n", forever=True)))
-        async with asyncio.timeout(10), aclosing(engine.output(container_id, follow=True)) as o:
+        async with (
+            asyncio.timeout(LIMIT_SECONDS),
+            aclosing(engine.output(container_id, follow=True)) as o,
+        ):
             assert await anext(o) == b"hi\n"
         assert not (await engine.inspect(container_id)).ended
 
@@ -165,7 +169,7 @@ class EngineSuite:
         reading = asyncio.create_task(read(engine, container_id, follow=True))
         await asyncio.wait({reading}, timeout=0.2)
         reading.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await asyncio.wait({reading})
         assert reading.cancelled()
 
@@ -176,7 +180,7 @@ class EngineSuite:
 
     async def test_waiting_has_an_end(self, engine: Engine, yard: Yard) -> None:
         container_id = await started(engine, spec_of(yard, Program(forever=True)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_SECONDS):
             container = await engine.wait(container_id, 0.2)
         assert container.status == "running"
 
@@ -207,7 +211,7 @@ class EngineSuite:
         self, engine: Engine, yard: Yard
     ) -> None:
         container_id = await started(engine, spec_of(yard, Program()))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await engine.remove(container_id, patience_seconds=600.0)
             await engine.remove(container_id, patience_seconds=600.0)
         with pytest.raises(ContainerMissing):

@@ -13,6 +13,7 @@ from abaco_proto.errors import Conflict
 from abaco_proto.log import Batch, EventLog, Expected
 from abaco_proto.retry import append_surely
 from abaco_proto.subjects import actor_filter, all_events_filter, history_filter, inbox_filter
+from deadlines import LIMIT_SECONDS
 
 INBOX = inbox_filter("default", "foo_0")
 
@@ -20,7 +21,7 @@ INBOX = inbox_filter("default", "foo_0")
 async def take(batches: AsyncGenerator[Batch, None], count: int) -> list[Recorded]:
     """The first ``count`` events of a follower."""
     taken: list[Recorded] = []
-    async with asyncio.timeout(10), aclosing(batches):
+    async with asyncio.timeout(LIMIT_SECONDS), aclosing(batches):
         async for batch in batches:
             taken.extend(batch.events)
             if len(taken) >= count:
@@ -153,7 +154,7 @@ class EventLogSuite:
         assert [r.sequence for r in found] == list(range(1, 2501))
 
     async def test_follow_speaks_at_once_even_of_nothing(self, log: EventLog) -> None:
-        async with asyncio.timeout(5), aclosing(log.follow([INBOX])) as batches:
+        async with asyncio.timeout(LIMIT_SECONDS), aclosing(log.follow([INBOX])) as batches:
             batch = await anext(batches)
         assert list(batch.events) == []
         assert batch.caught_up

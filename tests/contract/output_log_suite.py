@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from abaco_proto.log import Output, OutputBatch, OutputLog
+from deadlines import LIMIT_SECONDS
 
 EXECUTION = ("default", "foo_0", "foo_0_exc_1")
 
@@ -27,7 +28,7 @@ def output(data: bytes, offset: int = 0, **changes: Any) -> Output:
 async def take(batches: AsyncGenerator[OutputBatch, None], count: int) -> list[Output]:
     """The first ``count`` chunks of a follower."""
     taken: list[Output] = []
-    async with asyncio.timeout(10), aclosing(batches):
+    async with asyncio.timeout(LIMIT_SECONDS), aclosing(batches):
         async for batch in batches:
             taken += [chunk.output for chunk in batch.chunks]
             if len(taken) >= count:
@@ -68,6 +69,9 @@ class OutputLogSuite:
         self, outputs: OutputLog
     ) -> None:
         await outputs.write(output(b"x", execution_id="foo_0_exc_0"))
-        async with asyncio.timeout(5), aclosing(outputs.follow_execution(*EXECUTION)) as batches:
+        async with (
+            asyncio.timeout(LIMIT_SECONDS),
+            aclosing(outputs.follow_execution(*EXECUTION)) as batches,
+        ):
             batch = await anext(batches)
         assert (list(batch.chunks), batch.pending) == ([], 0)

@@ -18,6 +18,7 @@ from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from api_stage import Api, Process
 from compose_stack import containers
+from deadlines import LIMIT_SECONDS
 from nats_cluster import Cluster, running_cluster
 
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/abaco"
@@ -112,20 +113,20 @@ def finished(known: list[ev.Event]) -> dict[str, int]:
 
 async def test_all_executions_end_on_the_other_host(places: Places, cluster: Cluster) -> None:
     async with reading(cluster.url) as log, httpx.AsyncClient(base_url=places.api.url) as client:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while await hosts(log) != {*HOSTS}:
                 await asyncio.sleep(0.05)
         seats = {"min_workers": 4, "max_workers": 4}
         body = {"name": "last", "image": images.SLOW, **seats}
         assert (await client.post("/actors", json=body)).status_code == 201
         sent = [await send(client, n) for n in range(MESSAGES)]
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while await hosts_at_work(log) != {*HOSTS}:
                 await asyncio.sleep(0.05)
         places.schedulers[0].kill()
         places.workers["doomed"].kill()
         sent += [await send(client, n) for n in range(MESSAGES, MESSAGES + 4)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while {*finished(known := await events(log))} != {*sent}:
                 await asyncio.sleep(0.1)
     assert finished(known) == dict.fromkeys(sent, 1)

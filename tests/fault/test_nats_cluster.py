@@ -14,6 +14,7 @@ from abaco_proto.envelope import Draft, Recorded, from_message
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 from fault.log_load import Follower, Writer
 from nats_cluster import Cluster, Member, running_cluster
 
@@ -71,7 +72,7 @@ class Load:
     def acknowledged(self) -> dict[int, Draft]:
         return {at: wish for writer in self.writers for at, wish in writer.acknowledged.items()}
 
-    async def goes_on(self, count: int = 50, seconds: float = 30) -> None:
+    async def goes_on(self, count: int = 50, seconds: float = 60) -> None:
         """Wait until every writer was told of so many more."""
         before = [len(writer.acknowledged) for writer in self.writers]
         deadline = time.monotonic() + seconds
@@ -90,7 +91,7 @@ class Load:
 
     async def all_seen(self, end: int) -> None:
         """Wait until every follower has seen the last event."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while any(not f.seen or f.seen[-1] < end for f in self.followers):
                 await asyncio.sleep(0.05)
 
@@ -98,7 +99,7 @@ class Load:
 async def _end(tasks: list["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_SECONDS):
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         assert isinstance(result, asyncio.CancelledError), result
@@ -114,7 +115,7 @@ async def history_of(cluster: Cluster, member: Member) -> list[Recorded]:
     """What this very server has: the log's leader answers from its own disk, so it has to lead."""
     async with connected(cluster.url) as connection:
         body = b'{"placement":{"preferred":"' + member.name.encode() + b'"}}'
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while await leader(connection) != member.name:
                 with suppress(Unavailable):  # while there is none
                     await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.ABACO_EVENTS", body)

@@ -24,6 +24,7 @@ from api_stage import (
     running,
     whole_stage,
 )
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer, PostgresServer
 
 STREAM = {"Accept": "text/event-stream"}
@@ -212,7 +213,7 @@ async def test_a_heartbeat_moves_the_place_past_what_is_not_wanted(
     async with sse.stream(api.port, "/events?type=inbox.purged&after=0") as reader:
         sent = await client.post("/actors", data={"image": "a/b", "name": "beat"})
         sequence = int(sent.headers["Abaco-Sequence"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while (reader.last_id or 0) < sequence:
                 await reader.events()
 
@@ -295,7 +296,7 @@ async def test_a_stream_outlives_an_outage_of_the_log_and_ends_with_the_process(
             await eventually(lambda: registered(client, "outage"))
             async with (
                 sse.stream(api.port, "/events?after=0") as live,
-                asyncio.timeout(30),
+                asyncio.timeout(LIMIT_SECONDS),
             ):
                 await live.take(1)
                 nats_server.kill()

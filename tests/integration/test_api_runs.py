@@ -12,6 +12,7 @@ from abaco_proto.envelope import draft
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.log import EventLog, Output
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import PostgresServer
 
 
@@ -183,7 +184,7 @@ async def test_why(client: httpx.AsyncClient, connection: Connection) -> None:
     await run(connection, stage, 1, int(sent.headers["Abaco-Sequence"]))
 
     found: Json = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not found.get("caused"):
             found = result_of(await client.get(stage.path(1, "/why")))
     assert found["standing"] == {
@@ -218,7 +219,7 @@ async def test_who_waits_for_a_subscription_is_found_by_its_chain(
     )
     await log.append(joined)
     found: list[Json] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not found:
             page = result_of(await client.get(f"/actors/{actor_id}/events?type=message.received"))
             found = [event for event in page if event["correlation_id"] == "chain-7"]

@@ -11,6 +11,7 @@ from abaco_proto import events as ev
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import inbox_filter
 from api_stage import Api, projector, result_of, running
+from deadlines import LIMIT_SECONDS
 
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
 
@@ -95,6 +96,6 @@ async def test_a_sequence_of_one_is_waited_for_by_the_other(
 
 
 async def wait_for_tables(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.05)

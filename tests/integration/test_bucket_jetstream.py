@@ -8,6 +8,7 @@ import pytest
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamBucket
 from contract.bucket_suite import DAY, BucketSuite
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer
 
 
@@ -37,7 +38,7 @@ async def test_a_killed_server_forgets_nothing_and_keeps_time(
     with pytest.raises(Unavailable):
         await bucket.put("kept", b"2", revision=revision, seconds=DAY)
     nats_server.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not connection.connected:
             await asyncio.sleep(0.02)
         while await bucket.get("over") is not None:

@@ -13,6 +13,7 @@ from abaco_worker.docker_engine import DockerEngine
 from abaco_worker.engine import CannotStart, EngineFault, NetworkFiles
 from abaco_worker.netlink import Linux
 from contract.engine_suite import EngineSuite, read, spec_of, started
+from deadlines import LIMIT_SECONDS
 from fake_engine import Program
 from integration.worker_images import DockerYard, docker_yard
 from servers import free_port
@@ -158,7 +159,7 @@ async def test_endless_output_is_read_with_bounded_memory_and_then_dropped(
     spec = spec_of(yard, environment=script, kept_output_bytes=100_000)
     container_id = await started(engine, spec)
     pieces = engine.output(container_id, follow=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         got = 0
         async for piece in pieces:
             got += len(piece)

@@ -17,6 +17,7 @@ from abaco_proto.jetstream import replicate as command
 from abaco_proto.log import Expected
 from abaco_proto.subjects import worker_requests_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message
+from deadlines import LIMIT_SECONDS
 from nats_cluster import Cluster, Member, running_cluster
 
 
@@ -129,7 +130,7 @@ async def test_a_log_on_one_server_is_put_on_three(cluster: Cluster) -> None:
         await log.append(b.envelope_of(b.requested()))
         queue = JetStreamWorkQueue(connection, "h1")
         deliveries = queue.deliveries()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             delivery = await anext(deliveries)
             await delivery.done()
             await command.main(cluster.url, 3)

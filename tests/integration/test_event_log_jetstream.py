@@ -11,6 +11,7 @@ from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.retry import append_surely
 from abaco_proto.subjects import all_events_filter, history_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message, take
+from deadlines import LIMIT_SECONDS, prompt
 from servers import NatsServer
 
 
@@ -55,11 +56,10 @@ async def test_while_the_server_is_gone_appends_are_refused_and_never_sent(
 ) -> None:
     await log.append(message(0))
     nats_server.stop()
-    async with asyncio.timeout(2):
-        with pytest.raises(Unavailable):
-            await log.append(message(1))
+    with prompt(2), pytest.raises(Unavailable):
+        await log.append(message(1))
     nats_server.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not connection.connected:
             await asyncio.sleep(0.02)
     assert len(await collect(log, all_events_filter())) == 1
@@ -74,7 +74,7 @@ async def test_a_follower_outlives_the_server(
     follower = asyncio.create_task(take(log.follow([INBOX]), 20))
     getattr(nats_server, how)()
     nats_server.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         for n in range(10, 20):
             await append_surely(log, message(n), after=0, pause=0.05)
         found = await follower

@@ -347,7 +347,7 @@ async def test_what_is_left_behind_ends_with_the_run(yard: Yard) -> None:
     assert run.report.exit_code == 3
     assert b"out\n" in run.output
     while len(yard.processes()) > 1:
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         await asyncio.sleep(0.05)
 
 

@@ -9,6 +9,7 @@ from abaco_proto import streams
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamOutputLog
 from contract.output_log_suite import EXECUTION, OutputLogSuite, output, take
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer
 
 
@@ -41,7 +42,7 @@ async def test_a_follower_that_goes_leaves_no_consumer_behind(
     await take(outputs.follow_execution(*EXECUTION), 1)
     assert await consumers(connection) == 0
     waiting = asyncio.create_task(take(outputs.follow_execution(*EXECUTION), 2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while await consumers(connection) == 0:
             await asyncio.sleep(0.01)
         waiting.cancel()
@@ -56,7 +57,7 @@ async def test_a_follower_outlives_the_server(
     following = asyncio.create_task(take(outputs.follow_execution(*EXECUTION), 2))
     nats_server.kill()
     nats_server.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             try:
                 await outputs.write(output(b"b", 1))

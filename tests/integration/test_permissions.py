@@ -23,6 +23,7 @@ from abaco_proto.jetstream import (
     JetStreamWorkQueue,
 )
 from abaco_proto.subjects import all_events_filter, event_subject
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer, scratch_folder
 
 USERS = sorted(permissions.users())
@@ -76,7 +77,7 @@ async def _ignore(_: Exception) -> None:
 async def refused(server: NatsServer, connection: Client) -> set[str]:
     """The subjects that the server has not let this client publish or subscribe to, so far."""
     await connection.publish(LAST, b"")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while LAST not in (found := re.findall(r'Violation - Subject "([^"]+)"', server.log)):
             await connection.flush()
     return {*found} - {LAST}
@@ -214,7 +215,7 @@ async def ask_for_seat(server: NatsServer, host_id: str) -> int:
 
 async def take(server: NatsServer, host_id: str) -> int:
     """Settle the next piece of work of a host, as a worker process that comes and goes."""
-    async with connected(server, "worker") as connection, asyncio.timeout(10):
+    async with connected(server, "worker") as connection, asyncio.timeout(LIMIT_SECONDS):
         queue = JetStreamWorkQueue(connection, host_id)
         async for delivery in queue.deliveries():
             await delivery.done()

@@ -24,7 +24,7 @@ from projector_stage import a_life, append, projector, reached, value
 
 LIFE = [b.joined(), *a_life("foo_0", 10)]
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 """A reader that stands still is a failure, and no test without end."""
 
 

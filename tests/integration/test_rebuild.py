@@ -26,6 +26,7 @@ from abaco_proto.envelope import format_time
 from abaco_proto.errors import Malformed, Refused
 from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.keys import keys_of
+from deadlines import LIMIT_SECONDS
 from projector_stage import (
     DEADLINE_SECONDS,
     a_life,
@@ -186,7 +187,9 @@ async def test_it_waits_for_a_long_query_and_holds_nobody_up(
         return bool(await value(dsn, waits))
 
     await until(waiting)
-    async with asyncio.timeout(5):  # behind the lock that is asked for, for as long as that is
+    async with asyncio.timeout(
+        LIMIT_SECONDS
+    ):  # behind the lock that is asked for, for as long as that is
         assert await value(dsn, "SELECT count(*) FROM executions") == 20
     assert not work.done()
     await auditor.execute("COMMIT")

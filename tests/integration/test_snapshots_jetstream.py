@@ -17,6 +17,7 @@ from abaco_scheduler.cluster import Cluster, observe
 from abaco_scheduler.keeper import Keeper
 from api_stage import Process, running
 from contract.snapshots_suite import SnapshotsSuite
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer
 
 
@@ -49,7 +50,7 @@ async def kept(connection: Connection, count: int) -> None:
         assert recorded is not None
         observe(cluster, recorded)
         keeper.look(cluster, recorded, b.T0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while (await keeper.newest(b.T0)).sequence != count - 1:
             await asyncio.sleep(0.02)
     keeping.cancel()
@@ -62,7 +63,7 @@ async def test_a_scheduler_begins_with_a_snapshot_and_goes_on(
     scheduler = Process("abaco_scheduler", tmp_path, nats_url=nats_server.url)
     log, heartbeats = JetStreamEventLog(connection), NatsHeartbeats(connection)
     with running(scheduler):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_SECONDS):
             for actor_id in ("foo_0", "foo_4"):  # one from the snapshot, and the one behind it
                 history = history_filter("default", actor_id)
                 while not isinstance((await log.last(history)).event, ev.WorkerRequested):  # type: ignore[union-attr]

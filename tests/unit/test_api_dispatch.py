@@ -22,6 +22,7 @@ from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Unknown
 from abaco_proto.subjects import event_subject
 from abaco_telemetry.spans import within
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
@@ -75,7 +76,7 @@ def inbox(log: InMemoryEventLog, actor_id: str) -> list[ev.MessageReceived]:
 
 
 async def arrived(log: InMemoryEventLog, actor_id: str, count: int) -> list[ev.MessageReceived]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while len(inbox(log, actor_id)) < count:
             await asyncio.sleep(0.005)
     return inbox(log, actor_id)

@@ -13,6 +13,7 @@ from abaco_api.feed.item import Item, item
 from abaco_api.feed.ring import SLACK, Ring
 from abaco_api.feed.selection import Selection, type_matches
 from abaco_api.feed.shown import data_of
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 
 
@@ -92,7 +93,7 @@ async def test_items_come_once_and_in_order_from_log_and_ring() -> None:
     log, seen = InMemoryEventLog(), []
     await append(log, 50)
     async with following(log, max_events=4) as feed, aclosing(feed.items(10)) as batches:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_SECONDS):
             async for found in batches:
                 seen += [one.sequence for one in found]
                 if len(seen) in (40, 43):

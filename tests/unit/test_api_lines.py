@@ -8,6 +8,7 @@ import pytest
 from abaco_api import lines
 from abaco_api.lines import Lines
 from abaco_proto.errors import Conflict, Unavailable
+from deadlines import LIMIT_SECONDS
 
 SAID: ContextVar[str] = ContextVar("said", default="nothing")
 
@@ -43,12 +44,12 @@ class Counter:
     async def serve_all(self, *standing: "asyncio.Task[str]") -> list[str | BaseException]:
         for _ in standing:
             self.let.release()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_SECONDS):
             return await asyncio.gather(*standing, return_exceptions=True)
 
 
 async def until_served(counter: Counter, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while len(counter.served) < count:
             await asyncio.sleep(0)
 

@@ -17,6 +17,7 @@ from abaco_api.live.transcript import Piece
 from abaco_api.live.watch import Watch
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import Output
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
 from rows import EXECUTION
 
@@ -101,7 +102,7 @@ class Stage:
         return "".join(piece.text for piece in self.said if piece is not None)
 
     async def shows(self, text: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while self.text != text:
                 self.grown.clear()
                 await self.grown.wait()
@@ -211,7 +212,7 @@ async def test_nothing_new_is_said_now_and_then(
 ) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
     reading = stage.read(row())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while len(stage.said) < 3:
             await stage.grown.wait()
             stage.grown.clear()
@@ -255,7 +256,7 @@ class Connection:
 
 async def serve(stage: Stage, connection: Connection, found: Row, *, events: bool) -> None:
     answer = Live(stage.sources, 1).follow(found, Place(found["attempt"]), events=events)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await answer({"type": "http"}, connection.receive, connection.send)
 
 
@@ -282,7 +283,7 @@ async def test_the_answer_as_events_ends_with_the_execution(stage: Stage) -> Non
 async def test_who_goes_away_is_not_read_for_any_more(stage: Stage) -> None:
     connection = Connection()
     serving = asyncio.create_task(serve(stage, connection, row(), events=False))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not stage.outputs.followers:
             await asyncio.sleep(0)
     connection.left.set()

@@ -18,7 +18,9 @@ from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
 
-CONFIG = Config(append_timeout_seconds=0.3)
+CONFIG = Config(append_timeout_seconds=30)
+HASTY = Config(append_timeout_seconds=0.3)
+"""For who waits in vain."""
 
 
 @asynccontextmanager
@@ -177,7 +179,7 @@ async def test_without_the_log_everybody_hears_it_soon_and_nothing_is_sent_later
     async with processes(log) as (one,):
         await one.commands.register(register())
         log.available = False
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(CONFIG.append_timeout_seconds / 2):
             answers = await asyncio.gather(
                 *[one.inbox.send(send()) for _ in range(20)],
                 one.commands.register(register()),
@@ -194,9 +196,9 @@ async def test_a_log_that_hangs_costs_everybody_one_timeout() -> None:
     async with processes(log) as (one,):
         await one.commands.register(register())
         hanging = HangingAppends(log)
-        stuck = assemble(CONFIG, hanging, InMemoryOutputLog(), InMemoryBucket())
+        stuck = assemble(HASTY, hanging, InMemoryOutputLog(), InMemoryBucket())
         fold = asyncio.create_task(stuck.directory.run())
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20 * HASTY.append_timeout_seconds):
             answers = await asyncio.gather(
                 *[stuck.inbox.send(send()) for _ in range(20)], return_exceptions=True
             )
@@ -229,7 +231,7 @@ async def test_a_line_forgets_a_failure() -> None:
 
 
 async def test_before_the_history_is_folded_commands_wait_and_then_say_so() -> None:
-    service = assemble(CONFIG, InMemoryEventLog(), InMemoryOutputLog(), InMemoryBucket())
+    service = assemble(HASTY, InMemoryEventLog(), InMemoryOutputLog(), InMemoryBucket())
     with pytest.raises(Unavailable):
         await service.commands.register(register())
 
@@ -278,8 +280,8 @@ async def test_a_query_that_waited_in_vain_says_where_the_read_models_are() -> N
 async def test_without_read_models_nobody_waits() -> None:
     checkpoint = Checkpoint()
     checkpoint.available = False
-    freshness = Freshness(checkpoint, 5)
-    async with asyncio.timeout(1):
+    freshness = Freshness(checkpoint, 60)
+    async with asyncio.timeout(30):
         with pytest.raises(Unavailable, match="away"):
             await freshness.reach("foo_0", 7)
     checkpoint.available, checkpoint.position = True, 7

@@ -21,6 +21,7 @@ from abaco_proto.errors import Refused, Unavailable, Unknown
 from abaco_proto.ids import worker_id
 from abaco_proto.subjects import event_subject
 from abaco_proto.worker import INITIAL, Worker, evolve
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 
 
@@ -100,7 +101,7 @@ class Stage:
 
     async def stop_at_last(self, number: int) -> int:
         """Ask again while it is refused for now; how often that was."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_SECONDS):
             for tries in count():
                 try:
                     await self.stop(number)

@@ -215,18 +215,18 @@ async def test_all_output_is_there_with_the_report(tmp_path: Path) -> None:
 
 async def test_a_grandchild_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
-    run_ = await run(tmp_path / "p", shell("sleep 5 & echo said; exit 3"))
+    run_ = await run(tmp_path / "p", shell("sleep 50 & echo said; exit 3"))
     assert (run_.report.status, run_.output) == (3, b"said\n")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 40
 
 
 async def test_a_grandchild_that_goes_on_writing_does_not_keep_the_report_back(
     tmp_path: Path,
 ) -> None:
-    script = "timeout 5 sh -c 'while :; do echo noise; done' & sleep 0.1; exit 4"
+    script = "timeout 50 sh -c 'while :; do echo noise; done' & sleep 0.1; exit 4"
     began = time.monotonic()
     assert (await run(tmp_path / "p", shell(script))).report.status == 4
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 40
 
 
 async def test_orphans_are_reaped(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ async def test_the_time_limit_ends_it(tmp_path: Path, script: str) -> None:
     seconds = (report.ended_ns - report.started_ns) / 1e9
     assert (report.timed_out, report.halted) == (True, False)
     assert report.signal == (signal.SIGKILL if deaf else signal.SIGTERM)
-    assert (0.5 if deaf else 0.3) <= seconds < 1.5
+    assert (0.5 if deaf else 0.3) <= seconds < 20
 
 
 async def test_a_time_limit_that_is_not_reached_does_nothing(tmp_path: Path) -> None:

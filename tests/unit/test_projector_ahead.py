@@ -9,6 +9,7 @@ import pytest
 import builders as b
 from abaco_projector import projection
 from abaco_projector.projection import ahead
+from deadlines import LIMIT_SECONDS
 
 PATIENT = "patient"
 
@@ -30,7 +31,7 @@ def patient(item: Any) -> bool:
 
 async def taken(batches: AsyncGenerator[Sequence[Any], None]) -> Sequence[Any]:
     """The next batch that holds something."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         async for batch in batches:
             if batch:
                 return batch

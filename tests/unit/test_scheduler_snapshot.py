@@ -25,6 +25,7 @@ from abaco_scheduler.keeper import EVENTS, NAME, Keeper
 from abaco_scheduler.loop import Scheduler
 from abaco_scheduler.plan import plan
 from abaco_scheduler.snapshot import packed, proof, restored, take, unpacked
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemorySnapshots
 from unit.test_scheduler_properties import ACTIONS, HOSTS, POLICY, World
 
@@ -319,7 +320,7 @@ async def scheduling(
 
 async def becomes(stage: Stage, sequence: int) -> None:
     """Wait until the snapshot is of that event."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             found = unpacked(stage.snapshots.values.get(NAME, b""), CODE)
             if found is not None and found.sequence == sequence:

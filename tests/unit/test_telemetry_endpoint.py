@@ -11,6 +11,7 @@ import readings
 from abaco_proto.errors import Malformed
 from abaco_telemetry.catalogue import Catalogue
 from abaco_telemetry.endpoint import HEAD_BYTES, Endpoint
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, free_port
 
 
@@ -53,7 +54,7 @@ async def test_who_is_strange_is_let_go(client: httpx.AsyncClient, port: int, se
     writer.write(sent)
     writer.write_eof()
     with suppress(ConnectionResetError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_SECONDS):
             assert b"200 OK" not in await reader.read()
     writer.close()
     assert (await client.get("/metrics")).status_code == 200

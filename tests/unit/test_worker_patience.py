@@ -3,6 +3,7 @@
 import asyncio
 
 from abaco_worker.patience import cancelled
+from deadlines import LIMIT_SECONDS
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
@@ -18,7 +19,7 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
 
     task = asyncio.create_task(deaf_once())
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await cancelled(task, None)
     assert swallowed.is_set()
     assert task.cancelled()

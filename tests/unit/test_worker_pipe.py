@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from abaco_worker.pipe import Pipe
+from deadlines import LIMIT_SECONDS
 
 
 async def test_bytes_come_through_in_order() -> None:
@@ -40,7 +41,7 @@ async def test_a_writer_held_up_is_let_go_when_nobody_reads() -> None:
     writer = asyncio.create_task(asyncio.to_thread(pipe.put, b"more"))
     await asyncio.sleep(0)
     pipe.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         assert not await writer
 
 

@@ -14,6 +14,7 @@ from abaco_proto.errors import Unavailable
 from abaco_worker.engine import EngineFault
 from abaco_worker.launching import connect
 from abaco_worker.sweeper import Leftover, Sweeper
+from deadlines import LIMIT_SECONDS
 from launcher_stage import connected, new_place, process, shell
 
 
@@ -62,7 +63,7 @@ async def sweeping(engine: Engine) -> AsyncGenerator[Sweeper, None]:
 
 
 async def until(check: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not check():
             await asyncio.sleep(0.001)
 
