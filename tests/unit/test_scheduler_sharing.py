@@ -243,9 +243,9 @@ def planning(cluster: Cluster) -> float:
     now = Now(time=b.T0, monotonic=0, listening_since=0)
 
     def once() -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()  # what others do on this machine is not in it
         assert plan(cluster, POLICY, now) == []
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     return min(once() for _ in range(3))
 
