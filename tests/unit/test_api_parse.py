@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from abaco_api import parse
-from abaco_api.body import Parameters, decode_json, text_parameters
+from abaco_api.body import Parameters, _json_object, decode_json, text_parameters
 from abaco_api.definition import Defaults
 from abaco_api.errors import TooLarge
 from abaco_api.image import is_image
 from abaco_api.multipart import fields
+from abaco_proto import ids
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import Definition
 
@@ -273,6 +274,62 @@ def test_a_message_is_a_text_or_the_text_of_a_value(value: Any, text: str, kind:
     assert (command.message, command.content_type) == (text, kind)
 
 
+def sent_as(text: str) -> Parameters:
+    """A JSON body whose one value is this text."""
+    name, value = text.split(":", 1)
+    return Parameters(_json_object(f'{{ "{name}" : {value} }}'.encode()), form=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100000000000000000000.01",
+        "1e400",
+        "-1E-400",
+        "-0",
+        "1.0",
+        "1.50e+02",
+        "9" * 5_000,
+        "0.1000000000000000055511151231257827",
+        '{"b" : 1.0,\n "a":\t[1e400, -0, "\\u00e9\\/é"] }',
+        "[]",
+        "null",
+        "true",
+    ],
+)
+def test_the_text_of_a_json_message_stays_as_it_was_sent(text: str) -> None:
+    command = parse.send("foo_0", sent_as(f"message:{text}"), {})
+    assert (command.message, command.content_type) == (text, "application/json")
+
+
+def test_a_json_string_is_a_text() -> None:
+    command = parse.send("foo_0", sent_as('message:"\\u00e9\\n1.0"'), {})
+    assert (command.message, command.content_type) == ("é\n1.0", "text/plain")
+
+
+@pytest.mark.parametrize("number", ["100000000000000000000.01", "0.12345678901234567890", "1e400"])
+def test_a_number_that_a_state_cannot_keep_is_refused(number: str) -> None:
+    for value in (number, f'{{"a": ["7", "\\"9", {number}]}}'):
+        with pytest.raises(Malformed, match=r"^state: "):
+            parse.set_state("foo_0", sent_as(f"state:{value}"))
+
+
+@pytest.mark.parametrize(
+    "number", ["0.1", "0.10000000000000001", "1e2", "1.0", "-0", "1" + "0" * 30, "1.00000e5"]
+)
+def test_a_number_that_a_state_can_keep(number: str) -> None:
+    command = parse.set_state("foo_0", sent_as(f'state:{{"1e500 \\" 5": {number}}}'))
+    assert command.state == {'1e500 " 5': json.loads(number)}
+
+
+def test_an_id_that_is_too_long_is_not_remembered() -> None:
+    before = ids.execution_ordinal.cache_info().currsize
+    for n in range(10):
+        with pytest.raises(Unknown, match="execution_id"):
+            parse.execution_ordinal("foo_0", f"foo_0_exc_{n}" + "1" * 10_000)
+    assert ids.execution_ordinal.cache_info().currsize == before
+
+
 def test_a_message_fits_into_msg_or_is_refused() -> None:
     parse.send("foo_0", as_json(message="x" * ROOM), {})
     parse.send("foo_0", as_form(message="x" * ROOM), {})
@@ -379,12 +436,45 @@ def test_a_bad_page_is_named(query: dict[str, str], named: str) -> None:
         b"[" * 100 + b"]" * 100,
         b"[" * 100_000 + b"]" * 100_000,
         b"9" * 5_000,
+        b'{"a": "\\ud800 and more"}',
+        b'{"a": "\xed\xa0\x80"}',
         '{"a": 1}'.encode("utf-16"),
     ],
 )
 def test_what_is_not_strict_json_is_refused(raw: bytes) -> None:
     with pytest.raises(Malformed):
         decode_json(raw, "the body")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[]",
+        b"5",
+        b"null",
+        b'"text"',
+        b"NaN",
+        b'{"a": NaN}',
+        b'{"a": [Infinity]}',
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\ud800 and more"}',
+        b'{"a": "\x01"}',
+        b'{"a": 01}',
+        b'{"a": [1,]}',
+        b'{"a": 1} x',
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": 1, "b": 2}}',
+        b'{"a": ' + b"[" * 65 + b"]" * 65 + b"}",
+        b'{"a": ' + b"[" * 100_000,
+        b'\xef\xbb\xbf{"a": 1}',
+        '{"a": 1}'.encode("utf-16"),
+    ],
+)
+def test_a_body_that_is_no_strict_json_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        _json_object(raw)
 
 
 def test_json_is_nested_within_reason() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,7 +12,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from abaco_api.errors import BadParameter, BodyTooLarge, UnsupportedBody
-from abaco_api.multipart import fields
+from abaco_api.multipart import MAX_FIELDS, fields
 from abaco_proto.errors import Malformed
 
 JSON = "application/json"
@@ -18,16 +20,26 @@ URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 KINDS = (JSON, URLENCODED, MULTIPART)
 
-MAX_FIELDS = 1000
 MAX_DEPTH = 64
 """Deeper JSON is refused: every later reader of the log must be able to read it, too."""
+
+PARAMETERS = "abaco.parameters"
+"""Where the scope of a request keeps what was read of its body."""
+
+LARGE_BYTES = 64 * 1024
+_large = ThreadPoolExecutor(1, "large-body")
+"""One large body at a time: threads that only compute would slow each other down."""
 
 DISCARD_BYTES = 16 * 1024 * 1024
 DISCARD_SECONDS = 1.0
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What a request says. In a form every value is text, and is read as what it stands for."""
+    """What a request says.
+
+    In a form every value is text, and is read as what it stands for. In JSON every value is its
+    text as it was sent (``Raw``): whoever keeps it need not know what a number can hold.
+    """
 
     values: dict[str, Any]
     form: bool
@@ -36,15 +48,29 @@ class Parameters(msgspec.Struct, frozen=True):
 async def read_parameters(request: Request, limit: int) -> Parameters:
     """The parameters in a body of at most ``limit`` bytes; none when there is no body.
 
+    They are read once: whoever asks again for those of the same request gets the same.
+
     Raises:
         BodyTooLarge: the body is longer.
         UnsupportedBody: it is of a content type that is not one of ``KINDS``.
         Malformed: it is not what its content type says.
     """
-    raw = await read_body(request, limit)
+    found: Parameters | None = request.scope.get(PARAMETERS)
+    if found is None:
+        raw = await read_body(request, limit)
+        kind = request.headers.get("content-type", "")
+        if len(raw) > LARGE_BYTES:  # what takes tens of milliseconds must not hold up others
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(_large, _parameters, kind, raw)
+        else:
+            found = _parameters(kind, raw)
+        request.scope[PARAMETERS] = found
+    return found
+
+
+def _parameters(content_type: str, raw: bytes) -> Parameters:
     if not raw:
         return Parameters({}, form=False)
-    content_type = request.headers.get("content-type", "")
     match content_type.partition(";")[0].strip().lower():
         case "application/json":
             return Parameters(_json_object(raw), form=False)
@@ -82,38 +108,58 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The pairs as a dictionary; a name that comes twice is refused."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in values if names.count(name) > 1)
-        raise BadParameter(twice[:100], "is there more than once")
+        raise BadParameter(_doubled(pairs)[:100], "is there more than once")
     return values
 
 
+def _doubled(pairs: list[tuple[str, Any]]) -> str:
+    """The first name that was there before."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError
+
+
 def decode_json(raw: bytes | str, what: str) -> Any:
-    """The JSON value in ``raw``; strict about encoding, depth and repeated keys."""
+    """The JSON value in ``raw``; strict about encoding, depth, repeated keys and numbers."""
+    _check_json(raw, what)
     try:
-        value = msgspec.json.decode(raw)
-        json.loads(raw, object_pairs_hook=unique)
+        return msgspec.json.decode(raw)
+    except ValueError as error:
+        raise Malformed(f"{what} is not JSON: {error}") from None
+
+
+def _json_object(raw: bytes) -> dict[str, msgspec.Raw]:
+    """The texts of a JSON object's values, each as it was sent."""
+    _check_json(raw, "the body")
+    try:
+        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError as error:
+        got = str(error).rpartition("got ")[2].strip("`")
+        got = _NAMES.get(got, "null" if got == "null" else "a number")
+        raise Malformed(f"the body: expected a JSON object, got {got}") from None
+    except ValueError as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+
+
+_NAMES = {"array": "a list", "str": "a string", "bool": "a boolean"}
+
+
+def _check_json(raw: bytes | str, what: str) -> None:
+    """Refuse what other readers of JSON would understand otherwise, or not at all."""
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+        value = json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
     except RecursionError:
         raise Malformed(f"{what} is nested too deeply") from None
     except UnicodeError:
         raise Malformed(f"{what} is not UTF-8") from None
     except ValueError as error:
         raise Malformed(f"{what} is not JSON: {error}") from None
-    if _deeper_than(value, MAX_DEPTH):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise Malformed(f"{what} is nested too deeply: at most {MAX_DEPTH} levels")
-    return value
-
-
-def _json_object(raw: bytes) -> dict[str, Any]:
-    value = decode_json(raw, "the body")
-    if not isinstance(value, dict):
-        raise Malformed(f"the body: expected a JSON object, got {_json_type(value)}")
-    return value
-
-
-def _json_type(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
@@ -125,10 +171,10 @@ def _deeper_than(value: Any, depth: int) -> bool:
     return True
 
 
-def _children(value: Any) -> list[Any]:
+def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -10,6 +10,8 @@ from python_multipart.multipart import Field, File
 from abaco_api.errors import BadParameter
 from abaco_proto.errors import Malformed
 
+MAX_FIELDS = 1000
+
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 """What a client sends wrong is told to the client, not to our log."""
 
@@ -17,23 +19,22 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 def fields(content_type: str, raw: bytes) -> list[tuple[str, str]]:
     """Names and texts of a form's fields, in order. A file is refused."""
     found: list[tuple[bytes, bytes]] = []
-    files: list[bytes] = []
 
     def on_field(field: Field) -> None:
+        if len(found) == MAX_FIELDS:
+            raise Malformed(f"more than {MAX_FIELDS} parameters")
         found.append((field.field_name or b"", field.value or b""))
 
     def on_file(file: File) -> None:
-        files.append(file.field_name or b"")
         file.close()
+        name = (file.field_name or b"").decode(errors="replace")[:100]
+        raise BadParameter(name, "expected text, got a file")
 
     headers = {"Content-Type": content_type.encode("latin-1")}
     try:
         parse_form(headers, io.BytesIO(raw), on_field, on_file)
     except (FormParserError, ValueError) as error:
         raise Malformed(f"the body is not a multipart form: {error}") from None
-    if files:
-        name = files[0].decode(errors="replace")[:100]
-        raise BadParameter(name, "expected text, got a file")
     return [(_text(name), _text(value)) for name, value in found]
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from abaco_api import bodies, environment
+from abaco_api import bodies, environment, numbers
 from abaco_api.body import JSON, Parameters, decode_json
 from abaco_api.definition import Defaults, new
 from abaco_api.dispatch import pattern
@@ -27,11 +27,13 @@ NAME_RULE = (
     "expected 1 to 64 letters, digits, '_' and '-', the first a letter or a digit ([A-Za-z0-9])"
 )
 MAX_DESCRIPTION = 10_000
+MAX_EXECUTION_ID = 128
 WHOLE_NUMBERS = (
     *("min_workers", "max_workers", "num"),
     *("mem_limit", "max_processes", "max_log_bytes", "max_disk_bytes", "log_ex"),
 )
 NOTHING = ("", "null")
+KEPT_AS_SENT = ("message",)
 LIMITS = (
     *("mem_limit", "max_cpus", "max_processes", "max_run_seconds"),
     *("max_log_bytes", "max_disk_bytes", "log_ex"),
@@ -57,7 +59,7 @@ def send(actor_id: str, parameters: Parameters, query: dict[str, str]) -> comman
     message = _convert(parameters, bodies.Message).message
     kind = "text/plain"
     if not isinstance(message, str):
-        message, kind = msgspec.json.encode(message).decode(), JSON
+        message, kind = _text(message), JSON
     environment.check_string("message", environment.MESSAGE_NAME, message)
     for name, value in query.items():
         environment.check(name[:100] or "the query string", {name: value})
@@ -72,7 +74,10 @@ def set_state(actor_id: str, parameters: Parameters) -> commands.SetState:
     state = _convert(parameters, bodies.State).state
     if _holds_nul(state):
         raise BadParameter("state", "holds a NUL character")
-    text = msgspec.json.encode(state).decode()
+    text = _text(state)
+    sent = parameters.values["state"]
+    if isinstance(sent, msgspec.Raw) and (lost := numbers.altered(_text(sent), text)) is not None:
+        raise BadParameter("state", f"the number {lost[:40]} would be altered: send it as a text")
     environment.check_string("state", environment.STATE_NAME, text)
     return commands.SetState(actor_id=actor_id, state=state)
 
@@ -119,7 +124,8 @@ def actor_id(text: str) -> str:
 
 def execution_ordinal(actor_id: str, text: str) -> int:
     """The ordinal in an execution id from a path."""
-    ordinal = ids.execution_ordinal(text, actor_id)
+    # What ids.execution_ordinal was asked it remembers, so it is asked nothing long.
+    ordinal = ids.execution_ordinal(text, actor_id) if len(text) <= MAX_EXECUTION_ID else None
     if ordinal is None:
         raise Unknown(f"execution_id: {actor_id} has no execution {text[:100]!r}")
     return ordinal
@@ -245,6 +251,11 @@ def _holds_nul(value: Any) -> bool:
     return False
 
 
+def _text(value: Any) -> str:
+    """The JSON text of a value: as it was sent, where it came as JSON."""
+    return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
+
+
 def _with_environment(parameters: Parameters) -> Parameters:
     """A form holds the default environment as JSON text."""
     text = parameters.values.get("default_environment")
@@ -260,11 +271,27 @@ def _said(body: msgspec.Struct) -> dict[str, Any]:
 
 
 def _convert(parameters: Parameters, kind: type[T]) -> T:
-    values = {name: _whole(name, value) for name, value in parameters.values.items()}
+    known = kind.__struct_fields__
+    values = {
+        name: _whole(name, _value(name, value) if name in known else None)
+        for name, value in parameters.values.items()
+    }
     try:
         return msgspec.convert(values, kind, strict=not parameters.form)
     except msgspec.ValidationError as error:
         raise _named(str(error), kind) from None
+
+
+def _value(name: str, value: Any) -> Any:
+    """What a text of JSON stands for; of a message the text itself, but for a string."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    if name in KEPT_AS_SENT and not bytes(value).startswith(b'"'):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except ValueError as error:
+        raise BadParameter(name, f"cannot be read: {error}") from None
 
 
 def _whole(name: str, value: Any) -> Any:

@@ -17,6 +17,9 @@ from abaco_proto.subjects import HOST_ACTOR_PREFIX
 MOST_EVENTS = 10_000
 DEFAULT_EVENTS = 100
 MAX_SEQUENCE = 10**18 - 1
+MAX_TYPE = 255
+"""Patterns are remembered with what they match, so they are not long."""
+
 RESUME = "Last-Event-ID"
 
 _RFC_3339 = re.compile(
@@ -79,7 +82,7 @@ def _sequence(name: str, text: str | None) -> int | None:
 
 
 def _type(text: str) -> str:
-    if not any(type_matches(text, kind) for kind in ev.TYPES):
+    if len(text) > MAX_TYPE or not any(type_matches(text, kind) for kind in ev.TYPES):
         what = "no event is of this type; expected one of docs/events.md, or a part of it with *"
         raise BadParameter("type", what)
     return text

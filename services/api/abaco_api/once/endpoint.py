@@ -8,14 +8,14 @@ What never began (400, 413, 415, 429) or may not be over (503) is not kept; ever
 import asyncio
 import hashlib
 import json
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from abaco_api import parse
-from abaco_api.body import read_body, read_parameters
+from abaco_api.body import read_parameters
 from abaco_api.envelope import MEDIA_TYPE, SEQUENCE, failure_of
 from abaco_api.errors import BadParameter
 from abaco_api.freshness import ALL_ACTORS
@@ -62,29 +62,32 @@ async def _answer(operation: Operation, once: Once, request: Request, key: str) 
     actor_id = request.path_params.get("actor_id")
     subject_token = "*" if actor_id is None else parse.actor_id(actor_id)
     led_to = type_filter(api.config.tenant, subject_token, once.event)
-    request, digest = await _readable_again(operation, request)
+    digest = await _digest(operation, request)
     held = await api.keys.claim(token(api.config.tenant, key), digest)
     if isinstance(held, Answer):
         return held
     return await _Try(api, operation, request, held, led_to).answer()
 
 
-async def _readable_again(operation: Operation, request: Request) -> tuple[Request, str]:
-    """The request with a body that can be read again, and the digest of what it says."""
+async def _digest(operation: Operation, request: Request) -> str:
+    """The digest of what a request says."""
     said: object = None
     if operation.body is not None:
-        limit = service(request).config.max_body_bytes
-        raw = await read_body(request, limit)
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": raw, "more_body": False}
-
-        request = Request(request.scope, receive)
-        parameters = await read_parameters(request, limit)
-        said = [parameters.form, parameters.values]
+        parameters = await read_parameters(request, service(request).config.max_body_bytes)
+        said = [parameters.form, _said(parameters.values)]
     query = request.scope["query_string"].decode("latin-1")
     text = json.dumps([request.method, request.scope["path"], query, said], sort_keys=True)
-    return request, hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, those of JSON by their texts without white space between."""
+    return {
+        name: bytes(msgspec.json.format(value, indent=-1)).decode()
+        if isinstance(value, msgspec.Raw)
+        else value
+        for name, value in values.items()
+    }
 
 
 class _Try:
