@@ -24,8 +24,11 @@ from abaco_proto import ids
 from abaco_proto.errors import AbacoError
 
 MOST = 2.5
-RUNS = 5
-ROUNDS = 8
+DOUBLINGS = 3
+"""Over more than one, what a cache does not hold any more weighs less than what is quadratic."""
+
+RUNS = 3
+ROUNDS = 10
 LEAST_SECONDS = 0.0005
 FORM = "multipart/form-data; boundary=x"
 
@@ -58,12 +61,13 @@ def growth(make: Callable[[int], Work], size: int) -> float:
     """How much more twice the input costs, at best: a machine that is busy elsewhere adds to it."""
     least = float("inf")
     with without_collector():
-        one, two = make(size), make(2 * size)
+        one, more = make(size), make(2**DOUBLINGS * size)
         times = 1
         while seconds(one, times) < LEAST_SECONDS:
             times *= 2
         for _ in range(ROUNDS):
-            least = min(least, seconds(two, times) / seconds(one, times))
+            ratio = seconds(more, times) / seconds(one, times)
+            least = min(least, ratio ** (1 / DOUBLINGS))
             if least <= MOST:
                 break
     return least
@@ -95,7 +99,7 @@ JSON: dict[str, Callable[[int], str]] = {
     "one key again and again": lambda n: listed(",".join(['"a":1'] * n)),
     "a doubled key further in": lambda n: listed('"message":' + listed(keys(n), f'"{n - 1}":1')),
     "objects in a list": lambda n: '{"message":[' + ",".join(['{"a":1}'] * n) + "]}",
-    "lists in lists": lambda n: '{"message":[' + ",".join(["[" * 60 + "]" * 60] * (n // 20)) + "]}",
+    "lists in lists": lambda n: '{"message":[' + ",".join(["[" * 60 + "]" * 60] * (n // 10)) + "]}",
     "brackets that never close": lambda n: '{"message":' + "[" * n * 10,
     "one long text": lambda n: '{"message":"' + "x" * n * 20 + '"}',
     "escapes": lambda n: '{"message":"' + "\\u0001" * n * 5 + '"}',
@@ -164,17 +168,17 @@ def of_urlencoded(make: Callable[[int], str]) -> Callable[[int], Work]:
 
 @pytest.mark.parametrize("name", JSON)
 def test_json(name: str) -> None:
-    assert growth(of_json(JSON[name]), 5_000) <= MOST
+    assert growth(of_json(JSON[name]), 1_000) <= MOST
 
 
 @pytest.mark.parametrize("name", MULTIPART)
 def test_multipart_forms(name: str) -> None:
-    assert growth(of_multipart(MULTIPART[name]), 450) <= MOST
+    assert growth(of_multipart(MULTIPART[name]), 120) <= MOST
 
 
 @pytest.mark.parametrize("name", ENCODED)
 def test_forms_and_query_strings(name: str) -> None:
-    assert growth(of_urlencoded(ENCODED[name]), 450) <= MOST
+    assert growth(of_urlencoded(ENCODED[name]), 120) <= MOST
 
 
 def test_names_that_are_there_more_than_once() -> None:
@@ -182,7 +186,7 @@ def test_names_that_are_there_more_than_once() -> None:
         pairs = [(str(n), "") for n in (*range(size), size - 1)]
         return lambda: body.unique(pairs)
 
-    assert growth(prepare, 5_000) <= MOST
+    assert growth(prepare, 1_000) <= MOST
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts(name: str) -> None:
-    assert growth(TEXTS[name], 10_000) <= MOST
+    assert growth(TEXTS[name], 2_500) <= MOST
 
 
 def test_a_value_that_is_nested() -> None:
@@ -264,7 +268,7 @@ def test_a_value_that_is_nested() -> None:
         text = "[" + ",".join(["{}"] * size) + "]"
         return lambda: decode_json(text, "default_environment")
 
-    assert growth(prepare, 5_000) <= MOST
+    assert growth(prepare, 1_000) <= MOST
 
 
 def test_a_quadratic_parser_would_be_found() -> None:
@@ -272,4 +276,4 @@ def test_a_quadratic_parser_would_be_found() -> None:
         text = "a" * (size // 10)
         return lambda: re.match("a*a*b", text)
 
-    assert growth(prepare, 5_000) > MOST
+    assert growth(prepare, 1_000) > MOST

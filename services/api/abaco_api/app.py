@@ -20,6 +20,7 @@ from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
 from abaco_api.service import Service
 from abaco_api.service import service as service_of
+from abaco_api.uploads import Uploads
 from abaco_api.watched import Watched, about_request
 from abaco_proto.errors import AbacoError
 from abaco_telemetry.catalogue import CONTENT_TYPE
@@ -49,8 +50,16 @@ def create_app(service: Service) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.service = service
-    admission = Admission(app, service.config.max_requests)
-    return SlashCollapser(Watched(admission, routes, service.metrics, service.spans))
+    config = service.config
+    uploads = Uploads(
+        Admission(app, config.max_requests),
+        limit=config.max_body_bytes,
+        seconds=config.body_seconds,
+        rate=config.body_min_bytes_per_second,
+        most=config.max_uploads,
+        most_bytes=config.max_upload_bytes,
+    )
+    return SlashCollapser(Watched(uploads, routes, service.metrics, service.spans))
 
 
 class SlashCollapser:

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,9 +28,6 @@ PARAMETERS = "abaco.parameters"
 LARGE_BYTES = 64 * 1024
 _large = ThreadPoolExecutor(1, "large-body")
 """One large body at a time: threads that only compute would slow each other down."""
-
-DISCARD_BYTES = 16 * 1024 * 1024
-DISCARD_SECONDS = 1.0
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -179,9 +175,6 @@ def _children(value: Any) -> Iterable[Any]:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body as it came. Raises ``BodyTooLarge`` when it has more than ``limit`` bytes."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit and "expect" in request.headers:
-        raise BodyTooLarge(f"the body: {announced} bytes, at most {limit}")
     parts: list[bytes] = []
     size, more = 0, True
     while more:
@@ -192,17 +185,5 @@ async def read_body(request: Request, limit: int) -> bytes:
         size += len(parts[-1])
         more = message.get("more_body", False)
         if size > limit:
-            await _discard(request, more=more)
             raise BodyTooLarge(f"the body: more than {limit} bytes")
     return b"".join(parts)
-
-
-async def _discard(request: Request, *, more: bool) -> None:
-    """Take what still comes, within reason: a client hears an answer only when it may finish."""
-    size = 0
-    with suppress(asyncio.TimeoutError):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            while more and size < DISCARD_BYTES:
-                message = await request.receive()
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)

@@ -67,6 +67,43 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, Meta(description="The longest request body.", ge=1024, le=64 * 1024 * 1024)
     ] = 1024 * 1024
+    head_seconds: Annotated[
+        float,
+        Meta(
+            description="How long the head of a request may take, from the connection or its "
+            "first byte.",
+            ge=0.1,
+            le=3600,
+        ),
+    ] = 10.0
+    body_seconds: Annotated[
+        float, Meta(description="How long the body of a request may take.", ge=0.1, le=3600)
+    ] = 60.0
+    body_min_bytes_per_second: Annotated[
+        int,
+        Meta(
+            description="A body that comes slower, over 5 seconds, is ended; 0 is no least rate.",
+            ge=0,
+            le=1024 * 1024,
+        ),
+    ] = 500
+    max_uploads: Annotated[
+        int,
+        Meta(
+            description="Requests whose bodies are not whole yet; of more, the one that has been "
+            "quiet for longest is ended.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 1000
+    max_upload_bytes: Annotated[
+        int,
+        Meta(
+            description="The most memory for bodies that are not whole yet; beyond it, the same.",
+            ge=1024 * 1024,
+            le=64 * 1024 * 1024 * 1024,
+        ),
+    ] = 64 * 1024 * 1024
     idempotency_seconds: Annotated[
         int,
         Meta(

@@ -6,7 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from abaco_api import VERSION
-from abaco_api.errors import BodyTooLarge, answer_of
+from abaco_api.errors import BodyTooLarge, TimedOut, answer_of
 from abaco_proto.errors import AbacoError
 
 T = TypeVar("T")
@@ -70,6 +70,6 @@ def failure_of(error: AbacoError) -> Response:
     """The answer that an error of ours is."""
     status, slug = answer_of(error)
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
-    if isinstance(error, BodyTooLarge):
+    if isinstance(error, BodyTooLarge | TimedOut):
         headers["Connection"] = "close"
     return failure(status, slug, str(error), headers=headers)

@@ -18,6 +18,10 @@ class BodyTooLarge(TooLarge):
     """A body that was not read to its end: the connection cannot go on."""
 
 
+class TimedOut(Malformed):
+    """A body that did not come in time: the connection cannot go on."""
+
+
 class UnsupportedBody(Malformed):
     """A body of a content type nobody here reads."""
 
@@ -40,6 +44,7 @@ class Behind(Unavailable):
 
 ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
     TooLarge: (413, "too_large"),
+    TimedOut: (408, "timeout"),
     UnsupportedBody: (415, "unsupported_media_type"),
     Malformed: (400, "malformed"),
     Unknown: (404, "unknown"),

@@ -27,6 +27,7 @@ PATH_IDS = {
 ERRORS = {
     400: "A parameter is missing, unknown, or of the wrong form.",
     404: "What is named is not there.",
+    408: "The body did not come in time.",
     409: "The state of what is named does not allow it, or the key was sent with another request.",
     413: "Larger than can be taken.",
     415: "A content type nobody here reads.",
@@ -34,7 +35,7 @@ ERRORS = {
     503: "Something this needs does not answer now. Try again.",
 }
 ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}
-ERRORS_OF_BODY = (413, 415)
+ERRORS_OF_BODY = (408, 413, 415)
 ENVELOPE = {"status", "msg", "result", "version"}
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from abaco_api.app import create_app
 from abaco_api.config import Config
 from abaco_api.metrics import Metrics
-from abaco_api.protocol import EnvelopeProtocol
+from abaco_api.protocol import protocol
 from abaco_api.service import Service, assemble
 from abaco_proto.errors import Malformed
 from abaco_proto.jetstream import Connection, JetStreamBucket, JetStreamEventLog, JetStreamOutputLog
@@ -124,7 +124,7 @@ def _server(service: Service) -> Server:
     return Server(
         uvicorn.Config(
             create_app(service),
-            http=EnvelopeProtocol,
+            http=protocol(service.config.head_seconds),
             ws="none",
             lifespan="off",
             log_config=None,
