@@ -11,7 +11,9 @@ import pytest
 from starlette.requests import Request
 
 from abaco_api import body, environment, parse
+from abaco_api.accept import accept
 from abaco_api.body import Parameters, decode_json, text_parameters
+from abaco_api.coding import decoded
 from abaco_api.definition import Defaults
 from abaco_api.dispatch import pattern
 from abaco_api.feed import query, selection
@@ -25,11 +27,13 @@ from abaco_proto.errors import AbacoError
 
 MOST = 2.5
 DOUBLINGS = 3
-"""Over more than one, what a cache does not hold any more weighs less than what is quadratic."""
+"""Over more than one, what is quadratic stands out from noise; inputs stay small enough for the
+caches of a processor, beyond which each byte costs more whatever the code.
+"""
 
 RUNS = 3
 ROUNDS = 10
-LEAST_SECONDS = 0.0005
+LEAST_SECONDS = 0.0001
 FORM = "multipart/form-data; boundary=x"
 
 Work = Callable[[], object]
@@ -168,7 +172,7 @@ def of_urlencoded(make: Callable[[int], str]) -> Callable[[int], Work]:
 
 @pytest.mark.parametrize("name", JSON)
 def test_json(name: str) -> None:
-    assert growth(of_json(JSON[name]), 1_000) <= MOST
+    assert growth(of_json(JSON[name]), 300) <= MOST
 
 
 @pytest.mark.parametrize("name", MULTIPART)
@@ -186,7 +190,7 @@ def test_names_that_are_there_more_than_once() -> None:
         pairs = [(str(n), "") for n in (*range(size), size - 1)]
         return lambda: body.unique(pairs)
 
-    assert growth(prepare, 1_000) <= MOST
+    assert growth(prepare, 300) <= MOST
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -248,6 +252,9 @@ TEXTS: dict[str, Callable[[int], Work]] = {
         default_environment=json.dumps({str(k): "" for k in range(n // 100)})
     ),
     "a string of the environment": lambda n: lambda: environment.check("a", {"a": "b" * n}),
+    "media ranges": lambda n: lambda: accept(["a/b;q=0.5," * n]).prefers("a/b", "b/c"),
+    "parameters of a range": lambda n: lambda: accept(["a/b" + ";a=b" * n]).prefers("a/b", "b/c"),
+    "codings": lambda n: lambda: decoded(b"a", ["gzip," * n], 1),
     "headers": lambda n: (
         lambda: with_headers(*((f"x{k}", "") for k in range(n // 100))).headers.getlist(
             "idempotency-key"
@@ -258,7 +265,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts(name: str) -> None:
-    assert growth(TEXTS[name], 2_500) <= MOST
+    assert growth(TEXTS[name], 2_000) <= MOST
 
 
 def test_a_value_that_is_nested() -> None:
@@ -268,12 +275,12 @@ def test_a_value_that_is_nested() -> None:
         text = "[" + ",".join(["{}"] * size) + "]"
         return lambda: decode_json(text, "default_environment")
 
-    assert growth(prepare, 1_000) <= MOST
+    assert growth(prepare, 300) <= MOST
 
 
 def test_a_quadratic_parser_would_be_found() -> None:
     def prepare(size: int) -> Work:
-        text = "a" * (size // 10)
+        text = "a" * size
         return lambda: re.match("a*a*b", text)
 
-    assert growth(prepare, 1_000) > MOST
+    assert growth(prepare, 100) > MOST

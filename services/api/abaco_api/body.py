@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from abaco_api.coding import decoded
 from abaco_api.errors import BadParameter, BodyTooLarge, UnsupportedBody
 from abaco_api.multipart import MAX_FIELDS, fields
 from abaco_proto.errors import Malformed
@@ -174,7 +175,13 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body as it came. Raises ``BodyTooLarge`` when it has more than ``limit`` bytes."""
+    """The body, without its ``Content-Encoding``.
+
+    Raises:
+        BodyTooLarge: it has more than ``limit`` bytes, coded or not.
+        UnsupportedCoding: its coding is unknown.
+        Malformed: it is not what its coding says.
+    """
     parts: list[bytes] = []
     size, more = 0, True
     while more:
@@ -186,4 +193,5 @@ async def read_body(request: Request, limit: int) -> bytes:
         more = message.get("more_body", False)
         if size > limit:
             raise BodyTooLarge(f"the body: more than {limit} bytes")
-    return b"".join(parts)
+    raw = b"".join(parts)
+    return decoded(raw, request.headers.getlist("content-encoding"), limit) if raw else raw

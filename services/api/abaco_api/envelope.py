@@ -6,7 +6,8 @@ import msgspec
 from starlette.responses import Response
 
 from abaco_api import VERSION
-from abaco_api.errors import BodyTooLarge, TimedOut, answer_of
+from abaco_api.coding import CODINGS
+from abaco_api.errors import BodyTooLarge, TimedOut, UnsupportedCoding, answer_of
 from abaco_proto.errors import AbacoError
 
 T = TypeVar("T")
@@ -72,4 +73,6 @@ def failure_of(error: AbacoError) -> Response:
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if isinstance(error, BodyTooLarge | TimedOut):
         headers["Connection"] = "close"
+    if isinstance(error, UnsupportedCoding):
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
     return failure(status, slug, str(error), headers=headers)

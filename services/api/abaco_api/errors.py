@@ -26,6 +26,10 @@ class UnsupportedBody(Malformed):
     """A body of a content type nobody here reads."""
 
 
+class UnsupportedCoding(UnsupportedBody):
+    """A body with a coding nobody here reads."""
+
+
 class KeyReused(Refused):
     """An idempotency key that was sent with another request."""
 

@@ -30,7 +30,7 @@ ERRORS = {
     408: "The body did not come in time.",
     409: "The state of what is named does not allow it, or the key was sent with another request.",
     413: "Larger than can be taken.",
-    415: "A content type nobody here reads.",
+    415: "A content type or coding nobody here reads.",
     429: "More at once than one process or one inbox takes. Try again later.",
     503: "Something this needs does not answer now. Try again.",
 }

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api import parse, views
-from abaco_api.body import query_parameters
+from abaco_api.accept import accept
+from abaco_api.body import JSON, query_parameters
 from abaco_api.envelope import success
 from abaco_api.feed import query as q
 from abaco_api.feed.shown import EventResult, HeadResult, SealedEventResult
@@ -40,7 +41,7 @@ async def _events(request: Request, actor_id: str | None = None) -> Response:
     query = query_parameters(request)
     asked = q.asked(query, request.headers.get(q.RESUME), actor_id)
     api = service(request)
-    if MEDIA_TYPE in request.headers.get("accept", ""):
+    if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
         parse.nothing_else({name: query[name] for name in query if name == "limit"})
         if actor_id is not None:
             await api.known(actor_id)

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api import parse, views
-from abaco_api.body import query_parameters
+from abaco_api.accept import accept
+from abaco_api.body import JSON, query_parameters
 from abaco_api.envelope import success
 from abaco_api.live.response import EVENTS, TEXT
 from abaco_api.operation import PAST, Once, Operation, QueryParameter, paging
@@ -56,8 +57,9 @@ async def logs(request: Request) -> Response:
     api = service(request)
     query = query_parameters(request)
     parse.nothing_else(query, "follow")
-    events = EVENTS in request.headers.get("accept", "")
     follow = parse.flag("follow", query)
+    others = (TEXT,) if follow else (TEXT, JSON)
+    events = accept(request.headers.getlist("accept")).prefers(EVENTS, *others)
     row = await _execution(api, request)
     hidden = views.expired(row, datetime.now(UTC))
     if request.method == "GET" and (events if follow is None else follow):
