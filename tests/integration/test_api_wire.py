@@ -21,6 +21,7 @@ FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 SECONDS = 20.0
 """For what comes at once."""
 
+CURL = shutil.which("curl")
 SLOW_SECONDS = 3.0
 MOST = 5
 
@@ -159,10 +160,10 @@ def test_offers_one_behind_the_other(wire: Wire) -> None:
     assert found[-1][0] == 200
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.skipif(CURL is None, reason="there is no curl: the bytes it sends are tested above")
 def test_curl_with_http2(api: Api) -> None:
     def curl(*arguments: str) -> Any:
-        argv = ["curl", "--silent", "--http2", "--max-time", str(SECONDS), *arguments]
+        argv = [str(CURL), "--silent", "--http2", "--max-time", str(SECONDS), *arguments]
         return json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
 
     url = f"{api.url}/actors/foo_0"

@@ -11,6 +11,7 @@ import pytest
 from abaco_api.accept import accept
 from abaco_api.coding import decoded
 from abaco_api.errors import BodyTooLarge, UnsupportedCoding
+from abaco_proto import events as ev
 from abaco_proto.errors import Malformed
 from once_stage import world
 
@@ -131,3 +132,24 @@ def test_which_of_two_texts() -> None:
     assert accept(["text/event-stream, text/plain;q=0.5"]).prefers(STREAM, TEXT)
     assert not accept(["text/event-stream;q=0.5, text/plain"]).prefers(STREAM, TEXT)
     assert not accept(["text/event-stream;q=0, text/plain"]).prefers(STREAM, TEXT)
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "k-1"])
+async def test_a_json_message_is_kept_and_told_as_it_was_sent(key: str | None) -> None:
+    text = '{"b": [100000000000000000000.01, 1e400,  -0, 1.0], "a": "\\u00e9\\/"}'
+    async with world() as stage:
+        client = stage.processes[0].http
+        await client.post("/actors", data={"image": "a/b", "name": "foo"})
+        headers = {"Content-Type": JSON, **({} if key is None else {"Idempotency-Key": key})}
+        for _ in range(2):
+            answer = await client.post(
+                "/actors/foo_0/messages", content=f'{{"message" : {text} }}', headers=headers
+            )
+            assert answer.status_code == 200
+            assert f'"msg":{text}'.encode() in answer.content
+        received = [e for e in stage.log.bodies() if isinstance(e, ev.MessageReceived)]
+        assert {e.message for e in received} == {text}
+        assert len(received) == (2 if key is None else 1)
