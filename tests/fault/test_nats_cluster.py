@@ -3,11 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Self
+from typing import Self, TypeVar
 
 import pytest
+from nats.js.api import RawStreamMsg, StreamInfo
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded, from_message
@@ -22,6 +23,10 @@ PARTITION_SECONDS = float(os.environ.get("PARTITION_SECONDS", "0"))
 """At least. It lasts until the others have a leader and all writers have found them in any case."""
 
 REPLICAS = 3
+LOOK_SECONDS = 10.0
+"""For each request of who only looks, a hundred at once: that they are soon is not the point."""
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -31,8 +36,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncGenerator[Connection, None]:
-    connection = Connection(url, name="test", replicas=REPLICAS)
+async def connected(url: str, timeout: float = 1.5) -> AsyncGenerator[Connection, None]:  # noqa: ASYNC109 - of each request
+    connection = Connection(url, name="test", replicas=REPLICAS, timeout=timeout)
     await connection.open()
     try:
         yield connection
@@ -105,40 +110,66 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
         assert isinstance(result, asyncio.CancelledError), result
 
 
+async def patiently(connection: Connection, call: Callable[[], Awaitable[T]]) -> T:
+    """The answer to what only looks: again until there is one."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            with suppress(Unavailable):
+                return await connection.ask(call, "test")
+            await asyncio.sleep(0.05)
+
+
 async def leader(connection: Connection) -> str:
-    info = await connection.jetstream.stream_info("ABACO_EVENTS")
+    def look() -> Awaitable[StreamInfo]:
+        return connection.jetstream.stream_info("ABACO_EVENTS")
+
+    info = await patiently(connection, look)
     assert info.cluster is not None
     return info.cluster.leader or ""
 
 
 async def history_of(cluster: Cluster, member: Member) -> list[Recorded]:
     """What this very server has: the log's leader answers from its own disk, so it has to lead."""
-    async with connected(cluster.url) as connection:
-        body = b'{"placement":{"preferred":"' + member.name.encode() + b'"}}'
-        async with asyncio.timeout(LIMIT_SECONDS):
-            while await leader(connection) != member.name:
-                with suppress(Unavailable):  # while there is none
-                    await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.ABACO_EVENTS", body)
-                await asyncio.sleep(0.2)
-        tip = await JetStreamEventLog(connection).last(all_events_filter())
-        assert tip is not None
-        found: list[Recorded] = []
-        for start in range(1, tip.sequence + 1, 100):
-            some = range(start, min(start + 100, tip.sequence + 1))
-            found += await asyncio.gather(*(at(connection, sequence) for sequence in some))
-        assert await leader(connection) == member.name
+    async with connected(cluster.url, LOOK_SECONDS) as connection:
+        while True:
+            await made_leader(connection, member)
+            found = await history(connection)
+            if await leader(connection) == member.name:  # all the time: it is not given back
+                return found
+
+
+async def made_leader(connection: Connection, member: Member) -> None:
+    body = b'{"placement":{"preferred":"' + member.name.encode() + b'"}}'
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while await leader(connection) != member.name:
+            with suppress(Unavailable):  # while there is none
+                await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.ABACO_EVENTS", body)
+            await asyncio.sleep(0.2)
+
+
+async def history(connection: Connection) -> list[Recorded]:
+    tip = await JetStreamEventLog(connection).last(all_events_filter())
+    assert tip is not None
+    found: list[Recorded] = []
+    for start in range(1, tip.sequence + 1, 100):
+        some = range(start, min(start + 100, tip.sequence + 1))
+        found += await asyncio.gather(*(at(connection, sequence) for sequence in some))
     return found
 
 
 async def at(connection: Connection, sequence: int) -> Recorded:
     """As the leader has it; the log's own ``at`` takes what any replica says."""
-    found = await connection.jetstream.get_msg("ABACO_EVENTS", seq=sequence)
+
+    def look() -> Awaitable[RawStreamMsg]:
+        return connection.jetstream.get_msg("ABACO_EVENTS", seq=sequence)
+
+    found = await patiently(connection, look)
     assert found.subject is not None
     return from_message(sequence, found.subject, found.headers, found.data or b"")
 
 
 async def test_nothing_acknowledged_is_lost(cluster: Cluster) -> None:
-    async with connected(cluster.url) as watch, Load(cluster) as load:
+    async with connected(cluster.url, LOOK_SECONDS) as watch, Load(cluster) as load:
         await load.goes_on()
         first = cluster.member(await leader(watch))
         second = next(member for member in cluster.members if member is not first)
