@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 STAND_INS = Path(os.environ.get("STAND_INS", ROOT.parent / "shared" / "stand-ins" / "build"))
 """A program that makes local images of the names it is given, where no registry is reached."""
 
-UP_SECONDS = 300
+UP_SECONDS = 900
 SERVICES = (
     *("nginx", "api-1", "api-2", "scheduler", "projector", "worker"),
     *("nats", "postgres"),

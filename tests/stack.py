@@ -68,7 +68,7 @@ class Stack:
             env=self._environ,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
 
@@ -182,7 +182,7 @@ class Stack:
                 yield client
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
     # -- the log --
 

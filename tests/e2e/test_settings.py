@@ -21,7 +21,7 @@ def test_one_line_that_names_it(module: str, name: str, value: str) -> None:
         env={**os.environ, name: value},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 2
@@ -45,7 +45,7 @@ def test_a_port_for_metrics_that_is_taken(module: str) -> None:
             env={**os.environ, **NOWHERE, "ABACO_METRICS_PORT": port, "ABACO_LOG_LEVEL": "error"},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
     assert done.returncode == 2

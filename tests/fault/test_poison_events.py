@@ -84,7 +84,7 @@ def said_once(stack: Stack, name: str, line: str) -> bool:
     def count() -> int:
         return log_of(stack, name).count(line)
 
-    return eventually(count, seconds=20, what=f"{name} says: {line}") == 1
+    return eventually(count, what=f"{name} says: {line}") == 1
 
 
 def test_what_nobody_understands_stops_nobody(new_stack: Stack) -> None:

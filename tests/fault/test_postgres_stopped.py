@@ -22,6 +22,6 @@ def test_work_goes_on_without_postgres(stack: Stack) -> None:
         eventually(lambda: set(sent) <= set(stack.finished()), what="all ran")
     finally:
         assert stack.abaco("start", "postgres").returncode == 0
-    stack.wait_complete(sent, seconds=30)
+    stack.wait_complete(sent, seconds=120)
     assert [stack.logs(e) for e in sent] == [f"got {n}\n" for n in range(5)]
     eventually(stack.ready, what="ready again")

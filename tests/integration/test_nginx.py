@@ -58,7 +58,7 @@ def front() -> Iterator[Front]:
         nginx.start()
         with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=10) as http:
             front = Front(http, apis)
-            eventually(lambda: answers(http), seconds=20, what=nginx.logs().decode())
+            eventually(lambda: answers(http), what=nginx.logs().decode())
             yield front
     finally:
         for container in started:
