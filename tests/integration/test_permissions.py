@@ -83,10 +83,16 @@ async def refused(server: NatsServer, connection: Client) -> set[str]:
     return {*found} - {LAST}
 
 
+ALSO: dict[type[Event], Owner] = {
+    ev.WorkerStopRequested: Owner.API,
+    ev.ExecutionHaltRequested: Owner.SCHEDULER,
+}
+
+
 def owners_of(event: Event) -> set[str]:
-    """What the catalogue says, and the one exception that its text names."""
-    also = {Owner.API} if isinstance(event, ev.WorkerStopRequested) else set()
-    return {OWNERS[type(event)], *also}
+    """What the catalogue says, and the two exceptions that its text names."""
+    kind = type(event)
+    return {OWNERS[kind], ALSO.get(kind, OWNERS[kind])}
 
 
 @pytest.mark.parametrize("user", USERS)
