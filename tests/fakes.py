@@ -89,8 +89,7 @@ class InMemoryEventLog:
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002
         self._check()
-        found = self._select([filter], 0)
-        return found[-1] if found else None
+        return self._last(filter)
 
     async def at(self, sequence: int) -> Recorded | None:
         self._check()
@@ -103,9 +102,13 @@ class InMemoryEventLog:
     def _select(self, filters: Sequence[str], after: int) -> list[Recorded]:
         return [r for r in self.events[after:] if any(matches(f, r.subject) for f in filters)]
 
+    def _last(self, pattern: str) -> Recorded | None:
+        """From the end on: what many writers append to is found at once."""
+        return next((r for r in reversed(self.events) if matches(pattern, r.subject)), None)
+
     def _tip(self, pattern: str) -> int:
-        found = self._select([pattern], 0)
-        return found[-1].sequence if found else 0
+        found = self._last(pattern)
+        return found.sequence if found else 0
 
     def _check(self) -> None:
         if not self.available:
