@@ -92,12 +92,6 @@ def workers_filter(tenant: str, actor_id: str) -> str:
     return f"abaco.event.{tenant}.{actor_id}.worker.>"
 
 
-# abaco.event.*.*.worker.>
-def all_workers_filter() -> str:
-    """The lives of all workers, of whatever tenant and actor."""
-    return "abaco.event.*.*.worker.>"
-
-
 # abaco.event.*.*.worker.lost, abaco.event.*.*.execution.halt_requested, …
 def all_of_type_filter(kind: type[Event]) -> str:
     """All events of one type that is not addressed to a host."""
@@ -108,6 +102,12 @@ def all_of_type_filter(kind: type[Event]) -> str:
 def worker_requests_filter() -> str:
     """The seats ever asked for, for whatever actor on whatever host."""
     return "abaco.event.*.*.worker.requested.*"
+
+
+# abaco.event.*.*.worker.requested.<host_id>
+def host_requests_filter(host_id: str) -> str:
+    """The workers ever asked for on one host, of whatever tenant and actor."""
+    return f"abaco.event.*.*.worker.requested.{host_id}"
 
 
 # abaco.event.<tenant>.<actor_id>.worker.stop_requested.*

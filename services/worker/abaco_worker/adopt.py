@@ -12,11 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from abaco_proto import events as ev
-from abaco_proto import worker
-from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_workers_filter
-from abaco_proto.worker import Worker
 from abaco_worker.engine import EngineFault, Labelled
 from abaco_worker.host import Host
 from abaco_worker.patience import patiently
@@ -92,31 +88,10 @@ def _made_since(host: Host, container: Labelled) -> bool:
     return host.sandboxes is not None and host.sandboxes.place(container.name).folder.exists()
 
 
-async def living_seats(host: Host) -> list[SeatKey]:
-    """The seats of this host that the scheduler counts on, from the log."""
-
-    async def fold() -> dict[SeatKey, Worker]:
-        workers: dict[SeatKey, Worker] = {}
-        async for batch in host.log.read([all_workers_filter()]):
-            for recorded in batch:
-                if getattr(recorded.event, "host_id", None) == host.host_id:
-                    key = _key(recorded)
-                    before = workers.get(key, worker.INITIAL)
-                    workers[key] = worker.evolve(before, recorded)
-        return workers
-
-    return [key for key, found in (await patiently(fold)).items() if found.live]
-
-
 def seat_of(container: Labelled) -> SeatKey:
     """The seat a sandbox was made for, from its labels."""
     names = ("abaco.tenant", "abaco.actor_id", "abaco.worker_id")
     return SeatKey(*(container.labels.get(name, "") for name in names))
-
-
-def _key(recorded: Recorded) -> SeatKey:
-    event = recorded.event
-    return SeatKey(recorded.tenant, getattr(event, "actor_id", ""), getattr(event, "worker_id", ""))
 
 
 async def _judge_taken(host: Host, place: Place) -> None:

@@ -12,9 +12,10 @@ from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
-from abaco_worker.adopt import adopt, living_seats
+from abaco_worker.adopt import adopt
 from abaco_worker.engine import EngineFault
 from abaco_worker.host import Host
+from abaco_worker.live_workers import LiveWorkers
 from abaco_worker.patience import patiently
 from abaco_worker.place import Place
 from abaco_worker.sandbox import SeatKey, blueprint
@@ -149,7 +150,7 @@ class Service:
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
         """Give the seats of before their sandboxes back, or new ones."""
         waiting = await adopt(self._host)
-        seats = await living_seats(self._host) if self._host.sandboxes else []
+        seats = await self._live_workers(tasks)
         logger.info("%d seats of before", len(seats))
         replaced = 0
         for key in seats:
@@ -168,6 +169,16 @@ class Service:
         sandboxes = self._host.sandboxes
         made = place.made(Made) if place is not None else None
         return sandboxes is not None and made is not None and made.launcher != sandboxes.launcher
+
+    async def _live_workers(self, tasks: asyncio.TaskGroup) -> list[SeatKey]:
+        """The workers of this host that the scheduler counts on, from the log."""
+        sandboxes = self._host.sandboxes
+        if sandboxes is None:
+            return []
+        live = LiveWorkers(self._host.log, self._host.host_id, sandboxes.folder)
+        found = await live.start()
+        tasks.create_task(live.run())
+        return found
 
     async def _restock(self, seat: Seat, place: Place | None) -> None:
         sandboxes = self._host.sandboxes

@@ -116,7 +116,7 @@ class Sandboxes:
         self._images = images
         self._sweeper = sweeper
         self._network = network
-        self._folder = folder
+        self.folder = folder
         self._program = program
         self._watched = watched
         self._starts = Starts(starts_at_once, lambda: sweeper.behind)
@@ -130,15 +130,15 @@ class Sandboxes:
 
         The engine may run somewhere else with the same folder, so the launcher is copied there.
         """
-        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        copy = self._folder / self._program.name
+        self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        copy = self.folder / self._program.name
         if not copy.exists():
             fresh = copy.with_suffix(f".{uuid4().hex[:8]}")
             shutil.copyfile(self._program, fresh)
             fresh.chmod(0o755)
             fresh.replace(copy)
         self._program = copy
-        self.found = [Place(path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
+        self.found = [Place(path) for path in sorted(self.folder.iterdir()) if path.is_dir()]
         for place in self.found:
             if taken := place.taken():
                 self._taken[taken.mark] = place
@@ -155,7 +155,7 @@ class Sandboxes:
 
     def place(self, name: str) -> Place:
         """The folder of a sandbox, by its container's name; it may not be there."""
-        return Place(self._folder / name)
+        return Place(self.folder / name)
 
     async def make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
         """A sandbox that waits.
@@ -233,7 +233,7 @@ class Sandboxes:
         try:
             await sandbox.connect(ANSWER_SECONDS)
         except Unavailable as error:
-            where = f"the engine must see {self._folder} under this path: ABACO_WORKER_DIR"
+            where = f"the engine must see {self.folder} under this path: ABACO_WORKER_DIR"
             raise EngineFault(f"{error} ({where})") from error
 
     async def _connect(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
