@@ -126,7 +126,9 @@ async def start(url: str) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         for how in ("without", "with"):
             begun = time.perf_counter()
-            found = await LiveWorkers(JetStreamEventLog(connection), "h0", Path(folder)).start()
+            live = LiveWorkers(JetStreamEventLog(connection), "h0", Path(folder))
+            found = await live.start()
+            live.save()
             figures[f"start {how} a checkpoint ms"] = 1000 * (time.perf_counter() - begun)
             assert len(found) == LIVE // 2
     await connection.close()

@@ -59,6 +59,14 @@ def ended(workers: int) -> list[ev.Event]:
     return events
 
 
+async def started(log: Log, host_id: str, folder: Path) -> list[SeatKey]:
+    """The live workers at a start, and the checkpoint is written."""
+    live = LiveWorkers(log, host_id, folder)
+    found = await live.start()
+    live.save()
+    return found
+
+
 def key(number: int) -> SeatKey:
     return SeatKey("default", "foo_0", f"foo_0_wkr_{number}")
 
@@ -67,12 +75,12 @@ def key(number: int) -> SeatKey:
 async def test_a_start_reads_what_happened_since_the_last_one(workers: int, tmp_path: Path) -> None:
     log = Log()
     log.add(*ended(workers), b.requested(workers), b.requested(workers + 1, host_id="h2"))
-    assert await LiveWorkers(log, "h1", tmp_path).start() == [key(workers)]
+    assert await started(log, "h1", tmp_path) == [key(workers)]
     log.read_events = 0
-    assert await LiveWorkers(log, "h1", tmp_path).start() == [key(workers)]
+    assert await started(log, "h1", tmp_path) == [key(workers)]
     assert log.read_events == 0
     log.add(b.requested(workers + 2), b.stopped(workers), b.lost(workers + 1, host_id="h2"))
-    assert await LiveWorkers(log, "h1", tmp_path).start() == [key(workers + 2)]
+    assert await started(log, "h1", tmp_path) == [key(workers + 2)]
     assert log.read_events == 3
 
 
@@ -83,8 +91,9 @@ async def test_a_long_uptime_is_not_read_again(tmp_path: Path) -> None:
     await live.start()
     log.add(b.requested(1), b.stopped(0))
     assert await live.update() == [key(1)]
+    live.save()
     log.read_events = 0
-    assert await LiveWorkers(log, "h1", tmp_path).start() == [key(1)]
+    assert await started(log, "h1", tmp_path) == [key(1)]
     assert log.read_events == 0
 
 
@@ -94,7 +103,7 @@ async def test_without_a_checkpoint_that_holds_everything_is_read(
 ) -> None:
     log, file = Log(), tmp_path / FILE
     log.add(*ended(3), b.requested(3))
-    await LiveWorkers(log, "h1", tmp_path).start()
+    await started(log, "h1", tmp_path)
     match wrong:
         case "lost":
             file.unlink()
@@ -109,21 +118,21 @@ async def test_without_a_checkpoint_that_holds_everything_is_read(
             log.events.clear()
             log.add(b.requested(4))
     expected = [key(4)] if "log" in wrong else [key(3)]
-    assert await LiveWorkers(log, "h1", tmp_path).start() == expected
+    assert await started(log, "h1", tmp_path) == expected
 
 
 async def test_a_checkpoint_of_another_host_is_not_used(tmp_path: Path) -> None:
     log = Log()
     log.add(b.requested(0), b.requested(1, host_id="h2"))
-    await LiveWorkers(log, "h1", tmp_path).start()
-    assert await LiveWorkers(log, "h2", tmp_path).start() == [key(1)]
+    await started(log, "h1", tmp_path)
+    assert await started(log, "h2", tmp_path) == [key(1)]
 
 
 async def test_a_reading_that_is_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
     log = Log()
     log.add(*ended(50), b.requested(50))
     log.breaks_after = 40
-    assert await LiveWorkers(log, "h1", tmp_path).start() == [key(50)]
+    assert await started(log, "h1", tmp_path) == [key(50)]
     assert log.read_events == 76, "25 requests on this host, 50 ends, and the live one: each once"
 
 
@@ -131,8 +140,8 @@ async def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -
     log = Log()
     log.add(b.requested(0))
     missing = tmp_path / "missing"
-    assert await LiveWorkers(log, "h1", missing).start() == [key(0)]
-    assert await LiveWorkers(log, "h1", missing).start() == [key(0)]
+    assert await started(log, "h1", missing) == [key(0)]
+    assert await started(log, "h1", missing) == [key(0)]
 
 
 @settings(max_examples=50, deadline=None)
@@ -157,9 +166,9 @@ async def test_it_says_what_the_fold_of_everybody_says(
         number_key = key(number)
         folds[number_key] = worker.evolve(folds.get(number_key, worker.INITIAL), recorded)
         if step in cuts:
-            await LiveWorkers(log, "h1", folder).start()
+            await started(log, "h1", folder)
     expected = {k for k, found in folds.items() if found.live and found.host_id == "h1"}
-    assert set(await LiveWorkers(log, "h1", folder).start()) == expected
+    assert set(await started(log, "h1", folder)) == expected
 
 
 async def test_the_service_starts_from_its_checkpoint(

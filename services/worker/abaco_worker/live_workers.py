@@ -52,6 +52,7 @@ class LiveWorkers:
         ]
         self._workers: dict[SeatKey, None] = {}  # in the order of their requests
         self._last: Recorded | None = None
+        self._saved = 0
 
     async def start(self) -> list[SeatKey]:
         """The live workers now: those of the checkpoint, and what happened since."""
@@ -61,15 +62,13 @@ class LiveWorkers:
     async def run(self) -> None:
         """Keep the checkpoint near the end of the log, without end."""
         while True:
+            self.save()
             await asyncio.sleep(CHECKPOINT_SECONDS)
             await self.update()
 
     async def update(self) -> list[SeatKey]:
-        """Read on, however long the log is away, and keep what comes of it."""
-        before = self._sequence
+        """Read on, however long the log is away."""
         await patiently(self._read_on)
-        if self._sequence > before:
-            self._save()
         return list(self._workers)
 
     @property
@@ -104,11 +103,13 @@ class LiveWorkers:
         if found.host_id != self._host_id or last is None or _proof(last) != found.proof:
             logger.warning("%s is of another log or host, and is not used", self._file)
             return
-        self._last = last
+        self._last, self._saved = last, last.sequence
         self._workers = dict.fromkeys(found.workers)
 
-    def _save(self) -> None:
-        assert self._last is not None
+    def save(self) -> None:
+        """Write the checkpoint, if there is news."""
+        if self._last is None or self._sequence == self._saved:
+            return
         checkpoint = _Checkpoint(
             host_id=self._host_id,
             sequence=self._last.sequence,
@@ -119,6 +120,7 @@ class LiveWorkers:
         try:
             fresh.write_bytes(msgspec.json.encode(checkpoint))
             fresh.replace(self._file)
+            self._saved = self._sequence
         except OSError as error:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
