@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import docker
@@ -26,6 +27,7 @@ SETTLE_SECONDS = 3
 LOG = Path("/var/log/dockerd.log")
 SYSTEMD = Path("/run/systemd/system")
 CGROUPS = Path("/sys/fs/cgroup")
+OS_RELEASE = Path("/etc/os-release")
 PID_FILES = {
     "dockerd": Path("/var/run/docker.pid"),
     "containerd": Path("/var/run/docker/containerd/containerd.pid"),
@@ -54,6 +56,18 @@ def answers() -> bool:
         return False
     except OSError:  # what docker-py lets through of its own connection's errors
         return False
+
+
+def info() -> Mapping[str, Any]:
+    """What an engine says of itself; empty where none answers."""
+    with suppress(DockerException, OSError):
+        client = docker.from_env(timeout=ANSWER_SECONDS)
+        try:
+            found: Mapping[str, Any] = client.info()
+            return found
+        finally:
+            client.close()
+    return {}
 
 
 def ensure(say: Say, environ: Mapping[str, str] = os.environ) -> None:
@@ -108,8 +122,8 @@ def is_debian(os_release: str) -> bool:
 
 
 def _install(say: Say) -> None:
-    release = Path("/etc/os-release")
-    if not (release.exists() and is_debian(release.read_text()) and shutil.which("apt-get")):
+    known = OS_RELEASE.exists() and is_debian(OS_RELEASE.read_text())
+    if not (known and shutil.which("apt-get")):
         raise Unavailable("no container engine is installed: install Docker, or set DOCKER_HOST")
     packages = ["docker.io"]
     # Without an init that mounts the control groups somebody has to.

@@ -13,6 +13,7 @@ import abaco_worker.config
 from abaco_local import (
     engine,
     identity,
+    machine,
     nats_server,
     orphans,
     ports,
@@ -77,6 +78,8 @@ class Stack:
                 self._check_api_port(alive={each.name for each in found if each.pid})
                 engine.ensure(self._say, self._environ)
                 self._say("engine      ready")
+                for line in machine.shortcomings(self._folder.root, engine.info()):
+                    self._say(line)
             chosen = self._at_work(known) if up else self._start_supervisor(known)
             self._start_servers(chosen)
             if not servers_only:
