@@ -71,6 +71,7 @@ class Api(Process):
     def __init__(self, folder: Path, nats_url: str, dsn: str, **settings: Any) -> None:
         self.port = free_port()
         self.nats_url = nats_url
+        self.dsn = dsn
         self.url = f"http://{LOOPBACK}:{self.port}"
         values = {"nats_url": nats_url, "postgres_dsn": dsn, "api_port": self.port, **settings}
         super().__init__("abaco_api", folder, **values)

@@ -23,6 +23,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 MAX_CONNECTIONS = 10
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+DATA_EXCEPTION = "22"
+"""The SQLSTATE class of values that Postgres refuses."""
 
 
 def statements(text: str) -> dict[str, str]:
@@ -241,6 +243,8 @@ class ReadModels:
                 finally:
                     await pool.release(connection)
         except ERRORS as error:
+            if _is_about_an_argument(error):
+                raise
             text = str(error) or type(error).__name__
             raise Unavailable(f"the read models (Postgres) do not answer: {text}") from error
 
@@ -250,3 +254,15 @@ class ReadModels:
             self._pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=MAX_CONNECTIONS)
         await self._pool
         return self._pool
+
+
+def _is_about_an_argument(error: Exception) -> bool:
+    """Whether Postgres or the driver refused a value of ours: a bug of ours, and no outage.
+
+    The driver's own ``DataError`` has no public name.
+    """
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return False
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate).startswith(DATA_EXCEPTION)
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)

@@ -221,7 +221,7 @@ def expired(row: Row, now: datetime) -> bool:
     ended, kept = row["finished_at"], row["log_ex"]
     if ended is None or kept is None:
         return False
-    return bool(now >= ended + timedelta(seconds=kept))
+    return bool(now - ended >= timedelta(seconds=kept))
 
 
 def _json(text: str) -> msgspec.Raw:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -63,11 +63,16 @@ def asked(query: Mapping[str, str], resume: str | None, actor_id: str | None = N
 
 
 def moment(name: str, text: str) -> datetime:
-    """A time with its zone; a space stands for the ``+`` that a query string makes one of."""
+    """A time in UTC; a space stands for the ``+`` that a query string makes one of.
+
+    An offset can move a time out of the years 1 to 9999, which neither we nor Postgres can hold.
+    """
     text = re.sub(r" (?=\d\d:\d\d$)", "+", text)
     try:
         if _RFC_3339.fullmatch(text):
-            return datetime.fromisoformat(text.upper())
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise BadParameter(name, "expected a time in the years 1 to 9999 in UTC") from None
     except ValueError:
         pass
     raise BadParameter(name, "expected a time as in RFC 3339, e.g. 2026-01-02T03:04:05Z")

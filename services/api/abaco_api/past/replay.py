@@ -68,6 +68,6 @@ class Replay:
 def _time(text: str) -> datetime:
     try:
         return moment(AS_OF, text)
-    except BadParameter:
-        what = "expected a sequence of the log, or a time as in RFC 3339"
-        raise BadParameter(AS_OF, f"{what}, e.g. 2026-01-02T03:04:05Z") from None
+    except BadParameter as error:
+        what = str(error).removeprefix(f"{AS_OF}: ")
+        raise BadParameter(AS_OF, f"{what}, or a sequence of the log") from None
