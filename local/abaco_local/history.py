@@ -23,6 +23,7 @@ from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
 from abaco_projector import running
+from abaco_projector.output_audit import OutputTally
 from abaco_projector.reader import OtherReader
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
@@ -108,16 +109,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     "--noted", metavar="SEQ:HASH", help="A head that was noted down earlier; it must still hold."
 )
 def verify(noted: str | None) -> None:
-    """Compare log, copy and read models; name the first difference."""
+    """Compare log, copy, read models and output; name the first difference."""
     where, wanted = addresses(), _noted(noted)
+    told: list[OutputTally] = []
 
     async def work() -> abaco_projector.verify.Head:
         async with connected(where.nats_url) as connection:
             log = OtherReader(JetStreamEventLog(connection), where.nats_url)
-            return await abaco_projector.verify.verify(log, where.postgres_dsn, show, wanted)
+            return await abaco_projector.verify.verify(
+                log, where.postgres_dsn, show, wanted, told.append
+            )
 
     head = run(work())
     click.echo(f"clean: {head.sequence} events, head {head.sequence}:{head.hash}")
+    for tally in told[-1:]:
+        click.echo(str(tally))
     if head.behind:
         click.echo(f"the read models have not seen {head.behind} more events yet")
 

@@ -1,16 +1,21 @@
 """Verify on a real log and a real database: clean, and each kind of tampering by its name."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import builders as b
+from abaco_projector import output_audit
 from abaco_projector.config import Config
 from abaco_projector.difference import Difference
+from abaco_projector.output_audit import OutputTally
 from abaco_projector.verify import Head, verify
+from abaco_proto import events as ev
 from abaco_proto import streams
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
@@ -229,6 +234,103 @@ async def test_a_changed_read_model_is_named(
 async def tamper(dsn: str, statements: str) -> None:
     for statement in statements.split(";"):
         await value(dsn, statement)
+
+
+# -- output --------------------------------------------------------------------------------------
+
+WRITTEN = [b"one\n", b"two\n", b"\xff\0three"]
+WHOLE = b"".join(WRITTEN)
+SEALED: dict[str, Any] = {"log_bytes": len(WHOLE), "log_sha256": hashlib.sha256(WHOLE).hexdigest()}
+RAN: list[ev.Event] = [
+    b.joined(),
+    b.registered("foo_0"),
+    *[event for n in range(6) for event in (b.received(n), b.assigned(n), b.started(n))],
+    *[b.finished(n, **SEALED) for n in range(3)],
+    b.finished(3, log_bytes=0, log_sha256=hashlib.sha256(b"").hexdigest()),
+    b.execution_failed(4),
+    b.registered("bar_0", log_ex=60),
+    *(b.received(0, "bar_0"), b.assigned(0, "bar_0"), b.started(0, "bar_0")),
+    b.finished(0, "bar_0", **SEALED),
+]
+
+
+@pytest.fixture
+async def ran(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
+    """Read models of runs whose output is stored: the one of run 2 in part, of bar_0 expired."""
+    await append(connection, RAN)
+    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+        await reached(postgres_dsn, len(RAN))
+    for n in (0, 1, 2, 4, 5):
+        offset = 0
+        for data in WRITTEN if n != 2 else WRITTEN[:2]:
+            await put(postgres_dsn, f"foo_0_exc_{n}", offset, data)
+            offset += len(data)
+    return postgres_dsn
+
+
+async def put(dsn: str, execution_id: str, offset: int, data: bytes) -> None:
+    row = "INSERT INTO logs VALUES ('default', $1, 1, $2, $3)"
+    await value(dsn, row, execution_id, offset, data)
+
+
+async def test_what_can_be_said_of_output_is_counted(connection: Connection, ran: str) -> None:
+    told: list[OutputTally] = []
+    await verify(JetStreamEventLog(connection), ran, silent, None, told.append)
+    [tally] = told
+    assert tally == OutputTally(
+        checked=2, expired=1, missing=1, unsealed=2, first_missing="foo_0_exc_2"
+    )
+    assert str(tally) == (
+        "output of 2 runs is what they wrote; not checked: 1 expired,"
+        " 1 not stored whole (the first is foo_0_exc_2), 2 of attempts without a recorded digest"
+    )
+
+
+RUN = "table logs: output (default, foo_0, foo_0_exc_1, attempt 1): "
+FORGED = hashlib.sha256(WHOLE.replace(b"two", b"six")).hexdigest()
+
+
+@pytest.mark.parametrize("most", [output_audit.MOST_IN_DATABASE, 0])
+@pytest.mark.parametrize(
+    ("tampering", "line"),
+    [
+        (
+            "UPDATE logs SET data = 'six\n' WHERE execution_id = 'foo_0_exc_1' AND data = 'two\n'",
+            f"{RUN}expected SHA-256 {SEALED['log_sha256']}, found {FORGED}",
+        ),
+        (
+            "INSERT INTO logs VALUES ('default', 'foo_0_exc_1', 1, 15, 'more')",
+            f"{RUN}expected 15 bytes, found some up to 19",
+        ),
+        (
+            "INSERT INTO logs VALUES ('default', 'foo_0_exc_1', 1, 2, 'e')",
+            f"{RUN}two rows hold the same bytes",
+        ),
+        (
+            "INSERT INTO logs VALUES ('default', 'foo_0_exc_3', 1, 0, 'I said it')",
+            f"{RUN.replace('exc_1', 'exc_3')}expected 0 bytes, found some up to 9",
+        ),
+        (
+            (
+                "DELETE FROM logs WHERE execution_id = 'foo_0_exc_1' AND output_offset = 0;"
+                "UPDATE logs SET output_offset = 20 WHERE execution_id = 'foo_0_exc_1'"
+                " AND output_offset = 8"
+            ),
+            f"{RUN}expected 15 bytes, found some up to 27",
+        ),
+    ],
+)
+async def test_changed_output_is_named(  # noqa: PLR0917 - the fixtures
+    connection: Connection,
+    ran: str,
+    tampering: str,
+    line: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output_audit, "MOST_IN_DATABASE", most)
+    await tamper(ran, tampering)
+    assert await found(connection, ran) == line
 
 
 # -- the log -------------------------------------------------------------------------------------

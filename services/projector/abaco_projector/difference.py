@@ -46,6 +46,21 @@ def changed(where: str, column: str, expected: str | None, found: str | None) ->
     return Difference(f"{where}, column {column}: expected {wanted}, found {got}")
 
 
+def output_beyond(run: str, expected: int, found: int) -> Difference:
+    """There is more output than the end of the run recorded."""
+    return Difference(f"table logs: {run}: expected {expected} bytes, found some up to {found}")
+
+
+def output_overlaps(run: str) -> Difference:
+    """A chunk of output begins before the end of the one before: nobody writes that."""
+    return Difference(f"table logs: {run}: two rows hold the same bytes")
+
+
+def output_changed(run: str, expected: str, found: str) -> Difference:
+    """The bytes are others than those that the run wrote."""
+    return Difference(f"table logs: {run}: expected SHA-256 {expected}, found {found}")
+
+
 def swapped(where: str, one: int, other: int) -> Difference:
     """Two events stand in each other's place."""
     first, last = sorted((one, other))

@@ -365,3 +365,65 @@ WITH expired AS (
     WHERE (l.tenant, l.execution_id) = (e.tenant, e.execution_id)
 )
 SELECT count(*) FROM expired;
+
+-- name: output_of_runs
+-- What is stored of the output of each run that ended, beside what its end says of it: how many
+-- bytes, up to where, whether a chunk begins before the end of the one before, and their SHA-256
+-- where all bytes are there and they are few enough to be put together here.
+SELECT
+    e.tenant,
+    e.actor_id,
+    e.execution_id,
+    e.attempt,
+    e.log_bytes,
+    e.log_sha256,
+    coalesce(l.stored, 0),
+    coalesce(l.output_end, 0),
+    coalesce(l.overlapping, false),
+    CASE
+        WHEN l.stored = e.log_bytes AND e.log_bytes <= {most} THEN (
+            SELECT encode(sha256(string_agg(data, ''::bytea ORDER BY output_offset)), 'hex')
+            FROM {live}.logs
+            WHERE (tenant, execution_id, attempt) = (e.tenant, e.execution_id, e.attempt)
+        )
+    END,
+    coalesce(
+        extract(epoch FROM now() - e.finished_at) > (a.definition ->> 'log_ex')::numeric, false
+    )
+FROM {fresh}.executions e
+LEFT JOIN {fresh}.actors a USING (tenant, actor_id)
+LEFT JOIN LATERAL (
+    SELECT
+        sum(octet_length(data))::bigint AS stored,
+        max(output_offset + octet_length(data)) AS output_end,
+        bool_or(output_offset < before) AS overlapping
+    FROM (
+        SELECT
+            data,
+            output_offset,
+            sum(octet_length(data)) OVER (
+                ORDER BY output_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS before
+        FROM {live}.logs
+        WHERE (tenant, execution_id, attempt) = (e.tenant, e.execution_id, e.attempt)
+    ) AS chunk
+) AS l ON true
+WHERE e.final_state IS NOT NULL
+ORDER BY e.tenant, e.actor_id, e.ordinal;
+
+-- name: output_of_run
+SELECT data
+FROM {live}.logs
+WHERE (tenant, execution_id, attempt) = ($1, $2, $3)
+ORDER BY output_offset;
+
+-- name: output_without_digest
+-- Of how many attempts there is output that no end of a run speaks of.
+SELECT count(*)
+FROM (SELECT DISTINCT tenant, execution_id, attempt FROM {live}.logs) AS l
+WHERE NOT EXISTS (
+    SELECT FROM {fresh}.executions e
+    WHERE (e.tenant, e.execution_id, e.attempt) = (l.tenant, l.execution_id, l.attempt)
+        AND e.final_state IS NOT NULL
+        AND e.log_sha256 <> ''
+);

@@ -5,7 +5,7 @@ checkpoint), ``Undecodable`` (this very data is refused, and would be again).
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -80,11 +80,17 @@ class Session:
         self, query: str, *parameters: Any
     ) -> "AsyncGenerator[Sequence[asyncpg.Record], None]":
         """Rows in bunches, however many they are. Only within a transaction."""
+        async with aclosing(self.scan_found(QUERIES[query], *parameters)) as bunches:
+            async for bunch in bunches:
+                yield bunch
+
+    async def scan_found(
+        self, sql: str, *parameters: Any, rows: int = CURSOR_ROWS
+    ) -> "AsyncGenerator[Sequence[asyncpg.Record], None]":
+        """The same of a query that was put together, ``rows`` at a time."""
         async with self.border():
-            cursor = await self._connection.cursor(
-                QUERIES[query], *parameters, timeout=SLOW_SECONDS
-            )
-            while bunch := await cursor.fetch(CURSOR_ROWS, timeout=SLOW_SECONDS):
+            cursor = await self._connection.cursor(sql, *parameters, timeout=SLOW_SECONDS)
+            while bunch := await cursor.fetch(rows, timeout=SLOW_SECONDS):
                 yield bunch
 
     async def copied(self, sql: str) -> bytes:

@@ -1,10 +1,12 @@
-"""Verify: log, copy and read models hold the same, or the first difference is named.
+"""Verify: log, copy, read models and output hold the same, or the first difference is named.
 
 The log is folded into a scratch generation, and the copy checked against it meanwhile. One
 transaction then sees the live tables as they were at one checkpoint, folds the log up to exactly
-there, and compares. Where the copy differs, all is done again with a copy of its own, so that
-Postgres can tell what differs.
+there, and compares; output is compared with the digests in the ends of its runs. Where the copy
+differs, all is done again with a copy of its own, so that Postgres can tell what differs.
 """
+
+from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +15,7 @@ from abaco_projector import difference as d
 from abaco_projector.audit import CopyDiffers, check_ends
 from abaco_projector.comparison import KEYS, MODELS, first_difference
 from abaco_projector.generations import Show, Source, alone, built, drop, fill, live_schema
+from abaco_projector.output_audit import OutputTally, check_output
 from abaco_projector.queries import QUERIES
 from abaco_projector.session import Session, quoted
 from abaco_projector.span import History, head_of
@@ -24,6 +27,13 @@ SCRATCH = "abaco_verify"
 Noted = tuple[int, str]
 """A sequence, and its hash."""
 
+Tell = Callable[[OutputTally], object]
+"""Takes what was found out about stored output."""
+
+
+def tell_nobody(tally: OutputTally) -> None:
+    """Where only a difference matters."""
+
 
 class Head(msgspec.Struct, frozen=True):
     """A verified history: up to which event, its hash, and how many more the log has."""
@@ -33,8 +43,12 @@ class Head(msgspec.Struct, frozen=True):
     behind: int
 
 
-async def verify(log: History, dsn: str, show: Show, noted: Noted | None = None) -> Head:
+async def verify(
+    log: History, dsn: str, show: Show, noted: Noted | None = None, tell: Tell = tell_nobody
+) -> Head:
     """Compare all there is. ``noted`` is a sequence and its hash that were noted down earlier.
+
+    ``tell`` is told how much of the output could be checked.
 
     Raises:
         Difference: the first one.
@@ -46,19 +60,19 @@ async def verify(log: History, dsn: str, show: Show, noted: Noted | None = None)
         try:
             source = Source(log, dsn, live, MODELS, logged=False)
             try:
-                return await _verified(session, source, until, show, noted)
+                return await _verified(session, source, until, show, (noted, tell))
             except CopyDiffers:
                 source = replace(source, tables=tuple(KEYS))
-                return await _verified(session, source, until, show, noted)
+                return await _verified(session, source, until, show, (noted, tell))
         finally:
             await drop(session, SCRATCH)
 
 
 async def _verified(
-    session: Session, source: Source, until: int, show: Show, noted: Noted | None
+    session: Session, source: Source, until: int, show: Show, how: tuple[Noted | None, Tell]
 ) -> Head:
     async with built(session, SCRATCH, source, until, show) as store:
-        return await _compared(store, source, show, noted)
+        return await _compared(store, source, show, how)
 
 
 async def checkpoint(session: Session, live: str) -> int:
@@ -77,10 +91,13 @@ def _checkpoint(live: str) -> str:
     return f"SELECT sequence FROM {quoted(live)}.projection_checkpoints WHERE name = $1"  # noqa: S608
 
 
-async def _compared(store: Store, source: Source, show: Show, noted: Noted | None) -> Head:
+async def _compared(
+    store: Store, source: Source, show: Show, how: tuple[Noted | None, Tell]
+) -> Head:
+    noted, tell = how
     session, live, tables = store.session, source.live, source.tables
     async with session.transaction("ISOLATION LEVEL REPEATABLE READ"):
-        for table in KEYS:  # a rebuild's switch must wait
+        for table in (*KEYS, "logs"):  # a rebuild's switch must wait
             await session.run(f"LOCK TABLE {quoted(live)}.{table} IN ACCESS SHARE MODE")
         until = int((await session.found(_checkpoint(live), EVENTS))[0][0])
         await fill(store, source, until, show, "catching up")
@@ -93,6 +110,10 @@ async def _compared(store: Store, source: Source, show: Show, noted: Noted | Non
                 raise d.copy_ended_early(end, until)
             difference = await first_difference(session, live, SCRATCH, tables)
             advance(len(tables))
+        if difference is None:
+            with show("output", 1) as advance:
+                tell(await check_output(session, live, SCRATCH))
+                advance(1)
     if difference is not None:
         raise difference
     if noted is not None and found.get(noted[0]) != noted[1]:
