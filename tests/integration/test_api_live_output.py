@@ -1,10 +1,12 @@
 """Output that is followed over real servers, while a worker that this test plays writes it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -25,14 +27,15 @@ from api_stage import (
     whole_stage,
 )
 from deadlines import LIMIT_SECONDS, prompt
-from servers import NatsServer, PostgresServer, scratch_folder
+from servers import LOOPBACK, NatsServer, PostgresServer, scratch_folder
 
 EVENTS = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
 def api(shared_postgres: PostgresServer) -> Iterator[Api]:
-    with whole_stage(shared_postgres, "api_live_output", max_followers=5) as found:
+    settings = {"max_followers": 5, "stream_write_seconds": 3}
+    with whole_stage(shared_postgres, "api_live_output", **settings) as found:
         yield found
         assert "Traceback" not in found.log, found.log
 
@@ -304,3 +307,61 @@ async def test_a_server_that_stops_does_not_wait_for_followers(
                 with pytest.raises(httpx.RemoteProtocolError):  # it is not the end of the output
                     await followed.whole()
         assert "Traceback" not in api.log, api.log
+
+
+CHUNK = "\r\n0123456789" * 1000
+CHUNKS = 3000
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/event-stream"])
+async def test_a_reader_that_takes_nothing_is_disconnected(api: Api, run: Run, accept: str) -> None:
+    """And nobody is told of an error: the log of the api is looked at in the end."""
+    await run.start()
+    database = await asyncpg.connect(api.dsn)
+    try:
+        await database.execute(
+            "INSERT INTO logs SELECT 'default', $1, 1, n * $2::bigint, $3"
+            " FROM generate_series(0, $4) AS n",
+            *(f"{run.actor_id}_exc_0", len(CHUNK), CHUNK.encode(), CHUNKS - 1),
+        )
+    finally:
+        await database.close()
+    size = len(CHUNK) * CHUNKS
+    after = await run.append(b.finished(0, run.actor_id, log_bytes=size))
+
+    async def readers() -> int:
+        text = (await run.client.get("/metrics")).text
+        [line] = [line for line in text.splitlines() if line.startswith("abaco_output_readers ")]
+        return int(float(line.split()[1]))
+
+    result_of(await run.client.get(run.path, headers=after))
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((LOOPBACK, api.port))
+        head = f"GET {run.path}/logs?follow=true HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
+        connection.sendall(head.encode())
+
+        async def one_reads() -> bool:
+            return await readers() == 1
+
+        async def nobody_reads() -> bool:
+            return await readers() == 0
+
+        await eventually(one_reads)
+        await eventually(nobody_reads, 30)
+        body = drained(connection)
+    assert len(body) < size
+    if accept == "text/plain":
+        assert not body.endswith(b"0\r\n\r\n"), "cut off, the answer must not look whole"
+    else:
+        assert b"event: end\n" not in body
+        assert b"event: dropped\n" in body
+
+
+def drained(connection: socket.socket) -> bytes:
+    """What still comes, up to the end of the connection."""
+    body = b""
+    with suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            body += part
+    return body

@@ -1,7 +1,8 @@
 """Readers of live output, over an output stream in memory and read models moved by hand."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -15,60 +16,10 @@ from abaco_api.live.place import Place
 from abaco_api.live.reader import Reader, Sources
 from abaco_api.live.transcript import Piece
 from abaco_api.live.watch import Watch
-from abaco_proto.errors import Unavailable
-from abaco_proto.log import Output
+from abaco_api.protocol import ABORT, CALL
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
-from rows import EXECUTION
-
-Row = dict[str, Any]
-
-
-def row(status: str = "RUNNING", **changes: Any) -> Row:
-    ended = status == "COMPLETE"
-    values = {**EXECUTION, "status": status, "log_bytes": 0, **changes}
-    return {**values, "final_state": values["final_state"] if ended else None}
-
-
-def chunk(data: bytes, offset: int = 0, attempt: int = 1) -> Output:
-    return Output(
-        tenant="default",
-        actor_id="foo_0",
-        execution_id="foo_0_exc_0",
-        attempt=attempt,
-        offset=offset,
-        data=data,
-    )
-
-
-class Models:
-    """Read models: rows as a test has them. ``available = False`` is the plug pulled."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], Row] = {}
-        self.stored: list[Output] = []
-        self.available = True
-        self.asked = 0
-
-    def _check(self) -> None:
-        if not self.available:
-            raise Unavailable("away")
-
-    async def ended(self, keys: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], Row]:
-        self.asked += 1
-        self._check()
-        return {key: self.rows[key] for key in keys if key in self.rows}
-
-    async def output_from(
-        self, execution_id: str, attempt: int, offset: int, limit: int
-    ) -> list[Row]:
-        self._check()
-        found = [
-            {"output_offset": o.offset, "data": o.data}
-            for o in self.stored
-            if o.attempt == attempt and o.offset + len(o.data) > offset
-        ]
-        return found[:limit]
+from live_stage import Connection, Models, Row, chunk, row
 
 
 class Stage:
@@ -235,25 +186,6 @@ async def test_one_question_asks_for_all_and_nobody_asks_for_none() -> None:
 # -- the answer ----------------------------------------------------------------------------------
 
 
-class Connection:
-    """What a server gives an application."""
-
-    def __init__(self) -> None:
-        self.sent: list[Message] = []
-        self.left = asyncio.Event()
-
-    async def receive(self) -> Message:
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        self.sent.append(message)
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(m.get("body", b"") for m in self.sent)
-
-
 async def serve(stage: Stage, connection: Connection, found: Row, *, events: bool) -> None:
     answer = Live(stage.sources, 1).follow(found, Place(found["attempt"]), events=events)
     async with asyncio.timeout(LIMIT_SECONDS):
@@ -324,3 +256,72 @@ async def test_a_slow_reader_holds_the_stream_back(stage: Stage) -> None:
     go.set()
     await asyncio.wait_for(reading, 5)
     assert len(taken) == 50
+
+
+# -- a reader that takes nothing -----------------------------------------------------------------
+
+
+class Stalled(Connection):
+    """A connection that takes so many pieces, and then nothing, until it is cut."""
+
+    def __init__(self, takes: int) -> None:
+        super().__init__()
+        self._takes = takes
+
+    async def send(self, message: Message) -> None:
+        if len(self.sent) > self._takes and message.get("body") != b"":
+            await self.left.wait()
+        await super().send(message)
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        return {"type": "http", "extensions": {ABORT: {CALL: self.left.set}}}
+
+
+@pytest.mark.parametrize("events", [False, True])
+async def test_a_stalled_reader_is_disconnected_without_an_error(
+    stage: Stage, *, events: bool
+) -> None:
+    stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
+    connection = Stalled(3)
+    live = Live(stage.sources, 1, 0.05)
+    answer = live.follow(row("COMPLETE", log_bytes=100), Place(1), events=events)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await answer(connection.scope, connection.receive, connection.send)
+    assert connection.left.is_set()
+    assert live.readers == 0
+    assert connection.body.count(b"aaaaaaaaaa") == 3
+
+
+async def test_a_slow_reader_is_told_where_to_go_on(stage: Stage) -> None:
+    class Slow(Stalled):
+        async def send(self, message: Message) -> None:
+            if message.get("more_body"):
+                await super().send(message)
+            else:  # by now it takes something again
+                self.sent.append(message)
+
+    stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
+    connection = Slow(2)
+    live = Live(stage.sources, 1, 0.05)
+    answer = live.follow(row("COMPLETE", log_bytes=100), Place(1), events=True)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await answer(connection.scope, connection.receive, connection.send)
+    last = connection.sent[-1]["body"].decode()
+    assert last.startswith("event: dropped\ndata: ")
+    assert json.loads(last.partition("data: ")[2]) == {
+        "reason": "the connection took nothing for too long",
+        "resume_after": "1:20",
+    }
+
+
+async def test_a_reader_ahead_of_the_row_is_not_read_for_without_end(stage: Stage) -> None:
+    """``Last-Event-ID: 5:0``, while the read models have one attempt of more than a page."""
+    stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(100)]
+    stage.end(row("COMPLETE", log_bytes=1000))
+    ended = await asyncio.wait_for(
+        stage.read(row("COMPLETE", log_bytes=1000), begin=Place(5)), timeout=LIMIT_SECONDS
+    )
+    assert ended["status"] == "COMPLETE"
+    assert stage.text == ""
+    assert stage.models.filled < 10

@@ -156,7 +156,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5.0
     stream_write_seconds: Annotated[
         float,
-        Meta(description="How long a subscriber's connection may take nothing.", gt=0, le=300),
+        Meta(
+            description="How long the connection of a subscriber, or of a reader of output, may "
+            "take nothing.",
+            gt=0,
+            le=300,
+        ),
     ] = 10.0
     max_replay_seconds: Annotated[
         float, Meta(description="How long an answer about the past may take.", gt=0, le=3600)

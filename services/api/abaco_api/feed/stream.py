@@ -7,7 +7,7 @@ the place to go on from, and is let go: it costs the others nothing.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
@@ -20,10 +20,16 @@ from abaco_api.feed.feed import Feed
 from abaco_api.feed.item import Item, frame
 from abaco_api.feed.ring import Ring
 from abaco_api.feed.selection import Selection
-from abaco_api.protocol import ABORT, CALL
+from abaco_api.stream_writer import (
+    EVENT_STREAM,
+    STALLED,
+    Stalled,
+    StreamWriter,
+    send_until_gone,
+)
 from abaco_proto.errors import Unavailable
 
-MEDIA_TYPE = "text/event-stream"
+MEDIA_TYPE = EVENT_STREAM
 WRITE_BYTES = 64 * 1024
 STEP_EVENTS = 1024
 READERS = 8
@@ -31,8 +37,6 @@ READERS = 8
 
 TURN_SECONDS = 2.0
 PAUSE_SECONDS = 1.0
-LAST_WORD_SECONDS = 1.0
-CLOSE_SECONDS = 30.0
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -42,10 +46,6 @@ HEADERS = [
 ]
 
 T = TypeVar("T")
-
-
-class Stalled(Exception):
-    """The connection took nothing for too long."""
 
 
 class Streams:
@@ -86,12 +86,11 @@ class Stream(Response):
         self._cursor = after
         self._before = before
         self._live = False
-        self._send: Send
-        self._written_at = 0.0
+        self._writer: StreamWriter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the client goes away, is let go, or the process ends."""
-        self._send = send
+        self._writer = StreamWriter(send, self._streams.write_seconds)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
@@ -99,40 +98,22 @@ class Stream(Response):
         self._feed.want()
         self._streams.count += 1
         try:
-            await self._until_gone(
-                receive, scope.get("extensions", {}).get(ABORT, {}).get(CALL, _nothing)
-            )
+            await send_until_gone(scope, receive, self._serve())
         finally:
             self._streams.count -= 1
-
-    async def _until_gone(self, receive: Receive, abort: Callable[[], None]) -> None:
-        serving = asyncio.ensure_future(self._serve())
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if serving.done() and serving.result():
-                # What a client never reads would keep its connection for good.
-                asyncio.get_running_loop().call_later(CLOSE_SECONDS, abort)
-            elif serving.done():
-                abort()
-                await gone
-        finally:
-            serving.cancel()
-            gone.cancel()
-            await asyncio.wait({serving, gone})
 
     # -- what is sent ----------------------------------------------------------------------------
 
     async def _serve(self) -> bool:
         """Whether the stream ended in good order, its end included."""
         try:
-            await self._write(b"retry: 1000\n\n")
+            await self._writer.write(b"retry: 1000\n\n")
             await self._send_all()
         except Stalled:
-            return await self._end(self._dropped("the connection took nothing for too long"))
+            return await self._writer.end(self._dropped(STALLED))
         if self._fell_out():
-            return await self._end(self._dropped("too slow for what happens"))
-        return await self._end(b"")
+            return await self._writer.end(self._dropped("too slow for what happens"))
+        return await self._writer.end(b"")
 
     async def _send_all(self) -> None:
         """Until the end that was asked for, or that of the process, or out of the ring."""
@@ -168,7 +149,9 @@ class Stream(Response):
         """Until something happens; a heartbeat when that takes long."""
         now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._written_at + self._streams.heartbeat_seconds - now):
+            async with asyncio.timeout(
+                self._writer.written_at + self._streams.heartbeat_seconds - now
+            ):
                 await moved.wait()
         except TimeoutError:
             await self._beat()
@@ -240,14 +223,14 @@ class Stream(Response):
                 break
             if self._selection.takes(item):
                 if size + len(item.frame) > WRITE_BYTES and frames:
-                    await self._write(b"".join(frames))
+                    await self._writer.write(b"".join(frames))
                     self._cursor, size = last, 0
                     frames.clear()
                 frames.append(item.frame)
                 size += len(item.frame)
                 last = item.sequence
         if frames:
-            await self._write(b"".join(frames))
+            await self._writer.write(b"".join(frames))
         self._cursor = max(reached, self._cursor or 0)
 
     async def _beat(self) -> None:
@@ -256,37 +239,12 @@ class Stream(Response):
         The id without an event moves the place a client resumes from, past what it did not want.
         """
         place = b"" if self._cursor is None else b"id: %d\n" % self._cursor
-        await self._write(b": heartbeat\n" + place + b"\n")
-
-    async def _write(self, body: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._streams.write_seconds):
-                await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        except TimeoutError:
-            raise Stalled from None
-        self._written_at = asyncio.get_running_loop().time()
-
-    async def _end(self, body: bytes) -> bool:
-        try:
-            async with asyncio.timeout(LAST_WORD_SECONDS):
-                await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        except TimeoutError:
-            return False
-        return True
+        await self._writer.write(b": heartbeat\n" + place + b"\n")
 
     def _dropped(self, reason: str) -> bytes:
         place = "" if self._cursor is None else str(self._cursor)
         word = {"reason": reason, "resume_after": self._cursor}
         return frame(place, "dropped", msgspec.json.encode(word))
-
-
-def _nothing() -> None:
-    """There is no connection to cut."""
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _Ended(msgspec.Struct, frozen=True):

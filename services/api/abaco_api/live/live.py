@@ -1,6 +1,7 @@
 """All readers of live output of a process, and what they share."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from abaco_api.errors import TooMany
 from abaco_api.live.place import Place
@@ -12,9 +13,10 @@ from abaco_api.views import Row
 class Live:
     """Every reader has a consumer of its own on the output stream: there is a most of them."""
 
-    def __init__(self, sources: Sources, most: int) -> None:
-        """At most ``most`` readers at once."""
+    def __init__(self, sources: Sources, most: int, write_seconds: float = 10.0) -> None:
+        """At most ``most`` readers at once; a write to one may take ``write_seconds``."""
         self._sources = sources
+        self._write_seconds = write_seconds
         self._most = most
         self._closing = asyncio.Event()
         self.readers = 0
@@ -39,7 +41,7 @@ class Live:
             finally:
                 self.readers -= 1
 
-        return LiveResponse(read, self._closing, events=events)
+        return self._response(read, events=events)
 
     def nothing(self, row: Row, *, events: bool) -> LiveResponse:
         """The answer when the output is not shown any more."""
@@ -47,4 +49,7 @@ class Live:
         async def read(_: Emit) -> Row:
             return row
 
-        return LiveResponse(read, self._closing, events=events)
+        return self._response(read, events=events)
+
+    def _response(self, read: Callable[[Emit], Awaitable[Row]], *, events: bool) -> LiveResponse:
+        return LiveResponse(read, self._closing, write_seconds=self._write_seconds, events=events)

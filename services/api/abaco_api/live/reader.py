@@ -121,7 +121,8 @@ class Reader:
         """What is stored of an attempt behind what has come. Without Postgres that is nothing."""
         transcript, found = self._transcript, STORED_CHUNKS
         with suppress(Unavailable):
-            while attempt and found == STORED_CHUNKS:
+            # A reader may begin at a later attempt than the row's: it has all of the older ones.
+            while attempt and attempt >= transcript.attempt and found == STORED_CHUNKS:
                 start = transcript.end if attempt == transcript.attempt else 0
                 rows = await self._sources.models.output_from(
                     self._row["execution_id"], attempt, start, STORED_CHUNKS

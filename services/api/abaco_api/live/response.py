@@ -10,64 +10,75 @@ from abaco_api import views
 from abaco_api.live import frames
 from abaco_api.live.reader import Emit
 from abaco_api.live.transcript import Piece
+from abaco_api.stream_writer import (
+    EVENT_STREAM,
+    STALLED,
+    Stalled,
+    StreamWriter,
+    send_until_gone,
+)
 from abaco_api.views import Row
 
 TEXT = "text/plain"
-EVENTS = "text/event-stream"
-
-WRITE_SECONDS = 60.0
-"""Who takes nothing for this long is let go."""
+EVENTS = EVENT_STREAM
 
 
 class LiveResponse(Response):
     """Plain text, or server-sent events. Nothing on the way may hold it back."""
 
     def __init__(
-        self, read: Callable[[Emit], Awaitable[Row]], closing: asyncio.Event, *, events: bool
+        self,
+        read: Callable[[Emit], Awaitable[Row]],
+        closing: asyncio.Event,
+        *,
+        write_seconds: float,
+        events: bool,
     ) -> None:
         """``read`` tells all output to what it is given, and returns the row of the end.
 
-        When ``closing`` is set the connection is cut: to the reader that is not the end.
+        When ``closing`` is set the connection is cut: to the reader that is not the end. A write
+        may take ``write_seconds``.
         """
         super().__init__(None, media_type=EVENTS if events else TEXT)
         self._read = read
         self._closing = closing
+        self._write_seconds = write_seconds
         self._events = events
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
         self.headers["x-accel-buffering"] = "no"
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until either side is done."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sending = asyncio.create_task(self._send_all(send))
-        going = asyncio.create_task(_gone(receive))
-        closing = asyncio.create_task(self._closing.wait())
-        tasks = {sending, going, closing}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        if not sending.cancelled():
-            sending.result()
+        writer = StreamWriter(send, self._write_seconds)
+        serve = self._as_events if self._events else self._as_text
+        await send_until_gone(scope, receive, serve(writer), self._closing.wait)
 
-    async def _send_all(self, send: Send) -> None:
-        async def write(body: bytes, *, more: bool = True) -> None:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
+    async def _as_text(self, writer: StreamWriter) -> bool:
+        async def emit(piece: Piece | None) -> None:
+            if piece is not None:
+                await writer.write(piece.text.encode())
+
+        try:
+            await self._read(emit)
+        except Stalled:
+            return False
+        return await writer.end(seconds=self._write_seconds)
+
+    async def _as_events(self, writer: StreamWriter) -> bool:
+        output = frames.Output()
 
         async def emit(piece: Piece | None) -> None:
-            if self._events:
-                await write(frames.HEARTBEAT if piece is None else frames.output(piece))
-            elif piece is not None:
-                await write(piece.text.encode())
+            frame = frames.HEARTBEAT if piece is None else output.frame(piece)
+            if frame:
+                await writer.write(frame)
+                output.written()
 
-        row = await self._read(emit)
-        await write(frames.end(views.execution(row)) if self._events else b"", more=False)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        try:
+            row = await self._read(emit)
+            if last := output.finish():
+                await writer.write(last)
+        except Stalled:
+            return await writer.end(frames.dropped(STALLED, output.resume_after))
+        return await writer.end(frames.end(views.execution(row)), seconds=self._write_seconds)
