@@ -151,6 +151,39 @@ async def test_an_actor_is_changed_and_deleted(client: httpx.AsyncClient) -> Non
         error_of(await client.post(f"/actors/{actor_id}{path}", json=body), 404)
 
 
+async def test_a_long_list_says_where_it_goes_on(client: httpx.AsyncClient) -> None:
+    actor_id = await register(client, "long")
+    for n in range(7):
+        sent = await client.post(f"/actors/{actor_id}/messages", data={"message": str(n)})
+    last = int(sent.headers["Abaco-Sequence"])
+    for more in ({}, {"as_of": str(last)}):
+        path, pages, answer = f"/actors/{actor_id}/executions?limit=3", [], None
+        if more:
+            path += f"&as_of={last}"
+        while path:
+            answer = await client.get(path)
+            page = result_of(answer)
+            assert page["total_executions"] == 7
+            pages.append(page["ids"])
+            assert answer.headers.get("Abaco-Next") == (
+                None if len(pages) == 3 else str(3 * len(pages))
+            )
+            path = answer.links["next"]["url"] if "next" in answer.links else ""
+        assert [len(ids) for ids in pages] == [3, 3, 1]
+        assert [one for ids in pages for one in ids] == [f"{actor_id}_exc_{n}" for n in range(7)]
+    exact = await client.get(f"/actors/{actor_id}/executions?limit=7")
+    assert "Link" not in exact.headers
+    for n in range(3):
+        await register(client, f"many{n}")
+    listed, path = [], "/actors?limit=2"
+    while path:
+        answer = await client.get(path)
+        listed += [found["id"] for found in result_of(answer)]
+        path = answer.links["next"]["url"] if "next" in answer.links else ""
+    assert listed == [found["id"] for found in result_of(await client.get("/actors"))]
+    assert len(listed) > 3
+
+
 async def test_workers(client: httpx.AsyncClient, connection: Connection) -> None:
     actor_id = await register(client, "seats")
     log = JetStreamEventLog(connection)

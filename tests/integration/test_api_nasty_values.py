@@ -110,7 +110,7 @@ async def test_in_queries_headers_and_paths(client: httpx.AsyncClient) -> None:
     for method, path, operation in await operations(client):
         for parameter in operation["parameters"]:
             name, where = parameter["name"], parameter["in"]
-            for value in NASTY:
+            for value in NASTY if where == "query" else [*NUMBERS[::3], *TEXTS]:
                 if where == "path":
                     if value in ("", ".", ".."):
                         continue  # another path
@@ -123,10 +123,11 @@ async def test_in_queries_headers_and_paths(client: httpx.AsyncClient) -> None:
                         continue  # no header
                     headers = [(name.encode(), raw.strip())]
                     found = await asked(client, method, filled(path), headers=headers)
-                chosen = where == "path" or parameter.get("explode", False)
-                assert_named("" if chosen else name, value, found)  # the client's own names
+                # With a good value too, these may miss their body, and a path names nothing.
+                other = where == "path" or "requestBody" in operation
+                assert_named("" if other else name, value, found)
                 tried += 1
-    assert tried > 2000
+    assert tried > 1000
 
 
 async def test_in_streams(client: httpx.AsyncClient) -> None:

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 SEQUENCE = "Abaco-Sequence"
 MEDIA_TYPE = "application/json"
+REQUEST_DONE = "The request was successful"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,15 +40,19 @@ class Failure(msgspec.Struct, kw_only=True):
 
 def success(
     result: Any,
-    msg: str = "The request was successful",
+    msg: str = REQUEST_DONE,
     *,
     status: int = 200,
     sequence: int | None = None,
 ) -> Response:
     """The answer to a request that worked; ``sequence`` is where its event stands in the log."""
     headers = {} if sequence is None else {SEQUENCE: str(sequence)}
-    body = _encode(Success(msg=msg, result=result))
-    return Response(body, status, headers, MEDIA_TYPE)
+    return Response(success_body(result, msg), status, headers, MEDIA_TYPE)
+
+
+def success_body(result: Any, msg: str = REQUEST_DONE) -> bytes:
+    """The bytes of such an answer."""
+    return _encode(Success(msg=msg, result=result))
 
 
 def failure(

@@ -22,6 +22,9 @@ from abaco_proto.worker import INITIAL, Worker, WorkerStatus
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 MAX_CONNECTIONS = 10
+MOST_BYTES = 256 * 1024
+"""How long the rows of one answer are together, where they may be long; a row may be longer."""
+
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
 DATA_EXCEPTION = "22"
 """The SQLSTATE class of values that Postgres refuses."""
@@ -72,10 +75,14 @@ class ReadModels:
         async with self._session() as session:
             return await self._of_actor(session, "actor", actor_id)
 
-    async def actors(self, limit: int, offset: int) -> Sequence[Row]:
-        """All actors, in the order of their registration."""
+    async def actors(
+        self, limit: int, offset: int, *, behind: Row | None = None, most_bytes: int = MOST_BYTES
+    ) -> Sequence[Row]:
+        """All actors, in the order of their registration: a piece of the list, as ``events``."""
+        place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
+        arguments = (self._tenant, limit, offset, *place, most_bytes)
         async with self._session() as session:
-            return await session.fetch(SQL["actors"], self._tenant, limit, offset)
+            return await session.fetch(SQL["actors"], *arguments)
 
     async def waiting(self, actor_id: str) -> int:
         """How many messages wait."""
@@ -103,18 +110,13 @@ class ReadModels:
         async with self._session() as session:
             return int(await session.fetchval(SQL["stored_output"], *arguments))
 
-    async def output(self, execution_id: str, attempt: int) -> Sequence[Row]:
-        """The chunks of an attempt's output, in order."""
-        async with self._session() as session:
-            return await session.fetch(SQL["output"], self._tenant, execution_id, attempt)
-
     async def output_from(
         self, execution_id: str, attempt: int, offset: int, limit: int
     ) -> Sequence[Row]:
         """At most ``limit`` chunks, from the one that holds the byte at ``offset`` on."""
         arguments = (self._tenant, execution_id, attempt, offset, limit)
         async with self._session() as session:
-            return await session.fetch(SQL["output_from"], *arguments)
+            return await session.fetch(SQL["output"], *arguments)
 
     async def ended(self, keys: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], Row]:
         """Those of the executions, by actor id and ordinal, that have ended."""
@@ -160,8 +162,13 @@ class ReadModels:
 
     # -- the verified copy of the log ------------------------------------------------------------
 
-    async def events(self, asked: Asked) -> Sequence[Row]:
-        """A page of history, and one event more when there is more."""
+    async def events(
+        self, asked: Asked, limit: int, *, behind: Row | None = None, most_bytes: int = MOST_BYTES
+    ) -> Sequence[Row]:
+        """At most ``limit`` events of those asked for, behind one of them.
+
+        They end with the one that reaches ``most_bytes``; ``found`` is how many there were to give.
+        """
         selection = asked.selection
         name, kind = "events", selection.like
         rest: tuple[str, ...] = ()
@@ -169,9 +176,10 @@ class ReadModels:
             name, rest = "events_of_actor", (selection.actor_id,)
         elif ANY not in selection.type:
             name, kind = "events_of_type", selection.type
-        bounds = (asked.after or 0, asked.before or 2**63 - 1)
+        after = (asked.after or 0) if behind is None else behind["seq"]
+        bounds = (after, asked.before or 2**63 - 1)
         times = (selection.since, selection.until)
-        arguments = (self._tenant, *bounds, kind, *times, asked.limit + 1, *rest)
+        arguments = (self._tenant, *bounds, kind, *times, limit, *rest, most_bytes)
         async with self._session() as session:
             return await session.fetch(SQL[name], *arguments)
 

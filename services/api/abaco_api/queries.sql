@@ -11,15 +11,26 @@ SELECT a.*,
  WHERE a.tenant = $1 AND a.actor_id = $2 AND a.status <> 'DELETED';
 
 -- name: actors
-SELECT a.*,
-       (SELECT coalesce(json_object_agg(s.subscription_id, s.event_pattern
-                                        ORDER BY s.subscribed_at, s.subscription_id), '{}')
-          FROM subscriptions s
-         WHERE s.tenant = a.tenant AND s.actor_id = a.actor_id) AS subscriptions
-  FROM actors a
- WHERE a.tenant = $1 AND a.status <> 'DELETED'
- ORDER BY a.registered_at, a.actor_id
- LIMIT $2 OFFSET $3;
+-- As events: rows up to the one that reaches so many bytes.
+SELECT *
+  FROM (SELECT page.*,
+               count(*) OVER () AS found,
+               coalesce(sum(octet_length(state) + octet_length(definition::text)) OVER (
+                   ORDER BY registered_at, actor_id
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (
+          SELECT a.*,
+                 (SELECT coalesce(json_object_agg(s.subscription_id, s.event_pattern
+                                                  ORDER BY s.subscribed_at, s.subscription_id), '{}')
+                    FROM subscriptions s
+                   WHERE s.tenant = a.tenant AND s.actor_id = a.actor_id) AS subscriptions
+            FROM actors a
+           WHERE a.tenant = $1 AND a.status <> 'DELETED'
+             AND ($4::timestamptz IS NULL OR (a.registered_at, a.actor_id) > ($4, $5::text))
+           ORDER BY a.registered_at, a.actor_id
+           LIMIT $2 OFFSET $3) AS page) AS measured
+ WHERE before < $6
+ ORDER BY registered_at, actor_id;
 
 -- name: waiting
 SELECT (SELECT count(*)
@@ -53,12 +64,6 @@ SELECT coalesce(max(output_offset + octet_length(data)), 0) AS bytes
  WHERE tenant = $1 AND execution_id = $2 AND attempt = $3;
 
 -- name: output
-SELECT output_offset, data
-  FROM logs
- WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
- ORDER BY output_offset;
-
--- name: output_from
 SELECT output_offset, data
   FROM logs
  WHERE tenant = $1 AND execution_id = $2 AND attempt = $3
@@ -104,28 +109,53 @@ SELECT *
 SELECT EXISTS (SELECT FROM actors WHERE tenant = $1 AND actor_id = $2);
 
 -- name: events
-SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
-  FROM events
- WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
-   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
- ORDER BY seq
- LIMIT $7;
+-- Rows up to the one that reaches so many bytes; found says how many there were to take.
+SELECT *
+  FROM (SELECT page.*,
+               count(*) OVER () AS found,
+               coalesce(sum(octet_length(data::text)) OVER (
+                   ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+            FROM events
+           WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
+             AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+           ORDER BY seq
+           LIMIT $7) AS page) AS measured
+ WHERE before < $8
+ ORDER BY seq;
 
 -- name: events_of_type
-SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
-  FROM events
- WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
-   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
- ORDER BY seq
- LIMIT $7;
+SELECT *
+  FROM (SELECT page.*,
+               count(*) OVER () AS found,
+               coalesce(sum(octet_length(data::text)) OVER (
+                   ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+            FROM events
+           WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
+             AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+           ORDER BY seq
+           LIMIT $7) AS page) AS measured
+ WHERE before < $8
+ ORDER BY seq;
 
 -- name: events_of_actor
-SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
-  FROM events
- WHERE tenant = $1 AND actor_id = $8 AND seq > $2 AND seq < $3 AND type LIKE $4
-   AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
- ORDER BY seq
- LIMIT $7;
+SELECT *
+  FROM (SELECT page.*,
+               count(*) OVER () AS found,
+               coalesce(sum(octet_length(data::text)) OVER (
+                   ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+            FROM events
+           WHERE tenant = $1 AND actor_id = $8 AND seq > $2 AND seq < $3 AND type LIKE $4
+             AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+           ORDER BY seq
+           LIMIT $7) AS page) AS measured
+ WHERE before < $9
+ ORDER BY seq;
 
 -- name: event
 SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data, hash

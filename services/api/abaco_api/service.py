@@ -24,6 +24,7 @@ from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
 from abaco_api.metrics import Metrics
 from abaco_api.once.keys import Keys
+from abaco_api.pages import LONG_ANSWERS, LONG_OUTPUTS, LongAnswers
 from abaco_api.past.past import Past
 from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.queries import ReadModels
@@ -53,6 +54,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     keys: Keys
     models: ReadModels
     live: Live
+    long_answers: LongAnswers
+    long_outputs: LongAnswers
     freshness: Freshness
     feed: Feed
     streams: Streams
@@ -151,7 +154,9 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         control=Control(log, directory, models, tenant, turns),
         keys=Keys(bucket, log, config.idempotency_seconds),
         models=models,
-        live=Live(sources, config.max_followers),
+        live=Live(sources, config.max_followers, config.stream_write_seconds),
+        long_answers=_long(LONG_ANSWERS, config),
+        long_outputs=_long(LONG_OUTPUTS, config),
         freshness=Freshness(models.checkpoint, config.read_wait_seconds),
         feed=feed,
         streams=Streams(
@@ -164,6 +169,14 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
         metrics=metrics,
         spans=spans,
+    )
+
+
+def _long(most: int, config: Config) -> LongAnswers:
+    return LongAnswers(
+        most=most,
+        wait_seconds=config.read_wait_seconds,
+        write_seconds=config.stream_write_seconds,
     )
 
 

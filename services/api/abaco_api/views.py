@@ -97,11 +97,11 @@ def seconds(ms: float) -> float:
     return round(ms / 1000, 6)
 
 
-def executions(row: Row) -> r.ExecutionsResult:
-    """The totals in a row of ``actors``, with the ids of a page."""
+def executions(row: Row, limit: int | None = None) -> r.ExecutionsResult:
+    """The totals in a row of ``actors``, with the ids of a page, or the first of them."""
     return r.ExecutionsResult(
         actor_id=row["actor_id"],
-        ids=list(row["ids"]),
+        ids=list(row["ids"][:limit]),
         total_executions=row["total_executions"],
         total_complete=row["total_complete"],
         total_error=row["total_error"],

@@ -5,6 +5,7 @@ moment. It takes in what a question needs, and no more.
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -12,7 +13,7 @@ from datetime import datetime
 from abaco_api.past import rows
 from abaco_api.views import Row
 from abaco_proto import events as ev
-from abaco_proto.actor import INITIAL, ActorStatus
+from abaco_proto.actor import INITIAL, Actor, ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import ExecutionStatus
@@ -23,6 +24,10 @@ from abaco_proto.subjects import actor_filter, history_filter, type_filter
 WAITING = (ExecutionStatus.SUBMITTED, ExecutionStatus.ASSIGNED)
 SPEAK_OF_AN_ACTOR = (ev.WorkerReady, ev.WorkerFailed, ev.ExecutionStarted)
 """What beside ``actor.*`` changes an actor."""
+
+
+PIECE = 16
+"""So many actors of a list are made rows at once: a state may be long."""
 
 
 class Moment(Fold):
@@ -52,18 +57,25 @@ class Past:
         self._log = log
         self._tenant = tenant
         self._seconds = seconds
+        self._listed: tuple[Moment, list[Actor]] | None = None
 
     async def actor(self, actor_id: str) -> Row:
         """An actor, with its subscriptions."""
         return self._actor(await self._folded(self._definitions(actor_id)), actor_id)
 
-    async def actors(self, limit: int, offset: int) -> Sequence[Row]:
-        """All actors, in the order of their registration."""
-        moment = await self._folded(self._definitions("*"))
-        found = [actor for actor in moment.actors.values() if actor.exists]
-        found.sort(key=lambda actor: (actor.registered_at, actor.actor_id))
-        page = found[offset : offset + limit]
-        return [self._actor(moment, actor.actor_id) for actor in page]
+    async def actors(self, limit: int, offset: int, *, behind: Row | None = None) -> Sequence[Row]:
+        """All actors, in the order of their registration: a piece of the list, behind a row."""
+        if self._listed is None:
+            moment = await self._folded(self._definitions("*"))
+            found = [actor for actor in moment.actors.values() if actor.exists]
+            found.sort(key=_registration)
+            self._listed = moment, found
+        moment, found = self._listed
+        if behind is not None:
+            place = behind["registered_at"], behind["actor_id"]
+            offset = bisect_right(found, place, key=_registration)
+        rest = found[offset : offset + limit]
+        return [{**self._actor(moment, a.actor_id), "found": len(rest)} for a in rest[:PIECE]]
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
         """An actor's subscriptions."""
@@ -151,3 +163,8 @@ class Past:
             raise Unknown(f"actor_id: {actor_id!r} was deleted already at event {self.sequence}")
         totals = moment.totals.get(key, Totals())
         return rows.actor_row(actor, totals, moment.subscribed.get(actor_id, {}))
+
+
+def _registration(actor: Actor) -> tuple[datetime, str]:
+    """The place of an actor in the list of all."""
+    return actor.registered_at, actor.actor_id

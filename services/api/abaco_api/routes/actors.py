@@ -1,5 +1,7 @@
 """Actors: registered, shown, changed, deleted."""
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -8,9 +10,12 @@ from abaco_api.body import query_parameters, read_parameters
 from abaco_api.envelope import success
 from abaco_api.freshness import ALL_ACTORS
 from abaco_api.operation import PAST, Once, Operation, paging
+from abaco_api.pages import page
+from abaco_api.paging import link_next
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import ActorResult
 from abaco_api.service import Service, service
+from abaco_api.views import Row
 from abaco_proto import events as ev
 from abaco_proto.actor import INITIAL, Actor, evolve
 from abaco_proto.commands import DeleteActor
@@ -36,12 +41,24 @@ def _registered(api: Service, actor: Actor, sequence: int) -> Response:
 
 
 async def list_actors(request: Request) -> Response:
-    """All actors, in the order of their registration."""
+    """All actors, in the order of their registration.
+
+    A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. When there
+    are more, the header Link holds the address of the next page, and Abaco-Next its `offset`.
+    """
     api = service(request)
-    page = parse.page(query_parameters(request), AS_OF, default=parse.MAX_LIMIT)
+    query = query_parameters(request)
+    asked = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
     models = await api.as_of(request)
-    rows = await models.actors(page.limit, page.offset)
-    return success([views.actor(row) for row in rows], "Actors retrieved successfully.")
+
+    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
+        return await models.actors(limit, asked.offset if behind is None else 0, behind=behind)
+
+    msg = "Actors retrieved successfully."
+    answer, read = await page(fetch, views.actor, asked.limit, long=api.long_answers, msg=msg)
+    if read.more:
+        link_next(answer, request, query, offset=asked.offset + read.count)
+    return answer
 
 
 async def show(request: Request) -> Response:

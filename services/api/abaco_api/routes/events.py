@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,18 +15,20 @@ from abaco_api.feed.shown import EventResult, HeadResult, SealedEventResult
 from abaco_api.feed.stream import MEDIA_TYPE
 from abaco_api.freshness import EVERYTHING
 from abaco_api.operation import Operation, QueryParameter
+from abaco_api.pages import page
+from abaco_api.paging import link_next
 from abaco_api.service import Service, service
+from abaco_api.views import Row
 from abaco_proto.errors import Unknown
-
-NEXT = "Abaco-Next"
 
 
 async def list_events(request: Request) -> Response:
     """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
 
-    When there is more, the header Abaco-Next holds the `after` of the next page, and Link its
-    address. A stream gives history from Last-Event-ID or `after` on (without either: from now
-    on), then what happens, each event once.
+    A page ends at `limit` events, or behind the one that makes it longer than 8 MiB. When there
+    is more, the header Abaco-Next holds the `after` of the next page, and Link its address. A
+    stream gives history from Last-Event-ID or `after` on (without either: from now on), then what
+    happens, each event once.
     """
     return await _events(request)
 
@@ -47,19 +48,16 @@ async def _events(request: Request, actor_id: str | None = None) -> Response:
             await api.known(actor_id)
         return api.streams.open(asked.selection, after=asked.after, before=asked.before)
     await api.fresh(request, EVERYTHING)
-    page = await api.models.events(asked)
-    if actor_id is not None and not page:
+
+    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
+        return await api.models.events(asked, limit, behind=behind)
+
+    answer, read = await page(fetch, views.event, asked.limit, long=api.long_answers)
+    if actor_id is not None and not read.count:
         await api.models.known(actor_id)
-    answer = success([views.event(row) for row in page[: asked.limit]])
-    if len(page) > asked.limit:
-        _link(answer, request, query, page[asked.limit - 1]["seq"])
+    if read.more and read.last is not None:
+        link_next(answer, request, query, after=read.last["seq"])
     return answer
-
-
-def _link(answer: Response, request: Request, query: dict[str, str], after: int) -> None:
-    address = f"{request.scope['path']}?{urlencode({**query, 'after': after})}"
-    answer.headers[NEXT] = str(after)
-    answer.headers["Link"] = f'<{address}>; rel="next"'
 
 
 async def show(request: Request) -> Response:

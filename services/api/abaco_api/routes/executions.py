@@ -11,7 +11,10 @@ from abaco_api.accept import accept
 from abaco_api.body import JSON, query_parameters
 from abaco_api.envelope import success
 from abaco_api.live.response import EVENTS, TEXT
+from abaco_api.live.stored import stored_text
 from abaco_api.operation import PAST, Once, Operation, QueryParameter, paging
+from abaco_api.pages import text_answer
+from abaco_api.paging import link_next
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import ExecutionResult, ExecutionsResult
 from abaco_api.service import Service, service
@@ -25,13 +28,22 @@ POLL_SECONDS = 0.02
 
 
 async def list_executions(request: Request) -> Response:
-    """Ids in the order of the log, and totals over all executions."""
+    """Ids in the order of the log, and totals over all executions.
+
+    When there are more, the header Link holds the address of the next page, and Abaco-Next its
+    `offset`.
+    """
     api = service(request)
-    page = parse.page(query_parameters(request), AS_OF, default=DEFAULT_LIMIT)
+    query = query_parameters(request)
+    page = parse.page(query, AS_OF, default=DEFAULT_LIMIT)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
-    row = await models.executions(actor_id, page.limit, page.offset)
-    return success(views.executions(row), "Actor executions retrieved successfully.")
+    row = await models.executions(actor_id, page.limit + 1, page.offset)
+    result = views.executions(row, page.limit)
+    answer = success(result, "Actor executions retrieved successfully.")
+    if len(row["ids"]) > page.limit:
+        link_next(answer, request, query, offset=page.offset + page.limit)
+    return answer
 
 
 async def show(request: Request) -> Response:
@@ -75,10 +87,11 @@ async def logs(request: Request) -> Response:
 async def _logs_so_far(api: Service, row: Row) -> Response:
     execution_id, attempt, whole = row["execution_id"], row["attempt"], row["log_bytes"]
     stored = await _stored(api, execution_id, attempt, whole)
-    text = views.output(await api.models.output(execution_id, attempt))
+    msg = "Logs retrieved successfully."
     if stored < whole:
-        return success(text, f"Logs retrieved; {stored} of {whole} bytes are stored.")
-    return success(text, "Logs retrieved successfully.")
+        msg = f"Logs retrieved; {stored} of {whole} bytes are stored."
+    text = stored_text(api.models, execution_id, attempt)
+    return await text_answer(text, long=api.long_outputs, msg=msg)
 
 
 async def halt(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Questions about one run of the past: once more, side by side, and why."""
 
 import asyncio
+import hashlib
 from contextlib import aclosing
 
 from starlette.requests import Request
@@ -10,8 +11,9 @@ from abaco_api import parse, views
 from abaco_api.body import query_parameters
 from abaco_api.envelope import success
 from abaco_api.inbox import Accepted, Tip
+from abaco_api.live.stored import stored_text
 from abaco_api.operation import Once, Operation, QueryParameter
-from abaco_api.runs.diff import diff, words
+from abaco_api.runs.diff import HEAD_CHARACTERS, OutputHead, diff, words
 from abaco_api.runs.inputs import read_inputs, rerun
 from abaco_api.runs.results import DiffResult, EffectResult, RerunResult, WhyResult
 from abaco_api.runs.standing import Seats
@@ -91,8 +93,15 @@ async def _pair(api: Service, actor_id: str, ordinal: int, other: str | None) ->
     return row, await api.models.execution(actor_id, latest)
 
 
-async def _output(api: Service, row: Row) -> str:
-    return views.output(await api.models.output(row["execution_id"], row["attempt"]))
+async def _output(api: Service, row: Row) -> OutputHead:
+    """The beginning of an output, and the digest of all of it, whatever its length."""
+    head, digest = "", hashlib.sha256()
+    texts = stored_text(api.models, row["execution_id"], row["attempt"])
+    async with aclosing(texts):
+        async for text in texts:
+            head += text[: HEAD_CHARACTERS - len(head)]
+            digest.update(text.encode())
+    return OutputHead(head, digest.digest())
 
 
 async def why(request: Request) -> Response:

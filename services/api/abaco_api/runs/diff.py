@@ -2,6 +2,8 @@
 
 import difflib
 
+import msgspec
+
 from abaco_api import views
 from abaco_api.runs.inputs import Inputs, same_inputs
 from abaco_api.runs.results import DiffResult, InputsResult, Side
@@ -12,13 +14,24 @@ MOST_LINES = 2000
 """Comparing costs up to the square of the lines."""
 
 
+HEAD_CHARACTERS = MOST_OUTPUT + 3
+"""Enough to tell that there is more than is compared, though a line ends there."""
+
+
+class OutputHead(msgspec.Struct, frozen=True):
+    """The first ``HEAD_CHARACTERS`` of an output, and the SHA-256 of its whole text."""
+
+    text: str
+    digest: bytes
+
+
 def diff(
-    rows: tuple[Row, Row], inputs: tuple[Inputs, Inputs], texts: tuple[str, str]
+    rows: tuple[Row, Row], inputs: tuple[Inputs, Inputs], outputs: tuple[OutputHead, OutputHead]
 ) -> DiffResult:
-    """The earlier execution first; ``texts`` are their outputs."""
+    """The earlier execution first."""
     alike = same_inputs(*inputs)
     names = tuple(row["execution_id"] for row in rows)
-    lines, truncated = unified(texts, names)
+    lines, truncated = unified((outputs[0].text, outputs[1].text), names)
     codes = [row["exit_code"] for row in rows]
     return DiffResult(
         executions=[_side(row) for row in rows],
@@ -27,7 +40,7 @@ def diff(
             different=[name for name, same in alike.items() if not same],
         ),
         same_exit_code=codes[0] == codes[1],
-        same_output=texts[0] == texts[1],
+        same_output=outputs[0].digest == outputs[1].digest,
         output=lines,
         output_truncated=truncated,
     )
