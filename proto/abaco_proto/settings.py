@@ -50,6 +50,7 @@ NAMES = frozenset(
         "ABACO_MAX_HOPS",
         "ABACO_MAX_INBOX_MESSAGES",
         "ABACO_MAX_LAG_EVENTS",
+        "ABACO_MAX_REPLAYS",
         "ABACO_MAX_REPLAY_SECONDS",
         "ABACO_MAX_REQUESTS",
         "ABACO_MAX_SUBSCRIBERS",

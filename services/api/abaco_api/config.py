@@ -166,3 +166,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_replay_seconds: Annotated[
         float, Meta(description="How long an answer about the past may take.", gt=0, le=3600)
     ] = 30.0
+    max_replays: Annotated[
+        int,
+        Meta(
+            description="Answers from history (as_of, why) one process makes at once; the next "
+            "gets 429 with Retry-After if it would wait longer than for one's own writes.",
+            ge=1,
+            le=1000,
+        ),
+    ] = 4

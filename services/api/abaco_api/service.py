@@ -27,6 +27,7 @@ from abaco_api.once.keys import Keys
 from abaco_api.pages import LONG_ANSWERS, LONG_OUTPUTS, LongAnswers
 from abaco_api.past.past import Past
 from abaco_api.past.replay import AS_OF, Replay
+from abaco_api.past.slots import FoldSlots
 from abaco_api.queries import ReadModels
 from abaco_api.room import Room
 from abaco_api.seats import Seats
@@ -165,7 +166,13 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
             heartbeat_seconds=config.stream_heartbeat_seconds,
             write_seconds=config.stream_write_seconds,
         ),
-        replay=Replay(log, models, tenant, config.max_replay_seconds),
+        replay=Replay(
+            log,
+            models,
+            tenant,
+            config.max_replay_seconds,
+            FoldSlots(config.max_replays, config.read_wait_seconds),
+        ),
         dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
         metrics=metrics,
         spans=spans,

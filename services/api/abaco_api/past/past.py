@@ -11,6 +11,7 @@ from contextlib import aclosing
 from datetime import datetime
 
 from abaco_api.past import rows
+from abaco_api.past.slots import FoldSlots
 from abaco_api.views import Row
 from abaco_proto import events as ev
 from abaco_proto.actor import INITIAL, Actor, ActorStatus
@@ -49,11 +50,15 @@ class Past:
     """The read models as they were when the log ended at ``sequence``.
 
     Every method raises ``Unknown`` when what is named was not there then, and ``Unavailable``
-    when the log does not answer, or its history is too long to be read in ``seconds``.
+    when the log does not answer, or its history is too long to be read in ``seconds``; and
+    ``TooMany`` when the process reads as many histories as it may.
     """
 
-    def __init__(self, log: EventLog, tenant: str, sequence: int, seconds: float) -> None:
+    def __init__(
+        self, log: EventLog, tenant: str, sequence: int, seconds: float, slots: FoldSlots
+    ) -> None:
         self.sequence = sequence
+        self._slots = slots
         self._log = log
         self._tenant = tenant
         self._seconds = seconds
@@ -144,13 +149,14 @@ class Past:
 
     async def _folded(self, filters: Sequence[str]) -> Moment:
         moment = Moment()
-        try:
-            async with asyncio.timeout(self._seconds), aclosing(self.history(filters)) as history:
-                async for recorded in history:
-                    moment.apply(recorded)
-        except TimeoutError:
-            what = f"the history up to event {self.sequence} was not read within {self._seconds} s"
-            raise Unavailable(f"as_of: {what}") from None
+        async with self._slots.slot():
+            try:
+                async with asyncio.timeout(self._seconds), aclosing(self.history(filters)) as read:
+                    async for recorded in read:
+                        moment.apply(recorded)
+            except TimeoutError:
+                what = f"the history up to event {self.sequence} was not read"
+                raise Unavailable(f"as_of: {what} within {self._seconds} s") from None
         return moment
 
     def _actor(self, moment: Moment, actor_id: str, *, deleted: bool = False) -> dict[str, object]:

@@ -5,6 +5,7 @@ order of the log, that is not later than the time. Events carry their appenders'
 event may have an earlier time; with this rule a later moment still never means less of the log.
 """
 
+import asyncio
 from contextlib import aclosing
 from datetime import datetime
 
@@ -12,7 +13,9 @@ from abaco_api.errors import BadParameter
 from abaco_api.feed.query import MAX_SEQUENCE, moment
 from abaco_api.parse import whole_number
 from abaco_api.past.past import Past
+from abaco_api.past.slots import FoldSlots
 from abaco_api.queries import ReadModels
+from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog
 from abaco_proto.subjects import all_events_filter
 
@@ -22,12 +25,15 @@ AS_OF = "as_of"
 class Replay:
     """The way to any moment; times need the read models, sequences the log alone."""
 
-    def __init__(self, log: EventLog, models: ReadModels, tenant: str, seconds: float) -> None:
-        """An answer may take ``seconds``."""
+    def __init__(
+        self, log: EventLog, models: ReadModels, tenant: str, seconds: float, slots: FoldSlots
+    ) -> None:
+        """An answer may take ``seconds``, and holds one of the slots while it reads history."""
         self._log = log
         self._models = models
         self._tenant = tenant
         self._seconds = seconds
+        self.slots = slots
 
     async def at(self, text: str) -> Past:
         """The moment that ``as_of`` means.
@@ -46,7 +52,7 @@ class Replay:
 
     def until(self, sequence: int) -> Past:
         """The moment of a sequence that is in the log."""
-        return Past(self._log, self._tenant, sequence, self._seconds)
+        return Past(self._log, self._tenant, sequence, self._seconds, self.slots)
 
     async def head(self) -> int:
         """The last sequence of the log."""
@@ -57,11 +63,22 @@ class Replay:
         """What is projected is looked up; what is not yet is read."""
         projected = await self._models.checkpoint()
         found = await self._models.last_event_at(time)
-        if await self.head() > projected:
-            async with aclosing(self._log.read([all_events_filter()], after=projected)) as batches:
-                async for batch in batches:
-                    fitting = [r.sequence for r in batch if r.time <= time]
-                    found = max([found, *fitting])
+        if await self.head() <= projected:
+            return found
+        async with self.slots.slot():
+            try:
+                async with asyncio.timeout(self._seconds):
+                    return max(found, await self._last_behind(projected, time))
+            except TimeoutError:
+                what = f"the events behind {projected} were not read within {self._seconds} s"
+                raise Unavailable(f"{AS_OF}: {what}") from None
+
+    async def _last_behind(self, projected: int, time: datetime) -> int:
+        """Of the events behind a sequence that are not later, the last; 0 when there is none."""
+        found = 0
+        async with aclosing(self._log.read([all_events_filter()], after=projected)) as batches:
+            async for batch in batches:
+                found = max([found, *(r.sequence for r in batch if r.time <= time)])
         return found
 
 

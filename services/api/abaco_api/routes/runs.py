@@ -111,7 +111,7 @@ async def why(request: Request) -> Response:
     actor_id, ordinal = _named(request)
     seconds = api.config.max_replay_seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with api.replay.slots.slot(), asyncio.timeout(seconds):
             found = await _inquire(api, actor_id, ordinal)
     except TimeoutError:
         raise Unavailable(f"the history of {actor_id} was not read within {seconds} s") from None

@@ -1,0 +1,114 @@
+"""Answers about the past: few at once, each with a deadline, none forgotten."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import builders as b
+from abaco_api.errors import TooMany, answer_of
+from abaco_api.past.past import Past
+from abaco_api.past.replay import Replay
+from abaco_api.past.slots import FoldSlots
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable
+from fakes import InMemoryEventLog
+
+MOST = 3
+
+
+class Held(InMemoryEventLog):
+    """A log whose readers wait until they may go on; it counts those that read at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.reading = self.most = 0
+
+    async def read(
+        self, filters: Sequence[str], *, after: int = 0
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        try:
+            await self.go.wait()
+            async with aclosing(super().read(filters, after=after)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self.reading -= 1
+
+
+@pytest.fixture
+async def log() -> Held:
+    held = Held()
+    for event in (b.registered(), b.requested(), b.ready(), b.received(0)):
+        await held.append(b.envelope_of(event))
+    return held
+
+
+async def reading(log: Held, count: int) -> None:
+    async with asyncio.timeout(5):
+        while log.reading < count:
+            await asyncio.sleep(0)
+
+
+async def test_few_histories_are_read_at_once_and_all_are_answered(log: Held) -> None:
+    slots = FoldSlots(MOST, wait_seconds=5)
+    past = Past(log, "default", 4, 5, slots)
+    asked = [asyncio.create_task(past.workers("foo_0")) for _ in range(4 * MOST)]
+    await reading(log, MOST)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert log.reading == MOST
+    log.go.set()
+    answers = await asyncio.wait_for(asyncio.gather(*asked), 5)
+    assert [len(found) for found in answers] == [1] * (4 * MOST)
+    assert log.most == MOST
+
+
+async def test_one_more_is_turned_away_when_none_ends_soon(log: Held) -> None:
+    slots = FoldSlots(MOST, wait_seconds=0.05)
+    past = Past(log, "default", 4, 60, slots)
+    asked = [asyncio.create_task(past.waiting("foo_0")) for _ in range(MOST)]
+    await reading(log, MOST)
+    with pytest.raises(TooMany) as caught:
+        await past.waiting("foo_0")
+    assert answer_of(caught.value) == (429, "too_many")
+    asked[0].cancel()  # its client went away
+    await asyncio.wait(asked[:1])
+    log.go.set()
+    assert await asyncio.wait_for(past.waiting("foo_0"), 5) == 1
+    assert await asyncio.gather(*asked[1:]) == [1] * (MOST - 1)
+
+
+async def test_a_slot_is_free_again_after_the_deadline(log: Held) -> None:
+    slots = FoldSlots(1, wait_seconds=5)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match=r"was not read within 0\.02 s"):
+            await Past(log, "default", 4, 0.02, slots).executions("foo_0", 10, 0)
+
+
+async def test_a_time_behind_the_read_models_has_the_same_bounds(log: Held) -> None:
+    class Models:
+        async def checkpoint(self) -> int:
+            return 0
+
+        async def last_event_at(self, _: Any) -> int:
+            return 0
+
+    models: Any = Models()
+    slots = FoldSlots(1, wait_seconds=0.05)
+    replay = Replay(log, models, "default", 0.2, slots)
+    moment = (b.T0 + timedelta(days=1)).isoformat()
+    first = asyncio.create_task(replay.at(moment))
+    await reading(log, 1)
+    with pytest.raises(TooMany):
+        await replay.at(moment)
+    with pytest.raises(Unavailable, match="as_of: the events behind 0 were not read"):
+        await first
+    log.go.set()
+    assert (await replay.at(moment)).sequence == 4
