@@ -348,7 +348,7 @@ async def test_a_reader_that_takes_nothing_is_disconnected(api: Api, run: Run, a
             return await readers() == 0
 
         await eventually(one_reads)
-        await eventually(nobody_reads, 30)
+        await eventually(nobody_reads)
         body = drained(connection)
     assert len(body) < size
     if accept == "text/plain":

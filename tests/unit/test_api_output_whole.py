@@ -16,6 +16,7 @@ from abaco_api.live.place import Place
 from abaco_api.live.transcript import Transcript
 from abaco_api.live.watch import Watch
 from abaco_proto.log import Output
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
 from live_stage import Connection, Models, chunk, row
 
@@ -68,12 +69,12 @@ def followed(chunks: list[Output], data: bytes, *, events: bool, stored: bool) -
             models=typed,
             watch=Watch(models.ended),
             tenant="default",
-            patience=5,
+            patience=LIMIT_SECONDS,
         )
         connection = Connection()
         first = ended if stored else row()
         answer = Live(sources, 1).follow(first, Place(1), events=events)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await answer({"type": "http"}, connection.receive, connection.send)
         return connection.body
 

@@ -15,6 +15,7 @@ from abaco_api.past.replay import Replay
 from abaco_api.past.slots import FoldSlots
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
+from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 
 MOST = 3
@@ -51,21 +52,21 @@ async def log() -> Held:
 
 
 async def reading(log: Held, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while log.reading < count:
             await asyncio.sleep(0)
 
 
 async def test_few_histories_are_read_at_once_and_all_are_answered(log: Held) -> None:
-    slots = FoldSlots(MOST, wait_seconds=5)
-    past = Past(log, "default", 4, 5, slots)
+    slots = FoldSlots(MOST, wait_seconds=LIMIT_SECONDS)
+    past = Past(log, "default", 4, LIMIT_SECONDS, slots)
     asked = [asyncio.create_task(past.workers("foo_0")) for _ in range(4 * MOST)]
     await reading(log, MOST)
     for _ in range(100):
         await asyncio.sleep(0)
     assert log.reading == MOST
     log.go.set()
-    answers = await asyncio.wait_for(asyncio.gather(*asked), 5)
+    answers = await asyncio.wait_for(asyncio.gather(*asked), LIMIT_SECONDS)
     assert [len(found) for found in answers] == [1] * (4 * MOST)
     assert log.most == MOST
 
@@ -81,12 +82,12 @@ async def test_one_more_is_turned_away_when_none_ends_soon(log: Held) -> None:
     asked[0].cancel()  # its client went away
     await asyncio.wait(asked[:1])
     log.go.set()
-    assert await asyncio.wait_for(past.waiting("foo_0"), 5) == 1
+    assert await asyncio.wait_for(past.waiting("foo_0"), LIMIT_SECONDS) == 1
     assert await asyncio.gather(*asked[1:]) == [1] * (MOST - 1)
 
 
 async def test_a_slot_is_free_again_after_the_deadline(log: Held) -> None:
-    slots = FoldSlots(1, wait_seconds=5)
+    slots = FoldSlots(1, wait_seconds=LIMIT_SECONDS)
     for _ in range(3):
         with pytest.raises(Unavailable, match=r"was not read within 0\.02 s"):
             await Past(log, "default", 4, 0.02, slots).executions("foo_0", 10, 0)
