@@ -171,7 +171,7 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
             models,
             tenant,
             config.max_replay_seconds,
-            FoldSlots(config.max_replays, config.read_wait_seconds),
+            FoldSlots(config.max_replays, config.max_replay_seconds / 3),
         ),
         dispatcher=Dispatcher(log, feed, inbox, directory, tenant=tenant, max_hops=config.max_hops),
         metrics=metrics,
