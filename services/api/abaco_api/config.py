@@ -169,8 +169,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_replays: Annotated[
         int,
         Meta(
-            description="Answers from history (as_of, why) one process makes at once; one that waits "
-            "for a third of ABACO_MAX_REPLAY_SECONDS gets 429 with Retry-After.",
+            description="Answers from history (as_of, why) one process makes at once; one that "
+            "waits for a third of ABACO_MAX_REPLAY_SECONDS gets 429 with Retry-After.",
             ge=1,
             le=1000,
         ),
