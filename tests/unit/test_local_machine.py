@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,8 +111,9 @@ class SetUp:
         self._programs.mkdir()
         self._venv = folder / "venv"
         for name in ("bash", "dirname", "id", "cat", "sha256sum", "flock", "env"):
-            found = subprocess.run(["which", name], capture_output=True, text=True, check=True)
-            (self._programs / name).symlink_to(found.stdout.strip())
+            found = shutil.which(name)
+            assert found is not None
+            (self._programs / name).symlink_to(found)
 
     def program(self, name: str, script: str) -> None:
         """Add one, or replace it."""
