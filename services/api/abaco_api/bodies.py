@@ -87,7 +87,7 @@ MaxLogBytes = Annotated[
 ]
 MaxDiskBytes = Annotated[
     Annotated[int, Meta(ge=MEBIBYTE, le=MAX_BYTES)] | None,
-    Meta(description="What a run may write over its image."),
+    Meta(description="What a run may write to disks: over its image, and to its volumes."),
 ]
 LogEx = Annotated[
     Annotated[int, Meta(ge=1, le=100 * YEAR_SECONDS)] | None,

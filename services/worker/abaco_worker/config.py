@@ -138,7 +138,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 86_400.0
     max_disk_bytes: Annotated[
         int,
-        Meta(description="What a run may write over its image; 0 is no limit.", ge=0),
+        Meta(
+            description="What a run may write to disks: over its image, to volumes; 0 is no limit.",
+            ge=0,
+        ),
     ] = 10 * 1024 * MEBIBYTE
     max_log_bytes: Annotated[
         int,
