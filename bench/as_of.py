@@ -1,6 +1,6 @@
 """What an answer about the past costs: an actor's workers at histories of growing length.
 
-    python bench/as_of.py [--workers 10,1000,100000] [--readers 16]
+    python bench/as_of.py [--workers 10,1000,100000] [--readers 8]
 
 For each length, an actor has had so many workers (three events each). Measured are the answer to
 one question about the last moment, and to many at once, of which an api process serves
@@ -21,6 +21,7 @@ import uvloop
 from abaco_api.config import Config
 from abaco_api.past.past import Past
 from abaco_api.past.slots import FoldSlots
+from abaco_bench.progress import say as tell
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.codec import encode
@@ -90,6 +91,7 @@ async def measure(nats_url: str, sizes: list[int], readers: int) -> None:
     try:
         for n, workers in enumerate(sizes):
             actor_id = ids.actor_id("bench", n)
+            tell(f"{workers} workers")
             last = await append(connection, actor_id, workers)
             slots = FoldSlots(config.max_replays, 3600)
             past = Past(JetStreamEventLog(connection), TENANT, last, 3600, slots)
@@ -110,7 +112,7 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="10,1000,100000")
-    parser.add_argument("--readers", type=int, default=16)
+    parser.add_argument("--readers", type=int, default=8)
     said = parser.parse_args()
     sizes = [int(size) for size in said.workers.split(",")]
     with scratch_folder() as folder:
