@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -30,6 +31,8 @@ from abaco_worker.engine import (
     PullProgress,
     Usage,
 )
+from abaco_worker.launching import started
+from abaco_worker.place import Process
 
 IMAGE = "test/image"
 UNSTARTABLE = "test/unstartable"
@@ -79,15 +82,20 @@ class FakeContainer:
         self.starts += 1
         self.state = replace(self.state, status="running", started_at=STARTED_AT)
         if self.spec.launcher is not None:
-            self.process = subprocess.Popen(
-                [self.spec.launcher.program, "./socket"],
-                cwd=self.spec.launcher.folder,
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
             return
         if not self.program.forever:
             self.end(self.program.exit_code)
+
+    def launch(self, folder: Path) -> int:
+        """The launcher beside it; its process."""
+        assert self.spec.launcher is not None
+        self.process = subprocess.Popen(
+            [self.spec.launcher.program, "./socket"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )
+        return self.process.pid
 
     def end(self, exit_code: int) -> None:
         self.state = replace(
@@ -110,7 +118,27 @@ class FakeContainer:
             self.process.kill()
             self.process.wait()
             for child in children:
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                    child.kill()
+
+
+class FakeHelper:
+    """Implements ``Helper`` for the containers of a fake engine."""
+
+    def __init__(self, engine: "FakeEngine", folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+
+    async def start(self, container_id: str, pid: int, name: str) -> Process:
+        await asyncio.sleep(0)
+        container = self._engine.containers.get(container_id)
+        if container is None:
+            raise EngineFault("it went away")
+        pid = container.launch(self._folder / name / "run")
+        return Process(pid=pid, started=started(pid))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class FakeEngine:

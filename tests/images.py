@@ -16,14 +16,14 @@ SLOW = "abaco-test/slow"
 """Prints ``got <message>``, waits a second, prints ``done``."""
 
 NUMBERS = "abaco-test/numbers"
-"""Counts to ``<message>``, a line each tenth of a second."""
+"""Counts to ``<message>``, a line each tenth of a second, until it is asked to end."""
 
 STAMPS = "abaco-test/stamps"
 """Says ``<message>`` times, with a pause before each, how long the machine has been up."""
 
 SCRIPTS = {
     QUICK: 'echo "got $MSG"',
-    NUMBERS: "for n in $(seq 1 $MSG); do echo $n; sleep 0.1; done",
+    NUMBERS: "trap 'exit 143' TERM; for n in $(seq 1 $MSG); do echo $n; sleep 0.1; done",
     STAMPS: "for n in $(seq 1 $MSG); do sleep 0.7; read up idle </proc/uptime; echo $up; done",
     SLOW: 'echo "got $MSG"; sleep 1; echo done',
 }
@@ -37,11 +37,10 @@ RUN ["/bin/busybox", "--install", "-s", "/bin"]
 
 
 def build_scripts() -> None:
-    """The images whose command is a script, where the engine does not have them."""
+    """The images whose command is a script; the engine remembers those that it has."""
     for tag, script in SCRIPTS.items():
-        if not exists(tag):
-            quoted = script.replace("\\", "\\\\").replace('"', '\\"')
-            build(tag, f'{WITH_SHELL}CMD ["/bin/sh", "-c", "{quoted}"]\n', {})
+        quoted = script.replace("\\", "\\\\").replace('"', '\\"')
+        build(tag, f'{WITH_SHELL}CMD ["/bin/sh", "-c", "{quoted}"]\n', {})
 
 
 def exists(tag: str) -> bool:

@@ -15,8 +15,8 @@ import pytest
 from abaco_worker.launcher import build
 from abaco_worker.launcher.report import Report
 from abaco_worker.launcher.request import Request
-from abaco_worker.launching import Launcher, connect, tail
-from abaco_worker.place import Place
+from abaco_worker.launching import Launcher, connect, started, tail
+from abaco_worker.place import Place, Process
 
 SECONDS = 60.0
 KEPT_BYTES = 1_000_000
@@ -62,11 +62,17 @@ def process(place: Place) -> Iterator[subprocess.Popen[bytes]]:
         cwd=place.mounted,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-    ) as started:
+    ) as running:
+        place.expect(process_of(running.pid))
         try:
-            yield started
+            yield running
         finally:
-            started.kill()
+            running.kill()
+
+
+def process_of(pid: int) -> Process:
+    """What the kernel calls a process."""
+    return Process(pid=pid, started=started(pid))
 
 
 @asynccontextmanager

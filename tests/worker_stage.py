@@ -22,7 +22,7 @@ from abaco_worker.network import Network
 from abaco_worker.orders import Orders
 from abaco_worker.sandboxes import Sandboxes
 from abaco_worker.sweeper import Sweeper
-from fake_engine import IMAGE, FakeEngine, Program, message
+from fake_engine import IMAGE, FakeEngine, FakeHelper, Program, message
 from fake_kernel import FakeKernel
 from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue
 from launcher_stage import program
@@ -104,6 +104,7 @@ class Stage:
             images,
             sweeper,
             Network(engine, self.kernel),
+            FakeHelper(self.engine, self.folder),
             folder=self.folder,
             program=program(),
             starts_at_once=2,

@@ -1,9 +1,13 @@
-"""The launcher as the first process of real containers, of images that hold next to nothing."""
+"""The launcher beside real containers, of images that hold next to nothing."""
 
 import asyncio
+import os
+import signal
+import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,12 @@ import pytest
 from docker.errors import APIError
 
 import images
+from abaco_worker.docker_engine import DockerEngine
+from abaco_worker.docker_engine.helper import LABEL, ContainerChannel
 from abaco_worker.launcher.request import Request
 from abaco_worker.launching import leave
-from abaco_worker.place import MOUNT, PROGRAM, Place
-from launcher_stage import Ended, connected, ended, new_place, program, request, shell
+from abaco_worker.place import PROGRAM, Place, Process
+from launcher_stage import Ended, connected, ended, new_place, process_of, program, request, shell
 
 SHELL = "abaco-test/launcher-shell"
 SCRATCH = "abaco-test/launcher-scratch"
@@ -77,14 +83,19 @@ class Yard:
         self._folder = folder
         self._image = image
         self.ids: list[str] = []
+        self._helper = subprocess.Popen(
+            [program(), "helper", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def waiting(self, image: str = "", **limits: Any) -> Place:
         """A started container, in which the launcher waits."""
         place = new_place(self._folder / str(len(self.ids)))
-        launcher = f"{program()}:{PROGRAM}:ro"
         made = self._api.create_container(
             image or self._image,
-            entrypoint=[PROGRAM],
+            entrypoint=[PROGRAM, "pause"],
             user="0:0",
             healthcheck={"Test": ["NONE"]},
             host_config={
@@ -96,12 +107,29 @@ class Yard:
                 "SecurityOpt": ["no-new-privileges"],
                 "Init": False,
                 **limits,
-                "Binds": [launcher, f"{place.mounted}:{MOUNT}", *limits.get("Binds", [])],
+                "Binds": [f"{program()}:{PROGRAM}:ro", *limits.get("Binds", [])],
             },
         )
         self.ids.append(made["Id"])
         self._api.start(made["Id"])
+        pid = self._api.inspect_container(made["Id"])["State"]["Pid"]
+        place.expect(self._launcher(made["Id"], pid, place.name))
         return place
+
+    def _launcher(self, container_id: str, pid: int, name: str) -> Process:
+        answer = self.ask(f"start {pid} {container_id} {name}\n").split()
+        assert answer[0] == "started", answer
+        launcher = Process(pid=int(answer[1]), started=int(answer[2]))
+        assert launcher == process_of(launcher.pid)
+        return launcher
+
+    def ask(self, line: str) -> str:
+        """The helper's answer."""
+        assert self._helper.stdin is not None
+        assert self._helper.stdout is not None
+        self._helper.stdin.write(line)
+        self._helper.stdin.flush()
+        return self._helper.stdout.readline()
 
     async def run(self, wanted: Request, image: str = "", **limits: Any) -> Ended:
         place = await asyncio.to_thread(self.waiting, image, **limits)
@@ -122,6 +150,11 @@ class Yard:
     def processes(self, index: int = -1) -> list[Any]:
         return list(self._api.top(self.ids[index])["Processes"])
 
+    def kill_program(self, command: str) -> None:
+        """From the machine, as the kernel does when memory runs out."""
+        (pid,) = (int(process[1]) for process in self.processes() if process[-1] == command)
+        os.kill(pid, signal.SIGKILL)
+
     def call(self, function: Callable[[Any, str], Any]) -> Any:
         return function(self._api, self.ids[-1])
 
@@ -130,6 +163,7 @@ class Yard:
             with suppress(APIError):
                 self._api.remove_container(container_id, force=True, v=True)
         self._api.close()
+        self._helper.communicate(timeout=20)  # it ends with the last of its launchers
 
 
 @pytest.fixture
@@ -163,7 +197,10 @@ async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
     """The worker says when each goes: two that end at once can lock Docker 20.10 up for good."""
     places = [yard.waiting() for _ in range(2)]
     assert (await ended(places[0], shell("exit 42"))).report.exit_code == 42
-    assert (await ended(places[1], shell("kill -9 $$"))).report.signal == 9
+    killing = asyncio.create_task(ended(places[1], shell("echo on; exec sleep 60")))
+    await until_written(places[1])
+    await asyncio.to_thread(yard.kill_program, "sleep 60")
+    assert (await killing).report.signal == 9
     assert [yard.look(n)["State"]["Status"] for n in (0, 1)] == ["running", "running"]
     assert [await leave(place) for place in places] == [True, True]
     assert [yard.state(n)["ExitCode"] for n in (0, 1)] == [42, 137]
@@ -179,6 +216,11 @@ async def test_a_container_does_not_go_while_its_program_runs(yard: Yard) -> Non
     assert await leave(place)
     assert yard.state()["Status"] == "exited"
     assert not await leave(place)
+
+
+async def until_written(place: Place) -> None:
+    while not (place.output.exists() and place.output.read_bytes()):
+        await asyncio.sleep(0.01)
 
 
 # -- users
@@ -220,7 +262,7 @@ async def test_a_user_is_who_docker_says(
     assert [set(line.split()) for line in ours] == [set(line.split()) for line in theirs]
 
 
-def docker_run(user: str, script: str) -> str:
+def docker_run(user: str, script: str, **more: Any) -> str:
     """The same by the engine alone, as ``docker run --rm`` asks it."""
     client = docker.from_env()
     try:
@@ -230,6 +272,7 @@ def docker_run(user: str, script: str) -> str:
             user=user or "0",
             network_mode="none",
             remove=True,
+            **more,
         )
     finally:
         client.close()
@@ -250,12 +293,27 @@ async def test_a_user_has_no_capability_and_root_those_of_the_container(yard: Ya
     assert ours == [said.replace("NoNewPrivs:\t0", "NoNewPrivs:\t1") for said in theirs]
 
 
-async def test_a_container_without_capabilities_stays_root(yard: Yard) -> None:
+@pytest.mark.parametrize("user", ["", "anna"])
+async def test_the_confinement_is_that_of_the_container(yard: Yard, user: str) -> None:
+    """Also where the engine confines otherwise than by default."""
+    script = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status; grep -c . /proc/mounts"
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"SecurityOpt": []}, {}),
+        ({"SecurityOpt": ["seccomp=unconfined"]}, {"security_opt": ["seccomp=unconfined"]}),
+        ({"SecurityOpt": [], "CapAdd": ["SYS_NICE"]}, {"cap_add": ["SYS_NICE"]}),
+    ]
+    for ours, docker_s in ways:
+        assert await yard.said(shell(script, user=user), **ours) == (
+            docker_run(user, script, **docker_s).strip()
+        )
+
+
+async def test_a_container_without_capabilities_is_as_with_docker(yard: Yard) -> None:
     limits: dict[str, Any] = {"CapDrop": ["ALL"]}
-    assert (await yard.said(shell("id -u; id -G"), **limits)).split() == ["0", "0"]
-    report = (await yard.run(shell("id", user="anna"), **limits)).report
-    assert report.status == 126
-    assert report.words.startswith("cannot ")
+    script = "id -u; id -G; grep ^Cap /proc/self/status"
+    for user in ("", "anna"):
+        ours = await yard.said(shell(script, user=user), **limits)
+        assert ours == docker_run(user, script, cap_drop=["ALL"]).strip()
 
 
 # -- directory and environment
@@ -281,50 +339,115 @@ async def test_the_environment_is_the_requests_and_the_hostname_the_containers(y
 
 async def test_the_waiting_container_knows_nothing(yard: Yard) -> None:
     place = yard.waiting()
-    assert [entry.name for entry in place.folder.iterdir()] == ["run"]
-    (first,) = yard.call(lambda api, container: api.top(container))["Processes"]
+    assert {entry.name for entry in place.folder.iterdir()} == {"run", "launcher"}
+    first, launcher = yard.processes()
+    assert (first[-1], launcher[-1]) == (
+        f"{PROGRAM} pause",
+        f"{program()} helper {place.folder.parent}",
+    )
     environment = Path(f"/proc/{first[1]}/environ").read_text()
     names = {line.split("=")[0] for line in environment.rstrip("\0").split("\0")}
     assert names == {"PATH", "HOSTNAME", "FROM_IMAGE", "HOME"}
 
 
-async def test_no_process_of_the_container_is_listened_to(yard: Yard) -> None:
-    """Root may connect: nothing it sends is read."""
-    script = f"printf 'HALT\\0\\0\\0\\0' | nc local:{MOUNT}/socket; echo $?; sleep 0.2; echo on"
-    run = await yard.run(shell(script))
-    assert b"waiting" not in run.output
-    assert b"started" not in run.output
-    assert run.output.endswith(b"on\n")
-    assert (run.report.status, run.report.halted) == (0, False)
+FINDS = (
+    "trap '' TERM INT HUP; exec 2>/dev/null; for n in TERM INT HUP; do kill -$n -1; done; "
+    "cat /proc/[0-9]*/comm; for n in $(seq 2 200); do kill -9 $n; done; echo --; "
+    "find / -xdev \\( -name '*abaco*' -o -name '*launcher*' -o -type s \\); "
+    "grep -e abaco -e launcher /proc/self/mountinfo /proc/net/unix; echo --; "
+    "readlink /proc/1/exe; echo still here"
+)
 
 
-async def test_root_cannot_touch_the_launcher_nor_its_files(yard: Yard) -> None:
-    script = (
-        f"for n in TERM INT KILL STOP; do kill -$n 1; done; trap '' TERM INT; cat /proc/1/environ;"
-        f"ls /proc/1/fd; cat /proc/1/mem; ls -A {MOUNT}; echo x >{PROGRAM}; "
-        f"rm {MOUNT}/socket && ln -s /run/docker.sock {MOUNT}/socket; echo forged >{MOUNT}/report;"
-        "echo still here"
-    )
-    run = await yard.run(shell(f"trap '' TERM INT; {script}"))
-    output = run.output.decode()
-    assert "still here" in output
-    assert "/proc/1/environ': Permission denied" in output.replace("can't open ", "").replace(
-        "/proc/1/environ:", "/proc/1/environ':"
-    )
-    assert "FROM_IMAGE" not in output
-    assert "socket" in output
+async def test_root_finds_nothing_of_the_launcher(yard: Yard) -> None:
+    """Neither its process nor its program, socket or files."""
+    run = await yard.run(shell(FINDS))
+    processes, found, end = (part.split() for part in run.output.decode().split("--\n"))
+    assert processes == ["sh"]
+    assert found == []
+    assert end == ["/bin/busybox", "still", "here"]
     assert (run.report.exit_code, run.report.halted) == (0, False)
 
 
-async def test_a_user_cannot_enter_the_launchers_folder(yard: Yard) -> None:
-    said = await yard.said(shell(f"ls {MOUNT} 2>&1; rm -f {MOUNT}/socket 2>&1", user="anna"))
-    assert said.count("Permission denied") == 2
+@pytest.mark.parametrize("number", range(5))
+async def test_a_descriptor_is_no_way_out(yard: Yard, number: int) -> None:
+    """CVE-2024-21626: a directory that was open in the launcher led to the host."""
+    report = (await yard.run(shell("pwd; ls /", directory=f"/proc/self/fd/{number}"))).report
+    assert report.status == 126
 
 
 async def test_a_read_only_container_has_its_launcher_too(yard: Yard) -> None:
     run = await yard.run(shell("echo x >/x; echo y"), ReadonlyRootfs=True)
     assert run.output.endswith(b"y\n")
     assert b"Read-only" in run.output
+
+
+# -- the helper
+
+
+class ByContainer(Yard):
+    """Where the launchers' helper is a container of its own."""
+
+    channel: ContainerChannel
+
+    def ask(self, line: str) -> str:
+        return asyncio.run(self.channel.ask(line))
+
+
+async def test_the_engine_runs_the_helper_where_the_worker_may_not(
+    tmp_path: Path, shell_image: str
+) -> None:
+    engine = DockerEngine(os.environ, capacity=1)
+    yard = ByContainer(tmp_path, shell_image)
+    host_id = f"t-{uuid.uuid4().hex[:8]}"
+    try:
+        yard.channel = await engine.helper(host_id, program(), tmp_path)
+        assert await yard.channel.ask("check\n") == "ok\n"
+        place = await asyncio.to_thread(yard.waiting)
+        yard.channel.close()  # the worker is gone: its launchers are not
+        wanted = shell(f"echo $$; {FINDS}; grep ^Cap /proc/1/status", user="anna")
+        run = await ended(place, wanted)
+        assert run.report.exit_code == 0
+        assert run.output.startswith(b"1\nsh\n--\n--\n/bin/busybox\nstill here\n")
+        assert run.report.cpu_ns > 0
+        assert run.report.group_memory_bytes > 0
+        assert len(await engine.labelled(LABEL, host_id)) == 1
+    finally:
+        await asyncio.to_thread(yard.clear)
+    async with asyncio.timeout(60):
+        while await engine.labelled(LABEL, host_id):  # it goes with the last of them
+            await asyncio.sleep(0.05)
+    engine.close()
+
+
+async def test_a_process_1_that_does_not_pause_gets_no_launcher(yard: Yard) -> None:
+    """It may be the engine's own program still, which has more rights than the container."""
+    with closing(docker.from_env()) as client:
+        other = client.containers.run(SHELL, ["/bin/sleep", "60"], detach=True, network_mode="none")
+        try:
+            other.reload()
+            answer = yard.ask(f"start {other.attrs['State']['Pid']} {other.id} x\n")
+        finally:
+            other.remove(force=True)
+    assert answer == "error its process 1 did not begin in time\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("start 1 0123456789abcdef x\n", "malformed command"),
+        ("start 4194303 0123456789abcdef x\n", "cannot see its process 1"),
+        ("start {me} 0123456789abcdef x\n", "is not of container 0123456789ab"),
+        ("start 2 0123456789abcdef ../x\n", "malformed command"),
+        ("start 2 0123456789abcdef .x\n", "malformed command"),
+        ("stop\n", "malformed command"),
+    ],
+)
+async def test_what_is_no_container_gets_no_launcher(yard: Yard, line: str, words: str) -> None:
+    answer = yard.ask(line.format(me=os.getpid()))
+    assert answer.startswith("error ")
+    assert words in answer
+    assert await yard.said(shell("echo on")) == "on"
 
 
 # -- processes
@@ -346,7 +469,7 @@ async def test_what_is_left_behind_ends_with_the_run(yard: Yard) -> None:
     run = await yard.run(shell(daemon))
     assert run.report.exit_code == 3
     assert b"out\n" in run.output
-    while len(yard.processes()) > 1:
+    while len(yard.processes()) > 2:  # the container's process 1, and the launcher
         assert time.monotonic() - began < 60
         await asyncio.sleep(0.05)
 

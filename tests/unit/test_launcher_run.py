@@ -273,6 +273,28 @@ async def test_what_ends_well_after_a_halt_has_its_own_exit_code(tmp_path: Path)
     assert place.output.read_bytes().endswith(b"bye\n")
 
 
+@pytest.mark.parametrize("ends_by", ["halt", "time"])
+async def test_the_image_says_which_signal_ends_it(tmp_path: Path, ends_by: str) -> None:
+    place = new_place(tmp_path / "p")
+    script = "trap '' TERM; trap 'echo saved; exit 0' INT; echo ready; while :; do sleep 0.02; done"
+    limit = 0.5 if ends_by == "time" else 0
+    with process(place):
+        async with connected(place) as launcher:
+            wanted = shell(script, stop_signal=signal.SIGINT, run_seconds=limit, grace_seconds=20)
+            await launcher.launch(wanted)
+            while not (place.output.exists() and place.output.read_bytes()):
+                await asyncio.sleep(0.01)
+            if ends_by == "halt":
+                await launcher.halt()
+            report = await launcher.report()
+    assert (report.status, report.halted, report.timed_out) == (
+        0,
+        ends_by == "halt",
+        ends_by == "time",
+    )
+    assert place.output.read_bytes() == b"ready\nsaved\n"
+
+
 @pytest.mark.parametrize("script", ["sleep 60", "trap '' TERM; while :; do sleep 0.05; done"])
 async def test_the_time_limit_ends_it(tmp_path: Path, script: str) -> None:
     wanted = shell(script, run_seconds=0.3, grace_seconds=0.2)

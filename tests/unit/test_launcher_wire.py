@@ -9,12 +9,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from abaco_proto.errors import Malformed, Refused, Unavailable
 from abaco_worker.launcher.report import Started, parse_report
-from abaco_worker.launching import HEAD, connect
+from abaco_worker.launching import HEAD, connect, leave
 from abaco_worker.place import Place
-from launcher_stage import connected, ended, new_place, process, read, request, shell
+from launcher_stage import connected, ended, new_place, process, process_of, read, request, shell
 
 UNTIL_THE_FILE_IS_THERE = "while [ ! -e {0} ]; do sleep 0.01; done; echo {1}; exit 6"
 
@@ -183,6 +184,8 @@ async def test_it_uses_nothing_while_it_waits(tmp_path: Path) -> None:
         (HEAD.pack(b"RUN1", 6) + b"1\0x\0z\0", b"error malformed request"),
         (HEAD.pack(b"RUN1", 2) + b"-\0", b"error malformed request"),
         (HEAD.pack(b"RUN1", 12) + b"1\x000\x000\0\0\x009\0x\0", b"error malformed request"),
+        (HEAD.pack(b"RUN1", 12) + b"1\x000\x000\x000\0\0\x000\0", b"error malformed request"),
+        (HEAD.pack(b"RUN1", 13) + b"1\x000\x000\x0065\0\0\x000\0", b"error malformed request"),
     ],
 )
 async def test_what_is_no_request_is_refused_and_it_goes_on_waiting(
@@ -299,6 +302,35 @@ async def test_a_link_in_place_of_the_socket_is_not_followed(tmp_path: Path) -> 
             await connect(place, 0)
 
 
+async def test_nobody_but_its_own_launcher_is_talked_to(tmp_path: Path) -> None:
+    """Whoever listens there is told nothing and sent no file."""
+    place, other = new_place(tmp_path / "p"), new_place(tmp_path / "q")
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_unix_server(listen, place.socket):
+        with pytest.raises(Unavailable, match="no launcher was started there"):
+            await connect(place, 0)
+        with process(other) as launcher:
+            place.expect(process_of(launcher.pid))
+            with pytest.raises(Unavailable, match="which is not its launcher"):
+                await connect(place, 0)
+            me = process_of(os.getpid())
+            place.expect(replace(me, started=me.started - 1))  # the number was another's before
+            with pytest.raises(Unavailable, match="which is not its launcher"):
+                await connect(place, 0)
+            assert not await leave(place)
+        place.expect(me)
+        (await connect(place, 0)).close()
+        async with asyncio.timeout(10):
+            while len(heard) < 5:
+                await asyncio.sleep(0.001)
+    assert heard == [b""] * 5
+
+
 @pytest.mark.parametrize(
     "said", [b"started soon\n", b"report exit=0\n", b"report exit=-1\n", b"x" * 99_999]
 )
@@ -310,13 +342,14 @@ async def test_a_socket_that_talks_nonsense_is_no_launcher(tmp_path: Path, said:
         writer.close()
 
     server = await asyncio.start_unix_server(talk, place.socket)
+    place.expect(process_of(os.getpid()))
     async with server, connected(place) as launcher:
         with pytest.raises(Unavailable):
             await launcher.report()
 
 
 async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
-    """A program that is root in its container can put a socket of its own there."""
+    """The file is complete when the socket may be cut off."""
     place = new_place(tmp_path / "p")
     with process(place):
         true = (await ended(place, shell("exit 1"))).report
@@ -328,6 +361,7 @@ async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(talk, place.socket)
+    place.expect(process_of(os.getpid()))
     async with server, connected(place) as launcher:
         assert await launcher.report() == true
 

@@ -21,6 +21,7 @@ from abaco_worker.network import Network, Pattern, Surroundings, refusal
 from abaco_worker.place import Place
 from fake_engine import IMAGE, FakeEngine
 from fake_kernel import BRIDGE, FakeKernel, model
+from launcher_stage import process_of
 from unit.test_worker_shapes import SPEC
 
 CONTAINER = "0123456789abcdef"
@@ -346,6 +347,7 @@ async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: 
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place.socket))
         listening.listen()
+        place.expect(process_of(os.getpid()))
         launcher = await connect(place, 1)
         accepted, _ = listening.accept()
         opened = launcher.network()

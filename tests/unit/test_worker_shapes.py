@@ -151,6 +151,28 @@ def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
     assert shapes.image(there).digest == "sha256:2"
 
 
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("", 15),
+        ("SIGINT", 2),
+        ("int", 2),
+        ("QUIT", 3),
+        ("37", 37),
+        ("SIGRTMIN+3", 37),
+        ("RTMAX-14", 50),
+        ("SIGRTMIN", 34),
+        ("0", 15),
+        ("65", 15),
+        ("RTMIN-3", 15),
+        ("SIGNOTHING", 15),
+        ("9" * 5000, 15),
+    ],
+)
+def test_a_stop_signal_is_read_as_docker_does(said: str, number: int) -> None:
+    assert shapes.image({"Id": "i", "Config": {"StopSignal": said}}).stop_signal == number
+
+
 def test_times_that_never_were_are_empty() -> None:
     state = {
         "Status": "created",

@@ -26,10 +26,12 @@ from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import Spans
 from abaco_worker import config as configuration
 from abaco_worker import confinement
+from abaco_worker import helper as helpers
 from abaco_worker.config import Config
 from abaco_worker.disks import Disks
 from abaco_worker.docker_engine import DockerEngine
-from abaco_worker.engine import Engine
+from abaco_worker.engine import Engine, EngineFault
+from abaco_worker.helper import Helper
 from abaco_worker.host import Host
 from abaco_worker.images import Images
 from abaco_worker.launcher import build
@@ -113,7 +115,7 @@ async def work(config: Config, telling: Spans) -> None:
             sweeper=sweeper,
             orders=Orders(log),
             disks=Disks(engine),
-            sandboxes=sandboxes(config, engine, images, sweeper, metrics),
+            sandboxes=await sandboxes(config, host_id, docker, engine, images, sweeper, metrics),
             metrics=metrics,
             spans=telling,
         )
@@ -130,17 +132,32 @@ async def work(config: Config, telling: Spans) -> None:
         await connection.close()
 
 
-def sandboxes(
-    config: Config, engine: Engine, images: Images, sweeper: Sweeper, metrics: Metrics
+async def sandboxes(  # noqa: PLR0913, PLR0917 - the ports of a host
+    config: Config,
+    host_id: str,
+    docker: DockerEngine,
+    engine: Engine,
+    images: Images,
+    sweeper: Sweeper,
+    metrics: Metrics,
 ) -> Sandboxes | None:
-    """Where there is a launcher, and an engine that sees our folders; else runs start cold."""
+    """Where there is a launcher, and what starts it may; else runs start cold."""
     found = Path(config.launcher) if config.launcher not in ("", "off") else build.find()
     reason = "ABACO_LAUNCHER is off" if config.launcher == "off" else ""
     if not reason and (found is None or not found.is_file()):
         reason = "there is no launcher: the set-up builds it where there is a C compiler"
     if not reason and not engine.location.startswith("unix://"):
         reason = f"the container engine at {engine.location} may be on another machine"
-    if reason or found is None:
+    helper: Helper | None = None
+    if not reason and found is not None:
+        try:
+            folder = Path(config.worker_dir)
+            helper = await helpers.find(
+                found, folder, engine.location, lambda: docker.helper(host_id, found, folder)
+            )
+        except EngineFault as error:
+            reason = str(error)
+    if reason or found is None or helper is None:
         logger.warning("every run starts cold: %s", reason)
         return None
     kernel = Linux()
@@ -149,6 +166,7 @@ def sandboxes(
         images,
         sweeper,
         Network(engine, kernel, refusal=refusal(config, kernel)),
+        helper,
         folder=Path(config.worker_dir),
         program=found,
         starts_at_once=config.starts_at_once,

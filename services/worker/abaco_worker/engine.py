@@ -5,6 +5,7 @@ Adapters: :mod:`abaco_worker.docker_engine` (the real one) and ``tests/fake_engi
 when the engine does not answer, and :class:`EngineFault` when it fails at what it was asked.
 """
 
+import signal
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -51,8 +52,8 @@ class RunLost(AbacoError):
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image on this host. ``digest`` is the registry's, or the image id where it has none.
 
-    The rest is what it says of itself: the words of ENTRYPOINT and CMD together, USER, WORKDIR
-    and ENV.
+    The rest is what it says of itself: the words of ENTRYPOINT and CMD together, USER, WORKDIR,
+    ENV, and STOPSIGNAL as its number.
     """
 
     image_id: str
@@ -61,6 +62,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     directory: str = ""
     environment: Mapping[str, str] = {}
+    stop_signal: int = signal.SIGTERM
 
 
 class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,10 +75,9 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LauncherMounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container that waits needs of the host: the program, and a folder for its socket."""
+    """What a container that waits needs of the host: the program that pauses in it."""
 
     program: str
-    folder: str
 
 
 class NetworkFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +104,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be made: the image's default command, in an environment, under limits.
 
     ``kept_output_bytes`` of the output must stay readable however it is cut into lines. With a
-    ``launcher`` that is run instead, as root, to run the image's command when it is asked to; the
-    engine then keeps no output, and no health is checked. With ``network_files`` it is in a network
-    of its own that is connected to nothing yet, whatever ``network_mode`` says.
+    ``launcher`` that is run instead, as root, and does nothing: the image's command is started
+    beside it; the engine then keeps no output, and no health is checked. With ``network_files`` it
+    is in a network of its own that is connected to nothing yet, whatever ``network_mode`` says.
     ``open_files`` is a process' limit, which an engine keeps if it may; 0 is the engine's own.
     """
 
@@ -126,7 +127,10 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as it stands. Times are RFC 3339 as the engine gives them, or empty."""
+    """A container as it stands. Times are RFC 3339 as the engine gives them, or empty.
+
+    ``pid`` is its process 1 as the engine numbers it, while it runs.
+    """
 
     container_id: str
     image_id: str
@@ -137,6 +141,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     started_at: str = ""
     finished_at: str = ""
+    pid: int = 0
 
     @property
     def fresh(self) -> bool:

@@ -17,7 +17,7 @@ from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.launcher.report import Message, Report, parse_report, parse_started
 from abaco_worker.launcher.request import Request
 from abaco_worker.netlink import listener
-from abaco_worker.place import REPORT_BYTES, Place
+from abaco_worker.place import REPORT_BYTES, Place, Process
 
 HEAD = struct.Struct("=4sI")
 RUN, HALT, EXIT = b"RUN1", b"HALT", b"EXIT"
@@ -26,6 +26,9 @@ WAITING = "waiting"
 READ_BYTES = 64 * 1024
 SHORTEST_LOOK_SECONDS = 0.002
 LONGEST_LOOK_SECONDS = 0.05
+STARTED = 22
+"""Which field of ``/proc/<pid>/stat`` it is, counted from 1 (proc(5))."""
+
 LEAVE_SECONDS = 1.0
 """How long a launcher may take to go, before it is made to."""
 
@@ -50,7 +53,7 @@ class Launcher:
             return False
 
     def network(self) -> int:
-        """The network it is in, opened.
+        """The network of its container, opened.
 
         Raises:
             Unavailable: it went away, or is of another machine or container and cannot be seen.
@@ -94,7 +97,7 @@ class Launcher:
                 os.close(file)
 
     async def halt(self) -> None:
-        """SIGTERM for the program, after the grace SIGKILL; a container that waits ends at once.
+        """The stop signal for the program, after the grace SIGKILL; a container that waits ends.
 
         That it has ended already is no error: the report tells what became of it.
         """
@@ -180,7 +183,7 @@ async def connect(place: Place, seconds: float) -> Launcher:
     pause = SHORTEST_LOOK_SECONDS
     while True:
         try:
-            return Launcher(place, _connected(place.socket))
+            return Launcher(place, _connected(place))
         except OSError as error:
             if time.monotonic() + pause > deadline:
                 raise Unavailable(f"the launcher does not answer: {error}") from error
@@ -228,11 +231,9 @@ def _open(path: Path, way: int = os.O_WRONLY | os.O_APPEND) -> int:
     return os.open(path, way | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _connected(path: Path) -> socket.socket:
-    """A connection to the very socket at a path, however long that is.
-
-    The container's root could have put a link there, to any socket of the host.
-    """
+def _connected(place: Place) -> socket.socket:
+    """A connection to the very socket of a place, however long its path is."""
+    path = place.socket
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -240,9 +241,32 @@ def _connected(path: Path) -> socket.socket:
             raise FileNotFoundError(f"{path} is no socket")
         connecting.setblocking(False)
         connecting.connect(f"/proc/self/fd/{found}")
+        _check(listener(connecting), place.launcher())
     except OSError:
         connecting.close()
         raise
     finally:
         os.close(found)
     return connecting
+
+
+def _check(pid: int, expected: Process | None) -> None:
+    """Talk to nobody but the process that was started for this very container.
+
+    The kernel says who listens. A worker that does not see the machine's processes is told 0;
+    there the folder has to do, which is mounted into no container and open to nobody else.
+    """
+    if expected is None:
+        raise FileNotFoundError("no launcher was started there")
+    if pid and (pid != expected.pid or started(pid) != expected.started):
+        raise PermissionError(f"process {pid} listens there, which is not its launcher")
+
+
+def started(pid: int) -> int:
+    """When a process was started, in ticks since the machine was.
+
+    Raises:
+        OSError: there is none.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[STARTED - 3])  # the first two are cut off

@@ -1,21 +1,21 @@
-"""The folder of one sandbox on the host. Only a part of it is the container's.
+"""The folder of one sandbox on the host. No program can reach it.
 
 ::
 
-    <folder>/run/socket   mounted: the launcher listens here
     <folder>/hosts        mounted, as is the next, where the worker connects the container itself
     <folder>/resolv.conf
-    <folder>/made         not mounted, nor is what follows: what the sandbox is, and of what
+    <folder>/run/socket   not mounted, nor is what follows: the launcher listens here
+    <folder>/launcher     which process that is
+    <folder>/made         what the sandbox is, and of what
     <folder>/address      its own in the network, once the worker has connected it
     <folder>/assignment   what it was taken for, written before it is asked to run anything
     <folder>/ended_by     why the worker ended the run
     <folder>/output       what the program wrote, up to the limit
     <folder>/report       one line, when it ended
 
-The launcher gets the last two files as open descriptors. So a program that is root in its
-container can neither change them nor put a link to a file of the host in their place, and they
-hold everything, whether a worker is there or not. A container's labels cannot change once it
-runs; what a worker that comes back must know of it is in these files.
+The launcher gets the last two files as open descriptors; they hold everything, whether a worker is
+there or not. A container's labels cannot change once it runs; what a worker that comes back must
+know of it is in these files.
 """
 
 from contextlib import suppress
@@ -29,10 +29,7 @@ from abaco_proto.events import EndedBy, StartKind
 from abaco_worker.launcher.report import Report, parse_report
 
 PROGRAM = "/.abaco/launcher"
-"""Where a container finds the launcher: its entry point, mounted read-only."""
-
-MOUNT = "/.abaco/run"
-"""Where it finds :attr:`Place.mounted`."""
+"""Where a waiting container finds its entry point; the launcher takes it away."""
 
 REPORT_BYTES = 8 * 1024
 
@@ -51,6 +48,13 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     state_sequence: int = 0
 
 
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of the machine: its number, and its start in ticks since the machine's."""
+
+    pid: int
+    started: int
+
+
 class Place(msgspec.Struct, frozen=True):
     """The paths in one folder; see the head of the module."""
 
@@ -63,7 +67,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def mounted(self) -> Path:
-        """What is mounted into the container, at ``MOUNT``, to be written."""
+        """The folder of the socket."""
         return self.folder / "run"
 
     @property
@@ -92,15 +96,9 @@ class Place(msgspec.Struct, frozen=True):
         return self.folder / "report"
 
     def make(self) -> None:
-        """Make the folders.
-
-        The outer one is ours alone. In the inner one the launcher makes its socket as whatever
-        user it is on the host, and then closes it too, if it may; until then the sticky bit keeps
-        others from replacing the socket.
-        """
+        """Make the folders; they are ours alone."""
         self.folder.mkdir(mode=0o700, parents=True)
-        self.mounted.mkdir()
-        self.mounted.chmod(0o1777)
+        self.mounted.mkdir(mode=0o700)
 
     def take(self, taken: Taken) -> None:
         """Say what the sandbox is taken for; whole, or not at all."""
@@ -117,6 +115,14 @@ class Place(msgspec.Struct, frozen=True):
     def made(self, kind: type[T]) -> T | None:
         """What it is; nothing when a crash came before its container."""
         return self._read("made", kind)
+
+    def expect(self, launcher: Process) -> None:
+        """Say which process listens at the socket: no other is talked to."""
+        self._write("launcher", msgspec.json.encode(launcher))
+
+    def launcher(self) -> Process | None:
+        """The process that listens; nothing before it was started."""
+        return self._read("launcher", Process)
 
     def connect(self, address: str) -> None:
         """Say that it is connected, and with which address."""

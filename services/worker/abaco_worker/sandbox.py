@@ -175,6 +175,7 @@ def request(order: Order, image: Image, config: Config) -> Request:
         output_bytes=allowed.max_log_bytes + 1,
         run_seconds=allowed.max_run_seconds,
         grace_seconds=config.halt_grace_seconds,
+        stop_signal=image.stop_signal,
     )
 
 

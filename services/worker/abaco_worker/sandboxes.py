@@ -1,4 +1,4 @@
-"""Sandboxes made, found again and thrown away: containers in which a launcher waits.
+"""Sandboxes made, found again and thrown away: containers beside which a launcher waits.
 
 Theory: a container's start costs hundreds of milliseconds, so it happens before there is a
 message. One sandbox runs one execution, and is then removed with its folder. The folder is what a
@@ -17,6 +17,7 @@ import msgspec
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.engine import CannotStart, Engine, EngineFault, Image, LauncherMounts
+from abaco_worker.helper import Helper
 from abaco_worker.images import Images
 from abaco_worker.launching import Launcher, connect
 from abaco_worker.network import Network, Pattern
@@ -37,7 +38,7 @@ FOUND_SECONDS = 1.0
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is: its container, the image in it, and what it was made from.
 
-    ``launcher`` is the name of the program in it: another version speaks another language.
+    ``launcher`` is the name of its program: another version speaks another language.
     """
 
     container_id: str
@@ -47,7 +48,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandbox:
-    """A container with a launcher in it, and our connection to that."""
+    """A container with a launcher beside it, and our connection to that."""
 
     def __init__(self, place: Place, made: Made) -> None:
         """Nothing is connected yet."""
@@ -102,6 +103,7 @@ class Sandboxes:
         images: Images,
         sweeper: Sweeper,
         network: Network,
+        helper: Helper,
         *,
         folder: Path,
         program: Path,
@@ -116,6 +118,7 @@ class Sandboxes:
         self._images = images
         self._sweeper = sweeper
         self._network = network
+        self._helper = helper
         self.folder = folder
         self._program = program
         self._watched = watched
@@ -185,6 +188,7 @@ class Sandboxes:
 
     def let_go(self) -> None:
         """The service ends: what waits stays as it is, to be found again."""
+        self._helper.close()
         for sandbox in self._connected:
             sandbox.close()
 
@@ -198,7 +202,7 @@ class Sandboxes:
         *,
         pattern: Pattern | None,
     ) -> Made:
-        mounts = LauncherMounts(program=str(self._program), folder=str(place.mounted))
+        mounts = LauncherMounts(program=str(self._program))
         spec = sandbox_spec(
             place.folder.name,
             host_id,
@@ -225,11 +229,14 @@ class Sandboxes:
             raise
 
     async def _start(self, sandbox: Sandbox) -> None:
+        container_id, place = sandbox.made.container_id, sandbox.place
         try:
             async with self._starts.turn():
-                await self._engine.start(sandbox.made.container_id)
+                await self._engine.start(container_id)
         except CannotStart as error:
             raise EngineFault(f"the launcher cannot be started: {error}") from error
+        container = await self._engine.inspect(container_id)
+        place.expect(await self._helper.start(container_id, container.pid, place.name))
         try:
             await sandbox.connect(ANSWER_SECONDS)
         except Unavailable as error:

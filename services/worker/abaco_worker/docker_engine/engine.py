@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
+from pathlib import Path
 from typing import Any
 
 from docker.errors import (
@@ -21,6 +22,7 @@ from requests.exceptions import HTTPError
 from abaco_proto.errors import AbacoError
 from abaco_worker.docker_engine import disk_usage, shapes
 from abaco_worker.docker_engine.client import TIMEOUT_SECONDS, Client, translated, words
+from abaco_worker.docker_engine.helper import ContainerChannel, opened
 from abaco_worker.docker_engine.session import SCHEME
 from abaco_worker.engine import (
     CannotStart,
@@ -74,6 +76,14 @@ class DockerEngine:
     async def confinements(self) -> frozenset[str]:
         """See :meth:`abaco_worker.engine.Engine.confinements`."""
         return await self._client.call(lambda api: shapes.confinements(api.info()))
+
+    async def helper(self, host_id: str, program: Path, folder: Path) -> ContainerChannel:
+        """A helper that starts launchers, in a container of its own.
+
+        Raises:
+            EngineFault, Unavailable: the engine refuses, or is away.
+        """
+        return await self._client.call(lambda api: opened(api, host_id, program, folder))
 
     # -- images
 

@@ -1,6 +1,8 @@
 """Docker's JSON, in the words of the engine port: what it is told, and what it answers."""
 
 import os
+import re
+import signal
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,7 +18,7 @@ from abaco_worker.engine import (
     PullProgress,
     Usage,
 )
-from abaco_worker.place import MOUNT, PROGRAM
+from abaco_worker.place import PROGRAM
 
 NEVER = "0001-01-01T00:00:00Z"
 
@@ -39,6 +41,13 @@ FRAME = struct.Struct(">BxxxL")
 
 SMALLEST_LOG_BYTES = 64 * 1024 * 1024
 
+OWN_PROCESSES = 2
+"""What is in a waiting container beside the program: what pauses, and the launcher."""
+
+LONGEST_SIGNAL = 2
+REAL_TIME = re.compile(r"RT(MIN(?=\+)|MAX(?=-))([+-][0-9]{1,2})", re.ASCII)
+REAL_TIME_ENDS = {"MIN": signal.SIGRTMIN, "MAX": signal.SIGRTMAX}
+
 Layers = dict[str, tuple[bool, int, int]]
 """Per layer of a pull: whether it is done, bytes so far, bytes in all."""
 
@@ -46,8 +55,8 @@ Layers = dict[str, tuple[bool, int, int]]
 def creation(spec: ContainerSpec) -> dict[str, Any]:
     """What Docker is told of a container to be made, in docker-py's words.
 
-    The launcher begins as root, so that it can become the image's user; an image's own health
-    check would run the image's code before there is a message.
+    Its process 1 is root's, as is everything that is started beside it; an image's own health check
+    would run the image's code before there is a message.
     """
     told = {
         "image": spec.image,
@@ -61,7 +70,7 @@ def creation(spec: ContainerSpec) -> dict[str, Any]:
         told["network_disabled"] = True
     if spec.launcher is None:
         return told
-    waiting = {"entrypoint": [PROGRAM], "user": "0:0", "stop_signal": "SIGTERM"}
+    waiting = {"entrypoint": [PROGRAM, "pause"], "user": "0:0", "stop_signal": "SIGTERM"}
     return told | waiting | {"healthcheck": {"Test": ["NONE"]}}
 
 
@@ -80,8 +89,8 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "Binds": [],
     }
     if spec.launcher is not None:
-        program, folder = spec.launcher.program, spec.launcher.folder
-        config["Binds"] += [f"{program}:{PROGRAM}:ro", f"{folder}:{MOUNT}"]
+        config["Binds"] += [f"{spec.launcher.program}:{PROGRAM}:ro"]
+        config["PidsLimit"] += OWN_PROCESSES
         config["Init"] = False
     if spec.network_files is not None:
         files = spec.network_files
@@ -125,6 +134,7 @@ def container(found: Mapping[str, Any]) -> Container:
         error=state["Error"],
         started_at=state["StartedAt"].replace(NEVER, ""),
         finished_at=state["FinishedAt"].replace(NEVER, ""),
+        pid=state.get("Pid") or 0,
     )
 
 
@@ -211,7 +221,20 @@ def image(found: Mapping[str, Any]) -> Image:
         user=config.get("User") or "",
         directory=config.get("WorkingDir") or "",
         environment={name: value for name, _, value in variables},
+        stop_signal=stop_signal(config.get("StopSignal") or ""),
     )
+
+
+def stop_signal(said: str) -> int:
+    """The number of a STOPSIGNAL; as with Docker, SIGTERM where it names none."""
+    name = said.upper().removeprefix("SIG")
+    if name.isascii() and name.isdecimal():
+        number = int(name) if len(name) <= LONGEST_SIGNAL else 0
+    elif place := REAL_TIME.fullmatch(name):
+        number = REAL_TIME_ENDS[place[1]] + int(place[2])
+    else:
+        number = signal.Signals.__members__.get(f"SIG{name}", 0)
+    return number if 1 <= number <= signal.SIGRTMAX else signal.SIGTERM
 
 
 def demultiplexed(pieces: Iterable[bytes]) -> Iterator[bytes]:

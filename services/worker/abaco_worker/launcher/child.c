@@ -16,13 +16,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define NOT_FOUND 127 /* exit codes as a shell and Docker give them */
 #define NOT_EXECUTABLE 126
-#define KERNEL_SIGNALS 64
+#define FAILURE 3
 #define OOM_SCORE "10" /* as if it used a hundredth of the memory more */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -46,7 +45,7 @@ __attribute__((format(printf, 2, 3))) static _Noreturn void fail(int code, const
 static void default_signals(void)
 {
     static const char by_default[128];
-    for (int number = 1; number <= KERNEL_SIGNALS; number++)
+    for (int number = 1; number <= (int)KERNEL_SIGNALS; number++)
         syscall(SYS_rt_sigaction, number, by_default, NULL, KERNEL_SIGNALS / 8);
     sigset_t none;
     sigemptyset(&none);
@@ -64,24 +63,27 @@ static void go_first(void)
     }
 }
 
-/* No file may grow beyond it: the program gets SIGXFSZ, or EFBIG where it ignores that. */
-static void limit_files(uint64_t bytes)
+/* Nothing of the launcher's stays open while names of the image are followed: a working directory
+ * of /proc/self/fd/7 led to the host in runc (CVE-2024-21626). */
+static void close_others(int output)
 {
-    struct rlimit limit = {bytes, bytes};
-    if (bytes && setrlimit(RLIMIT_FSIZE, &limit))
-        fail(NOT_EXECUTABLE, "cannot limit the size of files: %s", strerror(errno));
+    if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
+        fail(NOT_EXECUTABLE, "no standard output: %s", strerror(errno));
+    if (failure_pipe != FAILURE && dup3(failure_pipe, FAILURE, O_CLOEXEC) < 0)
+        fail(NOT_EXECUTABLE, "cannot keep a pipe: %s", strerror(errno));
+    failure_pipe = FAILURE;
+    if (syscall(CALL_CLOSE_RANGE, FAILURE + 1, ~0u, 0) && container.entered)
+        fail(NOT_EXECUTABLE, "cannot close what is open: %s", strerror(errno));
 }
 
-static void standard_streams(int output, const struct account *account)
+static void standard_streams(const struct account *account)
 {
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* as runc does */
     if (null >= 0)
         dup2(null, STDIN_FILENO);
     /* So that the user may open /dev/stdout too. Without the right to do so, it stays as it is. */
-    if (fchown(output, account->uid, account->gid))
+    if (fchown(STDOUT_FILENO, account->uid, account->gid))
         errno = 0;
-    if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
-        fail(NOT_EXECUTABLE, "no standard output: %s", strerror(errno));
 }
 
 /* A launcher without the capabilities for it can still stay who it is. */
@@ -104,6 +106,9 @@ static void enter_as(const char *directory, const struct account *account)
     become(account);
     if (!entered && chdir(path))
         fail(NOT_EXECUTABLE, "cannot enter the working directory %s: %s", path, strerror(errno));
+    static char entered_path[PATH_MAX];
+    if (syscall(SYS_getcwd, entered_path, sizeof entered_path) < 0 || *entered_path != '/')
+        fail(NOT_EXECUTABLE, "the working directory %s is not in the image", path);
 }
 
 static void set_default(char **environment, const char *name, const char *value, char *storage,
@@ -169,15 +174,20 @@ void child_run(const struct request *request, int output, int failure)
     failure_pipe = failure;
     setsid();
     default_signals();
-    go_first();
-    limit_files(request->file_limit);
+    if (container.entered && !confine(words))
+        fail(NOT_EXECUTABLE, "%s", words);
+    if (!container.spared)
+        go_first();
+    close_others(output);
     if (!request->argv[0] || !*request->argv[0])
         fail(NOT_FOUND, "no command specified");
     if (!account_resolve(request->user, &account, words))
         fail(NOT_EXECUTABLE, "%s", words);
-    standard_streams(output, &account);
+    standard_streams(&account);
     enter_as(request->directory, &account);
     default_variables(request->environment, &account);
+    if (container.entered && !confine_finally(words))
+        fail(NOT_EXECUTABLE, "%s", words);
     if (strchr(request->argv[0], '/')) {
         execve(request->argv[0], request->argv, request->environment);
         refuse(request->argv[0], request->argv[0], errno);

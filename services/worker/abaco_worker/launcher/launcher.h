@@ -17,6 +17,8 @@
 #define REQUEST_STRINGS 16384u   /* words of the command and variables, together */
 #define SPARE_VARIABLES 3u       /* PATH, HOSTNAME and HOME, where the request has none */
 #define WORDS_BYTES 1024u        /* of a sentence for a person */
+#define CALL_CLOSE_RANGE 436     /* of Linux 5.9; C libraries know it later */
+#define KERNEL_SIGNALS 64u
 #define MILLISECOND UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
@@ -26,7 +28,7 @@ struct request {
     uint64_t output_limit; /* bytes of output that are kept */
     uint64_t max_run_ms;   /* 0: no limit */
     uint64_t grace_ms;     /* between SIGTERM and SIGKILL */
-    uint64_t file_limit;   /* bytes of a file that the program may write; 0: no limit */
+    uint64_t stop_signal;  /* what asks the program to end, before the grace begins */
     const char *user;      /* as in USER of a Dockerfile; "" is root */
     const char *directory; /* "" is the root */
     char **argv;
@@ -59,6 +61,73 @@ bool account_resolve(const char *user, struct account *account, char words[WORDS
 /* Becomes the requested program. What hinders it goes to `failure` as "<exit code> <words>". */
 _Noreturn void child_run(const struct request *request, int output, int failure);
 
+/* ---- container.c: where it is run */
+
+enum capability_set { INHERITABLE, PERMITTED, EFFECTIVE, BOUNDING, AMBIENT, CAPABILITY_SETS };
+
+#define FILTERS 8u
+#define FILTER_STEPS 4096u /* the kernel's own limit */
+#define COVERS 64u
+#define PATH_BYTES 256u
+
+/* A mount below /proc: it hides what is there, or makes it read-only. */
+struct cover {
+    char path[PATH_BYTES];
+    bool hides;
+    unsigned long flags;
+};
+
+extern struct container {
+    bool entered; /* else there is none, and all that follows is nothing */
+    int process;  /* /proc/<process 1> */
+    int mounts, processes, network, ipc, uts, cgroup; /* namespaces */
+    uint64_t capabilities[CAPABILITY_SETS];
+    bool no_new_privileges, filtered, apparmor, spared;
+    mode_t umask;
+    char label[512]; /* of a security module; "" is none */
+    char oom_score[16];
+    struct rlimit limits[RLIM_NLIMITS];
+    unsigned long proc_flags;
+    size_t covers;
+    struct cover cover[COVERS];
+    size_t filters;
+    struct {
+        unsigned short length;
+        uint64_t steps[FILTER_STEPS];
+    } filter[FILTERS];
+} container;
+
+/* Reads all that from process 1 of a container. Says why when it can't. */
+bool container_learn(pid_t pid, const char *id, char words[WORDS_BYTES]);
+
+/* For the children to come; then for this process, and the program's process namespace for its. */
+bool container_enter_processes(char words[WORDS_BYTES]);
+bool container_enter(char words[WORDS_BYTES]);
+
+/* ---- confine.c: what the program is held by */
+
+/* Before the user's steps, and after them. Say why when they can't. */
+bool confine(char words[WORDS_BYTES]);
+bool confine_finally(char words[WORDS_BYTES]);
+
+/* Why this kernel, or what holds this process, does not let it; else NULL. */
+const char *confine_hindrance(void);
+
+/* ---- pause.c: the container's process 1 */
+
+#define PAUSE_NAME "abaco-pause"
+
+_Noreturn void pause_run(void);
+
+/* From its launcher: who that is, and that the container is to end. */
+void pause_call(void);
+void pause_leave(int status);
+
+/* ---- helper.c, main.c */
+
+_Noreturn void helper_run(const char *folder);
+_Noreturn void launcher_run(int listener);
+
 /* ---- usage.c: what it used */
 
 struct usage {
@@ -68,6 +137,9 @@ struct usage {
     uint64_t oom_kills;
     uint64_t peak_bytes; /* memory of the control group, page cache included; 0 is unknown */
 };
+
+/* Opens the counters of a container, by its /proc/<process 1>: what it puts there later is not read. */
+void usage_open(int process);
 
 /* The container's counters as they stand; 0 where there is none. */
 void usage_read(struct usage *usage);

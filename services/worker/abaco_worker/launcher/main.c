@@ -1,15 +1,18 @@
 /*
- * The launcher: the first process of a container that is started before there is anything to run.
+ * The launcher: runs one program in a container that is started before there is anything to run.
  *
- *   launcher [socket]                    (/.abaco/run/socket)
+ *   launcher pause             process 1 of such a container (pause.c)
+ *   launcher helper <folder>   starts a launcher beside each (helper.c)
+ *   launcher <socket>          a launcher without a container, for tests
  *
- * It waits on a Unix socket for one request, runs it as a child, and is an init meanwhile: it
- * reaps every orphan and passes signals on. The child's output goes through one pipe into a file,
- * up to a limit, and the rest is read and counted, so that the child never waits for a reader.
- * When the child ends, the report goes into a file and to whoever is connected, and every process
- * that is left in the container is killed. The launcher itself stays, and with it the container,
- * until that is removed: whoever runs many must be able to say when each one goes (docs/adr/0008).
- * Only as a plain process, without a container around it, it ends by itself.
+ * It waits on a Unix socket for one request and runs it as a child: in a container as process 1 of
+ * a process namespace, confined as the container is (confine.c). The child's output goes through
+ * one pipe into a file, up to a limit, and the rest is read and counted, so that the child never
+ * waits for a reader. When the child ends, the report goes into a file and to whoever is connected,
+ * and every process that is left in the container is killed. The launcher itself stays, and with it
+ * the container, until that is removed: whoever runs many must be able to say when each one goes
+ * (docs/adr/0008). Without a container around it, it ends by itself, and is an init meanwhile: it
+ * reaps every orphan and passes signals on.
  *
  * Whether anybody is connected makes no difference to the run: a worker that comes back connects
  * again, or reads the report in its file.
@@ -38,7 +41,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DEFAULT_SOCKET "/.abaco/run/socket"
 #define READ_BYTES (64 * 1024)
 #define READS_IN_A_ROW 16 /* then the others have their turn */
 
@@ -57,7 +59,8 @@ static struct {
     uint64_t kept, dropped; /* bytes of output */
     uint64_t started;       /* by the clock on the wall, ns since 1970 */
     uint64_t began, first_output, ended; /* by a clock that nobody sets; 0: not yet */
-    uint64_t deadline;                   /* of what comes next: SIGTERM or SIGKILL; 0: nothing */
+    uint64_t deadline;                   /* of what comes next: the stop signal or SIGKILL; 0: nothing */
+    int stop_signal;
     enum reason reason;
     struct usage before, processes;
     uint64_t max_rss_bytes;
@@ -98,6 +101,7 @@ static void start(const struct request *request, const struct command *command)
     run.report_file = command->report;
     run.output_limit = request->output_limit;
     run.grace_ms = request->grace_ms;
+    run.stop_signal = (int)request->stop_signal;
     usage_read(&run.before);
     if (!make_pipe(output) || !make_pipe(failure)) {
         perror("pipe");
@@ -189,17 +193,18 @@ static void drain_output(void)
 
 /* ---- stopping */
 
-/* Before it has a group of its own, the child is alone. */
+/* In a container, as Docker does, process 1 alone. Else its group; before it has one of its own, the
+ * child is alone. */
 static void signal_child(int number)
 {
-    if (run.child > 0 && !run.ended && kill(-run.child, number))
+    if (run.child > 0 && !run.ended && (container.entered || kill(-run.child, number)))
         kill(run.child, number);
 }
 
 static void stop(enum reason reason)
 {
     run.reason = reason;
-    signal_child(SIGTERM);
+    signal_child(run.stop_signal);
     run.deadline = now(CLOCK_MONOTONIC) + run.grace_ms * MILLISECOND;
 }
 
@@ -228,16 +233,14 @@ static void reap(void)
     }
 }
 
+/* A container ends with its program's status. */
 static _Noreturn void leave(void)
 {
     int status = run.exit_status;
-    exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
-}
-
-/* Whoever has no number among our processes is outside: the engine, which stops the container. */
-static bool is_from_outside(const struct signalfd_siginfo *info)
-{
-    return getpid() == 1 && info->ssi_pid == 0;
+    int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (container.entered)
+        pause_leave(code);
+    exit(code);
 }
 
 static void take_signals(int signals)
@@ -247,13 +250,15 @@ static void take_signals(int signals)
         int number = (int)info.ssi_signo;
         if (info.ssi_code > 0)
             continue; /* the kernel's, for us: a child ended, a file is too large */
+        if (container.entered && (info.ssi_pid != 1 || number != SIGTERM))
+            continue; /* in a container only its process 1 passes on that the engine stops it */
         if (state == WAITING && (number == SIGTERM || number == SIGINT))
-            exit(EXIT_SUCCESS);
+            leave();
         if (state == ENDED && number == SIGTERM)
             leave();
-        if (number == SIGTERM && run.reason == BY_ITSELF && is_from_outside(&info))
+        if (container.entered && run.reason == BY_ITSELF)
             run.reason = STOPPED;
-        signal_child(number);
+        signal_child(container.entered ? run.stop_signal : number);
     }
 }
 
@@ -305,11 +310,11 @@ static void compose_report(void)
              run.reason == TIMED_OUT, run.reason == STOPPED, run.words);
 }
 
-/* Nothing runs on behind the report. All processes but the first of a container are its own. One
- * that is being stopped by the engine is not to be waited for. */
+/* Nothing runs on behind the report. One that is being stopped by the engine is not to be waited
+ * for. */
 static void end_others(void)
 {
-    if (getpid() == 1 && run.reason != STOPPED)
+    if (container.entered && run.reason != STOPPED)
         kill(-1, SIGKILL);
     else
         leave();
@@ -321,6 +326,8 @@ static void finish(void)
     if (run.failure_pipe >= 0)
         read_failure();
     drain_output();
+    if (run.first_output > run.ended) /* it was read only now */
+        run.first_output = run.ended;
     close_pipe(&run.output_pipe);
     compose_report();
     state = ENDED;
@@ -343,7 +350,7 @@ static void obey(size_t connection, const struct command *command)
         wire_send(connection, "error it still runs\n");
     } else if (command->verb == HALT) {
         if (state == WAITING)
-            exit(EXIT_SUCCESS);
+            leave();
         if (run.reason == BY_ITSELF || run.reason == STOPPED)
             stop(HALTED);
     } else if (command->verb == RUN) {
@@ -418,12 +425,24 @@ static int catch_signals(void)
     return signals;
 }
 
-int main(int argc, char **argv)
+_Noreturn void launcher_run(int listener)
 {
-    prctl(PR_SET_DUMPABLE, 0); /* no process of the container looks into this one */
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
     int signals = catch_signals();
-    int listener = wire_listen(argc > 1 ? argv[1] : DEFAULT_SOCKET);
     for (;;)
         take_turn(signals, listener);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[1], "pause"))
+        pause_run();
+    if (argc == 3 && !strcmp(argv[1], "helper"))
+        helper_run(argv[2]);
+    if (argc != 2) {
+        fprintf(stderr, "usage: launcher pause | helper <folder> | <socket>\n");
+        return EXIT_FAILURE;
+    }
+    prctl(PR_SET_DUMPABLE, 0); /* no process that it runs looks into this one */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    launcher_run(wire_listen(argv[1]));
 }

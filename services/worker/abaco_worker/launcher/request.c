@@ -2,8 +2,8 @@
  * The body of a request: strings, each ended by a NUL, because neither an argument nor a variable
  * can hold one. In this order, numbers in decimal:
  *
- *   output_limit  max_run_ms  grace_ms  file_limit  user  directory  argc  argv[argc]
- *   variables to the end
+ *   output_limit  max_run_ms  grace_ms  stop_signal  user  directory
+ *   argc  argv[argc]  variables to the end
  */
 #include "launcher.h"
 
@@ -45,8 +45,9 @@ bool request_parse(char *body, size_t length, struct request *request, const cha
     uint64_t argc;
     if (!next_number(&cursor, &request->output_limit) ||
         !next_number(&cursor, &request->max_run_ms) || !next_number(&cursor, &request->grace_ms) ||
-        !next_number(&cursor, &request->file_limit) || !(request->user = next(&cursor)) || !(request->directory = next(&cursor)) ||
-        !next_number(&cursor, &argc))
+        !next_number(&cursor, &request->stop_signal) || request->stop_signal < 1 ||
+        request->stop_signal > KERNEL_SIGNALS || !(request->user = next(&cursor)) ||
+        !(request->directory = next(&cursor)) || !next_number(&cursor, &argc))
         return false;
 
     size_t count = 0;

@@ -1,6 +1,7 @@
 """What a launcher is asked to run, and its form on the wire (``request.c`` reads it)."""
 
 import math
+import signal
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -16,9 +17,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     ``user`` is as in ``USER`` of a Dockerfile. Of the environment, PATH, HOSTNAME and HOME are
     added where they are missing. ``run_seconds`` of 0 is no limit; ``grace_seconds`` lie between
-    SIGTERM and SIGKILL, when the limit or a halt ends the run. No file grows beyond ``file_bytes``
-    (0: no limit). Text becomes bytes as UTF-8, with surrogates for bytes that are none
-    (``surrogateescape``).
+    ``stop_signal`` and SIGKILL, when the limit or a halt ends the run. Text becomes bytes as UTF-8,
+    with surrogates for bytes that are none (``surrogateescape``).
     """
 
     argv: Sequence[str]
@@ -28,7 +28,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int
     run_seconds: float = 0
     grace_seconds: float = 10
-    file_bytes: int = 0
+    stop_signal: int = signal.SIGTERM
 
     def encode(self) -> bytes:
         """The body of the request.
@@ -42,7 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             str(self.output_bytes),
             _milliseconds(self.run_seconds),
             _milliseconds(self.grace_seconds),
-            str(self.file_bytes),
+            str(int(self.stop_signal)),
             self.user,
             self.directory,
             str(len(self.argv)),

@@ -5,29 +5,78 @@
 #include "launcher.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#define CGROUP "/sys/fs/cgroup/"
+#define CGROUP "sys/fs/cgroup"
+#define CALL_OPENAT2 437 /* of Linux 5.6; C libraries know it later */
 #define BLOCK_BYTES 512
 
 static char text[64 * 1024];
 
-/* Reads a file into `text`; one that is missing is empty. */
-static bool slurp(const char *path)
+static struct {
+    const char *name;
+    int file; /* 0: it is not there */
+} counters[] = {
+    {"cpuacct/cpuacct.usage", 0},
+    {"memory/memory.max_usage_in_bytes", 0},
+    {"memory/memory.oom_control", 0},
+    {"blkio/blkio.throttle.io_service_bytes_recursive", 0},
+    {"blkio/blkio.throttle.io_service_bytes", 0},
+    {"cpu.stat", 0},
+    {"memory.peak", 0},
+    {"memory.events", 0},
+    {"io.stat", 0},
+};
+
+/*
+ * On version 2 it may be the machine's root group (--cgroupns=host), and that one alone has no
+ * type.
+ */
+void usage_open(int process)
+{
+    int root = openat(process, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct open_how how = {
+        .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
+    };
+    int groups = (int)syscall(CALL_OPENAT2, root, CGROUP, &how, sizeof how);
+    bool whole_machine = !faccessat(groups, "cgroup.controllers", F_OK, 0) &&
+                         faccessat(groups, "cgroup.type", F_OK, 0);
+    how.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
+    how.resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH; /* cpuacct is a link */
+    for (size_t i = 0; i < sizeof counters / sizeof *counters && !whole_machine; i++) {
+        int file = (int)syscall(CALL_OPENAT2, groups, counters[i].name, &how, sizeof how);
+        counters[i].file = file > 0 ? file : 0;
+    }
+    close(groups);
+    close(root);
+}
+
+/* Reads a file into `text` from its beginning. */
+static bool read_whole(int file)
 {
     size_t length = 0;
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    for (ssize_t got = 1; descriptor >= 0 && got > 0 && length < sizeof text - 1;) {
-        got = read(descriptor, text + length, sizeof text - 1 - length);
+    for (ssize_t got = 1; got > 0 && length < sizeof text - 1;) {
+        got = pread(file, text + length, sizeof text - 1 - length, (off_t)length);
         length += got > 0 ? (size_t)got : 0;
     }
-    if (descriptor >= 0)
-        close(descriptor);
     text[length] = '\0';
     return length > 0;
+}
+
+/* Reads a counter into `text`; one that is missing is empty. */
+static bool slurp(const char *name)
+{
+    int file = 0;
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        if (!strcmp(counters[i].name, name))
+            file = counters[i].file;
+    return file && read_whole(file);
 }
 
 /* Adds up the numbers that follow a key in `text`. */
@@ -49,30 +98,32 @@ static uint64_t number_in(const char *path)
 /* Version 1: one hierarchy per kind, of which the engine shows us our own group. */
 static void read_version_1(struct usage *usage)
 {
-    usage->cpu_ns = number_in(CGROUP "cpuacct/cpuacct.usage");
-    usage->peak_bytes = number_in(CGROUP "memory/memory.max_usage_in_bytes");
-    if (slurp(CGROUP "memory/memory.oom_control"))
+    usage->cpu_ns = number_in("cpuacct/cpuacct.usage");
+    usage->peak_bytes = number_in("memory/memory.max_usage_in_bytes");
+    if (slurp("memory/memory.oom_control"))
         usage->oom_kills = sum_after("\noom_kill ");
-    if (slurp(CGROUP "blkio/blkio.throttle.io_service_bytes_recursive") ||
-        slurp(CGROUP "blkio/blkio.throttle.io_service_bytes"))
+    if (slurp("blkio/blkio.throttle.io_service_bytes_recursive") ||
+        slurp("blkio/blkio.throttle.io_service_bytes"))
         usage->io_bytes = sum_after(" Read ") + sum_after(" Write ");
 }
 
 static void read_version_2(struct usage *usage)
 {
-    if (slurp(CGROUP "cpu.stat"))
+    if (slurp("cpu.stat"))
         usage->cpu_ns = sum_after("usage_usec ") * 1000;
-    usage->peak_bytes = number_in(CGROUP "memory.peak");
-    if (slurp(CGROUP "memory.events"))
+    usage->peak_bytes = number_in("memory.peak");
+    if (slurp("memory.events"))
         usage->oom_kills = sum_after("\noom_kill ");
-    if (slurp(CGROUP "io.stat"))
+    if (slurp("io.stat"))
         usage->io_bytes = sum_after("rbytes=") + sum_after("wbytes=");
 }
 
 static void read_network(struct usage *usage)
 {
-    slurp("/proc/net/dev");
-    char *rest = text;
+    int file = open("/proc/net/dev", O_RDONLY | O_CLOEXEC);
+    bool known = file >= 0 && read_whole(file);
+    close(file);
+    char *rest = known ? text : NULL;
     for (char *line; (line = strsep(&rest, "\n"));) {
         char *colon = strrchr(line, ':'); /* of an alias, "eth0:1", the last */
         unsigned long long received, sent;
@@ -85,19 +136,13 @@ static void read_network(struct usage *usage)
     }
 }
 
-/*
- * Only the first process of a container sees its own groups there. On version 2 it may still be
- * the machine's root group (--cgroupns=host), and that one alone has no type.
- */
 void usage_read(struct usage *usage)
 {
     *usage = (struct usage){0};
     read_network(usage);
-    if (getpid() != 1)
-        return;
-    if (!access(CGROUP "cgroup.type", F_OK))
+    if (slurp("cpu.stat"))
         read_version_2(usage);
-    else if (access(CGROUP "cgroup.controllers", F_OK))
+    else
         read_version_1(usage);
 }
 

@@ -8,8 +8,8 @@
  *
  * and gets lines of text (main.c). The number has this machine's byte order: both ends are on it.
  *
- * The socket lies in a folder that the container's own processes may reach, so who connects from
- * inside is not listened to. The files lie where the container cannot reach them.
+ * The socket and the files lie in a folder of the host that is mounted into no container and open to
+ * its owner alone.
  */
 #include "launcher.h"
 
@@ -44,10 +44,7 @@ static _Noreturn void give_up(const char *what)
     exit(EXIT_FAILURE);
 }
 
-/*
- * Any user may connect, for those who have no way into the folder can't, and the worker need not
- * be the container's root. Then the folder is closed to all but its owner, if that is allowed us.
- */
+/* The folder is closed to all but its owner, as is the socket. */
 int wire_listen(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -58,7 +55,7 @@ int wire_listen(const char *path)
     strcpy(address.sun_path, path);
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     unlink(path);
-    mode_t mask = umask(0);
+    mode_t mask = umask(S_IRWXG | S_IRWXO);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address))
         give_up(path);
     umask(mask);
@@ -73,13 +70,13 @@ int wire_listen(const char *path)
     return listener;
 }
 
-/* Processes of other containers and of the machine have no number among ours. */
-static bool is_inside(int socket)
+/* Whoever may start a launcher may talk to it. A process of the container has a number among ours. */
+static bool is_trusted(int socket)
 {
     struct ucred peer = {0};
     socklen_t size = sizeof peer;
-    return getpid() == 1 &&
-           (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.pid != 0);
+    return !getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) && peer.uid == geteuid() &&
+           (!container.entered || peer.pid == 0);
 }
 
 bool wire_accept(int listener, const char *greeting)
@@ -87,7 +84,7 @@ bool wire_accept(int listener, const char *greeting)
     int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (socket < 0)
         return false;
-    for (size_t i = 0; i < CONNECTIONS && !is_inside(socket); i++)
+    for (size_t i = 0; i < CONNECTIONS && is_trusted(socket); i++)
         if (!connections[i].socket) {
             connections[i] = (struct connection){.socket = socket, .files = {-1, -1}};
             return wire_send(i, greeting);

@@ -1,0 +1,208 @@
+/*
+ * The helper: starts a launcher for each container that the worker has made.
+ *
+ *   launcher helper <folder>
+ *
+ * It reads lines on its standard input and answers each with one on its standard output:
+ *
+ *   start <pid> <container's id> <name>     ->  started <pid> <start time>
+ *                                           or  error <words>
+ *   check                                   ->  ok, or error <words>
+ *
+ * `pid` is the container's process 1, as the engine numbers it; the launcher listens in
+ * <folder>/<name>/run. It is a process of the container's process namespace, so it ends with the
+ * container and not with the worker. It has none of the container's mounts: no program finds its
+ * socket, its memory or its files. When its standard input ends, the helper takes no more requests,
+ * and ends with the last of its launchers.
+ *
+ * The helper needs the rights of the machine's root and the machine's process namespace, as runc
+ * does: whoever talks to it could do the same with the engine.
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LINE_BYTES 1024
+#define PROGRAM_FOLDER "/.abaco"
+#define PROGRAM PROGRAM_FOLDER "/launcher"
+
+static _Noreturn void answer(int reply, const char *format, const char *words)
+{
+    dprintf(reply, format, words);
+    _exit(EXIT_SUCCESS);
+}
+
+/* The pause program has been started: nothing of ours need stay where programs can see it. On a
+ * read-only image an empty file stays. */
+static void hide_program(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        if (!setns(container.mounts, CLONE_NEWNS) &&
+            !umount2(PROGRAM, MNT_DETACH | UMOUNT_NOFOLLOW) && !unlink(PROGRAM))
+            rmdir(PROGRAM_FOLDER);
+        _exit(EXIT_SUCCESS);
+    }
+    if (child > 0)
+        waitpid(child, NULL, 0);
+}
+
+/* Its number and start among the machine's processes: /proc is the machine's here. */
+static void say_started(int reply)
+{
+    char link[32] = "", text[1024] = "";
+    ssize_t length = readlink("/proc/self", link, sizeof link - 1);
+    int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    ssize_t got = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    close(file);
+    char *field = got > 0 ? strrchr(text, ')') : NULL;
+    for (int i = 0; field && i < 20; i++)
+        if ((field = strchr(field, ' ')))
+            field++;
+    if (length <= 0 || !field)
+        answer(reply, "error %s\n", "cannot see itself");
+    field[strcspn(field, " ")] = '\0';
+    dprintf(reply, "started %s %s\n", link, field);
+}
+
+/* The launcher to be. Whatever it holds of the container is open by now. */
+static _Noreturn void begin(const char *name, int reply)
+{
+    static char words[WORDS_BYTES];
+    char path[LINE_BYTES];
+    setsid();
+    if (!container_enter(words))
+        answer(reply, "error %s\n", words);
+    snprintf(path, sizeof path, "%s/run", name);
+    if (chdir(path))
+        answer(reply, "error cannot enter its folder: %s\n", strerror(errno));
+    int listener = wire_listen("./socket");
+    if (chdir("/"))
+        answer(reply, "error /: %s\n", strerror(errno));
+    pause_call();
+    say_started(reply);
+    int null = open("/dev/null", O_RDWR);
+    for (int i = 0; i < 3; i++)
+        dup2(null, i);
+    close(null);
+    close(reply);
+    launcher_run(listener);
+}
+
+static _Noreturn void prepare(pid_t pid, const char *id, const char *name, int reply)
+{
+    static char words[WORDS_BYTES];
+    signal(SIGCHLD, SIG_DFL);
+    prctl(PR_SET_DUMPABLE, 0);
+    if (!container_learn(pid, id, words))
+        answer(reply, "error %s\n", words);
+    hide_program();
+    if (!container_enter_processes(words))
+        answer(reply, "error %s\n", words);
+    pid_t child = fork(); /* only a child is in the namespace */
+    if (child == 0)
+        begin(name, reply);
+    if (child < 0)
+        answer(reply, "error cannot fork: %s\n", strerror(errno));
+    _exit(EXIT_SUCCESS);
+}
+
+static void pass_on(int from)
+{
+    char line[LINE_BYTES + WORDS_BYTES];
+    size_t length = 0;
+    for (ssize_t got = 1; got > 0 && length < sizeof line && !memchr(line, '\n', length);) {
+        got = read(from, line + length, sizeof line - length);
+        length += got > 0 ? (size_t)got : 0;
+    }
+    if (!memchr(line, '\n', length))
+        length = (size_t)snprintf(line, sizeof line, "error it ended while it was started\n");
+    if (write(STDOUT_FILENO, line, length) < 0)
+        exit(EXIT_FAILURE);
+}
+
+/* What the steps to come need, asked of the kernel before there is a container. */
+static const char *hindrance(void)
+{
+    static char text[8192];
+    int file = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t got = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    close(file);
+    text[got > 0 ? got : 0] = '\0';
+    const char *effective = strstr(text, "\nCapEff:"), *filter = strstr(text, "\nSeccomp:");
+    static const int needed[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETGID, CAP_SETUID,
+                                 CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+        if (!effective || !(strtoull(effective + 8, NULL, 16) >> needed[i] & 1))
+            return "it lacks capabilities of the machine's root";
+    if (filter && strtol(filter + 9, NULL, 10) != 0)
+        return "a filter of system calls is on it";
+    int map = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+    got = map < 0 ? -1 : read(map, text, sizeof text - 1);
+    close(map);
+    text[got > 0 ? got : 0] = '\0';
+    unsigned long inner = 1, outer = 1, count = 0;
+    if (sscanf(text, "%lu %lu %lu", &inner, &outer, &count) != 3 || inner || outer ||
+        count != UINT32_MAX)
+        return "it is in a user namespace, as with a rootless engine";
+    return confine_hindrance();
+}
+
+static void obey(char *line)
+{
+    char id[128], name[256];
+    int pid, ends[2];
+    if (!strcmp(line, "check\n")) {
+        const char *why = hindrance();
+        printf(why ? "error %s\n" : "ok\n", why);
+        fflush(stdout);
+        return;
+    }
+    if (sscanf(line, "start %d %127s %255s", &pid, id, name) != 3 || pid <= 1 || strlen(id) < 12 ||
+        strchr(name, '/') || *name == '.') {
+        puts("error malformed command");
+        fflush(stdout);
+        return;
+    }
+    if (pipe2(ends, O_CLOEXEC)) {
+        perror("pipe");
+        exit(EXIT_FAILURE);
+    }
+    if (fork() == 0) {
+        close(ends[0]);
+        prepare(pid, id, name, ends[1]);
+    }
+    close(ends[1]);
+    pass_on(ends[0]);
+    close(ends[0]);
+}
+
+_Noreturn void helper_run(const char *folder)
+{
+    char line[LINE_BYTES];
+    prctl(PR_SET_DUMPABLE, 0);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGCHLD, SIG_IGN); /* launchers that end are reaped by the kernel */
+    if (chdir(folder)) {
+        perror(folder);
+        exit(EXIT_FAILURE);
+    }
+    while (fgets(line, sizeof line, stdin))
+        obey(line);
+    while (wait(NULL) > 0 || errno == EINTR) /* a container cannot go before its launcher is reaped */
+        continue;
+    exit(EXIT_SUCCESS);
+}

@@ -1,0 +1,162 @@
+"""A run is what ``docker run`` makes of the image, with and without a waiting container."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import docker
+import pytest
+
+import images
+from abaco_proto import events as ev
+from integration.worker_world import World, world_on
+from servers import NatsServer
+
+RECIPE = (
+    "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n"
+    'CMD ["/bin/sh", "-c", "eval \\"$MSG\\""]\n'
+)
+IMAGE = "abaco-test/process-1"
+SHELL = images.WITH_SHELL + (
+    "COPY passwd group /etc/\n"
+    'RUN ["/bin/sh", "-c", "mkdir -m 1777 /tmp"]\n'
+    'CMD ["/bin/sh", "-c", "eval \\"$MSG\\""]\n'
+)
+PASSWD = b"root:x:0:0:root:/root:/bin/sh\nanna:x:1000:1000:Anna:/home/anna:/bin/sh\n"
+GROUP = b"root:x:0:\nanna:x:1000:\naudio:x:29:anna\n"
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(params=["waiting", "cold"])
+async def world(
+    request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
+) -> AsyncGenerator[World, None]:
+    launcher = request.param == "waiting"
+    async with world_on(nats_server.url, tmp_path, launcher=launcher) as world:
+        yield world
+
+
+async def output_of(world: World, script: str, **settings: str) -> tuple[str, int]:
+    world.start(**settings)
+    await world.seat(IMAGE)
+    await world.send(script)
+    [finished] = await world.seen(ev.ExecutionFinished)
+    return (await world.output(finished)).decode(), finished.exit_code
+
+
+def docker_run(script: str) -> str:
+    """The same by the engine alone, under the same limits."""
+    client = docker.APIClient(version="auto")
+    config = client.create_host_config(
+        network_mode="none",
+        mem_limit=512 * MEBIBYTE,
+        memswap_limit=512 * MEBIBYTE,
+        nano_cpus=1_000_000_000,
+        pids_limit=256,
+        security_opt=["no-new-privileges"],
+    )
+    made = client.create_container(IMAGE, environment={"MSG": script}, host_config=config)
+    try:
+        client.start(made["Id"])
+        client.wait(made["Id"], timeout=60)
+        return client.logs(made["Id"]).decode()
+    finally:
+        client.remove_container(made["Id"], force=True)
+        client.close()
+
+
+@pytest.fixture(autouse=True)
+def _image() -> None:
+    images.build(IMAGE, SHELL, {"passwd": PASSWD, "group": GROUP})
+
+
+async def test_the_program_is_process_1(world: World) -> None:
+    script = (
+        "echo $$; tr '\\0' ' ' </proc/1/cmdline | cut -c -12; echo to process 1 >/proc/1/fd/1; "
+        "ls /proc >/l; grep -c '^[0-9]' /l; cut -d' ' -f 4-8 /proc/1/stat"
+    )
+    said, _ = await output_of(world, script)
+    assert said.splitlines() == ["1", "/bin/sh -c e", "to process 1", "2", "0 1 1 0 -1"]
+
+
+async def test_an_init_that_must_be_process_1_starts(world: World) -> None:
+    """As s6-overlay's does."""
+    init = 'if [ $$ -ne 1 ]; then echo "can only run as pid 1"; exit 100; fi; echo started; exit 7'
+    assert await output_of(world, init) == ("started\n", 7)
+
+
+async def test_orphans_are_process_1s(world: World) -> None:
+    """A program that reaps none has zombies, as with ``docker run``."""
+    script = (
+        "mkfifo /tmp/end; (sleep 0.3 &); "
+        "(sh -c 'until grep State:.Z /proc/[2-9]*/status; do :; done >/dev/null 2>&1; "
+        "grep -h -A4 State:.Z /proc/[2-9]*/status | grep PPid | sort -u; "
+        ": >/tmp/end' &); exec cat /tmp/end"
+    )
+    said, _ = await output_of(world, script, ABACO_MAX_RUN_SECONDS="20")
+    assert said == docker_run(script) == "PPid:\t1\n"
+
+
+STATE = (
+    "grep -E '^(Umask|Uid|Gid|Groups|Cap|NoNew|Sec|Spec|Sig(Blk|Ign|Cgt)|Cpus|Mems)' "
+    "/proc/1/status; "
+    "cat /proc/1/limits /proc/1/attr/current /proc/1/cgroup /proc/1/uid_map /proc/1/loginuid; "
+    "echo; sed 's/^/oom /' /proc/1/oom_score_adj; cut -d' ' -f 4-8 /proc/1/stat; id; umask; pwd; "
+    "ulimit -a; env | sort; ls -l /proc/1/fd; ls -lan / /dev /etc /sys /proc/sys; mount; "
+    "cat /proc/1/mountinfo; cat /proc/keys; cat /proc/mounts | wc -l; ls /proc/1/task; "
+    "readlink /proc/1/exe /proc/1/cwd /proc/1/root; "
+    "for f in /proc/sysrq-trigger /proc/sys/kernel/domainname /proc/1/mem; do echo x >$f; done; "
+    "unshare -m true; mknod /tmp/x b 254 0; mount -t proc p /tmp; hostname x"
+)
+NAMED = (
+    # What differs between any two containers, or is the platform's word to the program.
+    (r"(?m)^(MSG|HOSTNAME|_abaco_\w+|SHLVL)=.*\n(?!\w+=)?", ""),
+    (r"[0-9a-f]{64}|[0-9a-f]{12}\b", "<id>"),
+    (r"pipe:\[\d+\]", "pipe"),
+    (r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d", "<time>"),
+    (r"/overlay2/l/[A-Z0-9:/a-z]+|overlay2/<id>(-init)?", "<layer>"),
+    (r"(?m)^\d+ \d+ \d+:\d+ ", ""),  # numbers of mounts
+    (r"master:\d+", "master"),
+    (r"(?m)^(dr-xr-xr-x) +\d+ 0 +0 +0 <time> (proc|\.\.)$", r"\1 \2"),  # as many as processes
+    # Where the worker lacks CAP_SYS_RESOURCE it cannot protect the launcher but by this.
+    (r"(?m)^oom (0|10)$", "oom"),
+)
+
+
+def comparable(said: str) -> list[str]:
+    for pattern, plain in NAMED:
+        said = re.sub(pattern, plain, said)
+    return sorted(said.splitlines())
+
+
+@pytest.mark.parametrize("user", ["", "anna"])
+async def test_a_program_cannot_tell_it_from_docker_run(world: World, user: str) -> None:
+    if user:
+        recipe = f"{SHELL}USER {user}\nWORKDIR /home\n"
+        await asyncio.to_thread(images.build, IMAGE, recipe, {"passwd": PASSWD, "group": GROUP})
+    said, _ = await output_of(world, STATE)
+    theirs = await asyncio.to_thread(docker_run, STATE)
+    assert "CapBnd" in theirs
+    ours, docker_s = Counter(comparable(said)), Counter(comparable(theirs))
+    assert not [
+        *(f"+ {line}" for line in ours - docker_s),
+        *(f"- {line}" for line in docker_s - ours),
+    ]
+
+
+async def test_a_halt_sends_the_stop_signal_of_the_image(world: World) -> None:
+    image = "abaco-test/stops-by-int"
+    await asyncio.to_thread(images.build, image, f"{RECIPE}STOPSIGNAL SIGINT\n", {})
+    world.start(ABACO_HALT_GRACE_SECONDS="60")
+    await world.seat(image)
+    script = (
+        "trap 'echo saved; exit 0' INT; trap '' TERM; echo on; while :; do busybox sleep 0.1; done"
+    )
+    await world.send(script)
+    await world.until_recorded(b"on\n")
+    await world.append(ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_0"))
+    [finished] = await world.seen(ev.ExecutionFinished)
+    assert (await world.output(finished), finished.exit_code) == (b"on\nsaved\n", 0)
+    assert finished.final_state.ended_by is ev.EndedBy.HALT
