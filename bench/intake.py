@@ -6,7 +6,7 @@ Both run against the same server with ``sync_interval: always`` (every message i
 it is acknowledged), 64 requests in flight, in turns, on one machine that also runs the clients.
 Raw is what the library itself does, nats-py's own client and its ``request``, with the very same
 subjects, bodies and headers; HTTP has 64 keep-alive connections. With keys each request has an
-Idempotency-Key of its own: two more durable writes, a claim and an answer.
+Idempotency-Key of its own.
 """
 
 import argparse

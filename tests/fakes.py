@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from abaco_proto import codec, envelope
-from abaco_proto.bucket import Cell
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.events import Event
@@ -36,6 +38,7 @@ class InMemoryEventLog:
 
     def __init__(self) -> None:
         self.events: list[Recorded] = []
+        self.stored_at: list[datetime] = []
         self.available = True
         self.before_append: Callable[[Draft], None] = lambda draft: None
         self._grown = asyncio.Event()
@@ -61,15 +64,27 @@ class InMemoryEventLog:
         """Store bytes as a server would: without looking at them."""
         sequence = len(self.events) + 1
         self.events.append(envelope.from_message(sequence, subject, headers, body))
+        self.stored_at.append(datetime.now(UTC))
         self._grown.set()
         self._grown = asyncio.Event()
         return sequence
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         self._check()
-        found = self._select(filters, after)
+        found = [
+            recorded
+            for recorded in self._select(filters, after)
+            if since is None or self.stored_at[recorded.sequence - 1] >= since
+        ]
+        if headers_only:
+            found = [replace(r, event=envelope.unread(b""), raw=b"") for r in found]
         if found:
             yield found
 
@@ -109,45 +124,6 @@ class InMemoryEventLog:
     def _tip(self, pattern: str) -> int:
         found = self._last(pattern)
         return found.sequence if found else 0
-
-    def _check(self) -> None:
-        if not self.available:
-            raise Unavailable("the plug is pulled")
-
-
-class InMemoryBucket:
-    """Implements ``Bucket``. ``available = False`` is the plug pulled."""
-
-    def __init__(self) -> None:
-        self.cells: dict[str, Cell] = {}
-        self.available = True
-        self._ends: dict[str, float] = {}
-        self._revision = 0
-
-    async def get(self, key: str) -> Cell | None:
-        await asyncio.sleep(0)
-        self._check()
-        return self._now(key)
-
-    async def put(self, key: str, value: bytes, *, revision: int, seconds: int) -> int:
-        await asyncio.sleep(0)
-        self._check()
-        last = self._now(key)
-        if revision != (last.revision if last is not None else 0):
-            raise Conflict(key)
-        self._revision += 1
-        self.cells[key] = Cell(self._revision, value)
-        self._ends[key] = asyncio.get_running_loop().time() + seconds
-        return self._revision
-
-    def forget(self) -> None:
-        """Lose everything, as if it had been there too long."""
-        self.cells.clear()
-
-    def _now(self, key: str) -> Cell | None:
-        if key in self.cells and self._ends[key] <= asyncio.get_running_loop().time():
-            del self.cells[key]
-        return self.cells.get(key)
 
     def _check(self) -> None:
         if not self.available:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,9 +31,14 @@ class CountingEventLog:
         return await self.log.append(draft, expected=expected)
 
     def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
-        return self.log.read(filters, after=after)
+        return self.log.read(filters, after=after, since=since, headers_only=headers_only)
 
     def follow(self, filters: Sequence[str], *, after: int = 0) -> AsyncGenerator[Batch, None]:
         return self.log.follow(filters, after=after)

@@ -5,6 +5,7 @@ pass ``tests/contract``.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Annotated, Protocol
 
 import msgspec
@@ -58,10 +59,17 @@ class EventLog(Protocol):
         ...
 
     def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         """History in batches: all events with a higher sequence than ``after`` that were in the
-        log at the call, in order.
+        log at the call, in order; with ``since`` only those that were stored then or later.
+
+        With ``headers_only`` the bodies stay in the log: each ``event`` is ``Unrecognized``.
         """
         ...
 

@@ -16,7 +16,7 @@ import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto.events import OWNERS, Event, Owner, type_of
-from abaco_proto.streams import ALL, EVENTS, KEYS, LOGS, SNAPSHOTS, Stream
+from abaco_proto.streams import ALL, EVENTS, LOGS, SNAPSHOTS, Stream
 from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 
 PROJECTOR = "projector"
@@ -41,11 +41,9 @@ def users() -> dict[str, Permissions]:
     """All users, by name."""
     api = (
         *_appending(Owner.API),
-        *KEYS.subjects,
         *_preparing(),
         *_reading(EVENTS),
         *_reading(LOGS),
-        *_single(KEYS),
     )
     scheduler = (
         *_appending(Owner.SCHEDULER),

@@ -17,8 +17,6 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 0
     max_per_subject: int = 0
     duplicate_window_seconds: int = 120
-    own_ages: bool = False
-    """Whether a message may say itself for how long it is kept."""
 
 
 EVENTS = Stream(
@@ -37,16 +35,6 @@ LOGS = Stream(
     max_bytes=4096 * MEBIBYTE,
 )
 
-KEYS = Stream(
-    name="KV_ABACO_IDEMPOTENCY",
-    subjects=("$KV.ABACO_IDEMPOTENCY.>",),
-    description="What came of requests with an Idempotency-Key.",
-    append_only=False,
-    max_per_subject=1,
-    own_ages=True,
-)
-"""A key-value bucket by its names, so that the usual tools show it."""
-
 SNAPSHOTS = Stream(
     name="KV_ABACO_SNAPSHOTS",
     subjects=("$KV.ABACO_SNAPSHOTS.>",),
@@ -54,6 +42,6 @@ SNAPSHOTS = Stream(
     append_only=False,
     max_per_subject=1,
 )
-"""Another one."""
+"""A key-value bucket by its names, so that the usual tools show it."""
 
-ALL = (EVENTS, LOGS, KEYS, SNAPSHOTS)
+ALL = (EVENTS, LOGS, SNAPSHOTS)

@@ -185,9 +185,3 @@ def heartbeat_subject(host_id: str) -> str:
 def heartbeats_filter() -> str:
     """The heartbeats of all hosts."""
     return "abaco.heartbeat.*"
-
-
-# $KV.ABACO_IDEMPOTENCY.<key>
-def bucket_subject(key: str) -> str:
-    """Where the value of a key is, which must be a subject token."""
-    return f"$KV.ABACO_IDEMPOTENCY.{key}"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import cache
 from typing import Protocol
 
@@ -87,10 +88,16 @@ class WatchedEventLog:
             raise
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         """See :meth:`abaco_proto.log.EventLog.read`."""
-        async with aclosing(self._log.read(filters, after=after)) as batches:
+        events = self._log.read(filters, after=after, since=since, headers_only=headers_only)
+        async with aclosing(events) as batches:
             async for batch in batches:
                 self._metrics.saw(batch)
                 yield batch

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -143,6 +144,27 @@ class EventLogSuite:
             log, history_filter("default", "c_0"), history_filter("default", "a_0")
         )
         assert [r.event for r in found] == [b.registered("a_0"), b.registered("c_0")]
+
+    async def test_read_of_headers_leaves_the_bodies_out(self, log: EventLog) -> None:
+        for n in range(3):
+            await log.append(message(n, f"req-{n}"))
+        found = [r async for batch in log.read([INBOX], headers_only=True) for r in batch]
+        assert [r.causation_id for r in found] == ["req-0", "req-1", "req-2"]
+        assert [r.sequence for r in found] == [1, 2, 3]
+        assert {r.raw for r in found} == {b""}
+        assert {type(r.event) for r in found} == {ev.Unrecognized}
+
+    async def test_read_since_a_time_begins_with_what_was_stored_then(self, log: EventLog) -> None:
+        await log.append(message(0))
+        await asyncio.sleep(0.01)
+        between = datetime.now(UTC)
+        await asyncio.sleep(0.01)
+        await log.append(message(1))
+        hour = timedelta(hours=1)
+        for since, expected in ((between - hour, [1, 2]), (between, [2]), (between + hour, [])):
+            async with asyncio.timeout(10):
+                found = [r async for batch in log.read([INBOX], since=since) for r in batch]
+            assert [r.sequence for r in found] == expected
 
     async def test_read_of_nothing_ends(self, log: EventLog) -> None:
         assert await collect(log, history_filter("default", "nobody_0")) == []

@@ -115,16 +115,6 @@ async def test_a_service_makes_the_streams_and_reads_the_log(server: NatsServer,
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_only_the_api_knows_what_came_of_a_key(server: NatsServer, user: str) -> None:
-    subjects = {"$KV.ABACO_IDEMPOTENCY.x", "$JS.API.STREAM.MSG.GET.KV_ABACO_IDEMPOTENCY"}
-    async with client(server, user) as connection:
-        for subject in subjects:
-            await connection.publish(subject, b"{}")
-        found = await refused(server, connection)
-    assert found == (set() if user == Owner.API else subjects)
-
-
-@pytest.mark.parametrize("user", USERS)
 async def test_only_the_scheduler_has_snapshots(server: NatsServer, user: str) -> None:
     subjects = {"$KV.ABACO_SNAPSHOTS.x", "$JS.API.DIRECT.GET.KV_ABACO_SNAPSHOTS"}
     async with client(server, user) as connection:

@@ -18,7 +18,7 @@ from abaco_api.envelope import success
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.service import assemble
 from abaco_proto.errors import Unavailable
-from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port
 
 
@@ -77,7 +77,6 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ASGIApp]:
         Config(postgres_dsn=nobody, max_requests=1),
         InMemoryEventLog(),
         InMemoryOutputLog(),
-        InMemoryBucket(),
     )
     yield create_app(service)
     await service.models.close()

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api import control as control_module
-from abaco_api.control import Control
+from abaco_api.commands import execution_control
+from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.handler import CommandHandler
 from abaco_api.directory import Directory
 from abaco_api.dispatch import dispatcher as dispatcher_module
 from abaco_api.dispatch import subscriptions as subscriptions_module
 from abaco_api.dispatch.subscriptions import Subscriptions
 from abaco_api.errors import InboxFull
+from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.room import Room
-from abaco_api.turns import Turns
 from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto import ids
@@ -64,12 +65,13 @@ async def test_nothing_is_kept_of_actors_that_were_deleted() -> None:
 async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(control_module, "MOST_ORDERS", 4)
+    monkeypatch.setattr(execution_control, "MAX_ORDERS", 4)
     log, models = InMemoryEventLog(), Away()
     directory = Directory(log, "default")
     folding = asyncio.create_task(directory.run())
     reads: Any = models
-    control = Control(log, directory, reads, "default", Turns(5))
+    handler = CommandHandler(log, "default", KeyIndex(log, 60), seconds=5)
+    control = ExecutionControl(handler, log, directory, reads, "default")
     for actor_id, count in (("foo_0", 10), ("bar_0", 3), ("baz_0", 3)):
         await appended(log, b.registered(actor_id))
         for ordinal in range(count):
@@ -85,8 +87,8 @@ async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
         await control.retry(again, ordinal)
         with pytest.raises(Refused, match="not abandoned"):
             await control.retry(again, ordinal)
-        assert sum(len(each.orders) for each in control._histories.values()) <= 4
-    assert [*control._histories] == ["baz_0"]
+        assert sum(len(each.orders) for each in control._sources._cached.values()) <= 4
+    assert [*control._sources._cached] == ["baz_0"]
     folding.cancel()
 
 

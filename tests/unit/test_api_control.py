@@ -8,10 +8,11 @@ import pytest
 
 import builders as b
 from abaco_api import orders
+from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.handler import CommandHandler
 from abaco_api.config import Config
-from abaco_api.control import Control
 from abaco_api.directory import Directory
-from abaco_api.turns import Turns
+from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable, Unknown
@@ -53,10 +54,11 @@ class Stage:
         self.directory = Directory(log, "default")
         self.control = self.process()
 
-    def process(self) -> Control:
-        turns = Turns(CONFIG.append_timeout_seconds)
+    def process(self) -> ExecutionControl:
+        keys = KeyIndex(self.log, CONFIG.idempotency_seconds)
+        handler = CommandHandler(self.log, "default", keys, CONFIG.append_timeout_seconds)
         models: Any = self.models
-        return Control(self.log, self.directory, models, "default", turns)
+        return ExecutionControl(handler, self.log, self.directory, models, "default")
 
     async def append(self, *events: ev.Event) -> None:
         for event in events:

@@ -23,7 +23,7 @@ from abaco_proto.errors import Unknown
 from abaco_proto.subjects import event_subject
 from abaco_telemetry.spans import within
 from deadlines import LIMIT_SECONDS
-from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
 CONFIG = Config(append_timeout_seconds=2, max_hops=4)
@@ -38,7 +38,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def process(log: InMemoryEventLog) -> AsyncGenerator[Service, None]:
     """A process until the end of the block, where it is killed."""
-    service = assemble(CONFIG, log, InMemoryOutputLog(), InMemoryBucket())
+    service = assemble(CONFIG, log, InMemoryOutputLog())
     parts = (service.directory.run, service.feed.run, service.dispatcher.run)
     tasks = [asyncio.ensure_future(run()) for run in parts]
     try:
@@ -53,12 +53,12 @@ async def process(log: InMemoryEventLog) -> AsyncGenerator[Service, None]:
 
 
 async def register(service: Service, name: str) -> None:
-    await service.commands.register(cmd.RegisterActor(definition=b.definition(name=name)))
+    await service.actors.register(cmd.RegisterActor(definition=b.definition(name=name)))
 
 
 async def subscribe(service: Service, actor_id: str, pattern: str) -> str:
     command = cmd.Subscribe(actor_id=actor_id, event_pattern=pattern)
-    [event] = (await service.commands.change(command)).events
+    [event] = (await service.actors.change(command)).events
     assert isinstance(event, ev.ActorSubscribed)
     return event.subscription_id
 
@@ -227,7 +227,7 @@ async def test_two_subscriptions_of_one_actor_are_two() -> None:
         await register(api, "src")
         await register(api, "dst")
         keys = [await subscribe(api, "dst_0", p) for p in ("src_0.>", "*.actor.state_set")]
-        await api.commands.change(cmd.SetState(actor_id="src_0", state=1))
+        await api.actors.change(cmd.SetState(actor_id="src_0", state=1))
         messages = await arrived(log, "dst_0", 2)
     assert [m.subscription_id for m in messages] == keys
 
@@ -241,10 +241,10 @@ async def test_an_end_is_an_end() -> None:
         key = await subscribe(api, "a_0", "src_0.>")
         await subscribe(api, "b_0", "src_0.>")
         await subscribe(api, "c_0", "src_0.>")
-        await api.commands.change(cmd.Unsubscribe(actor_id="a_0", subscription_id=key))
+        await api.actors.change(cmd.Unsubscribe(actor_id="a_0", subscription_id=key))
         with pytest.raises(Unknown, match="subscription_id"):
-            await api.commands.change(cmd.Unsubscribe(actor_id="a_0", subscription_id=key))
-        await api.commands.change(cmd.DeleteActor(actor_id="b_0"))
+            await api.actors.change(cmd.Unsubscribe(actor_id="a_0", subscription_id=key))
+        await api.actors.change(cmd.DeleteActor(actor_id="b_0"))
         await send(api, "src_0", "x")
         await arrived(log, "c_0", 1)
         await settled(log)

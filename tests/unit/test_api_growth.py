@@ -17,10 +17,10 @@ from abaco_api.coding import decoded
 from abaco_api.definition import Defaults
 from abaco_api.dispatch import pattern
 from abaco_api.feed import query, selection
+from abaco_api.idempotency.endpoint import checked_key
 from abaco_api.image import is_image
 from abaco_api.live.place import place
 from abaco_api.multipart import fields
-from abaco_api.once.endpoint import _checked
 from abaco_api.wildcard import fits
 from abaco_proto import ids
 from abaco_proto.errors import AbacoError
@@ -244,7 +244,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "an image of 255": lambda _: lambda: is_image("a-" * 126 + "/"),
     "a description": lambda n: registered(description="a" * n),
     "a place": lambda n: lambda: place("1" * n + ":" + "2" * n, 1),
-    "a key": lambda n: lambda: _checked(["a" * n]),
+    "a key": lambda n: lambda: checked_key(["a" * n]),
     "an environment": lambda n: registered(
         default_environment={str(k): "" for k in range(n // 100)}
     ),

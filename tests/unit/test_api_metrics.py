@@ -10,7 +10,7 @@ import readings
 from abaco_api.app import create_app
 from abaco_api.config import Config
 from abaco_api.service import Service, assemble
-from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port
 
 COUNT = "abaco_http_request_seconds_count"
@@ -20,7 +20,7 @@ COUNT = "abaco_http_request_seconds_count"
 async def service() -> AsyncIterator[Service]:
     nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
     config = Config(postgres_dsn=nobody, read_wait_seconds=0.05)
-    service = assemble(config, InMemoryEventLog(), InMemoryOutputLog(), InMemoryBucket())
+    service = assemble(config, InMemoryEventLog(), InMemoryOutputLog())
     folding = asyncio.create_task(service.directory.run())
     yield service
     folding.cancel()

@@ -13,7 +13,7 @@ from abaco_api.coding import decoded
 from abaco_api.errors import BodyTooLarge, UnsupportedCoding
 from abaco_proto import events as ev
 from abaco_proto.errors import Malformed
-from once_stage import world
+from idempotency_stage import world
 
 STREAM, JSON, TEXT = "text/event-stream", "application/json", "text/plain"
 LIMIT = 100_000

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,7 +30,12 @@ class Held(InMemoryEventLog):
         self.reading = self.most = 0
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         self.reading += 1
         self.most = max(self.most, self.reading)

@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 import builders as b
+from abaco_api.commands.keyed_queue import KeyedQueue
 from abaco_api.config import Config
 from abaco_api.errors import Behind
 from abaco_api.freshness import Freshness
 from abaco_api.service import Service, assemble
-from abaco_api.turns import Turns
 from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown
-from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 
 CONFIG = Config(append_timeout_seconds=30)
 HASTY = Config(append_timeout_seconds=0.3)
@@ -25,7 +25,7 @@ HASTY = Config(append_timeout_seconds=0.3)
 
 @asynccontextmanager
 async def processes(log: InMemoryEventLog, count: int = 1) -> AsyncGenerator[list[Service], None]:
-    services = [assemble(CONFIG, log, InMemoryOutputLog(), InMemoryBucket()) for _ in range(count)]
+    services = [assemble(CONFIG, log, InMemoryOutputLog()) for _ in range(count)]
     folds = [asyncio.create_task(s.directory.run()) for s in services]
     try:
         yield services
@@ -49,7 +49,7 @@ async def test_many_registrations_of_one_name_leave_no_gap() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):
         outcomes = await asyncio.gather(
-            *[p.commands.register(register()) for p in (one, other) for _ in range(25)]
+            *[p.actors.register(register()) for p in (one, other) for _ in range(25)]
         )
     assert {o.actor.actor_id for o in outcomes} == {f"foo_{n}" for n in range(50)}
     assert len(log.events) == 50
@@ -68,7 +68,7 @@ async def test_a_message_that_nobody_can_read_holds_up_no_other(knows: str) -> N
         return (await process.inbox.send(send())).execution_id
 
     async with processes(log) as [process]:
-        await process.commands.register(register())
+        await process.actors.register(register())
         log.put_raw(*poison)
         assert await accepted(process) == "foo_0_exc_0"
         log.put_raw(*poison)
@@ -82,7 +82,7 @@ async def test_a_message_that_nobody_can_read_holds_up_no_other(knows: str) -> N
 async def test_many_messages_of_one_actor_have_ordinals_without_gaps() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):
-        await one.commands.register(register())
+        await one.actors.register(register())
         accepted = await asyncio.gather(
             *[p.inbox.send(send()) for p in (one, other) for _ in range(100)]
         )
@@ -96,10 +96,10 @@ async def test_many_messages_of_one_actor_have_ordinals_without_gaps() -> None:
 async def test_many_changes_of_one_actor_are_all_made() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):
-        await one.commands.register(register())
+        await one.actors.register(register())
         await asyncio.gather(
             *[
-                p.commands.change(cmd.SetState(actor_id="foo_0", state=n))
+                p.actors.change(cmd.SetState(actor_id="foo_0", state=n))
                 for p in (one, other)
                 for n in range(20)
             ]
@@ -110,49 +110,49 @@ async def test_many_changes_of_one_actor_are_all_made() -> None:
 
 async def test_an_actor_of_another_process_can_be_used_at_once() -> None:
     async with processes(InMemoryEventLog(), 2) as (one, other):
-        await one.commands.register(register())
+        await one.actors.register(register())
         assert (await other.inbox.send(send())).execution_id == "foo_0_exc_0"
 
 
 async def test_a_deleted_actor_is_gone_and_its_number_is_not_used_again() -> None:
     async with processes(InMemoryEventLog()) as (one,):
-        await one.commands.register(register())
-        await one.commands.change(cmd.DeleteActor(actor_id="foo_0"))
+        await one.actors.register(register())
+        await one.actors.change(cmd.DeleteActor(actor_id="foo_0"))
         for command in (cmd.DeleteActor(actor_id="foo_0"), cmd.SetState(actor_id="foo_0", state=1)):
             with pytest.raises(Unknown):
-                await one.commands.change(command)
+                await one.actors.change(command)
         with pytest.raises(Unknown):
             await one.inbox.send(send())
-        assert (await one.commands.register(register())).actor.actor_id == "foo_1"
+        assert (await one.actors.register(register())).actor.actor_id == "foo_1"
 
 
 async def test_an_update_shows_the_state_and_what_the_workers_said() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
-        await one.commands.register(register())
-        await one.commands.change(cmd.SetState(actor_id="foo_0", state={"n": 1}))
+        await one.actors.register(register())
+        await one.actors.change(cmd.SetState(actor_id="foo_0", state={"n": 1}))
         await log.append(b.envelope_of(b.requested()))
         await log.append(b.envelope_of(b.ready()))
         same = cmd.UpdateActor(actor_id="foo_0", changes={"description": "x"})
-        actor = (await one.commands.change(same)).actor
+        actor = (await one.actors.change(same)).actor
         assert (actor.status, actor.state) == ("READY", {"n": 1})
         other = cmd.UpdateActor(actor_id="foo_0", changes={"image": "a/b"})
-        assert (await one.commands.change(other)).actor.status == "SUBMITTED"
+        assert (await one.actors.change(other)).actor.status == "SUBMITTED"
 
 
 async def test_an_event_nobody_knows_does_not_block_an_actor() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
-        await one.commands.register(register())
+        await one.actors.register(register())
         log.put_raw("abaco.event.default.foo_0.actor.painted", {}, b'{"type":"actor.painted"}')
-        outcome = await one.commands.change(cmd.SetState(actor_id="foo_0", state=1))
+        outcome = await one.actors.change(cmd.SetState(actor_id="foo_0", state=1))
         assert outcome.sequence == 3
 
 
 async def test_what_a_request_leads_to_names_it_as_its_cause() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
-        await one.commands.register(register())
+        await one.actors.register(register())
         await one.inbox.send(send())
     causes = [r.causation_id for r in log.events]
     assert all(cause.startswith("req-") for cause in causes)
@@ -164,25 +164,25 @@ async def test_a_worker_is_asked_to_stop_once() -> None:
     log = InMemoryEventLog()
     command = cmd.StopWorker(actor_id="foo_0", worker_id="foo_0_wkr_1")
     async with processes(log) as (one,):
-        await one.commands.register(register())
+        await one.actors.register(register())
         for number in (0, 1):
             await log.append(b.envelope_of(b.requested(number)))
-        await asyncio.gather(*[one.seats.stop(command) for _ in range(5)])
+        await asyncio.gather(*[one.workers.stop(command) for _ in range(5)])
         assert len(log.bodies(ev.WorkerStopRequested)) == 1
         await log.append(b.envelope_of(b.stopped(1)))
         with pytest.raises(Refused):
-            await one.seats.stop(command)
+            await one.workers.stop(command)
 
 
 async def test_without_the_log_everybody_hears_it_soon_and_nothing_is_sent_later() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
-        await one.commands.register(register())
+        await one.actors.register(register())
         log.available = False
         async with asyncio.timeout(CONFIG.append_timeout_seconds / 2):
             answers = await asyncio.gather(
                 *[one.inbox.send(send()) for _ in range(20)],
-                one.commands.register(register()),
+                one.actors.register(register()),
                 return_exceptions=True,
             )
         assert all(isinstance(a, Unavailable) for a in answers)
@@ -194,9 +194,9 @@ async def test_without_the_log_everybody_hears_it_soon_and_nothing_is_sent_later
 async def test_a_log_that_hangs_costs_everybody_one_timeout() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
-        await one.commands.register(register())
+        await one.actors.register(register())
         hanging = HangingAppends(log)
-        stuck = assemble(HASTY, hanging, InMemoryOutputLog(), InMemoryBucket())
+        stuck = assemble(HASTY, hanging, InMemoryOutputLog())
         fold = asyncio.create_task(stuck.directory.run())
         async with asyncio.timeout(20 * HASTY.append_timeout_seconds):
             answers = await asyncio.gather(
@@ -221,19 +221,23 @@ class HangingAppends(InMemoryEventLog):
         raise AssertionError
 
 
-async def test_a_line_forgets_a_failure() -> None:
-    turns = Turns(0.2)
+async def test_a_queue_forgets_a_failure() -> None:
+    async def away() -> None:
+        raise Unavailable("away")
+
+    async def answers() -> str:
+        return "yes"
+
+    queue = KeyedQueue(0.2)
     with pytest.raises(Unavailable):
-        async with turns.turn("a"):
-            raise Unavailable("away")
-    async with turns.turn("a"):
-        pass
+        await queue.run("a", away)
+    assert await queue.run("a", answers) == "yes"
 
 
 async def test_before_the_history_is_folded_commands_wait_and_then_say_so() -> None:
-    service = assemble(HASTY, InMemoryEventLog(), InMemoryOutputLog(), InMemoryBucket())
+    service = assemble(HASTY, InMemoryEventLog(), InMemoryOutputLog())
     with pytest.raises(Unavailable):
-        await service.commands.register(register())
+        await service.actors.register(register())
 
 
 # -- freshness -----------------------------------------------------------------------------------

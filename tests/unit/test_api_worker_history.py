@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from itertools import count
 from typing import Any
 
 import pytest
 
 import builders as b
-from abaco_api import worker_history
+from abaco_api.commands import worker_history
+from abaco_api.commands.handler import CommandHandler
+from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.directory import Directory
-from abaco_api.seats import Seats
-from abaco_api.turns import Turns
+from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
 from abaco_proto.codec import encode
 from abaco_proto.commands import StopWorker
@@ -52,7 +54,12 @@ class CountingEventLog(InMemoryEventLog):
         self.read_events = 0
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         found = self._select(filters, after)
         for at in range(0, len(found), 100):
@@ -66,12 +73,13 @@ class Stage:
         self.log = CountingEventLog()
         self.models = Models(self.log)
         self.directory = Directory(self.log, "default")
-        self.seats = self.process()
+        self.commands = self.process()
 
-    def process(self) -> Seats:
+    def process(self) -> WorkerCommands:
         """The command as one process has it."""
         models: Any = self.models
-        return Seats(self.log, self.directory, models, "default", Turns(0.5))
+        handler = CommandHandler(self.log, "default", KeyIndex(self.log, 60), seconds=0.5)
+        return WorkerCommands(handler, self.log, self.directory, models, "default")
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Stage", None]:
@@ -95,9 +103,9 @@ class Stage:
         await self.add(b.requested(ended), b.ready(ended))
         return ended
 
-    async def stop(self, number: int, seats: Seats | None = None) -> int:
+    async def stop(self, number: int, commands: WorkerCommands | None = None) -> int:
         command = StopWorker(actor_id="foo_0", worker_id=worker_id("foo_0", number))
-        return await (seats or self.seats).stop(command)
+        return await (commands or self.commands).stop(command)
 
     async def stop_at_last(self, number: int) -> int:
         """Ask again while it is refused for now; how often that was."""
@@ -147,8 +155,8 @@ async def test_what_the_read_models_do_not_know_yet_is_read(stage: Stage) -> Non
 async def test_of_stops_at_once_through_two_processes_one_is_recorded(stage: Stage) -> None:
     last = await stage.workers(5)
     stage.models.sequence = len(stage.log.events)
-    both = (stage.seats, stage.process())
-    await asyncio.gather(*[stage.stop(last, seats) for seats in both for _ in range(5)])
+    both = (stage.commands, stage.process())
+    await asyncio.gather(*[stage.stop(last, commands) for commands in both for _ in range(5)])
     assert len(stage.stops()) == 1
 
 

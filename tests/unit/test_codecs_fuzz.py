@@ -30,7 +30,6 @@ from abaco_api.feed.query import PARAMETERS, asked
 from abaco_api.feed.selection import type_matches
 from abaco_api.image import is_image
 from abaco_api.live.place import place
-from abaco_api.once import claim
 from abaco_api.past import replay
 from abaco_api.size import size
 from abaco_projector import portable, records, rows
@@ -175,18 +174,6 @@ def read_heartbeat(_: Mutator, raw: bytes) -> None:
     if found is not None:
         assert ids.is_name(found.host_id)
         Cluster().heard(found, "default", 1.0)
-
-
-CLAIM = (
-    b'{"request":"ab","cause":"req-1","after":7,"state":"answered","answer":'
-    b'{"status":201,"sequence":8,"actor_id":"foo_0","body":{"status":"success"}}}'
-)
-
-
-def read_claim(_: Mutator, raw: bytes) -> None:
-    """What is kept of an Idempotency-Key."""
-    found = claim.decode(raw)
-    assert claim.decode(claim.encode(found)) == found
 
 
 # -- files, and what a launcher says -------------------------------------------------------------
@@ -351,7 +338,6 @@ TARGETS: Mapping[str, Target] = {
     "headers": Target([b"NATS/1.0\r\nNats-Msg-Id: x\r\nAbaco-Hops: 2\r\n\r\n"], read_headers),
     "message": Target(BODIES, read_message),
     "output": Target([b"a line\n", bytes(range(256))], read_output),
-    "claim": Target([CLAIM], read_claim),
     "heartbeat": Target([b'{"host_id":"h1","capacity":4}'], read_heartbeat),
     "report": Target([REPORT], read_report),
     "place": Target(

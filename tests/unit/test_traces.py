@@ -28,7 +28,7 @@ from abaco_scheduler.policy import Policy
 from abaco_telemetry.otel import OpenTelemetrySpans
 from abaco_telemetry.spans import trace_id
 from fake_engine import IMAGE, Program, message
-from fakes import InMemoryBucket, InMemorySnapshots
+from fakes import InMemorySnapshots
 from worker_stage import Stage
 
 SENDERS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -46,9 +46,7 @@ class System:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._api = assemble(
-            Config(), stage.log, stage.outputs, InMemoryBucket(), spans=stage.spans
-        )
+        self._api = assemble(Config(), stage.log, stage.outputs, spans=stage.spans)
         app = create_app(self._api)
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
 

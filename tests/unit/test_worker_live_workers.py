@@ -1,6 +1,7 @@
 """The live workers of a host: the same from a checkpoint and its tail as from the whole log."""
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,7 +40,12 @@ class Log(InMemoryEventLog):
             self.put_raw(event_subject("default", event), headers, encode(event))
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         for count, recorded in enumerate(self._select(filters, after)):
             if self.breaks_after == count:

@@ -1,10 +1,9 @@
-"""The ports of ``log`` and ``bucket`` on NATS JetStream. Only this package imports ``nats``.
+"""The ports of ``log`` and ``snapshots`` on NATS JetStream. Only this package imports ``nats``.
 
 Start at :class:`Connection`; the rest takes one.
 """
 
 from abaco_proto.jetstream.archive import Archive
-from abaco_proto.jetstream.bucket import JetStreamBucket
 from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.event_log import JetStreamEventLog
 from abaco_proto.jetstream.follow import Message, Messages
@@ -16,7 +15,6 @@ from abaco_proto.jetstream.work_queue import JetStreamWorkQueue
 __all__ = [
     "Archive",
     "Connection",
-    "JetStreamBucket",
     "JetStreamEventLog",
     "JetStreamOutputLog",
     "JetStreamSnapshots",

@@ -1,12 +1,20 @@
 """The event log on the stream ``ABACO_EVENTS``."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from datetime import datetime
 
 from abaco_proto import streams
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Draft, Recorded, from_message, to_headers
+from abaco_proto.codec import decode, encode
+from abaco_proto.envelope import (
+    Draft,
+    Recorded,
+    from_message,
+    to_headers,
+    unread,
+)
 from abaco_proto.errors import Conflict
+from abaco_proto.events import Event
 from abaco_proto.jetstream.connection import Connection
 from abaco_proto.jetstream.follow import Messages, follow
 from abaco_proto.jetstream.stored import stored
@@ -48,14 +56,19 @@ class JetStreamEventLog:
         raise Conflict(f"{draft.id}: another event was faster")
 
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         """See :meth:`abaco_proto.log.EventLog.read`."""
-        tips = [await self.last(filter) for filter in filters]  # noqa: A001
-        end = max((tip.sequence for tip in tips if tip is not None), default=0)
+        end = max([await self._end(filter, since) for filter in filters], default=0)  # noqa: A001
         if end <= after:
             return
-        async with aclosing(self.follow(filters, after=after)) as batches:
+        batches = self.follow(filters, after=after, since=since, headers_only=headers_only)
+        async with aclosing(batches):
             async for batch in batches:
                 yield [recorded for recorded in batch.events if recorded.sequence <= end]
                 # Not: until it has caught up. The replica that tells it may lag behind its leader,
@@ -64,13 +77,31 @@ class JetStreamEventLog:
                     return
 
     async def follow(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_proto.log.EventLog.follow`."""
-        stream = streams.EVENTS.name
-        async with aclosing(follow(self._connection, stream, filters, after=after)) as all_messages:
-            async for messages in all_messages:
-                yield _batch(messages)
+        """See :meth:`abaco_proto.log.EventLog.follow`; the rest is as in ``read``."""
+        stream, decode_body = streams.EVENTS.name, unread if headers_only else decode
+        batches = follow(
+            self._connection, stream, filters, after=after, since=since, headers_only=headers_only
+        )
+        async with aclosing(batches):
+            async for messages in batches:
+                yield _batch(messages, decode_body)
+
+    async def _end(self, filter: str, since: datetime | None) -> int:  # noqa: A002
+        """The sequence of the last event, 0 if it was stored before ``since``."""
+        if since is None:
+            recorded = await self.last(filter)
+            return 0 if recorded is None else recorded.sequence
+        last = await stored(self._connection, streams.EVENTS.name, subject=filter)
+        if last is None or last.seq is None or last.time is None or last.time < since:
+            return 0
+        return last.seq
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002
         """See :meth:`abaco_proto.log.EventLog.last`."""
@@ -95,6 +126,8 @@ class JetStreamEventLog:
         return from_message(found.seq, found.subject, found.headers, found.data or b"")
 
 
-def _batch(messages: Messages) -> Batch:
-    events = [from_message(m.sequence, m.subject, m.headers, m.body) for m in messages.items]
+def _batch(messages: Messages, decode_body: Callable[[bytes], Event]) -> Batch:
+    events = [
+        from_message(m.sequence, m.subject, m.headers, m.body, decode_body) for m in messages.items
+    ]
     return Batch(events=events, pending=messages.pending)

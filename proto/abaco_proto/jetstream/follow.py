@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from uuid import uuid4
 
 import msgspec
@@ -51,18 +52,25 @@ class Faltered(Exception):
     """The consumer must be replaced; the text says why."""
 
 
-async def follow(
+async def follow(  # noqa: PLR0913 - what a consumer can be asked for
     connection: Connection,
     stream: str,
     filters: Sequence[str],
     *,
     after: int,
+    since: datetime | None = None,
+    headers_only: bool = False,
     most: int = BATCH_MESSAGES,
 ) -> AsyncGenerator[Messages, None]:
-    """All messages behind ``after``, each once and in order, without end; ``most`` at once."""
+    """All messages behind ``after``, each once and in order, without end; ``most`` at once.
+
+    With ``since`` only those that were stored then or later, with ``headers_only`` without bodies.
+    """
     cursor = after
     while True:
-        consumer = _Consumer(connection, stream, filters, cursor, most)
+        start = _start(cursor, since if cursor == after else None)
+        start.headers_only = headers_only or None
+        consumer = _Consumer(connection, stream, filters, start, most)
         try:
             await consumer.start()
             async for batch in consumer.batches():
@@ -80,13 +88,18 @@ class _Consumer:
     """One ephemeral consumer, from its creation to its first fault."""
 
     def __init__(
-        self, connection: Connection, stream: str, filters: Sequence[str], after: int, most: int
+        self,
+        connection: Connection,
+        stream: str,
+        filters: Sequence[str],
+        start: ConsumerConfig,
+        most: int,
     ) -> None:
         self._connection = connection
         self._generation = connection.generation
         self._stream = stream
         self._filters = list(filters)
-        self._after = after
+        self._start = start
         self._most = most
         self._seen = 0
         self._arrived: deque[_Arrived] = deque()
@@ -105,11 +118,9 @@ class _Consumer:
             inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
         self._connection.client.straight(self._subscription, self._take)
-        config = ConsumerConfig(
+        config = self._start.evolve(
             name=self._name,
             deliver_subject=inbox,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=self._after + 1,
             ack_policy=AckPolicy.NONE,
             max_deliver=1,
             flow_control=True,
@@ -189,6 +200,15 @@ class _Consumer:
         reply = reply or headers.get("Nats-Consumer-Stalled", "")
         if reply:
             await self._connection.client.publish(reply)
+
+
+def _start(after: int, since: datetime | None) -> ConsumerConfig:
+    """Where a consumer starts: behind a sequence, or at a time if that is later."""
+    if since is None or after:
+        return ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1
+        )
+    return ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=since)
 
 
 def _places(reply: str) -> tuple[int, int, int]:

@@ -91,7 +91,6 @@ def stream_config(stream: streams.Stream, replicas: int = 1) -> StreamConfig:
         max_age=stream.max_age_seconds,
         max_bytes=stream.max_bytes or -1,
         max_msgs_per_subject=stream.max_per_subject or -1,
-        allow_msg_ttl=stream.own_ages,
         deny_delete=stream.append_only,
         deny_purge=stream.append_only,
         allow_direct=True,

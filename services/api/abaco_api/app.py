@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from abaco_api import asyncapi, openapi
 from abaco_api.admission import Admission
 from abaco_api.envelope import MEDIA_TYPE, failure, failure_of
-from abaco_api.once.endpoint import heeding_keys
+from abaco_api.idempotency.endpoint import with_idempotency
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
 from abaco_api.service import Service
@@ -82,7 +82,7 @@ def _routes(operations: Sequence[Operation]) -> list[Route]:
     """One route a path, so that a wrong method is told all the right ones."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = heeding_keys(operation)
+        by_path.setdefault(operation.path, {})[operation.method] = with_idempotency(operation)
     return [
         Route(path, _dispatcher(endpoints), methods=list(endpoints))
         for path, endpoints in by_path.items()

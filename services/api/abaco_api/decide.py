@@ -24,8 +24,8 @@ ActorCommand = (
 )
 
 
-def decide(actor: Actor, command: ActorCommand) -> list[ev.Event]:
-    """Dispatch the commands that are about an actor's definition and state."""
+def decide(actor: Actor, command: ActorCommand, *, stopped: bool = False) -> list[ev.Event]:
+    """Dispatch the commands on an actor's definition and state; ``stopped`` as for a scale."""
     match command:
         case cmd.UpdateActor():
             return decide_update(actor, command)
@@ -38,7 +38,7 @@ def decide(actor: Actor, command: ActorCommand) -> list[ev.Event]:
         case cmd.Unsubscribe():
             return decide_unsubscribe(actor, command)
         case cmd.ScaleWorkers():
-            return decide_scale(actor, command)
+            return decide_scale(actor, command, stopped=stopped)
 
 
 def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]:

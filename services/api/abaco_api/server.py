@@ -19,7 +19,7 @@ from abaco_api.metrics import Metrics
 from abaco_api.protocol import protocol
 from abaco_api.service import Service, assemble
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamBucket, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import OFF, Spans
 
@@ -70,7 +70,6 @@ async def run(config: Config, spans: Spans = OFF) -> None:
         config,
         WatchedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
-        JetStreamBucket(connection),
         metrics=metrics,
         spans=spans,
     )

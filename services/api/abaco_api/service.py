@@ -8,9 +8,12 @@ from starlette.requests import Request
 
 from abaco_api import parse
 from abaco_api.body import query_parameters
-from abaco_api.commands import Commands
+from abaco_api.commands.actor_commands import ActorCommands
+from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.handler import CommandHandler
+from abaco_api.commands.inbox import Inboxes
+from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.config import Config
-from abaco_api.control import Control
 from abaco_api.definition import Defaults
 from abaco_api.directory import Directory
 from abaco_api.dispatch.dispatcher import Dispatcher
@@ -18,21 +21,17 @@ from abaco_api.errors import BadParameter
 from abaco_api.feed.feed import Feed
 from abaco_api.feed.stream import Streams
 from abaco_api.freshness import ALL_ACTORS, Freshness
-from abaco_api.inbox import Inbox
+from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.live.live import Live
 from abaco_api.live.reader import Sources
 from abaco_api.live.watch import Watch
 from abaco_api.metrics import Metrics
-from abaco_api.once.keys import Keys
 from abaco_api.pages import LONG_ANSWERS, LONG_OUTPUTS, LongAnswers
 from abaco_api.past.past import Past
 from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.past.slots import FoldSlots
 from abaco_api.queries import ReadModels
 from abaco_api.room import Room
-from abaco_api.seats import Seats
-from abaco_api.turns import Turns
-from abaco_proto.bucket import Bucket
 from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.subjects import all_events_filter
@@ -48,11 +47,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     defaults: Defaults
     log: EventLog
     directory: Directory
-    commands: Commands
-    inbox: Inbox
-    seats: Seats
-    control: Control
-    keys: Keys
+    actors: ActorCommands
+    inbox: Inboxes
+    workers: WorkerCommands
+    control: ExecutionControl
     models: ReadModels
     live: Live
     long_answers: LongAnswers
@@ -114,20 +112,20 @@ def known_already(request: Request) -> int:
     return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
-def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
+def assemble(
     config: Config,
     log: EventLog,
     outputs: OutputLog,
-    bucket: Bucket,
     *,
     metrics: Metrics | None = None,
     spans: Spans = OFF,
 ) -> Service:
-    """The service over a log, the output stream and a bucket; nothing is opened or started."""
+    """The service over a log and the output stream; nothing is opened or started."""
     metrics = metrics or Metrics()
     tenant = config.tenant
     directory = Directory(log, tenant)
-    turns = Turns(config.append_timeout_seconds)
+    keys = KeyIndex(log, config.idempotency_seconds)
+    handler = CommandHandler(log, tenant, keys, config.append_timeout_seconds)
     models = ReadModels(config.postgres_dsn, tenant, config.query_timeout_seconds, metrics.query)
     sources = Sources(
         outputs=outputs,
@@ -137,7 +135,7 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         patience=config.read_wait_seconds,
     )
     room = Room(log, models, tenant, config.max_inbox_messages)
-    inbox = Inbox(log, directory, tenant, room, config.append_timeout_seconds)
+    inbox = Inboxes(handler, log, directory, tenant, room)
     feed = Feed(log, tenant, max_events=config.ring_events, max_bytes=config.ring_bytes)
     return Service(
         config=config,
@@ -149,11 +147,10 @@ def assemble(  # noqa: PLR0913 - whatever a service reaches, each once
         ),
         log=log,
         directory=directory,
-        commands=Commands(log, directory, tenant, turns),
+        actors=ActorCommands(handler, log, directory, tenant),
         inbox=inbox,
-        seats=Seats(log, directory, models, tenant, turns),
-        control=Control(log, directory, models, tenant, turns),
-        keys=Keys(bucket, log, config.idempotency_seconds),
+        workers=WorkerCommands(handler, log, directory, models, tenant),
+        control=ExecutionControl(handler, log, directory, models, tenant),
         models=models,
         live=Live(sources, config.max_followers, config.stream_write_seconds),
         long_answers=_long(LONG_ANSWERS, config),

@@ -17,13 +17,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from abaco_api.appender import Cause
+from abaco_api.commands.handler import Cause
+from abaco_api.commands.inbox import Inboxes, InboxHead
 from abaco_api.directory import Directory
 from abaco_api.dispatch.message import message
 from abaco_api.dispatch.subscriptions import Subscription, Subscriptions
 from abaco_api.feed.feed import Feed
 from abaco_api.feed.item import Item
-from abaco_api.inbox import Inbox, Tip
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.errors import Unavailable, Unknown
@@ -55,7 +55,7 @@ class Dispatcher:
         self,
         log: EventLog,
         feed: Feed,
-        inbox: Inbox,
+        inbox: Inboxes,
         directory: Directory,
         *,
         tenant: str,
@@ -106,8 +106,8 @@ class Dispatcher:
 
     async def _place(self, actor_id: str, own: list[Subscription]) -> int:
         async with self._actors:
-            tip = await self._inbox.prepare(actor_id, since=min(s.sequence for s in own))
-        done = tip.delivered or {}
+            head = await self._inbox.prepare(actor_id, since=min(s.sequence for s in own))
+        done = head.delivered or {}
         return min(max(s.sequence, done.get(s.subscription_id, 0)) for s in own)
 
     @staticmethod
@@ -191,12 +191,12 @@ class Dispatcher:
         actor_id, key = subscription.actor_id, subscription.subscription_id
         time = datetime.now(UTC)
 
-        def decide(_: Actor, tip: Tip) -> ev.MessageReceived | None:
-            if (tip.delivered or {}).get(key, 0) >= item.sequence:
+        def decide(_: Actor, head: InboxHead) -> ev.MessageReceived | None:
+            if (head.delivered or {}).get(key, 0) >= item.sequence:
                 return None
             self._own[key, item.sequence] = time
             _shrink(self._own)
-            return message(subscription, item, tip.next_ordinal)
+            return message(subscription, item, head.next_ordinal)
 
         cause = Cause(
             causation_id=item.id,
@@ -207,7 +207,7 @@ class Dispatcher:
         )
         since = self._subscriptions.since(actor_id)
         await self._inbox.prepare(actor_id, since=since)
-        await self._inbox.post(actor_id, decide, cause, since=since)
+        await self._inbox.append(actor_id, decide, cause, since=since)
 
 
 def _shrink(known: dict[Any, Any]) -> None:

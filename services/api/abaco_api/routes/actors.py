@@ -27,7 +27,7 @@ async def register(request: Request) -> Response:
     api = service(request)
     parse.nothing_else(query_parameters(request))
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.register(parse.register(parameters, api.defaults))
+    outcome = await api.actors.register(parse.register(parameters, api.defaults))
     return _registered(api, outcome.actor, outcome.sequence)
 
 
@@ -77,7 +77,7 @@ async def update(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.change(parse.update(actor_id, parameters, api.defaults))
+    outcome = await api.actors.change(parse.update(actor_id, parameters, api.defaults))
     return _changed(api, outcome.actor, outcome.sequence, "Actor updated successfully.")
 
 
@@ -89,7 +89,7 @@ async def delete(request: Request) -> Response:
     api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    outcome = await api.commands.change(DeleteActor(actor_id=actor_id))
+    outcome = await api.actors.change(DeleteActor(actor_id=actor_id))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
 

@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from abaco_api import bodies, parse
 from abaco_api.body import Parameters, query_parameters, read_parameters
+from abaco_api.commands.inbox import Accepted
 from abaco_api.envelope import success
-from abaco_api.inbox import Accepted
 from abaco_api.operation import PAST, Once, Operation
 from abaco_api.past.replay import AS_OF
 from abaco_api.results import MessageResult, WaitingResult

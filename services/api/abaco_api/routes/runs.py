@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from abaco_api import parse, views
 from abaco_api.body import query_parameters
+from abaco_api.commands.inbox import Accepted, InboxHead
 from abaco_api.envelope import success
-from abaco_api.inbox import Accepted, Tip
 from abaco_api.live.stored import stored_text
 from abaco_api.operation import Once, Operation, QueryParameter
 from abaco_api.runs.diff import HEAD_CHARACTERS, OutputHead, diff, words
@@ -40,8 +40,8 @@ async def run_again(request: Request) -> Response:
     row = await api.models.execution(actor_id, ordinal)
     inputs = await read_inputs(api.log, row)
 
-    def decide(_: Actor, tip: Tip) -> ev.MessageReceived:
-        return rerun(row, inputs, tip.next_ordinal)
+    def decide(_: Actor, head: InboxHead) -> ev.MessageReceived:
+        return rerun(row, inputs, head.next_ordinal)
 
     accepted = await api.inbox.accept(actor_id, decide)
     api.freshness.wrote(accepted.sequence, actor_id)

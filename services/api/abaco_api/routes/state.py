@@ -31,7 +31,7 @@ async def replace(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.change(parse.set_state(actor_id, parameters))
+    outcome = await api.actors.change(parse.set_state(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
     return _replaced(event, outcome.sequence)

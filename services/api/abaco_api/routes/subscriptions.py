@@ -33,7 +33,7 @@ async def subscribe(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.change(parse.subscribe(actor_id, parameters))
+    outcome = await api.actors.change(parse.subscribe(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
     return _subscribed(event, outcome.sequence)
@@ -62,7 +62,7 @@ async def unsubscribe(request: Request) -> Response:
     actor_id = parse.actor_id(request.path_params["actor_id"])
     subscription_id = request.path_params["subscription_id"]
     command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
-    outcome = await api.commands.change(command)
+    outcome = await api.actors.change(command)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return success(None, "Subscription deleted successfully.", sequence=outcome.sequence)
 

@@ -32,7 +32,7 @@ async def scale(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.commands.change(parse.scale(actor_id, parameters))
+    outcome = await api.actors.change(parse.scale(actor_id, parameters))
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return _scaled(actor_id, outcome.actor.definition, outcome.sequence)
 
@@ -70,7 +70,7 @@ async def stop(request: Request) -> Response:
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
-    sequence = await api.seats.stop(StopWorker(actor_id=actor_id, worker_id=worker_id))
+    sequence = await api.workers.stop(StopWorker(actor_id=actor_id, worker_id=worker_id))
     api.freshness.wrote(sequence, actor_id)
     return success(None, "Worker scheduled to be stopped.", sequence=sequence)
 

@@ -1,12 +1,12 @@
-"""Lines: one after another, each with its own answer, and nobody waits longer than need be."""
+"""Keyed queue: jobs run one after another, and none waits longer than need be."""
 
 import asyncio
 from contextvars import ContextVar
 
 import pytest
 
-from abaco_api import lines
-from abaco_api.lines import Lines
+from abaco_api.commands import keyed_queue
+from abaco_api.commands.keyed_queue import KeyedQueue
 from abaco_proto.errors import Conflict, Unavailable
 from deadlines import LIMIT_SECONDS
 
@@ -21,7 +21,7 @@ class Counter:
         self.served: list[str] = []
         self.at_once = 0
         self.heard: list[str] = []
-        self.lines: Lines[str, str] = Lines(self.serve, seconds)
+        self.queue = KeyedQueue(seconds)
 
     async def serve(self, key: str, wish: str) -> str:
         self.at_once += 1
@@ -39,7 +39,7 @@ class Counter:
         return wish.upper()
 
     def stand(self, wish: str, key: str = "line") -> "asyncio.Task[str]":
-        return asyncio.create_task(self.lines.stand(key, wish))
+        return asyncio.create_task(self.queue.run(key, lambda: self.serve(key, wish)))
 
     async def serve_all(self, *standing: "asyncio.Task[str]") -> list[str | BaseException]:
         for _ in standing:
@@ -98,7 +98,7 @@ async def test_no_answer_in_time_is_the_same() -> None:
 
 
 async def test_who_waited_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(keyed_queue, "MAX_WAIT_SECONDS", 0.01)
     counter = Counter()
     first, second = counter.stand("a"), counter.stand("b")
     await until_served(counter, 1)

@@ -4,25 +4,26 @@ import asyncio
 import json
 from collections import Counter
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from starlette.requests import Request
 
 import builders as b
 from abaco_api.config import Config
-from abaco_api.once import endpoint
-from abaco_api.once.attempt import Attempt
-from abaco_api.once.claim import Claim, State, decode, token
+from abaco_api.idempotency.key import AlreadyExecuted, key_of_event, key_of_request
+from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.routes import OPERATIONS, runs
 from abaco_proto import events as ev
-from abaco_proto.envelope import draft
+from abaco_proto.envelope import Recorded, draft
 from abaco_proto.events import Event
 from abaco_proto.subjects import inbox_filter
 from fakes import InMemoryEventLog
-from once_stage import CONFIG, OWN_SECONDS, Process, Side, World, world
+from idempotency_stage import CONFIG, STEP_SECONDS, Process, Side, World, world
 
 KEY = "5c1b-0001"
 STEPS = 12
@@ -110,14 +111,25 @@ async def test_another_request_with_the_key_is_refused() -> None:
         for path, form in (
             ("/actors/foo_0/messages", {"message": "ho"}),
             ("/actors/foo_0/messages?a=b", {"message": "hi"}),
-            ("/actors/foo_0/state", {"state": "hi"}),
-            ("/actors/bar_0/messages", {"message": "hi"}),
         ):
             answer = await other.post(path, KEY, **form)
             assert answer.status_code == 409
             assert answer.json()["error"] == "idempotency_key_reused"
             assert "Idempotency-Key" in answer.json()["msg"]
         assert len(stage.log.events) == before
+
+
+async def test_a_key_holds_for_one_operation_on_one_path() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        await one.post("/actors", None, image="a/b", name="bar")
+        await send(one, "message")
+        elsewhere = await other.post("/actors/bar_0/messages", KEY, message="hi")
+        assert elsewhere.json()["result"]["execution_id"] == "bar_0_exc_0"
+        assert (await send(other, "state")).is_success
+        assert led_to(stage, ev.MessageReceived) == 2
+        assert led_to(stage, ev.ActorStateSet) == 1
 
 
 async def test_what_a_body_says_counts_and_not_how() -> None:
@@ -175,14 +187,15 @@ async def test_a_key_without_meaning_is_left_alone() -> None:
 # -- errors --------------------------------------------------------------------------------------
 
 
-async def test_what_was_refused_stays_refused() -> None:
+async def test_a_request_that_was_refused_is_decided_anew() -> None:
     async with world() as stage:
         one, other = stage.processes
-        missing = await send(one, "message")
-        assert missing.status_code == 404
+        assert (await send(one, "message")).status_code == 404
         await one.post("/actors", None, image="a/b", name="foo")
-        assert told(await send(other, "message")) == told(missing)
-        assert (await send(other, "message", "another key")).status_code == 200
+        answer = await send(other, "message")
+        assert answer.status_code == 200
+        assert told(await send(one, "message")) == told(answer)
+        assert led_to(stage, ev.MessageReceived) == 1
 
 
 async def test_a_key_of_a_request_that_never_began_can_be_used_again() -> None:
@@ -218,32 +231,14 @@ async def test_a_log_that_is_away_does_not_use_a_key_up() -> None:
         assert told(answers[0]) == told(answers[1])
 
 
-async def test_without_the_bucket_nothing_is_done_for_a_key() -> None:
-    async with world() as stage:
-        await prepare(stage)
-        stage.bucket.available = False
-        before = len(stage.log.events)
-        assert (await send(stage.processes[0], "message")).status_code == 503
-        assert len(stage.log.events) == before
-        assert (await stage.processes[0].post("/actors/foo_0/state", None, state="1")).is_success
-
-
-async def test_an_answer_that_could_not_be_kept_is_told_again_by_its_event() -> None:
-    async with world() as stage:
-        await prepare(stage)
-        stage.log.before_append = lambda _: setattr(stage.bucket, "available", False)
-        first = await send(stage.processes[0], "message")
-        assert first.status_code == 200
-        stage.bucket.available = True
-        stage.log.before_append = lambda _: None
-        assert told(await send(stage.processes[1], "message")) == told(first)
-
-
 async def test_a_key_whose_time_is_over_is_new() -> None:
     async with world() as stage:
         await prepare(stage)
         await send(stage.processes[0], "message")
-        stage.bucket.forget()
+        made = stage.log.events[-1]
+        old = made.time - timedelta(seconds=CONFIG.idempotency_seconds + 1)
+        stage.log.events[-1] = replace(made, time=old)
+        stage.log.stored_at[-1] = old
         again = await send(stage.processes[1], "message")
         assert again.json()["result"]["execution_id"] == "foo_0_exc_2"
 
@@ -344,7 +339,9 @@ async def test_whatever_the_order_of_their_steps(data: st.DataObject) -> None:
     async with world(3) as stage:
         await prepare(stage)
         for process in stage.processes:
-            process.gate.delay = lambda: random.choice((0, 0, 0, OWN_SECONDS / 3, 2 * OWN_SECONDS))
+            process.gate.delay = lambda: random.choice(
+                (0, 0, 0, STEP_SECONDS / 3, 2 * STEP_SECONDS)
+            )
         victim = stage.processes[0]
         names = [data.draw(st.sampled_from(["message", "register", "state"])) for _ in range(3)]
         requests = [
@@ -352,7 +349,7 @@ async def test_whatever_the_order_of_their_steps(data: st.DataObject) -> None:
             for n, name in enumerate(names)
             for process in stage.processes
         ]
-        await asyncio.sleep(random.choice((0, OWN_SECONDS / 2, 2 * OWN_SECONDS)))
+        await asyncio.sleep(random.choice((0, STEP_SECONDS / 2, 2 * STEP_SECONDS)))
         for n in range(3):
             killed = requests[3 * n]
             killed.cancel()
@@ -367,36 +364,7 @@ async def test_whatever_the_order_of_their_steps(data: st.DataObject) -> None:
         assert victim is not stage.processes[1]
 
 
-async def test_a_long_look_is_cut_short_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world() as stage:
-        await prepare(stage)
-        one, other = stage.processes
-        one.gate.hold_at(3, "after")  # head, claim, append
-        await dies(one, asyncio.create_task(send(one, "message")))
-        monkeypatch.setattr(endpoint, "LOOK_SECONDS", 0.01)
-        other.gate.delay = lambda: 0.02
-        late = await send(other, "message")
-        assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
-        other.gate.delay = lambda: 0.0
-        assert (await send(other, "message")).is_success
-        assert led_to(stage, ev.MessageReceived) == 1
-
-
-async def test_a_look_goes_on_behind_the_last_event_it_saw() -> None:
-    log = InMemoryEventLog()
-    attempt = Attempt(
-        log=log, filter=inbox_filter("default", "foo_0"), cause="mine", after=0, alone_until=0
-    )
-    await log.append(b.envelope_of(b.received(0)))
-    assert await attempt.look() is None
-    mine = draft(b.received(1), tenant="default", time=b.T0, causation_id="mine")
-    sequence = await log.append(mine)
-    found = await attempt.look()
-    assert found is not None
-    assert found.sequence == sequence
-
-
-# -- claims --------------------------------------------------------------------------------------
+# -- what a key costs ----------------------------------------------------------------------------
 
 
 async def test_while_the_first_is_under_way_the_second_waits_for_its_answer() -> None:
@@ -412,35 +380,112 @@ async def test_while_the_first_is_under_way_the_second_waits_for_its_answer() ->
         assert len({told(await task) for task in (first, second, same)}) == 1
 
 
-async def test_an_answer_is_kept_with_its_claim() -> None:
-    async with world() as stage:
-        await prepare(stage)
-        await send(stage.processes[0], "message")
-        [claim] = claims(stage)
-        assert claim.state is State.ANSWERED
-        assert claim.answer is not None
-        assert (claim.answer.status, claim.answer.actor_id) == (200, "foo_0")
-        assert claim.after < (claim.answer.sequence or 0)
-        assert stage.log.events[-1].causation_id == claim.cause
-        assert claim.cause.startswith(f"idem-{token('default', KEY)[:16]}-")
-
-
-def claims(stage: World) -> list[Claim]:
-    return [decode(cell.value) for cell in stage.bucket.cells.values()]
-
-
-def test_keys_of_tenants_are_apart() -> None:
-    assert token("a", "key") != token("b", "key")
-    assert token("a", "b\nc") != token("a", "bc")
-
-
-async def test_a_claim_is_looked_behind_at_most_a_second_before_it() -> None:
+async def test_a_key_costs_no_request_beside_the_append() -> None:
     async with world(1) as stage:
         await prepare(stage)
         [process] = stage.processes
-        reads = 0
+        await send(process, "message", "the first reads the keys there are")
         for n in range(20):
             before = process.gate.steps
-            await send(process, "message", f"key {n}")
-            reads += process.gate.steps - before - 3
-        assert reads < 10, "beside claim, append and answer"
+            assert (await send(process, "message", f"key {n}")).is_success
+            assert process.gate.steps - before == 1
+
+
+async def test_the_log_holds_no_key_in_clear() -> None:
+    async with world(1) as stage:
+        await prepare(stage)
+        await send(stage.processes[0], "message", "secret-key")
+        recorded = stage.log.events[-1]
+        assert "secret" not in recorded.causation_id
+        assert key_of_event(recorded.causation_id) is not None
+
+
+def test_keys_of_tenants_operations_and_paths_are_apart() -> None:
+    def scope(tenant: str = "a", method: str = "POST", path: str = "/p", key: str = "k") -> str:
+        return key_of_request(
+            key, tenant=tenant, method=method, path=path, query="", parameters=None
+        ).scope
+
+    scopes = {
+        scope(),
+        scope(tenant="b"),
+        scope(method="PUT"),
+        scope(path="/q"),
+        scope(key="l"),
+        scope(path="/p\nk", key=""),
+    }
+    assert len(scopes) == 6
+
+
+@pytest.mark.parametrize("text", ["", "req-1", "idem-0123456789abcdef-a1b2", "idem-" + "0" * 65])
+def test_other_causes_are_no_keys(text: str) -> None:
+    assert key_of_event(text) is None
+
+
+# -- the index -----------------------------------------------------------------------------------
+
+
+async def append_keyed(log: InMemoryEventLog, ordinal: int, actor: str = "foo") -> Recorded:
+    """A message that a request with a key has led to."""
+    key = key_of_request(
+        f"key {ordinal}", tenant="t", method="POST", path=actor, query="", parameters=None
+    )
+    event = replace(
+        b.received(ordinal), actor_id=f"{actor}_0", execution_id=f"{actor}_0_exc_{ordinal}"
+    )
+    wish = draft(
+        event, tenant="default", time=datetime.now(UTC), causation_id=key.causation_id("0")
+    )
+    recorded = await log.at(await log.append(wish))
+    assert recorded is not None
+    return recorded
+
+
+async def is_known(index: KeyIndex, actor: str, head: int, recorded: Recorded) -> bool:
+    key = key_of_event(recorded.causation_id)
+    assert key is not None
+    try:
+        await index.check(inbox_filter("default", f"{actor}_0"), head, key)
+    except AlreadyExecuted as executed:
+        return executed.recorded.sequence == recorded.sequence
+    return False
+
+
+async def test_an_index_reads_as_far_as_the_head_that_is_decided_on() -> None:
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60)
+    for n in range(10):
+        recorded = await append_keyed(log, n)
+        assert await is_known(index, "foo", recorded.sequence, recorded)
+
+
+async def test_an_index_takes_own_events_only_without_a_gap() -> None:
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60)
+    history = inbox_filter("default", "foo_0")
+    first = await append_keyed(log, 0)
+    await index.prepare(history)
+    foreign = await append_keyed(log, 1)
+    own = await append_keyed(log, 2)
+    index.appended(history, foreign.sequence, own)
+    for recorded in (first, foreign, own):
+        assert await is_known(index, "foo", own.sequence, recorded)
+
+
+async def test_an_index_is_bounded_and_reads_again_what_it_dropped() -> None:
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60, max_keys=5)
+    recorded = {(a, n): await append_keyed(log, n, a) for a in ("foo", "bar") for n in range(4)}
+    for _ in range(2):
+        for (actor, _), one in recorded.items():
+            assert await is_known(index, actor, len(log.events), one)
+            assert index.count <= 5
+
+
+async def test_a_single_history_forgets_its_oldest_keys(caplog: pytest.LogCaptureFixture) -> None:
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60, max_keys=5)
+    recorded = [await append_keyed(log, n) for n in range(8)]
+    known = [await is_known(index, "foo", 8, one) for one in recorded]
+    assert known == [False] * 3 + [True] * 5
+    assert "the oldest are forgotten" in caplog.text

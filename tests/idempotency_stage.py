@@ -1,25 +1,23 @@
-"""Processes of the api over one log and one bucket in memory, that can be stopped at each step."""
+"""Processes of the api over one log in memory, that can be stopped at each step."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Literal, TypeVar
 
 import httpx
-from msgspec.structs import replace
 
 from abaco_api.app import create_app
 from abaco_api.config import Config
-from abaco_api.once.keys import Keys
 from abaco_api.service import assemble
-from abaco_proto.bucket import Cell
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.log import Expected
-from fakes import InMemoryBucket, InMemoryEventLog, InMemoryOutputLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
 
 T = TypeVar("T")
 
-OWN_SECONDS = 0.01
+STEP_SECONDS = 0.01
 CONFIG = Config(append_timeout_seconds=5, postgres_dsn="postgresql://abaco@127.0.0.1:9/none")
 Side = Literal["before", "after"]
 
@@ -68,11 +66,20 @@ class GatedLog(InMemoryEventLog):
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002
         return await self._gate.passed(lambda: self._log.last(filter))
 
+    async def at(self, sequence: int) -> Recorded | None:
+        return await self._gate.passed(lambda: self._log.at(sequence))
+
     async def read(
-        self, filters: Sequence[str], *, after: int = 0
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
         async def whole() -> list[Sequence[Recorded]]:
-            return [batch async for batch in self._log.read(filters, after=after)]
+            batches = self._log.read(filters, after=after, since=since, headers_only=headers_only)
+            return [batch async for batch in batches]
 
         for batch in await self._gate.passed(whole):
             yield batch
@@ -81,31 +88,12 @@ class GatedLog(InMemoryEventLog):
         return self._log.follow(filters, after=after)
 
 
-class GatedBucket:
-    """One process's way to a bucket."""
-
-    def __init__(self, bucket: InMemoryBucket, gate: Gate) -> None:
-        self._bucket = bucket
-        self._gate = gate
-
-    async def get(self, key: str) -> Cell | None:
-        return await self._gate.passed(lambda: self._bucket.get(key))
-
-    async def put(self, key: str, value: bytes, *, revision: int, seconds: int) -> int:
-        return await self._gate.passed(
-            lambda: self._bucket.put(key, value, revision=revision, seconds=seconds)
-        )
-
-
 class Process:
     """An api process without a socket."""
 
-    def __init__(self, log: InMemoryEventLog, bucket: InMemoryBucket, config: Config) -> None:
+    def __init__(self, log: InMemoryEventLog, config: Config) -> None:
         self.gate = Gate()
-        gated_log, gated = GatedLog(log, self.gate), GatedBucket(bucket, self.gate)
-        service = assemble(config, gated_log, InMemoryOutputLog(), gated)
-        keys = Keys(gated, gated_log, config.idempotency_seconds, OWN_SECONDS)
-        self.service = replace(service, keys=keys)
+        self.service = assemble(config, GatedLog(log, self.gate), InMemoryOutputLog())
         transport = httpx.ASGITransport(create_app(self.service))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://api", timeout=30)
 
@@ -115,12 +103,11 @@ class Process:
 
 
 class World:
-    """The log, the bucket, and the processes."""
+    """The log and the processes."""
 
     def __init__(self, count: int, config: Config) -> None:
         self.log = InMemoryEventLog()
-        self.bucket = InMemoryBucket()
-        self.processes = [Process(self.log, self.bucket, config) for _ in range(count)]
+        self.processes = [Process(self.log, config) for _ in range(count)]
 
 
 @asynccontextmanager

@@ -1,0 +1,90 @@
+"""The command that stops a worker."""
+
+import msgspec
+
+from abaco_api.commands.handler import CommandHandler, request_cause
+from abaco_api.commands.worker_history import Seen, WorkerHistory
+from abaco_api.decide import decide_stop
+from abaco_api.directory import Directory
+from abaco_api.queries import ReadModels
+from abaco_proto import events as ev
+from abaco_proto.commands import StopWorker
+from abaco_proto.envelope import Recorded
+from abaco_proto.log import EventLog
+from abaco_proto.subjects import stop_requests_filter
+from abaco_proto.worker import Worker, evolve
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """A worker, and the sequence of an event that this rests on."""
+
+    worker: Worker
+    head: int
+
+
+class WorkerCommands:
+    """Stops workers."""
+
+    def __init__(
+        self,
+        handler: CommandHandler,
+        log: EventLog,
+        directory: Directory,
+        models: ReadModels,
+        tenant: str,
+    ) -> None:
+        self._handler = handler
+        self._directory = directory
+        self._history = WorkerHistory(log, models, tenant)
+        self._tenant = tenant
+
+    async def stop(self, command: StopWorker) -> int:
+        """Request the end of a worker; the sequence of the request, or of what ended it before."""
+        seen = await self._history.seen(command.actor_id, command.worker_id)
+        history = StopHistory(self._history, self._directory, self._tenant, command, seen)
+        executed = await self._handler.execute(
+            history, lambda state: decide_stop(state.worker, command), request_cause()
+        )
+        return executed.state.head
+
+
+class StopHistory:
+    """One worker, as far as a stop depends on it."""
+
+    def __init__(
+        self,
+        workers: WorkerHistory,
+        directory: Directory,
+        tenant: str,
+        command: StopWorker,
+        seen: Seen | None,
+    ) -> None:
+        self._workers = workers
+        self._directory = directory
+        self._command = command
+        self._seen = seen
+        self.queue_key = f"workers of {command.actor_id}"
+        self.key_filter = stop_requests_filter(tenant, command.actor_id)
+
+    async def load(self) -> WorkerState:
+        """See ``History``."""
+        command = self._command
+        await self._directory.find(command.actor_id)
+        return WorkerState(
+            *await self._workers.worker(command.actor_id, command.worker_id, self._seen)
+        )
+
+    async def reload(self, _: WorkerState) -> WorkerState:
+        """See ``History``."""
+        return await self.load()
+
+    async def head(self, state: WorkerState) -> int:
+        """See ``History``."""
+        return state.head
+
+    def expected(self, _: WorkerState, __: ev.Event) -> None:
+        """No condition: its id lets one stop of a worker in, and a late one changes nothing."""
+
+    def evolve(self, state: WorkerState, recorded: Recorded) -> WorkerState:
+        """See ``History``."""
+        return WorkerState(evolve(state.worker, recorded), recorded.sequence)

@@ -1,0 +1,1 @@
+"""Requests with an ``Idempotency-Key``: executed once, however often they are sent."""

@@ -1,0 +1,166 @@
+"""The idempotency keys of recent events, per history.
+
+Theory: the events of a request with a key carry it, and the append of an event has a condition on
+its history: that nothing was appended behind the event with sequence ``head``. The index of that
+history holds the keys of all its events up to ``head`` before anything is decided. So either the
+key is found, and nothing is appended, or every event that the index lacks is behind ``head``, and
+the append fails. Whoever loses such a race reads on and finds the key.
+
+Keys are read from the headers of the last ``seconds`` of a history when it is first needed, then
+kept up to date by this process's own appends, and by reading on where another process appended.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from abaco_api.errors import KeyReused
+from abaco_api.idempotency.key import AlreadyExecuted, IdempotencyKey, key_of_event
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable
+from abaco_proto.log import EventLog
+
+logger = logging.getLogger(__name__)
+
+MAX_KEYS = 200_000
+"""Keys in memory, about 50 MB. Beyond that the least recently used histories are dropped."""
+
+
+class _Window:
+    """The keys of one history. ``covered`` is the sequence up to which they are all known."""
+
+    __slots__ = ("covered", "keys", "loaded", "loading")
+
+    def __init__(self) -> None:
+        self.covered = 0
+        self.keys: dict[str, tuple[int, datetime]] = {}
+        self.loaded = False
+        self.loading: asyncio.Task[None] | None = None
+
+
+class KeyIndex:
+    """The index over all histories of a tenant. A history is named by its subject filter."""
+
+    def __init__(self, log: EventLog, seconds: int, max_keys: int = MAX_KEYS) -> None:
+        """Empty: nothing is read before a request with a key needs it."""
+        self._log = log
+        self._age = timedelta(seconds=seconds)
+        self._max_keys = max_keys
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self.count = 0
+
+    async def prepare(self, history: str) -> None:
+        """Load the keys of a history, if they are not loaded.
+
+        A long history takes its time. The load goes on when the caller's time is over, so a
+        repeated request finds it further.
+        """
+        window = self._used(history)
+        if window.loaded:
+            return
+        if window.loading is None or window.loading.done():
+            window.loading = asyncio.create_task(self._read(history, window, 0))
+            _loading.add(window.loading)
+            window.loading.add_done_callback(_loaded)
+        await asyncio.shield(window.loading)
+
+    async def check(self, history: str, head: int, key: IdempotencyKey) -> None:
+        """Check that a request was not executed before, by the events up to ``head``.
+
+        Raises:
+            AlreadyExecuted: it was.
+            KeyReused: another request was, with the same key.
+            Unavailable: the log did not answer.
+        """
+        window = self._used(history)
+        if not window.loaded or window.covered < head:
+            await self._read(history, window, head)
+        found = window.keys.get(key.scope)
+        if found is None or found[1] < datetime.now(UTC) - self._age:
+            return
+        recorded = await self._log.at(found[0])
+        before = key_of_event(recorded.causation_id) if recorded is not None else None
+        if recorded is None or before is None:
+            raise Unavailable(f"Idempotency-Key: event {found[0]} cannot be read")
+        if before.digest != key.digest:
+            raise KeyReused("Idempotency-Key: was sent with another request before")
+        raise AlreadyExecuted(recorded)
+
+    def appended(self, history: str, head: int, recorded: Recorded) -> None:
+        """Take in an event that this process appended behind ``head``."""
+        window = self._windows.get(history)
+        if window is not None and window.loaded and window.covered >= head:
+            self._take(history, window, recorded)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def _read(self, history: str, window: _Window, head: int) -> None:
+        """Take in the keys behind those that are known, up to ``head`` or the present end."""
+        since = None if window.loaded else datetime.now(UTC) - self._age
+        batches = self._log.read([history], after=window.covered, since=since, headers_only=True)
+        async with aclosing(batches):
+            async for batch in batches:
+                for recorded in batch:
+                    self._take(history, window, recorded)
+        window.covered = max(window.covered, head)
+        window.loaded = True
+
+    def _take(self, history: str, window: _Window, recorded: Recorded) -> None:
+        window.covered = max(window.covered, recorded.sequence)
+        key = key_of_event(recorded.causation_id)
+        if key is None or self._windows.get(history) is not window:
+            return
+        self.count -= window.keys.pop(key.scope, None) is not None
+        window.keys[key.scope] = recorded.sequence, recorded.time
+        self.count += 1
+        self._expire(window)
+        while self.count > self._max_keys:
+            self._drop()
+
+    # -- the bound -------------------------------------------------------------------------------
+
+    def _used(self, history: str) -> _Window:
+        window = self._windows.setdefault(history, _Window())
+        self._windows.move_to_end(history)
+        while len(self._windows) > self._max_keys:
+            self._drop()
+        return window
+
+    def _expire(self, window: _Window) -> None:
+        """Forget the oldest keys, a few at a time, if their time is over."""
+        limit = datetime.now(UTC) - self._age
+        for scope in [s for s, _ in zip(window.keys, range(2), strict=False)]:
+            if window.keys[scope][1] < limit:
+                del window.keys[scope]
+                self.count -= 1
+
+    def _drop(self) -> None:
+        """Forget the least recently used history; of a single one, its oldest key."""
+        if len(self._windows) > 1:
+            _, window = self._windows.popitem(last=False)
+            self.count -= len(window.keys)
+            window.loaded = False
+            return
+        [(history, window)] = self._windows.items()
+        oldest = next(iter(window.keys))
+        del window.keys[oldest]
+        self.count -= 1
+        logger.warning(
+            "more than %d idempotency keys within %s in %s: the oldest are forgotten",
+            self._max_keys,
+            self._age,
+            history,
+        )
+
+
+_loading: set["asyncio.Task[None]"] = set()
+"""The event loop itself keeps no reference to its tasks."""
+
+
+def _loaded(task: "asyncio.Task[None]") -> None:
+    """Look at the error of a load that nobody waits for any more, so that it is not logged."""
+    _loading.discard(task)
+    if not task.cancelled():
+        task.exception()
