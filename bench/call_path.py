@@ -1,0 +1,124 @@
+"""How far a POST of a message walks through our code: functions, files, and returns to a file.
+
+    python bench/call_path.py [--list]
+
+One request to ``POST /actors/{id}/messages`` in one process, over the in-memory log, without and
+with an ``Idempotency-Key``. Counted are the functions of this repository that the request enters
+(a coroutine that is resumed counts once), the files they are in, and how often a call goes to a
+file that the request had left before. The count depends on the code alone, not on the machine.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import httpx
+
+from abaco_api.app import create_app
+from abaco_api.config import Config
+from abaco_api.service import assemble
+from fakes import InMemoryEventLog, InMemoryOutputLog
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = tuple(str(ROOT / folder) for folder in ("proto", "services", "telemetry"))
+NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
+READY_SECONDS = 10.0
+
+
+class CallPath:
+    """The functions that were entered, in order."""
+
+    def __init__(self) -> None:
+        self.entered: list[CodeType] = []
+        self._frames: set[FrameType] = set()
+
+    def observe(self, frame: FrameType, event: str, _: object) -> None:
+        """A profile function: see ``sys.setprofile``."""
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(OURS) or frame in self._frames:
+            return
+        self._frames.add(frame)
+        if not code.co_name.startswith("<"):
+            self.entered.append(code)
+
+    @property
+    def functions(self) -> int:
+        """How many different functions were entered."""
+        return len(set(self.entered))
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the functions, each once, in the order of the first call."""
+        return list(dict.fromkeys(code.co_filename for code in self.entered))
+
+    @property
+    def returns(self) -> int:
+        """How often a call went to a file that had been left."""
+        seen: set[str] = set()
+        last, count = "", 0
+        for code in self.entered:
+            name = code.co_filename
+            count += name != last and name in seen
+            seen.add(name)
+            last = name
+        return count
+
+
+async def trace(headers: dict[str, str]) -> CallPath:
+    """The path of one POST of a message, the second one to its actor."""
+    service = assemble(
+        Config(postgres_dsn=NO_DATABASE),
+        InMemoryEventLog(),
+        InMemoryOutputLog(),
+    )
+    directory = asyncio.create_task(service.directory.run())
+    transport = httpx.ASGITransport(app=create_app(service))
+    path = CallPath()
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        answer = await client.post("/actors", data={"image": "busybox", "name": "foo"})
+        answer.raise_for_status()
+        for n in range(2):
+            headers = {name: f"{value}-{n}" for name, value in headers.items()}
+            with _profiled(path.observe if n else None):
+                answer = await client.post(
+                    "/actors/foo_0/messages", data={"message": "hi"}, headers=headers
+                )
+            answer.raise_for_status()
+    directory.cancel()
+    await asyncio.gather(directory, return_exceptions=True)
+    await service.models.close()
+    return path
+
+
+class _profiled:  # noqa: N801 - a context manager, named as one reads it
+    def __init__(self, observe: Callable[[FrameType, str, Any], None] | None) -> None:
+        self._observe = observe
+
+    def __enter__(self) -> None:
+        sys.setprofile(self._observe)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+
+def main() -> None:
+    """Print both paths."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--list", action="store_true", help="name every function in its order")
+    listed = parser.parse_args().list
+    for name, headers in (("without a key", {}), ("with a key", {"Idempotency-Key": "k"})):
+        path = asyncio.run(trace(headers))
+        print(  # noqa: T201
+            f"{name}: {path.functions} functions in {len(path.files)} files, {path.returns} returns"
+            f" to a file, {len(path.entered)} calls"
+        )
+        for code in path.entered if listed else ():
+            print(f"  {Path(code.co_filename).relative_to(ROOT)}: {code.co_qualname}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
