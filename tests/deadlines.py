@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LIMIT_SECONDS = 120.0 * float(os.environ.get("ABACO_TEST_TIMEOUT_FACTOR", "1"))
+LIMIT_SECONDS = 120.0 * float(os.environ.get("TEST_TIMEOUT_FACTOR", "1"))
 """For what takes a second or ten on a quiet machine; the factor is for an emulated one."""
 
 SLACK = 4.0

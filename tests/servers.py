@@ -270,6 +270,6 @@ def _alive(pid: int) -> bool:
     """Whether the process is there and no zombie (the state stands behind the last bracket)."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
