@@ -18,7 +18,7 @@ from abaco_api.envelope import MEDIA_TYPE, failure, failure_of
 from abaco_api.idempotency.endpoint import with_idempotency
 from abaco_api.operation import Endpoint, Operation
 from abaco_api.routes import OPERATIONS
-from abaco_api.service import Service
+from abaco_api.service import Service, known_already
 from abaco_api.service import service as service_of
 from abaco_api.uploads import Uploads
 from abaco_api.watched import Watched, about_request
@@ -82,11 +82,23 @@ def _routes(operations: Sequence[Operation]) -> list[Route]:
     """One route a path, so that a wrong method is told all the right ones."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = with_idempotency(operation)
+        by_path.setdefault(operation.path, {})[operation.method] = _endpoint(operation)
     return [
         Route(path, _dispatcher(endpoints), methods=list(endpoints))
         for path, endpoints in by_path.items()
     ]
+
+
+def _endpoint(operation: Operation) -> Endpoint:
+    """The endpoint with what all of its kind have in common."""
+    if operation.kind != "query":
+        return with_idempotency(operation)
+
+    async def query(request: Request) -> Response:
+        known_already(request)  # refused where it makes no sense, also where nothing waits for it
+        return await operation.endpoint(request)
+
+    return query
 
 
 def _dispatcher(endpoints: dict[str, Endpoint]) -> Endpoint:
