@@ -187,6 +187,18 @@ async def test_a_key_without_meaning_is_left_alone() -> None:
 # -- errors --------------------------------------------------------------------------------------
 
 
+async def test_what_was_executed_is_answered_though_its_actor_is_gone() -> None:
+    async with world() as stage:
+        await prepare(stage)
+        one, other = stage.processes
+        first = {name: await send(one, name) for name in POSTS if name != "register"}
+        assert (await one.http.delete("/actors/foo_0")).is_success
+        for process in (one, other):
+            for name, answer in first.items():
+                assert told(await send(process, name)) == told(answer), name
+            assert (await send(process, "message", "another key")).status_code == 404
+
+
 async def test_a_request_that_was_refused_is_decided_anew() -> None:
     async with world() as stage:
         one, other = stage.processes

@@ -18,7 +18,7 @@ from abaco_api.idempotency.key import IdempotencyKey, current_key, request_causa
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
-from abaco_proto.errors import Conflict
+from abaco_proto.errors import Conflict, Unknown
 from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import event_subject
 from abaco_telemetry import spans
@@ -128,7 +128,7 @@ class CommandHandler:
         decide: Callable[[S], Sequence[ev.Event]],
         cause: Cause,
     ) -> Executed[S]:
-        state = await history.load()
+        state = await self._load(history, cause)
         while True:
             if cause.key is not None:
                 head = await history.head(state)
@@ -143,6 +143,17 @@ class CommandHandler:
                 state = await history.reload(state)
             else:
                 return Executed(state, appended)
+
+    async def _load(self, history: History[S], cause: Cause) -> S:
+        """The state to decide on. What was executed is answered, also if its actor is gone."""
+        try:
+            return await history.load()
+        except Unknown:
+            if cause.key is not None:
+                last = await self._log.last(history.key_filter)
+                head = 0 if last is None else last.sequence
+                await self._keys.check(history.key_filter, head, cause.key)
+            raise
 
     async def _append(self, event: ev.Event, expected: Expected | None, cause: Cause) -> Recorded:
         """Append an event, and return it as it is in the log.
