@@ -1,4 +1,4 @@
-"""Schedulers at work on one log, and every attempt to append a request for a worker counted."""
+"""Schedulers that run on one log, and a count of their attempts to append worker requests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -11,9 +11,9 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.log import Batch, EventLog, Expected, Heartbeat
-from abaco_scheduler.keeper import Keeper
-from abaco_scheduler.loop import Scheduler
-from abaco_scheduler.policy import Policy
+from abaco_scheduler.app.scheduler_loop import Scheduler
+from abaco_scheduler.app.snapshot_manager import SnapshotManager
+from abaco_scheduler.domain.policy import Policy
 from fakes import InMemoryHeartbeats, InMemorySnapshots
 
 HOST = "h1"
@@ -54,7 +54,7 @@ class CountingEventLog:
 async def schedulers(
     log: EventLog, count: int, *, capacity: int
 ) -> AsyncGenerator[CountingEventLog, None]:
-    """So many schedulers on one log, and a host with so many slots that they all hear."""
+    """Run schedulers on one log. All receive the heartbeats of one host with ``capacity`` slots."""
     counting, heartbeats = CountingEventLog(log), InMemoryHeartbeats()
     connected: Any = SimpleNamespace(connected_since=0.0)
     running = [
@@ -65,7 +65,7 @@ async def schedulers(
                 connected,
                 Policy(),
                 "default",
-                keeper=Keeper(InMemorySnapshots(), log, code="this"),
+                snapshots=SnapshotManager(InMemorySnapshots(), log, code_digest="this"),
             ).run()
         )
         for _ in range(count)

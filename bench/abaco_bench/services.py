@@ -21,7 +21,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.envelope import parse_time as time_of
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamSnapshots
-from abaco_scheduler.keeper import NAME as SNAPSHOT
+from abaco_scheduler.app.snapshot_manager import SNAPSHOT_NAME as SNAPSHOT
 from api_stage import Api, Process
 from projection import reached
 

@@ -8,7 +8,7 @@ import msgspec
 
 import abaco_api.config
 import abaco_projector.config
-import abaco_scheduler.config
+import abaco_scheduler.scheduler_settings
 import abaco_worker.config
 from abaco_local import (
     engine,
@@ -35,7 +35,7 @@ from abaco_proto.errors import Refused, Unavailable
 READY_SECONDS = 120
 SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
     abaco_api.config.Config,
-    abaco_scheduler.config.Config,
+    abaco_scheduler.scheduler_settings.SchedulerSettings,
     abaco_worker.config.Config,
     abaco_projector.config.Config,
 )

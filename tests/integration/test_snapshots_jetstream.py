@@ -12,9 +12,9 @@ from abaco_proto.envelope import draft
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamSnapshots, NatsHeartbeats
 from abaco_proto.log import Heartbeat
 from abaco_proto.subjects import history_filter
-from abaco_scheduler import provenance
-from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.keeper import Keeper
+from abaco_scheduler.app.code_digest import code_digest
+from abaco_scheduler.app.snapshot_manager import SnapshotManager
+from abaco_scheduler.domain.cluster import Cluster, apply_event
 from api_stage import Process, running
 from contract.snapshots_suite import SnapshotsSuite
 from deadlines import LIMIT_SECONDS
@@ -38,28 +38,30 @@ class TestJetStreamSnapshots(SnapshotsSuite):
     pass
 
 
-async def kept(connection: Connection, count: int) -> None:
+async def store_snapshot(connection: Connection, count: int) -> None:
     """Actors of which the last one is in the log only, and a snapshot of those before."""
     log, cluster = JetStreamEventLog(connection), Cluster()
-    keeper = Keeper(JetStreamSnapshots(connection), log, provenance.digest(), events=count - 1)
-    keeping = asyncio.create_task(keeper.run())
+    manager = SnapshotManager(
+        JetStreamSnapshots(connection), log, code_digest(), interval_events=count - 1
+    )
+    storing = asyncio.create_task(manager.run())
     for number in range(count):
         event = ev.ActorRegistered(actor_id=f"foo_{number}", definition=b.definition(min_workers=1))
-        wish = draft(event, tenant="default", time=b.T0, causation_id="req-1")
-        recorded = await log.at(await log.append(wish))
+        event_draft = draft(event, tenant="default", time=b.T0, causation_id="req-1")
+        recorded = await log.at(await log.append(event_draft))
         assert recorded is not None
-        observe(cluster, recorded)
-        keeper.look(cluster, recorded, b.T0)
+        apply_event(cluster, recorded)
+        manager.take_if_due(cluster, recorded, b.T0)
     async with asyncio.timeout(LIMIT_SECONDS):
-        while (await keeper.newest(b.T0)).sequence != count - 1:
+        while (await manager.load(b.T0)).sequence != count - 1:
             await asyncio.sleep(0.02)
-    keeping.cancel()
+    storing.cancel()
 
 
 async def test_a_scheduler_begins_with_a_snapshot_and_goes_on(
     connection: Connection, nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    await kept(connection, 5)
+    await store_snapshot(connection, 5)
     scheduler = Process("abaco_scheduler", tmp_path, nats_url=nats_server.url)
     log, heartbeats = JetStreamEventLog(connection), NatsHeartbeats(connection)
     with running(scheduler):

@@ -45,11 +45,11 @@ from abaco_proto.jetstream.client import QuickClient
 from abaco_proto.jetstream.heartbeats import heartbeat_in
 from abaco_proto.jetstream.output_log import ATTEMPT, OFFSET, _recorded
 from abaco_proto.log import Heartbeat
-from abaco_scheduler.clock import Clock
-from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.decision import Now
-from abaco_scheduler.plan import plan
-from abaco_scheduler.policy import Policy
+from abaco_scheduler.domain.cluster import Cluster, apply_event
+from abaco_scheduler.domain.decision import Now
+from abaco_scheduler.domain.event_clock import EventClock
+from abaco_scheduler.domain.plan import plan
+from abaco_scheduler.domain.policy import Policy
 from abaco_worker import facts, standing
 from abaco_worker.launcher.report import parse_report, parse_started
 from abaco_worker.place import Place
@@ -125,11 +125,11 @@ def in_api(recorded: envelope.Recorded) -> None:
 def in_scheduler(recorded: envelope.Recorded) -> None:
     cluster = Cluster()
     for known in b.history(*HISTORY):
-        observe(cluster, known)
+        apply_event(cluster, known)
     noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
-    observe(cluster, Clock(noon, 100.0).heard(recorded, 101.0, live=False))
-    cluster.heard(Heartbeat(host_id="h1", capacity=2), "default", 100.0)
-    now = Now(time=noon, monotonic=101.0, listening_since=0.0)
+    apply_event(cluster, EventClock(noon, 100.0).corrected(recorded, 101.0, live=False))
+    cluster.record_heartbeat(Heartbeat(host_id="h1", capacity=2), "default", 100.0)
+    now = Now(time=noon, monotonic=101.0, connected_since=0.0)
     for decision in plan(cluster, Policy(), now):
         subjects.event_subject(decision.tenant, decision.event)
         codec.encode(decision.event)
@@ -173,7 +173,7 @@ def read_heartbeat(_: Mutator, raw: bytes) -> None:
     found = heartbeat_in(raw)
     if found is not None:
         assert ids.is_name(found.host_id)
-        Cluster().heard(found, "default", 1.0)
+        Cluster().record_heartbeat(found, "default", 1.0)
 
 
 # -- files, and what a launcher says -------------------------------------------------------------

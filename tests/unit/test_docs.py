@@ -25,9 +25,9 @@ from abaco_local.config import Config as LocalConfig
 from abaco_projector.config import Config as ProjectorConfig
 from abaco_projector.metrics import Metrics as ProjectorMetrics
 from abaco_proto import actor, events, execution, settings, worker
-from abaco_scheduler.census import NAMED_ACTORS
-from abaco_scheduler.config import Config as SchedulerConfig
-from abaco_scheduler.metrics import Metrics as SchedulerMetrics
+from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
+from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS
+from abaco_scheduler.scheduler_settings import SchedulerSettings
 from abaco_telemetry.catalogue import Catalogue, Described
 from abaco_telemetry.event_log import LogMetrics
 from abaco_worker.config import Config as WorkerConfig
@@ -37,7 +37,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 CONFIGS: dict[str, type[msgspec.Struct]] = {
     "api": ApiConfig,
-    "scheduler": SchedulerConfig,
+    "scheduler": SchedulerSettings,
     "worker": WorkerConfig,
     "projector": ProjectorConfig,
     "stack": LocalConfig,
@@ -140,10 +140,11 @@ def events_page() -> str:
 METRICS_HEAD = """\
 # Metrics
 
-Drawn from the code: each service's `metrics.py`, and `telemetry/abaco_telemetry/event_log.py` for
-what all have. A counter is read with `_total` behind its name, a histogram with `_bucket`, `_sum`
-and `_count`; times are in seconds. Beside these each service has those of its process
-(`process_resident_memory_bytes`, `process_cpu_seconds_total`, `process_open_fds`, …).
+Drawn from the code: the metrics module of each service, and
+`telemetry/abaco_telemetry/event_log.py` for what all have. A counter is read with `_total` behind
+its name, a histogram with `_bucket`, `_sum` and `_count`; times are in seconds. Beside these each
+service has those of its process (`process_resident_memory_bytes`, `process_cpu_seconds_total`,
+`process_open_fds`, …).
 
 No label has values that people can make up: there is no series per execution, image or path, and
 of actors only the {named} with the longest queues are named.
@@ -166,7 +167,7 @@ source of the kind Prometheus, and names nothing that is not in the tables below
 
 
 def metrics_page() -> str:
-    lines = METRICS_HEAD.format(named=NAMED_ACTORS).splitlines()
+    lines = METRICS_HEAD.format(named=MAX_NAMED_ACTORS).splitlines()
     lines += ["", "## Every service", "", *table(everywhere())]
     for service in catalogues():
         lines += ["", f"## {service}", "", *table(own(service))]

@@ -14,7 +14,7 @@ from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
 from abaco_proto.log import Batch
 from abaco_proto.subjects import inbox_filter
-from abaco_scheduler.config import Config
+from abaco_scheduler.scheduler_settings import SchedulerSettings
 
 ONE = "nats://scheduler:pw%40@n1:4222"
 THREE = f"{ONE}, nats://n2:4222,nats://n3:4222"
@@ -34,7 +34,7 @@ def test_who_we_are_holds_for_all_servers() -> None:
 
 @pytest.mark.parametrize("url", [ONE, THREE, "tls://n1,tls://n2"])
 def test_addresses_that_can_be_set(url: str) -> None:
-    assert settings.read(Config, {"ABACO_NATS_URL": url}).nats_url == url
+    assert settings.read(SchedulerSettings, {"ABACO_NATS_URL": url}).nats_url == url
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_addresses_that_can_be_set(url: str) -> None:
 )
 def test_addresses_that_cannot_be_set(url: str) -> None:
     with pytest.raises(Malformed, match="ABACO_NATS_URL"):
-        settings.read(Config, {"ABACO_NATS_URL": url})
+        settings.read(SchedulerSettings, {"ABACO_NATS_URL": url})
 
 
 @pytest.mark.parametrize("count", ["0", "2", "4", "7", "three"])
 def test_a_number_of_replicas_that_gives_no_majority_is_refused(count: str) -> None:
     with pytest.raises(Malformed, match="ABACO_NATS_REPLICAS"):
-        settings.read(Config, {"ABACO_NATS_REPLICAS": count})
+        settings.read(SchedulerSettings, {"ABACO_NATS_REPLICAS": count})
 
 
 class Connected(Connection):

@@ -10,12 +10,12 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import from_message
 from abaco_proto.log import Heartbeat
-from abaco_scheduler import cluster as cluster_module
-from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.decision import Decision, Now
-from abaco_scheduler.plan import plan
-from abaco_scheduler.policy import Policy
-from abaco_scheduler.snapshot import take
+from abaco_scheduler.domain import cluster as cluster_module
+from abaco_scheduler.domain.cluster import Cluster, apply_event
+from abaco_scheduler.domain.cluster_snapshot import encode
+from abaco_scheduler.domain.decision import Decision, Now
+from abaco_scheduler.domain.plan import plan
+from abaco_scheduler.domain.policy import Policy
 
 POLICY = Policy(worker_retry_seconds=10, worker_ttl_seconds=300, max_attempts=3)
 
@@ -23,15 +23,17 @@ POLICY = Policy(worker_retry_seconds=10, worker_ttl_seconds=300, max_attempts=3)
 def given(*events: ev.Event) -> Cluster:
     cluster = Cluster()
     for recorded in b.history(*events):
-        observe(cluster, recorded)
+        apply_event(cluster, recorded)
     for host in cluster.hosts.values():
-        cluster.heard(Heartbeat(host_id=host.host_id, capacity=host.capacity), "default", 100.0)
+        cluster.record_heartbeat(
+            Heartbeat(host_id=host.host_id, capacity=host.capacity), "default", 100.0
+        )
     return cluster
 
 
-def decide(cluster: Cluster, after: float = 60, heard: float = 0) -> list[ev.Event]:
-    """What is decided ``after`` seconds of the history's time, ``heard`` since the heartbeats."""
-    now = Now(time=b.T0 + timedelta(seconds=after), monotonic=100.0 + heard, listening_since=0.0)
+def decide(cluster: Cluster, after: float = 60, silence: float = 0) -> list[ev.Event]:
+    """What is decided ``after`` seconds of the history's time, ``silence`` since the heartbeats."""
+    now = Now(time=b.T0 + timedelta(seconds=after), monotonic=100.0 + silence, connected_since=0.0)
     return [decision.event for decision in plan(cluster, POLICY, now)]
 
 
@@ -53,20 +55,20 @@ def test_a_new_actor_gets_its_minimum_one_request_at_a_time() -> None:
     [request] = decide(cluster)
     assert isinstance(request, ev.WorkerRequested)
     assert (request.worker_id, request.host_id, request.actor_sequence) == ("foo_0_wkr_0", "h1", 2)
-    observe(cluster, b.record(request, 3))
+    apply_event(cluster, b.record(request, 3))
     [second] = decide(cluster)
     assert isinstance(second, ev.WorkerRequested)
     assert second.worker_id == "foo_0_wkr_1"
 
 
-def test_without_a_host_it_waits() -> None:
+def test_without_a_host_there_is_no_request() -> None:
     assert decide(given(b.registered())) == []
 
 
 def test_an_actor_without_minimum_gets_a_worker_when_a_message_comes() -> None:
     cluster = given(JOINED, b.registered(min_workers=0))
     assert decide(cluster) == []
-    observe(cluster, b.record(b.received(0), 3))
+    apply_event(cluster, b.record(b.received(0), 3))
     assert kinds(decide(cluster)) == ["worker.requested"]
 
 
@@ -102,11 +104,11 @@ def test_a_stateful_actor_has_one_worker_and_one_message_at_a_time() -> None:
         JOINED, b.registered(stateless=False, min_workers=1), b.received(0), b.received(1)
     )
     assert kinds(decide(cluster)) == ["worker.requested"]
-    observe(cluster, b.record(b.requested(0), 5))
+    apply_event(cluster, b.record(b.requested(0), 5))
     assert decide(cluster) == []
-    observe(cluster, b.record(b.ready(0), 6))
+    apply_event(cluster, b.record(b.ready(0), 6))
     assert kinds(decide(cluster)) == ["execution.assigned"]
-    observe(cluster, b.record(b.assigned(0, message_sequence=3), 7))
+    apply_event(cluster, b.record(b.assigned(0, message_sequence=3), 7))
     assert decide(cluster) == []
 
 
@@ -118,11 +120,11 @@ def test_an_update_replaces_the_workers_and_the_old_ones_get_no_message() -> Non
     assert decided[1].revision == 2
 
 
-def test_a_deleted_actor_gives_up_its_workers() -> None:
+def test_the_workers_of_a_deleted_actor_are_stopped() -> None:
     cluster = given(*ONE_READY, b.received(0), ev.ActorDeleted(actor_id="foo_0"))
     assert kinds(decide(cluster)) == ["worker.stop_requested"]
-    observe(cluster, b.record(b.stopped(0), 7))
-    assert not cluster.desks
+    apply_event(cluster, b.record(b.stopped(0), 7))
+    assert not cluster.actors
 
 
 RUNNING: tuple[ev.Event, ...] = (*ONE_READY, b.received(0), b.assigned(0), b.started(0))
@@ -132,13 +134,13 @@ DELETED = ev.ActorDeleted(actor_id="foo_0")
 def test_what_a_deleted_actor_runs_is_halted_once() -> None:
     cluster = given(*RUNNING, b.received(1), DELETED)
     assert kinds(decide(cluster)) == ["execution.halt_requested", "worker.stop_requested"]
-    observe(cluster, b.record(b.halt_requested(0), 10))
+    apply_event(cluster, b.record(b.halt_requested(0), 10))
     assert kinds(decide(cluster)) == ["worker.stop_requested"]
     halted = b.finished(0, final_state=b.final_state(ended_by=ev.EndedBy.HALT))
     for n, event in enumerate((b.stop_requested(0), halted, b.stopped(0)), 11):
-        observe(cluster, b.record(event, n))
-    assert not cluster.desks
-    assert not any(cluster.load.values())
+        apply_event(cluster, b.record(event, n))
+    assert not cluster.actors
+    assert not any(cluster.worker_counts.values())
 
 
 def test_a_person_who_halted_it_already_is_enough() -> None:
@@ -149,8 +151,8 @@ def test_what_a_deleted_actor_ran_on_a_lost_host_ends_as_halted() -> None:
     cluster = given(*RUNNING, DELETED, b.halt_requested(0), b.lost(0))
     found = abandonment(decide(cluster))
     assert (found.execution_id, found.reason) == ("foo_0_exc_0", "the actor was deleted")
-    observe(cluster, b.record(found, 11))
-    assert not cluster.desks
+    apply_event(cluster, b.record(found, 11))
+    assert not cluster.actors
 
 
 def test_a_message_that_was_assigned_after_the_deletion_is_halted_where_it_runs() -> None:
@@ -171,22 +173,22 @@ def test_an_older_attempt_that_comes_late_does_not_halt_the_one_that_counts() ->
 
 def test_a_lost_host_takes_its_workers_and_their_messages_are_tried_again() -> None:
     cluster = given(*ONE_READY, b.received(0), b.assigned(0, message_sequence=5))
-    assert kinds(decide(cluster, heard=16)) == ["host.lost"]
-    observe(cluster, b.record(ev.HostLost(host_id="h1", reason="silent"), 7))
-    assert kinds(decide(cluster, heard=17)) == ["worker.lost"]
-    observe(cluster, b.record(b.lost(0), 8))
+    assert kinds(decide(cluster, silence=16)) == ["host.lost"]
+    apply_event(cluster, b.record(ev.HostLost(host_id="h1", reason="silent"), 7))
+    assert kinds(decide(cluster, silence=17)) == ["worker.lost"]
+    apply_event(cluster, b.record(b.lost(0), 8))
     for n, event in enumerate((b.joined("h2"), b.requested(1, host_id="h2")), 9):
-        observe(cluster, b.record(event, n))
-    observe(cluster, b.record(b.ready(1, host_id="h2"), 11))
-    cluster.heard(Heartbeat(host_id="h2", capacity=16), "default", 117.0)
-    [again] = decide(cluster, heard=17)
+        apply_event(cluster, b.record(event, n))
+    apply_event(cluster, b.record(b.ready(1, host_id="h2"), 11))
+    cluster.record_heartbeat(Heartbeat(host_id="h2", capacity=16), "default", 117.0)
+    [again] = decide(cluster, silence=17)
     assert isinstance(again, ev.ExecutionAssigned)
     assert (again.attempt, again.host_id, again.message_sequence) == (2, "h2", 5)
 
 
-def test_a_scheduler_that_could_not_listen_blames_no_host() -> None:
+def test_a_host_is_not_lost_while_no_heartbeat_could_arrive() -> None:
     cluster = given(*ONE_READY)
-    now = Now(time=b.T0, monotonic=1000.0, listening_since=999.0)
+    now = Now(time=b.T0, monotonic=1000.0, connected_since=999.0)
     assert plan(cluster, POLICY, now) == []
 
 
@@ -198,13 +200,13 @@ def test_a_host_that_comes_back_joins_again() -> None:
 def test_of_hosts_that_never_come_back_only_the_last_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster_module, "MOST_AWAY", 5)
+    monkeypatch.setattr(cluster_module, "MAX_LOST_HOSTS", 5)
     lives = [(b.joined(f"h-{n}"), ev.HostLost(host_id=f"h-{n}", reason="")) for n in range(20)]
     cluster = Cluster()
     first = (b.joined("busy"), b.registered(), b.requested(0, host_id="busy"))
     gone = ev.HostLost(host_id="busy", reason="")
     for recorded in b.history(*first, gone, *(event for life in lives for event in life)):
-        observe(cluster, recorded)
+        apply_event(cluster, recorded)
     assert [*cluster.hosts] == ["busy", *(f"h-{n}" for n in range(15, 20))]
 
 
@@ -214,12 +216,12 @@ def test_what_no_decision_depends_on_is_not_kept() -> None:
     state = ev.ActorStateSet(actor_id="foo_0", state=large, version=1)
     changes: dict[str, Any] = {"default_environment": {"A": large}, "description": large}
     cluster = given(b.registered(**changes), subscribed, state, b.updated(**changes), subscribed)
-    assert len(take(cluster, "", "", b.T0)) < 10_000
+    assert len(encode(cluster, "", "", b.T0)) < 10_000
 
 
 def test_a_host_with_another_capacity_joins_again() -> None:
     cluster = given(JOINED)
-    cluster.heard(Heartbeat(host_id="h1", capacity=3), "default", 100.0)
+    cluster.record_heartbeat(Heartbeat(host_id="h1", capacity=3), "default", 100.0)
     [joined] = decide(cluster)
     assert isinstance(joined, ev.HostJoined)
     assert joined.capacity == 3
@@ -263,16 +265,16 @@ def test_a_full_host_takes_no_more() -> None:
     assert decide(cluster) == []
 
 
-def test_an_idle_worker_makes_room_for_an_actor_in_need() -> None:
+def test_an_idle_worker_is_preempted_for_an_actor_without_one() -> None:
     base = [b.joined(capacity=2), b.registered(min_workers=2)]
     base += [b.requested(0), b.requested(1), b.ready(0), b.ready(1)]
     cluster = given(*base, b.registered("bar_0", min_workers=1))
     [stop] = decide(cluster)
     assert isinstance(stop, ev.WorkerStopRequested)
     assert stop.reason == "actor bar_0 needs the seat"
-    observe(cluster, b.record(stop, 8))
+    apply_event(cluster, b.record(stop, 8))
     assert decide(cluster) == []
-    observe(cluster, b.record(b.stopped(0), 9))
+    apply_event(cluster, b.record(b.stopped(0), 9))
     [request] = decide(cluster)
     assert isinstance(request, ev.WorkerRequested)
     assert request.actor_id == "bar_0"
@@ -289,7 +291,7 @@ def three_idle(min_workers: int, max_workers: int = 4) -> list[ev.Event]:
     ]
 
 
-def test_a_minimum_is_worth_the_surplus_of_another_but_not_its_minimum() -> None:
+def test_min_workers_preempts_a_surplus_worker_but_not_one_of_the_minimum() -> None:
     newcomer = [b.registered("bar_0", min_workers=2), b.requested(0, "bar_0"), b.ready(0, "bar_0")]
     [stop] = decide(given(*three_idle(2), *newcomer))
     assert isinstance(stop, ev.WorkerStopRequested)
@@ -297,7 +299,7 @@ def test_a_minimum_is_worth_the_surplus_of_another_but_not_its_minimum() -> None
     assert decide(given(*three_idle(3), *newcomer)) == []
 
 
-def test_work_is_worth_the_minimum_of_another_but_not_its_last_worker() -> None:
+def test_messages_preempt_one_of_the_minimum_but_not_the_last_worker() -> None:
     busy = [b.registered("bar_0", min_workers=1), b.requested(0, "bar_0"), b.ready(0, "bar_0")]
     busy += [b.received(0, "bar_0"), b.assigned(0, "bar_0", worker_id="bar_0_wkr_0")]
     busy += [b.received(1, "bar_0")]
@@ -306,7 +308,7 @@ def test_work_is_worth_the_minimum_of_another_but_not_its_last_worker() -> None:
     assert decide(given(*one, *busy)) == []
 
 
-def test_a_busy_worker_makes_no_room() -> None:
+def test_a_busy_worker_is_not_preempted() -> None:
     base = [b.joined(capacity=1), b.registered(min_workers=1), b.requested(0), b.ready(0)]
     cluster = given(*base, b.received(0), b.assigned(0), b.registered("bar_0"))
     assert decide(cluster) == []
@@ -348,7 +350,7 @@ def test_the_pause_has_an_end() -> None:
     policy = Policy(retry_seconds=1, retry_max_seconds=3, max_attempts=9)
     cluster = given(*tried(attempts=7))  # fails at 19 s
     moment = b.T0 + timedelta(seconds=22)
-    [decision] = plan(cluster, policy, Now(time=moment, monotonic=100, listening_since=0))
+    [decision] = plan(cluster, policy, Now(time=moment, monotonic=100, connected_since=0))
     assert isinstance(decision.event, ev.ExecutionAssigned)
 
 
@@ -413,7 +415,7 @@ def test_a_worker_that_was_given_something_too_late_is_freed() -> None:
     cluster = given(*ONE_READY, b.received(0), b.halt_requested(0), b.assigned(0), b.received(1))
     found = abandonment(decide(cluster))
     assert (found.execution_id, found.attempts) == ("foo_0_exc_0", 1)
-    observe(cluster, b.record(found, 9))
+    apply_event(cluster, b.record(found, 9))
     assert kinds(decide(cluster)) == ["execution.assigned"]
 
 
@@ -436,38 +438,38 @@ def test_a_worker_for_messages_that_wait_need_not_be_warm() -> None:
     assert not warm(*one, b.received(1))
 
 
-def test_decisions_go_on_with_the_chain_of_a_message() -> None:
+def test_decisions_continue_the_chain_of_a_message() -> None:
     cluster = Cluster()
     plain = b.history(*ONE_READY, b.received(0))
     chained = replace(b.record(b.received(1), 6), correlation_id="bar_0_exc_7.received", hops=3)
     for recorded in (*plain, chained):
-        observe(cluster, recorded)
-    assert list(cluster.desks["default", "foo_0"].inbox.chains) == [1]
+        apply_event(cluster, recorded)
+    assert list(cluster.actors["default", "foo_0"].inbox.origins) == [1]
 
     def decided(number: int) -> Decision:
         moment = b.T0 + timedelta(seconds=60)
-        found = plan(cluster, POLICY, Now(time=moment, monotonic=1, listening_since=0))
+        found = plan(cluster, POLICY, Now(time=moment, monotonic=1, connected_since=0))
         kind = (ev.ExecutionAssigned, ev.ExecutionAbandoned)
         [decision, *_] = [d for d in found if isinstance(d.event, kind)]
-        observe(cluster, b.record(decision.event, number))
+        apply_event(cluster, b.record(decision.event, number))
         return decision
 
     first = decided(7)
     assert (first.correlation_id, first.hops) == ("foo_0_exc_0.received", 0)
-    observe(cluster, b.record(b.finished(0), 8))
+    apply_event(cluster, b.record(b.finished(0), 8))
     second = decided(9)
     assert (second.correlation_id, second.hops) == ("bar_0_exc_7.received", 3)
-    observe(cluster, b.record(b.lost(0), 10))
-    observe(cluster, b.record(b.halt_requested(1), 11))
+    apply_event(cluster, b.record(b.lost(0), 10))
+    apply_event(cluster, b.record(b.halt_requested(1), 11))
     third = decided(12)
     assert ev.type_of(third.event) == "execution.abandoned"
     assert (third.correlation_id, third.hops) == ("bar_0_exc_7.received", 3)
-    assert not cluster.desks["default", "foo_0"].inbox.chains
+    assert not cluster.actors["default", "foo_0"].inbox.origins
 
 
 def test_a_failure_and_a_retry_are_the_causes_of_the_next_attempt() -> None:
     def cause(*events: ev.Event) -> str:
-        moment = Now(time=b.T0 + timedelta(seconds=60), monotonic=100, listening_since=0)
+        moment = Now(time=b.T0 + timedelta(seconds=60), monotonic=100, connected_since=0)
         found = plan(given(*events), POLICY, moment)
         [decision] = [d for d in found if isinstance(d.event, ev.ExecutionAssigned)]
         return decision.causation_id
@@ -480,13 +482,13 @@ def test_a_failure_and_a_retry_are_the_causes_of_the_next_attempt() -> None:
 def test_what_was_halted_or_purged_never_runs() -> None:
     halted = ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_1")
     cluster = given(*ONE_READY, b.received(0), b.received(1), b.received(2), b.received(3), halted)
-    observe(cluster, b.record(ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0), 10))
+    apply_event(cluster, b.record(ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0), 10))
     [assignment, *_] = decide(cluster)
     assert isinstance(assignment, ev.ExecutionAssigned)
     assert assignment.ordinal == 2
 
 
-def test_an_assignment_says_which_state_the_run_is_given() -> None:
+def test_an_assignment_has_the_sequence_of_the_state() -> None:
     state = ev.ActorStateSet(actor_id="foo_0", state=1, version=1)
     [without] = decide(given(*ONE_READY, b.received(0)))
     [with_state] = decide(given(*ONE_READY, state, b.received(0)))
@@ -495,7 +497,7 @@ def test_an_assignment_says_which_state_the_run_is_given() -> None:
     assert (without.state_sequence, with_state.state_sequence) == (0, 5)
 
 
-def test_what_nobody_can_read_stands_in_no_decisions_way() -> None:
+def test_an_event_that_cannot_be_decoded_moves_the_heads_of_conditions() -> None:
     """A condition counts the events of its subjects, readable or not."""
     prefix = "abaco.event.default"
     cluster = given(*ONE_READY, b.received())
@@ -508,10 +510,10 @@ def test_what_nobody_can_read_stands_in_no_decisions_way() -> None:
         ),
         start=90,
     ):
-        observe(cluster, from_message(n, subject, None, b"\xff"))
-    assert cluster.desks["default", "foo_0"].assigned_sequence == 90
+        apply_event(cluster, from_message(n, subject, None, b"\xff"))
+    assert cluster.actors["default", "foo_0"].assignment_sequence == 90
     assert cluster.hosts["h1"].sequence == 91
-    assert cluster.requested_sequence == 92
+    assert cluster.worker_request_sequence == 92
 
 
 # -- a worker that a person stopped --------------------------------------------------------------

@@ -1,9 +1,9 @@
 """What holds of every plan, whatever happens, in a small world played at random.
 
-Two schedulers run: one is up to date, the other looks at a log that is some events old. The
+Two schedulers run: one is up to date, the other has read a log that is some events old. The
 world appends what hosts and people do; what a scheduler decides gets in only if its condition
 holds, as in the real log. Every event that gets in is checked against the folds of
-``abaco_proto``, and so is what a scheduler thinks that each message waits for.
+``abaco_proto``, and so is the state that a scheduler keeps of each message.
 """
 
 from collections import defaultdict
@@ -22,10 +22,10 @@ from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold
 from abaco_proto.log import Heartbeat
 from abaco_proto.worker import Worker, WorkerStatus
-from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.decision import Decision, Now
-from abaco_scheduler.plan import plan
-from abaco_scheduler.policy import Policy
+from abaco_scheduler.domain.cluster import Cluster, apply_event
+from abaco_scheduler.domain.decision import Decision, Now
+from abaco_scheduler.domain.plan import plan
+from abaco_scheduler.domain.policy import Policy
 from fakes import matches
 
 POLICY = Policy(
@@ -36,7 +36,7 @@ MOST_ACTORS = 4
 WAITING = (ExecutionStatus.SUBMITTED, ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
 
 View = tuple[str, int, bool]
-"""Where a message stands, its attempt, and whether a halt was asked for."""
+"""The state of a message, its attempt, and whether a halt was requested."""
 
 
 class World:
@@ -47,7 +47,7 @@ class World:
         self.clusters = [Cluster(), Cluster()]
         self.seen = [0, 0]
         self.clock = 100.0
-        self.heard = dict.fromkeys(HOSTS, 100.0)
+        self.heartbeats = dict.fromkeys(HOSTS, 100.0)
         self.silent: set[str] = set()
         self.revisions: dict[str, int] = {}
         self.messages: dict[str, int] = defaultdict(int)
@@ -77,7 +77,7 @@ class World:
             assert self.worker(event.worker_id) is worker.INITIAL
         self.log.append(recorded)
         self.fold.apply(recorded)
-        self.check_seats()
+        self.check_worker_counts()
 
     def check_assignment(self, event: ev.ExecutionAssigned, lag: int) -> None:
         state = self.execution(event)
@@ -95,7 +95,7 @@ class World:
             event.ordinal, event.actor_id
         )
 
-    def check_seats(self) -> None:
+    def check_worker_counts(self) -> None:
         live = [w for w in self.fold.workers.values() if w.live]
         for host_id, capacity in HOSTS.items():
             assert sum(w.host_id == host_id for w in live) <= capacity, "a host is overfull"
@@ -109,62 +109,64 @@ class World:
         """One step of a scheduler; now and then a person is faster than its decisions."""
         cluster = self.clusters[which]
         for recorded in self.log[self.seen[which] : max(self.seen[which], len(self.log) - lag)]:
-            observe(cluster, recorded)
+            apply_event(cluster, recorded)
             self.seen[which] += 1
         if self.seen[which] == len(self.log):
             assert self.views(cluster) == self.expected_views()
         for host_id, capacity in HOSTS.items():
-            if self.heard[host_id] > 100:
-                cluster.heard(
-                    Heartbeat(host_id=host_id, capacity=capacity), "default", self.heard[host_id]
+            if self.heartbeats[host_id] > 100:
+                cluster.record_heartbeat(
+                    Heartbeat(host_id=host_id, capacity=capacity),
+                    "default",
+                    self.heartbeats[host_id],
                 )
         now = Now(
             time=b.T0 + timedelta(seconds=self.clock - 100),
             monotonic=self.clock,
-            listening_since=100.0,
+            connected_since=100.0,
         )
         decisions = plan(cluster, POLICY, now)
         if self.random.random() < hurry:
             self.random.choice([self.halt, self.purge, self.delete])()
-        tips: dict[str, int] = {}
+        heads: dict[str, int] = {}
         lag = len(self.log) - self.seen[which]
-        admitted = [self.admit(decision, tips, lag) for decision in decisions]
+        admitted = [self.admit(decision, heads, lag) for decision in decisions]
         return any(admitted)
 
-    def admit(self, decision: Decision, tips: dict[str, int], lag: int) -> bool:
-        wish, expected = b.record(decision.event), decision.expected
+    def admit(self, decision: Decision, heads: dict[str, int], lag: int) -> bool:
+        draft, expected = b.record(decision.event), decision.expected
         if expected is not None:
-            tip = max(
+            head = max(
                 (r.sequence for r in self.log if matches(expected.filter, r.subject)), default=0
             )
-            if tip != tips.get(expected.filter, expected.sequence):
+            if head != heads.get(expected.filter, expected.sequence):
                 return False
-            tips[expected.filter] = len(self.log) + 1
-        elif any(r.id == wish.id for r in self.log):
+            heads[expected.filter] = len(self.log) + 1
+        elif any(r.id == draft.id for r in self.log):
             return False
         self.append(decision.event, lag=lag)
         return True
 
     @staticmethod
     def views(cluster: Cluster) -> dict[tuple[str, int], View]:
-        """Where a scheduler thinks that each message stands that may still need something."""
+        """The state that a scheduler keeps of each message that has not ended."""
         found: dict[tuple[str, int], View] = {}
-        for (_, actor_id), desk in cluster.desks.items():
-            box = desk.inbox
-            for ordinal in range(box.next_ordinal, box.next_ordinal + len(box.waiting)):
-                if box.waits(ordinal):
+        for (_, actor_id), state in cluster.actors.items():
+            box = state.inbox
+            for ordinal in range(box.first_ordinal, box.first_ordinal + len(box.waiting)):
+                if box.is_waiting(ordinal):
                     found[actor_id, ordinal] = ("waiting", 0, False)
-            for ordinal, task in box.running.items():
-                found[actor_id, ordinal] = ("running", task.attempt, task.halted)
-            for ordinal, task in box.retries.items():
-                kind = "returned" if task.returned else "lost"
-                found[actor_id, ordinal] = (kind, task.attempt, task.halted)
+            for ordinal, execution in box.running.items():
+                found[actor_id, ordinal] = ("running", execution.attempt, execution.halt_requested)
+            for ordinal, execution in box.retries.items():
+                kind = "resubmitted" if execution.resubmitted else "lost"
+                found[actor_id, ordinal] = (kind, execution.attempt, execution.halt_requested)
             for ordinal, _, attempts in box.abandoned:
                 found[actor_id, ordinal] = ("abandoned", attempts, False)
         return found
 
     def expected_views(self) -> dict[tuple[str, int], View]:
-        """The same by the fold of everybody."""
+        """The same according to the folds of ``abaco_proto``."""
         found: dict[tuple[str, int], View] = {}
         for (_, actor_id, ordinal), state in self.fold.executions.items():
             kind = self.kind(state)
@@ -175,7 +177,7 @@ class World:
     def kind(self, state: Execution) -> str | None:
         match state.status:
             case ExecutionStatus.SUBMITTED:
-                return "returned" if state.attempt else "waiting"
+                return "resubmitted" if state.attempt else "waiting"
             case ExecutionStatus.ASSIGNED | ExecutionStatus.RUNNING:
                 return "running" if self.worker(state.worker_id).live else "lost"
             case ExecutionStatus.ERROR if state.actor_id in self.actors:
@@ -243,13 +245,13 @@ class World:
         self.clock += self.random.choice([0.1, 1, 3])
         for host_id in HOSTS:
             if host_id not in self.silent:
-                self.heard[host_id] = self.clock
+                self.heartbeats[host_id] = self.clock
 
     def plug(self) -> None:
         self.silent ^= {self.random.choice(sorted(HOSTS))}
 
     def late_report(self) -> None:
-        """A word on a run of a worker that is gone, or on one that was said to have failed."""
+        """A report on a run of a worker that is gone, or on one that was said to have failed."""
         old = [
             found
             for found in self.executions(*WAITING)

@@ -1,4 +1,4 @@
-"""A snapshot and what came after it say what the whole log says; one that does not hold is none."""
+"""A snapshot plus the events after it equal the whole log; an invalid snapshot is ignored."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -18,48 +18,51 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.jetstream import Connection
 from abaco_proto.log import Heartbeat, Heartbeats
-from abaco_scheduler import provenance
-from abaco_scheduler.cluster import Cluster, observe
-from abaco_scheduler.decision import Decision, Now
-from abaco_scheduler.keeper import EVENTS, NAME, Keeper
-from abaco_scheduler.loop import Scheduler
-from abaco_scheduler.plan import plan
-from abaco_scheduler.snapshot import packed, proof, restored, take, unpacked
+from abaco_scheduler.app.code_digest import code_digest
+from abaco_scheduler.app.scheduler_loop import Scheduler
+from abaco_scheduler.app.snapshot_manager import INTERVAL_EVENTS, SNAPSHOT_NAME, SnapshotManager
+from abaco_scheduler.domain.cluster import Cluster, apply_event
+from abaco_scheduler.domain.cluster_snapshot import compress, decode, encode, event_digest, restore
+from abaco_scheduler.domain.decision import Decision, Now
+from abaco_scheduler.domain.plan import plan
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemorySnapshots
 from unit.test_scheduler_properties import ACTIONS, HOSTS, POLICY, World
 
 CODE = "this"
-NOBODY = ev.Unrecognized(raw=b"", reason="")
+UNRECOGNIZED = ev.Unrecognized(raw=b"", reason="")
 
 
 def folded(log: Sequence[Recorded], cluster: Cluster | None = None) -> Cluster:
     cluster = cluster or Cluster()
     for recorded in log:
-        observe(cluster, recorded)
+        apply_event(cluster, recorded)
     return cluster
 
 
 def over_a_start(cluster: Cluster) -> Cluster:
-    snapshot = unpacked(packed(take(cluster, CODE, "", b.T0)), CODE)
+    snapshot = decode(compress(encode(cluster, CODE, "", b.T0)), CODE)
     assert snapshot is not None
-    return restored(snapshot)
+    return restore(snapshot)
 
 
 def known(cluster: Cluster) -> Cluster:
-    """All but signs of life, and names of actors that are gone: neither is in a snapshot."""
+    """All but heartbeats and the keys of removed actors: neither is in a snapshot."""
     return replace(
         cluster,
-        hosts={k: replace(h, offered=0, heard_at=0.0) for k, h in cluster.hosts.items()},
-        unsettled={key for key in cluster.unsettled if key in cluster.desks},
+        hosts={
+            k: replace(h, announced_capacity=0, last_heartbeat=0.0)
+            for k, h in cluster.hosts.items()
+        },
+        unreconciled={key for key in cluster.unreconciled if key in cluster.actors},
     )
 
 
 def decisions(cluster: Cluster, seconds: float) -> list[Decision]:
     for host_id, capacity in HOSTS.items():
-        cluster.heard(Heartbeat(host_id=host_id, capacity=capacity), "default", seconds)
+        cluster.record_heartbeat(Heartbeat(host_id=host_id, capacity=capacity), "default", seconds)
     time = b.T0 + timedelta(seconds=seconds)
-    return plan(cluster, POLICY, Now(time=time, monotonic=seconds, listening_since=0))
+    return plan(cluster, POLICY, Now(time=time, monotonic=seconds, connected_since=0))
 
 
 def history(random: Random, length: int) -> list[Recorded]:
@@ -72,12 +75,12 @@ def history(random: Random, length: int) -> list[Recorded]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(1, 160), place=st.floats(0, 1))
-def test_a_snapshot_and_the_rest_are_the_whole_log(seed: int, length: int, place: float) -> None:
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 160), cut_at=st.floats(0, 1))
+def test_a_snapshot_and_the_rest_are_the_whole_log(seed: int, length: int, cut_at: float) -> None:
     log = history(Random(seed), length)
-    cut = round(place * len(log))
+    cut = round(cut_at * len(log))
     before = folded(log[:cut])
-    decisions(before, length)  # whatever was planned and heard until then makes no difference
+    decisions(before, length)  # plans and heartbeats before the snapshot make no difference
     through = folded(log[cut:], over_a_start(before))
     whole = folded(log)
     assert known(through) == known(whole)
@@ -85,7 +88,7 @@ def test_a_snapshot_and_the_rest_are_the_whole_log(seed: int, length: int, place
         assert decisions(through, seconds) == decisions(whole, seconds)
 
 
-# -- the keeper ----------------------------------------------------------------------------------
+# -- the snapshot manager --------------------------------------------------------------------------
 
 
 class Stage:
@@ -94,8 +97,8 @@ class Stage:
         self.snapshots = InMemorySnapshots()
         self.cluster = Cluster()
 
-    def keeper(self, code: str = CODE) -> Keeper:
-        return Keeper(self.snapshots, self.log, code)
+    def manager(self, code: str = CODE) -> SnapshotManager:
+        return SnapshotManager(self.snapshots, self.log, code)
 
     async def register(self, name: str = "foo") -> None:
         await self.append(
@@ -103,70 +106,74 @@ class Stage:
         )
 
     async def append(self, event: ev.Event) -> None:
-        wish = draft(event, tenant="default", time=b.T0, causation_id="req-1")
-        await self.log.append(wish)
+        event_draft = draft(event, tenant="default", time=b.T0, causation_id="req-1")
+        await self.log.append(event_draft)
         folded(self.log.events[self.cluster.sequence :], self.cluster)
 
-    def keep(self) -> None:
-        taken = take(self.cluster, CODE, proof(self.log.events[-1]), b.T0)
-        self.snapshots.values[NAME] = packed(taken)
+    def store(self) -> None:
+        taken = encode(self.cluster, CODE, event_digest(self.log.events[-1]), b.T0)
+        self.snapshots.values[SNAPSHOT_NAME] = compress(taken)
 
 
 @pytest.fixture
 async def stage() -> Stage:
     stage = Stage()
     await stage.register()
-    stage.keep()
+    stage.store()
     return stage
 
 
 async def test_a_scheduler_begins_with_the_snapshot(stage: Stage) -> None:
-    assert known(await stage.keeper().newest(b.T0)) == known(stage.cluster)
+    assert known(await stage.manager().load(b.T0)) == known(stage.cluster)
 
 
-async def test_without_one_it_begins_at_the_beginning(stage: Stage) -> None:
-    del stage.snapshots.values[NAME]
-    assert await stage.keeper().newest(b.T0) == Cluster()
+async def test_without_a_snapshot_the_whole_log_is_read(stage: Stage) -> None:
+    del stage.snapshots.values[SNAPSHOT_NAME]
+    assert await stage.manager().load(b.T0) == Cluster()
 
 
-async def test_one_of_other_code_is_thrown_away(stage: Stage) -> None:
-    assert await stage.keeper("other").newest(b.T0) == Cluster()
+async def test_a_snapshot_of_other_code_is_ignored(stage: Stage) -> None:
+    assert await stage.manager("other").load(b.T0) == Cluster()
 
 
-async def test_one_of_another_log_is_thrown_away(stage: Stage) -> None:
+async def test_a_snapshot_of_another_log_is_ignored(stage: Stage) -> None:
     stage.log = InMemoryEventLog()
-    assert await stage.keeper().newest(b.T0) == Cluster()
+    assert await stage.manager().load(b.T0) == Cluster()
     await stage.register("bar")
-    assert await stage.keeper().newest(b.T0) == Cluster()
+    assert await stage.manager().load(b.T0) == Cluster()
 
 
-async def test_one_of_a_clock_that_was_ahead_is_thrown_away(stage: Stage) -> None:
-    assert await stage.keeper().newest(b.T0 - timedelta(seconds=1)) == Cluster()
+async def test_a_snapshot_from_the_future_is_ignored(stage: Stage) -> None:
+    assert await stage.manager().load(b.T0 - timedelta(seconds=1)) == Cluster()
 
 
 @pytest.mark.parametrize("at", [0, 40, -1])
-async def test_a_damaged_one_is_thrown_away(stage: Stage, at: int) -> None:
-    damaged = bytearray(stage.snapshots.values[NAME])
+async def test_a_damaged_snapshot_is_ignored(stage: Stage, at: int) -> None:
+    damaged = bytearray(stage.snapshots.values[SNAPSHOT_NAME])
     damaged[at] ^= 1
-    stage.snapshots.values[NAME] = bytes(damaged)
-    assert await stage.keeper().newest(b.T0) == Cluster()
+    stage.snapshots.values[SNAPSHOT_NAME] = bytes(damaged)
+    assert await stage.manager().load(b.T0) == Cluster()
 
 
-async def test_without_an_answer_it_begins_at_the_beginning(stage: Stage) -> None:
+async def test_without_an_answer_the_whole_log_is_read(stage: Stage) -> None:
     stage.snapshots.available = False
-    assert await stage.keeper().newest(b.T0) == Cluster()
+    assert await stage.manager().load(b.T0) == Cluster()
 
 
-async def test_it_is_taken_when_the_log_has_grown(stage: Stage) -> None:
+async def test_a_snapshot_is_taken_when_the_log_has_grown(stage: Stage) -> None:
     last = stage.log.events[-1]
-    keeper = stage.keeper()
-    assert await keeper.newest(b.T0) != Cluster()
-    for sequence, expected in ((EVENTS, False), (EVENTS + 1, True), (EVENTS + 2, False)):
+    manager = stage.manager()
+    assert await manager.load(b.T0) != Cluster()
+    for sequence, expected in (
+        (INTERVAL_EVENTS, False),
+        (INTERVAL_EVENTS + 1, True),
+        (INTERVAL_EVENTS + 2, False),
+    ):
         stage.cluster.sequence = sequence
-        assert keeper.look(stage.cluster, last, b.T0) is expected, sequence
+        assert manager.take_if_due(stage.cluster, last, b.T0) is expected, sequence
 
 
-def test_the_code_is_known_by_all_of_its_source(
+def test_the_code_digest_covers_all_source_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
@@ -175,9 +182,9 @@ def test_the_code_is_known_by_all_of_its_source(
     digests = set()
     for source in ("a = 1", "a = 2", "a = 1"):
         module.write_text(source)
-        digests.add(provenance.digest(["some_package"]))
+        digests.add(code_digest(["some_package"]))
     assert len(digests) == 2
-    assert provenance.digest() not in digests
+    assert code_digest() not in digests
 
 
 # -- large ones ----------------------------------------------------------------------------------
@@ -203,7 +210,7 @@ class SmallMessages(InMemorySnapshots):
 def abandon(cluster: Cluster, count: int) -> None:
     """As many executions, abandoned after three attempts each, in the order of a random log."""
     random = Random(7)
-    inbox = cluster.desks["default", "foo_0"].inbox
+    inbox = cluster.actors["default", "foo_0"].inbox
     sequence = 0
     for ordinal in range(count):
         sequence += random.randint(1, 12)
@@ -212,14 +219,14 @@ def abandon(cluster: Cluster, count: int) -> None:
 
 async def stored(stage: Stage) -> None:
     """Have the cluster as it is now stored."""
-    keeper = Keeper(stage.snapshots, stage.log, CODE, events=0)
-    assert keeper.look(stage.cluster, stage.log.events[-1], b.T0)
-    keeping = asyncio.create_task(keeper.run())
+    manager = SnapshotManager(stage.snapshots, stage.log, CODE, interval_events=0)
+    assert manager.take_if_due(stage.cluster, stage.log.events[-1], b.T0)
+    storing = asyncio.create_task(manager.run())
     before = dict(stage.snapshots.values)
     async with asyncio.timeout(60):
-        while stage.snapshots.values.get(NAME) == before.get(NAME):
+        while stage.snapshots.values.get(SNAPSHOT_NAME) == before.get(SNAPSHOT_NAME):
             await asyncio.sleep(0.01)
-    keeping.cancel()
+    storing.cancel()
 
 
 async def test_six_hundred_thousand_abandoned_executions_are_stored_in_small_messages() -> None:
@@ -229,12 +236,12 @@ async def test_six_hundred_thousand_abandoned_executions_are_stored_in_small_mes
     abandon(stage.cluster, ABANDONED)
     await stored(stage)
     assert 0 < small.largest < small.MOST_BYTES
-    found = await stage.keeper().newest(b.T0)
+    found = await stage.manager().load(b.T0)
     assert known(found) == known(stage.cluster)
-    assert len(found.desks["default", "foo_0"].inbox.abandoned) == ABANDONED
+    assert len(found.actors["default", "foo_0"].inbox.abandoned) == ABANDONED
 
 
-async def test_the_next_large_one_takes_other_places_until_it_is_whole() -> None:
+async def test_the_next_large_snapshot_uses_other_parts_until_it_is_complete() -> None:
     stage = Stage()
     stage.snapshots = SmallMessages()
     await stage.register()
@@ -243,26 +250,27 @@ async def test_the_next_large_one_takes_other_places_until_it_is_whole() -> None
     first = dict(stage.snapshots.values)
     await stage.register("bar")
     await stored(stage)
-    assert known(await stage.keeper().newest(b.T0)) == known(stage.cluster)
-    stage.snapshots.values[NAME] = first[NAME]  # as if it had stopped before the index
-    assert [*(await stage.keeper().newest(b.T0)).desks] == [("default", "foo_0")]
-    del stage.snapshots.values[f"{NAME}-a-0"]
-    assert await stage.keeper().newest(b.T0) == Cluster()
+    assert known(await stage.manager().load(b.T0)) == known(stage.cluster)
+    # As if the scheduler had stopped before it stored the index.
+    stage.snapshots.values[SNAPSHOT_NAME] = first[SNAPSHOT_NAME]
+    assert [*(await stage.manager().load(b.T0)).actors] == [("default", "foo_0")]
+    del stage.snapshots.values[f"{SNAPSHOT_NAME}-a-0"]
+    assert await stage.manager().load(b.T0) == Cluster()
 
 
-async def test_one_that_cannot_be_stored_says_why_and_what_to_do(
+async def test_a_failure_to_store_is_logged_with_cause_and_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stage = Stage()
     await stage.register()
     stage.snapshots.available = False
-    keeper = Keeper(stage.snapshots, stage.log, CODE, events=0)
-    assert keeper.look(stage.cluster, stage.log.events[-1], b.T0)
-    keeping = asyncio.create_task(keeper.run())
+    manager = SnapshotManager(stage.snapshots, stage.log, CODE, interval_events=0)
+    assert manager.take_if_due(stage.cluster, stage.log.events[-1], b.T0)
+    storing = asyncio.create_task(manager.run())
     async with asyncio.timeout(10):
         while "not stored" not in caplog.text:
             await asyncio.sleep(0.01)
-    keeping.cancel()
+    storing.cancel()
     assert "unplugged" in caplog.text
     assert "check the free disk space of NATS" in caplog.text
 
@@ -270,8 +278,8 @@ async def test_one_that_cannot_be_stored_says_why_and_what_to_do(
 # -- in the scheduler's loop ---------------------------------------------------------------------
 
 
-class Voices:
-    """One host that says that it is there."""
+class Beating:
+    """One host that sends heartbeats."""
 
     async def send(self, heartbeat: Heartbeat) -> None: ...
 
@@ -281,13 +289,13 @@ class Voices:
             yield Heartbeat(host_id="h1", capacity=2)
 
 
-async def test_a_host_that_was_forgotten_joins_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_scheduler.cluster.MOST_AWAY", 0)
+async def test_a_host_that_was_removed_as_lost_joins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("abaco_scheduler.domain.cluster.MAX_LOST_HOSTS", 0)
     stage = Stage()
     for event in (b.joined("h1"), ev.HostLost(host_id="h1", reason="silent")):
         await stage.append(event)
     assert not stage.cluster.hosts
-    async with scheduling(stage, Voices()), asyncio.timeout(10):
+    async with scheduling(stage, Beating()), asyncio.timeout(10):
         while not isinstance(stage.log.events[-1].event, ev.HostJoined):
             await asyncio.sleep(0.01)
 
@@ -306,10 +314,10 @@ class Silence:
 async def scheduling(
     stage: Stage, heartbeats: Heartbeats | None = None
 ) -> AsyncGenerator[Scheduler, None]:
-    keeper = Keeper(stage.snapshots, stage.log, CODE, events=3)
+    manager = SnapshotManager(stage.snapshots, stage.log, CODE, interval_events=3)
     nowhere = Connection("nats://nowhere:1", name="test")  # never opened
-    heard = heartbeats or Silence()
-    scheduler = Scheduler(stage.log, heard, nowhere, POLICY, "default", keeper=keeper)
+    received = heartbeats or Silence()
+    scheduler = Scheduler(stage.log, received, nowhere, POLICY, "default", snapshots=manager)
     running = asyncio.create_task(scheduler.run())
     try:
         yield scheduler
@@ -322,7 +330,7 @@ async def becomes(stage: Stage, sequence: int) -> None:
     """Wait until the snapshot is of that event."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
-            found = unpacked(stage.snapshots.values.get(NAME, b""), CODE)
+            found = decode(stage.snapshots.values.get(SNAPSHOT_NAME, b""), CODE)
             if found is not None and found.sequence == sequence:
                 return
             await asyncio.sleep(0.01)
@@ -335,12 +343,12 @@ async def test_the_scheduler_takes_them_and_begins_with_them() -> None:
         await stage.append(b.received(ordinal, "foo_0"))
     async with scheduling(stage):
         await becomes(stage, 4)
-    # What the snapshot rests on is not read again: were it, there would be nobody.
-    stage.log.events[:3] = [replace_struct(r, event=NOBODY) for r in stage.log.events[:3]]
+    # What the snapshot rests on is not read again: otherwise the actor would be missing.
+    stage.log.events[:3] = [replace_struct(r, event=UNRECOGNIZED) for r in stage.log.events[:3]]
     async with scheduling(stage):
         for ordinal in range(3, 6):
             await stage.append(b.received(ordinal, "foo_0"))
         await becomes(stage, 7)
-    found = unpacked(stage.snapshots.values[NAME], CODE)
+    found = decode(stage.snapshots.values[SNAPSHOT_NAME], CODE)
     assert found is not None
-    assert [[*desk.inbox.waiting] for desk in found.desks] == [[2, 3, 4, 5, 6, 7]]
+    assert [[*state.inbox.waiting] for state in found.actors] == [[2, 3, 4, 5, 6, 7]]

@@ -17,7 +17,7 @@ from abaco_api.orders import evolve as evolve_order
 from abaco_proto import actor, execution, worker
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_scheduler.cluster import Cluster, observe
+from abaco_scheduler.domain.cluster import Cluster, apply_event
 from fakes import InMemoryEventLog
 from worker_stage import Stage
 
@@ -57,7 +57,7 @@ def test_the_scheduler_knows_no_more_by_hearing_it_again(
     once, again = Cluster(), Cluster()
     for cluster, history in zip((once, again), histories, strict=True):
         for recorded in history:
-            observe(cluster, deepcopy(recorded))
+            apply_event(cluster, deepcopy(recorded))
     assert again == once
 
 

@@ -22,9 +22,9 @@ from abaco_projector.metrics import Metrics
 from abaco_projector.watched import watched
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_scheduler.keeper import Keeper
-from abaco_scheduler.loop import Scheduler
-from abaco_scheduler.policy import Policy
+from abaco_scheduler.app.scheduler_loop import Scheduler
+from abaco_scheduler.app.snapshot_manager import SnapshotManager
+from abaco_scheduler.domain.policy import Policy
 from abaco_telemetry.otel import OpenTelemetrySpans
 from abaco_telemetry.spans import trace_id
 from fake_engine import IMAGE, Program, message
@@ -65,9 +65,9 @@ class System:
     def _scheduler(self) -> Scheduler:
         connection: Any = SimpleNamespace(connected_since=0.0)
         log, heartbeats, spans = self._stage.log, self._stage.heartbeats, self._stage.spans
-        keeper = Keeper(InMemorySnapshots(), log, code="this")
+        snapshots = SnapshotManager(InMemorySnapshots(), log, code_digest="this")
         return Scheduler(
-            log, heartbeats, connection, Policy(), "default", keeper=keeper, spans=spans
+            log, heartbeats, connection, Policy(), "default", snapshots=snapshots, spans=spans
         )
 
     async def _projector(self) -> None:

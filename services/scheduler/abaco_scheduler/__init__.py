@@ -1,1 +1,1 @@
-"""The scheduler: folds the log to what is, computes what should be, appends the difference."""
+"""The scheduler: folds the log into the cluster's state, plans, and appends the decisions."""

@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
-import msgspec
 import uvloop
 
 from abaco_proto import settings
@@ -17,76 +17,97 @@ from abaco_proto.jetstream import (
     JetStreamSnapshots,
     NatsHeartbeats,
 )
-from abaco_scheduler import provenance
-from abaco_scheduler.config import Config
-from abaco_scheduler.keeper import Keeper
-from abaco_scheduler.loop import Scheduler
-from abaco_scheduler.metrics import Metrics
-from abaco_scheduler.policy import Policy
+from abaco_scheduler.app.code_digest import code_digest
+from abaco_scheduler.app.scheduler_loop import Scheduler
+from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
+from abaco_scheduler.app.snapshot_manager import SnapshotManager
+from abaco_scheduler.domain.policy import Policy
+from abaco_scheduler.scheduler_settings import SchedulerSettings
 from abaco_telemetry import lines, spans
 from abaco_telemetry.endpoint import Endpoint
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import Spans
 
+logger = logging.getLogger(__name__)
+
 
 def main() -> None:
-    """Read the settings, and run until told to stop."""
+    """Read the settings and run until SIGTERM or SIGINT; exit with 2 if a setting is wrong."""
     try:
-        config = settings.read(Config, os.environ)
+        config = settings.read(SchedulerSettings, os.environ)
     except Malformed as error:
-        sys.stderr.write(f"abaco-scheduler: {error}\n")
-        sys.exit(2)
+        _exit_malformed(error)
     lines.log("scheduler", level=config.log_level, form=config.log_format)
-    telling = spans.spans("abaco-scheduler", os.environ)
+    tracing = spans.spans("abaco-scheduler", os.environ)
     try:
-        uvloop.run(run(config, telling))
+        uvloop.run(run(config, tracing))
     except Malformed as error:
-        sys.stderr.write(f"abaco-scheduler: {error}\n")
-        sys.exit(2)
+        _exit_malformed(error)
     finally:
-        telling.close()
+        tracing.close()
 
 
-async def run(config: Config, telling: Spans) -> None:
-    """Startup, main loop, shutdown.
+def _exit_malformed(error: Malformed) -> NoReturn:
+    sys.stderr.write(f"abaco-scheduler: {error}\n")
+    sys.exit(2)
+
+
+async def run(config: SchedulerSettings, tracing: Spans) -> None:
+    """Start, run the main loop, and shut down on SIGTERM or SIGINT.
 
     Raises:
-        Malformed: a setting cannot be used, a port in use among them.
+        Malformed: a setting cannot be used; a port that is in use, too.
     """
     connection = Connection(config.nats_url, name="abaco-scheduler", replicas=config.nats_replicas)
-    running = asyncio.current_task()
-    assert running is not None
+    task = asyncio.current_task()
+    assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    metrics = Metrics()
-    scheduling = scheduler(connection, config, metrics, telling)
-    endpoint = Endpoint(metrics.catalogue, scheduling.count)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    metrics = SchedulerMetrics()
+    scheduler = build_scheduler(connection, config, metrics, tracing)
+    endpoint = Endpoint(metrics.catalogue, scheduler.update_metrics)
     try:
         async with endpoint.listening(config.metrics_host, config.metrics_port):
             await connection.open()
-            await scheduling.run()
+            await scheduler.run()
     except asyncio.CancelledError:
-        logging.getLogger(__name__).info("stopping")
+        logger.info("the scheduler shuts down: it received SIGTERM or SIGINT")
     finally:
         await connection.close()
 
 
-def scheduler(
-    connection: Connection, config: Config, metrics: Metrics, telling: Spans
+def build_scheduler(
+    connection: Connection,
+    config: SchedulerSettings,
+    metrics: SchedulerMetrics,
+    tracing: Spans,
 ) -> Scheduler:
-    """The scheduler on its real adapters."""
+    """Return a scheduler on the real adapters."""
     metrics.log.watch(connection)
-    values = {name: getattr(config, name) for name in Policy.__struct_fields__}
     log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
     return Scheduler(
         log,
         NatsHeartbeats(connection),
         connection,
-        msgspec.convert(values, Policy),
+        policy_from(config),
         config.tenant,
-        keeper=Keeper(JetStreamSnapshots(connection), log, provenance.digest()),
+        snapshots=SnapshotManager(JetStreamSnapshots(connection), log, code_digest()),
         metrics=metrics,
-        spans=telling,
+        spans=tracing,
+    )
+
+
+def policy_from(config: SchedulerSettings) -> Policy:
+    """Return the settings that decisions depend on."""
+    return Policy(
+        host_timeout_seconds=config.host_timeout_seconds,
+        max_attempts=config.max_attempts,
+        retry_seconds=config.retry_seconds,
+        retry_max_seconds=config.retry_max_seconds,
+        time_slice_seconds=config.turn_seconds,
+        worker_retry_seconds=config.worker_retry_seconds,
+        worker_retry_max_seconds=config.worker_retry_max_seconds,
+        worker_ttl_seconds=config.worker_ttl_seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings of the scheduler, as one frozen value."""
+"""The settings of the scheduler, as one frozen struct."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,12 @@ from msgspec import Meta
 
 from abaco_proto.ids import TENANT_PATTERN
 from abaco_proto.settings import NATS_URL_PATTERN
+from abaco_scheduler.domain.policy import Policy
+
+_DEFAULT = Policy()
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class SchedulerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
     nats_url: Annotated[
@@ -47,33 +50,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     host_timeout_seconds: Annotated[
-        float, Meta(ge=2, description="A host that sent no heartbeat for this long is lost.")
-    ] = 15.0
+        float, Meta(ge=2, description="A host is lost when it has sent no heartbeat for this long.")
+    ] = _DEFAULT.host_timeout_seconds
     max_attempts: Annotated[
-        int, Meta(ge=1, description="How often an execution is tried before it is abandoned.")
-    ] = 5
+        int, Meta(ge=1, description="The number of attempts before an execution is abandoned.")
+    ] = _DEFAULT.max_attempts
     retry_seconds: Annotated[
         float,
-        Meta(gt=0, description="The pause after an execution's first failed try; it doubles."),
-    ] = 1.0
+        Meta(
+            gt=0,
+            description="The pause after an execution's first failed attempt; it then doubles.",
+        ),
+    ] = _DEFAULT.retry_seconds
     retry_max_seconds: Annotated[
-        float, Meta(gt=0, description="The longest pause between tries of an execution.")
-    ] = 60.0
+        float, Meta(gt=0, description="The longest pause between attempts of an execution.")
+    ] = _DEFAULT.retry_max_seconds
     turn_seconds: Annotated[
         float,
         Meta(
             ge=0,
-            description="Where seats are fewer than actors with work, a worker goes to the next "
-            "actor after this long.",
+            description="The time slice of an actor. If fewer slots than actors have messages, an"
+            " actor's worker is preempted for the next actor after this long.",
         ),
-    ] = 2.0
+    ] = _DEFAULT.time_slice_seconds
     worker_retry_seconds: Annotated[
         float,
         Meta(gt=0, description="The pause after a worker's first failure; it doubles with each."),
-    ] = 10.0
+    ] = _DEFAULT.worker_retry_seconds
     worker_retry_max_seconds: Annotated[
-        float, Meta(gt=0, description="The longest pause between tries to get a worker going.")
-    ] = 600.0
+        float, Meta(gt=0, description="The longest pause between attempts to start a worker.")
+    ] = _DEFAULT.worker_retry_max_seconds
     worker_ttl_seconds: Annotated[
-        float, Meta(ge=0, description="Idle workers above min_workers are given up after this.")
-    ] = 300.0
+        float, Meta(ge=0, description="An idle worker above min_workers stops after this.")
+    ] = _DEFAULT.worker_ttl_seconds

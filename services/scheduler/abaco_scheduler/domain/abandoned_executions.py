@@ -1,7 +1,7 @@
 """The abandoned executions of one actor, in 24 bytes each.
 
-They stay until a person wants them tried again, which may be never. So of each only what a retry
-needs is kept: where its message stands in the log, and how many attempts it had.
+An abandoned execution is kept until a person retries it, which may never happen. So only what a
+retry needs is kept: the sequence of its message in the log, and the number of its attempts.
 """
 
 from array import array
@@ -20,46 +20,46 @@ INTEGER = "q"
 
 
 def integers() -> Column:
-    """An empty column."""
+    """Return an empty column."""
     return array(INTEGER)
 
 
 @dataclass(slots=True)
-class Abandoned:
-    """Three columns, sorted by ordinal."""
+class AbandonedExecutions:
+    """Three columns of equal length, sorted by ordinal."""
 
     ordinals: Column = field(default_factory=integers)
     sequences: Column = field(default_factory=integers)
     attempts: Column = field(default_factory=integers)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of abandoned executions."""
         return len(self.ordinals)
 
     def __contains__(self, ordinal: int) -> bool:
-        """Whether the execution with this ordinal is abandoned."""
-        place = bisect_left(self.ordinals, ordinal)
-        return place < len(self.ordinals) and self.ordinals[place] == ordinal
+        """Return whether the execution with this ordinal is abandoned."""
+        index = bisect_left(self.ordinals, ordinal)
+        return index < len(self.ordinals) and self.ordinals[index] == ordinal
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        """Ordinal, message sequence and attempts of each."""
+        """Iterate over (ordinal, message sequence, attempts), sorted by ordinal."""
         return zip(self.ordinals, self.sequences, self.attempts, strict=True)
 
     def add(self, ordinal: int, sequence: int, attempts: int) -> None:
-        """Add one, or replace the one with this ordinal."""
+        """Add an execution, or replace the one with this ordinal."""
         self.pop(ordinal)
-        place = bisect_left(self.ordinals, ordinal)
-        self.ordinals.insert(place, ordinal)
-        self.sequences.insert(place, sequence)
-        self.attempts.insert(place, attempts)
+        index = bisect_left(self.ordinals, ordinal)
+        self.ordinals.insert(index, ordinal)
+        self.sequences.insert(index, sequence)
+        self.attempts.insert(index, attempts)
 
     def pop(self, ordinal: int) -> tuple[int, int] | None:
-        """Remove one; its message sequence and attempts, or None if it is not there."""
+        """Remove an execution; return (message sequence, attempts), or None if there is none."""
         if ordinal not in self:
             return None
-        place = bisect_left(self.ordinals, ordinal)
-        del self.ordinals[place]
-        return self.sequences.pop(place), self.attempts.pop(place)
+        index = bisect_left(self.ordinals, ordinal)
+        del self.ordinals[index]
+        return self.sequences.pop(index), self.attempts.pop(index)
 
     def clear(self) -> None:
         """Remove all."""

@@ -1,0 +1,1 @@
+"""The scheduler process around the domain: its loop, its snapshots and its metrics."""
