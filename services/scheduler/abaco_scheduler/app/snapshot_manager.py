@@ -32,7 +32,7 @@ FROM_THE_FUTURE = (
 )
 OTHER_LOG = (
     "snapshot ignored: event %d of this log is not the one it was made from. The scheduler reads"
-    " the whole log. After a restored or new log nothing is to do; otherwise check that"
+    " the whole log. This is expected after a restore or with a new log; otherwise check that"
     " ABACO_NATS_URL names the right servers"
 )
 NOT_STORED = (
