@@ -45,6 +45,10 @@ def test_a_history_moves_to_an_empty_machine(stack: Stack, tmp_path: Path) -> No
             assert "restored: " in said(other, "restore", str(file))
             other.up()
             eventually(
+                lambda: other.http.get(f"/actors/{actor_id}").is_success or None,
+                what="the actor is in the read models",
+            )
+            eventually(
                 lambda: answers(other, actor_id) == before or None,
                 what="queries answer as before",
             )
