@@ -124,7 +124,7 @@ RAW, HTTP, KEYS = "raw JetStream", "HTTP", "HTTP with keys"
 LIMITS = {
     RAW: "the log's writes to disk, which the server puts together, and nats-py in one process",
     HTTP: "one api process in Python on one core; the log is behind it",
-    KEYS: "the same, and three durable writes in the place of one",
+    KEYS: "the same, and the key of each request",
 }
 
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 import builders as b
 from abaco_api.config import Config
+from abaco_api.idempotency import key_index
 from abaco_api.idempotency.key import AlreadyExecuted, key_of_event, key_of_request
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.routes import OPERATIONS, runs
@@ -501,3 +502,18 @@ async def test_a_single_history_forgets_its_oldest_keys(caplog: pytest.LogCaptur
     known = [await is_known(index, "foo", 8, one) for one in recorded]
     assert known == [False] * 3 + [True] * 5
     assert "the oldest are forgotten" in caplog.text
+
+
+async def test_keys_whose_time_is_over_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_index, "EXPIRE_EVERY", 2)
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60)
+    history, head = inbox_filter("default", "foo_0"), 0
+    await index.prepare(history)
+    for n in range(20):
+        recorded = await append_keyed(log, n)
+        old = n < 15
+        time = recorded.time - timedelta(seconds=61 if old else 0)
+        index.appended(history, head, replace(recorded, time=time))
+        head = recorded.sequence
+    assert 5 <= index.count < 10

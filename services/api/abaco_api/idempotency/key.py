@@ -8,7 +8,6 @@ processes apart that execute the same request at the same time.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from abaco_proto.envelope import Recorded
 
 PREFIX = "idem-"
 _HEX_DIGITS = 32
+_encoder = msgspec.json.Encoder(order="sorted")
 _DIGEST = rf"[0-9a-f]{{{_HEX_DIGITS}}}"
 _CAUSATION_ID = re.compile(rf"{PREFIX}({_DIGEST})-({_DIGEST})-[0-9a-f]{{1,16}}")
 
@@ -50,8 +50,8 @@ def key_of_request(  # noqa: PLR0913 - all that a key depends on
 ) -> IdempotencyKey:
     """The key that a client sent, in its scope."""
     return IdempotencyKey(
-        scope=_sha256(f"{tenant}\n{method} {path}\n{key}"),
-        digest=_sha256(json.dumps([query, parameters], sort_keys=True)),
+        scope=_sha256(f"{tenant}\n{method} {path}\n{key}".encode()),
+        digest=_sha256(_encoder.encode([query, parameters])),
     )
 
 
@@ -85,5 +85,5 @@ def using(key: IdempotencyKey) -> Generator[None, None, None]:
         _current.reset(token)
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:_HEX_DIGITS]
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_HEX_DIGITS]

@@ -15,6 +15,7 @@ import logging
 from collections import OrderedDict
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from abaco_api.errors import KeyReused
 from abaco_api.idempotency.key import AlreadyExecuted, IdempotencyKey, key_of_event
@@ -23,6 +24,9 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.log import EventLog
 
 logger = logging.getLogger(__name__)
+
+EXPIRE_EVERY = 64
+"""Keys of a history between two looks at its oldest ones."""
 
 MAX_KEYS = 200_000
 """Keys in memory, about 50 MB. Beyond that the least recently used histories are dropped."""
@@ -115,7 +119,8 @@ class KeyIndex:
         self.count -= window.keys.pop(key.scope, None) is not None
         window.keys[key.scope] = recorded.sequence, recorded.time
         self.count += 1
-        self._expire(window)
+        if len(window.keys) % EXPIRE_EVERY == 0:
+            self._expire(window)
         while self.count > self._max_keys:
             self._drop()
 
@@ -131,10 +136,11 @@ class KeyIndex:
     def _expire(self, window: _Window) -> None:
         """Forget the oldest keys, a few at a time, if their time is over."""
         limit = datetime.now(UTC) - self._age
-        for scope in [s for s, _ in zip(window.keys, range(2), strict=False)]:
-            if window.keys[scope][1] < limit:
-                del window.keys[scope]
-                self.count -= 1
+        for scope in list(islice(window.keys, 2 * EXPIRE_EVERY)):
+            if window.keys[scope][1] >= limit:
+                return
+            del window.keys[scope]
+            self.count -= 1
 
     def _drop(self) -> None:
         """Forget the least recently used history; of a single one, its oldest key."""
