@@ -74,6 +74,7 @@ class Stage:
         self.heartbeats = InMemoryHeartbeats()
         self.metrics = Metrics()
         self.spans: Spans = OFF
+        self.running: Service | None = None
 
     def host(self, gate: Gate = open_gate) -> Host:
         engine: Any = Gated(self.engine, gate)
@@ -115,6 +116,7 @@ class Stage:
         """A running service; the end of the block is its end, without warning."""
         service = Service(self.host(gate), self.queue, self.heartbeats)
         running = asyncio.create_task(service.run())
+        self.running = service
         try:
             yield service
             assert not running.done(), running.exception()
@@ -122,7 +124,13 @@ class Stage:
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
+            self.running = None
             await self._end_background()
+
+    def stocked(self) -> int:
+        """For how many workers of the running service a container waits, whole and connected."""
+        seats = [] if self.running is None else self.running._seats.values()
+        return sum(seat.stock.waits is not None for seat in seats)
 
     @staticmethod
     async def _end_background() -> None:

@@ -67,7 +67,9 @@ def waiting(stage: Stage) -> list[str]:
 
 async def until_stocked(stage: Stage, count: int = 1) -> None:
     """So many sandboxes wait, and none is left of what ended."""
-    await stage.until(lambda: len(waiting(stage)) == count == len(stage.engine.containers))
+    await stage.until(
+        lambda: len(waiting(stage)) == count == len(stage.engine.containers) == stage.stocked()
+    )
 
 
 # -- seats and their sandboxes
