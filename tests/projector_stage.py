@@ -9,10 +9,10 @@ import asyncpg
 
 import builders as b
 import projections as p
-from abaco_projector import loop
-from abaco_projector.clean import clean
-from abaco_projector.config import Config
-from abaco_projector.store import open_store
+from abaco_projector.adapters.read_model_store import open_store
+from abaco_projector.app import projection_loop as loop
+from abaco_projector.domain.sanitise import clean
+from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable

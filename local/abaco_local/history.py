@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-import abaco_projector.export
-import abaco_projector.portable
-import abaco_projector.rebuild
-import abaco_projector.replay
-import abaco_projector.verify
+import abaco_projector.app.export
+import abaco_projector.app.rebuild
+import abaco_projector.app.replay_schema
+import abaco_projector.app.verify
+import abaco_projector.domain.portable_format
 from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
-from abaco_projector import running
-from abaco_projector.output_audit import OutputTally
-from abaco_projector.reader import OtherReader
+from abaco_projector.app import event_loop_runner as running
+from abaco_projector.app.log_reader_process import OtherReader
+from abaco_projector.app.output_audit import OutputTally
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog
@@ -113,10 +113,10 @@ def verify(noted: str | None) -> None:
     where, wanted = addresses(), _noted(noted)
     told: list[OutputTally] = []
 
-    async def work() -> abaco_projector.verify.Head:
+    async def work() -> abaco_projector.app.verify.Head:
         async with connected(where.nats_url) as connection:
             log = OtherReader(JetStreamEventLog(connection), where.nats_url)
-            return await abaco_projector.verify.verify(
+            return await abaco_projector.app.verify.verify(
                 log, where.postgres_dsn, show, wanted, told.append
             )
 
@@ -134,10 +134,12 @@ def rebuild(*, force: bool) -> None:
     """Fold the log into new tables, and put them in the place of the old ones."""
     where = addresses()
 
-    async def work() -> abaco_projector.rebuild.Rebuilt:
+    async def work() -> abaco_projector.app.rebuild.Rebuilt:
         async with connected(where.nats_url) as connection:
             log = OtherReader(JetStreamEventLog(connection), where.nats_url)
-            return await abaco_projector.rebuild.rebuild(log, where.postgres_dsn, show, force=force)
+            return await abaco_projector.app.rebuild.rebuild(
+                log, where.postgres_dsn, show, force=force
+            )
 
     done = run(work())
     for table in done.differences:
@@ -156,7 +158,7 @@ def replay(until: str, schema: str, *, force: bool) -> None:
     async def work() -> int:
         async with connected(where.nats_url) as connection:
             log = OtherReader(JetStreamEventLog(connection), where.nats_url)
-            return await abaco_projector.replay.replay(
+            return await abaco_projector.app.replay_schema.replay(
                 log, where.postgres_dsn, moment, schema, show, force=force
             )
 
@@ -171,9 +173,9 @@ def export(file: Path, *, no_output: bool) -> None:
     where = addresses()
     dsn = None if no_output else where.postgres_dsn
 
-    async def work() -> abaco_projector.export.Exported:
+    async def work() -> abaco_projector.app.export.Exported:
         async with connected(where.nats_url) as connection:
-            return await abaco_projector.export.export(connection, dsn, file, show)
+            return await abaco_projector.app.export.export(connection, dsn, file, show)
 
     done = run(work())
     end = done.end
@@ -190,9 +192,11 @@ def restore(file: Path) -> None:
     """Put an exported file into an empty log; again after an interruption."""
     where = addresses()
 
-    async def work() -> abaco_projector.portable.End:
+    async def work() -> abaco_projector.domain.portable_format.End:
         async with connected(where.nats_url) as connection:
-            return await abaco_projector.export.restore(connection, where.postgres_dsn, file, show)
+            return await abaco_projector.app.export.restore(
+                connection, where.postgres_dsn, file, show
+            )
 
     end = run(work())
     click.echo(f"restored: {end.events} events, {end.chunks} chunks of output")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 import abaco_api.config
-import abaco_projector.config
+import abaco_projector.projector_settings
 import abaco_scheduler.scheduler_settings
 import abaco_worker.config
 from abaco_local import (
@@ -37,7 +37,7 @@ SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
     abaco_api.config.Config,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
     abaco_worker.config.Config,
-    abaco_projector.config.Config,
+    abaco_projector.projector_settings.Config,
 )
 
 

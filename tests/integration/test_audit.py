@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 import builders as b
 import projections as p
-from abaco_projector.audit import Copy, CopyDiffers, auditing, check_ends
-from abaco_projector.migrate import migrate
-from abaco_projector.store import Store, open_store
+from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.app.copy_audit import Copy, CopyDiffers, auditing, check_ends
 from abaco_proto import events as ev
 from abaco_proto.envelope import MOST_HOPS, Recorded
 from projector_stage import value

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import builders as b
-from abaco_projector.expiry import expire
-from abaco_projector.migrate import migrate
-from abaco_projector.store import Store, open_store
+from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.app.output_expiry import expire
 from abaco_proto import events as ev
 from abaco_proto.envelope import format_time
 from abaco_proto.log import Output, RecordedOutput

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_projector.config import Config
-from abaco_projector.difference import Difference
-from abaco_projector.export import export, restore
-from abaco_projector.verify import verify
+from abaco_projector.app.export import export, restore
+from abaco_projector.app.verify import verify
+from abaco_projector.domain.history_difference import Difference
+from abaco_projector.projector_settings import Config
 from abaco_proto import streams
 from abaco_proto.errors import Refused, Unavailable
 from abaco_proto.jetstream import Archive, Connection, JetStreamEventLog, JetStreamOutputLog

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import builders as b
-from abaco_projector.config import Config
+from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
 from abaco_proto.jetstream import Connection, JetStreamOutputLog
 from abaco_proto.log import Output

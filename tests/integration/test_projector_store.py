@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import builders as b
 import projections as p
-from abaco_projector import deferral
-from abaco_projector.clean import clean
-from abaco_projector.migrate import Migration, migrate, migrations
-from abaco_projector.queries import QUERIES
-from abaco_projector.store import Store, open_store
+from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.schema_migrations import Migration, migrate, migrations
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.domain import write_buffer as deferral
+from abaco_projector.domain.sanitise import clean
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import builders as b
-from abaco_projector import reader
-from abaco_projector.audit import Copy, CopyDiffers
-from abaco_projector.config import Config
-from abaco_projector.reader import OtherReader, audited
-from abaco_projector.span import History, span
+from abaco_projector.app import log_reader_process as reader
+from abaco_projector.app.copy_audit import Copy, CopyDiffers
+from abaco_projector.app.log_range import History, span
+from abaco_projector.app.log_reader_process import OtherReader, audited
+from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog

@@ -14,14 +14,14 @@ import pytest
 
 import builders as b
 import projections as p
-from abaco_projector.clean import clean
-from abaco_projector.comparison import KEYS
-from abaco_projector.config import Config
-from abaco_projector.difference import Difference
-from abaco_projector.rebuild import Rebuilt, rebuild
-from abaco_projector.replay import replay
-from abaco_projector.store import open_store
-from abaco_projector.verify import verify
+from abaco_projector.adapters.read_model_store import open_store
+from abaco_projector.app.rebuild import Rebuilt, rebuild
+from abaco_projector.app.replay_schema import replay
+from abaco_projector.app.table_comparison import KEYS
+from abaco_projector.app.verify import verify
+from abaco_projector.domain.history_difference import Difference
+from abaco_projector.domain.sanitise import clean
+from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import format_time
 from abaco_proto.errors import Malformed, Refused
 from abaco_proto.jetstream import Connection, JetStreamEventLog

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_projector import output_audit
-from abaco_projector.config import Config
-from abaco_projector.difference import Difference
-from abaco_projector.output_audit import OutputTally
-from abaco_projector.verify import Head, verify
+from abaco_projector.app import output_audit
+from abaco_projector.app.output_audit import OutputTally
+from abaco_projector.app.verify import Head, verify
+from abaco_projector.domain.history_difference import Difference
+from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
 from abaco_proto import streams
 from abaco_proto.codec import encode

@@ -32,10 +32,12 @@ from abaco_api.image import is_image
 from abaco_api.live.place import place
 from abaco_api.past import replay
 from abaco_api.size import size
-from abaco_projector import portable, records, rows
-from abaco_projector.chunks import chunks
-from abaco_projector.clean import clean
-from abaco_projector.entries import entries
+from abaco_projector.domain import batch_fold as rows
+from abaco_projector.domain import portable_format as portable
+from abaco_projector.domain import row_codec as records
+from abaco_projector.domain.event_rows import entries
+from abaco_projector.domain.output_chunks import chunks
+from abaco_projector.domain.sanitise import clean
 from abaco_proto import codec, envelope, ids, subjects
 from abaco_proto import events as ev
 from abaco_proto.errors import AbacoError

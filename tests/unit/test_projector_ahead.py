@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_projector import projection
-from abaco_projector.projection import ahead
+from abaco_projector.app import projection
+from abaco_projector.app.projection import ahead
 from deadlines import LIMIT_SECONDS
 
 PATIENT = "patient"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 import builders as b
-from abaco_projector.binary import row, table
+from abaco_projector.domain.copy_format import row, table
 
 
 def test_one_row_by_hand() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import builders as b
-from abaco_projector.chain import START, canonical, link
-from abaco_projector.entries import entries
+from abaco_projector.domain.event_rows import entries
+from abaco_projector.domain.hash_chain import START, canonical, link
 from abaco_proto.codec import decode
 from abaco_proto.envelope import EPOCH, MOST_HOPS, Recorded
 

@@ -3,9 +3,9 @@
 import pytest
 
 import builders as b
-from abaco_projector import memory
-from abaco_projector.memory import Loaded, Memory
-from abaco_projector.rows import Changes
+from abaco_projector.domain import state_cache as memory
+from abaco_projector.domain.batch_fold import Changes
+from abaco_projector.domain.state_cache import Loaded, Memory
 from abaco_proto.actor import Actor
 from abaco_proto.fold import States, Totals
 from abaco_proto.keys import Keys

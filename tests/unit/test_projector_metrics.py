@@ -8,9 +8,9 @@ import pytest
 
 import builders as b
 import readings
-from abaco_projector import projection as of
-from abaco_projector.metrics import Metrics
-from abaco_projector.watched import watched
+from abaco_projector.app import projection as of
+from abaco_projector.app.instrumented_projection import watched
+from abaco_projector.app.projector_metrics import Metrics
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Undecodable
 from abaco_telemetry.spans import OFF

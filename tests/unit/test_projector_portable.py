@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaco_projector.portable import End, Event, Output, Writer, event, lines
+from abaco_projector.domain.portable_format import End, Event, Output, Writer, event, lines
 from abaco_proto.errors import Refused
 
 SUBJECT = "abaco.event.default.foo_0.message.received"

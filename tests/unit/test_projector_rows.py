@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 import builders as b
 import projections as p
-from abaco_projector.rows import Changes, Subscription, fold
+from abaco_projector.domain.batch_fold import Changes, Subscription, fold
 from abaco_proto import events as ev
 from abaco_proto import execution
 from abaco_proto.envelope import Recorded

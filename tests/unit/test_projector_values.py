@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 import builders as b
-from abaco_projector.clean import clean
-from abaco_projector.config import Config
-from abaco_projector.migrate import Migration, migrations, pending
-from abaco_projector.queries import QUERIES, parse
+from abaco_projector.adapters.schema_migrations import Migration, migrations, pending
+from abaco_projector.adapters.sql_queries import QUERIES, parse
+from abaco_projector.domain.sanitise import clean
+from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused

@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from abaco_api.app import create_app
 from abaco_api.config import Config
 from abaco_api.service import assemble
-from abaco_projector import projection as of
-from abaco_projector.metrics import Metrics
-from abaco_projector.watched import watched
+from abaco_projector.app import projection as of
+from abaco_projector.app.instrumented_projection import watched
+from abaco_projector.app.projector_metrics import Metrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_scheduler.app.scheduler_loop import Scheduler

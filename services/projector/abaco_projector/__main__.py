@@ -5,9 +5,9 @@ import os
 import signal
 import sys
 
-from abaco_projector import running
-from abaco_projector.config import Config
-from abaco_projector.loop import run
+from abaco_projector.app import event_loop_runner as running
+from abaco_projector.app.projection_loop import run
+from abaco_projector.projector_settings import Config
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused
 from abaco_telemetry import lines, spans

@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager, su
 
 import msgspec
 
-from abaco_projector.audit import Copy
-from abaco_projector.comparison import KEYS
-from abaco_projector.flow import flow
-from abaco_projector.migrate import migrate
-from abaco_projector.projection import ahead, events
-from abaco_projector.queries import QUERIES
-from abaco_projector.reader import audited
-from abaco_projector.session import Session, open_session, quoted
-from abaco_projector.span import History, span
-from abaco_projector.store import EVENTS, Store, open_store
+from abaco_projector.adapters.postgres_session import Session, open_session, quoted
+from abaco_projector.adapters.read_model_store import EVENTS, Store, open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.app.copy_audit import Copy
+from abaco_projector.app.log_range import History, span
+from abaco_projector.app.log_reader_process import audited
+from abaco_projector.app.pipeline import flow
+from abaco_projector.app.projection import ahead, events
+from abaco_projector.app.table_comparison import KEYS
 from abaco_proto.errors import AbacoError, Refused, Undecodable
 
 BATCH_EVENTS = 10000

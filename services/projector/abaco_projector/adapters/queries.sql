@@ -1,4 +1,4 @@
--- Rows come and go as JSON, see records.py. $n are positional parameters.
+-- Rows come and go as JSON, see domain/row_codec.py. $n are positional parameters.
 
 -- name: lock_checkpoint
 -- Holds off another projector until this transaction ends.
@@ -238,7 +238,7 @@ WHERE table_schema = $1 AND table_name = $2
 ORDER BY ordinal_position;
 
 -- name: chained
--- Whether the hash of a row follows from its content and the row before; see chain.py.
+-- Whether the hash of a row follows from its content and the row before; see domain/hash_chain.py.
 SELECT e.hash = sha256(
     coalesce((SELECT hash FROM {events} WHERE seq < e.seq ORDER BY seq DESC LIMIT 1), $2::bytea)
     || int8send(e.seq)
@@ -259,7 +259,7 @@ FROM {events} e
 WHERE e.seq = $1;
 
 -- name: copied
--- Rows of the copy as binary.py expects them: the body wherever it is, and in how many places.
+-- Rows of the copy as domain/copy_format.py expects them: the body wherever it is, and in how many places.
 SELECT
     seq, time, hops, num_nonnulls(data, body), tenant, actor_id, type, subject, id, causation_id,
     correlation_id, traceparent, coalesce(body, json_send(data)), hash

@@ -11,15 +11,15 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from abaco_projector import difference as d
-from abaco_projector.audit import CopyDiffers, check_ends
-from abaco_projector.comparison import KEYS, MODELS, first_difference
-from abaco_projector.generations import Show, Source, alone, built, drop, fill, live_schema
-from abaco_projector.output_audit import OutputTally, check_output
-from abaco_projector.queries import QUERIES
-from abaco_projector.session import Session, quoted
-from abaco_projector.span import History, head_of
-from abaco_projector.store import EVENTS, Store
+from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.read_model_store import EVENTS, Store
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.app.copy_audit import CopyDiffers, check_ends
+from abaco_projector.app.log_range import History, head_of
+from abaco_projector.app.output_audit import OutputTally, check_output
+from abaco_projector.app.shadow_schema import Show, Source, alone, built, drop, fill, live_schema
+from abaco_projector.app.table_comparison import KEYS, MODELS, first_difference
+from abaco_projector.domain import history_difference as d
 from abaco_proto.errors import Refused
 
 SCRATCH = "abaco_verify"

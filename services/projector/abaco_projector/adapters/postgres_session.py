@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from abaco_projector.queries import QUERIES
+from abaco_projector.adapters.sql_queries import QUERIES
 from abaco_proto.errors import Conflict, Malformed, Unavailable, Undecodable
 
 CONNECT_SECONDS = 5.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from abaco_projector.chain import fit, link_fit
+from abaco_projector.domain.hash_chain import fit, link_fit
 from abaco_proto import events as ev
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import Recorded

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from abaco_projector.chain import START, link
-from abaco_projector.chunks import Chunk
-from abaco_projector.difference import gap
-from abaco_projector.generations import Show
-from abaco_projector.migrate import migrate
-from abaco_projector.portable import End, Event, Line, Output, Writer, event, lines
-from abaco_projector.span import span
-from abaco_projector.store import OUTPUT, Store, open_store
+from abaco_projector.adapters.read_model_store import OUTPUT, Store, open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.app.log_range import span
+from abaco_projector.app.shadow_schema import Show
+from abaco_projector.domain.hash_chain import START, link
+from abaco_projector.domain.history_difference import gap
+from abaco_projector.domain.output_chunks import Chunk
+from abaco_projector.domain.portable_format import End, Event, Line, Output, Writer, event, lines
 from abaco_proto import streams
 from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
@@ -108,7 +108,7 @@ def check(path: Path, show: Show) -> End:
     """Read a file to its end.
 
     Raises:
-        Refused: see :func:`abaco_projector.portable.lines`.
+        Refused: see :func:`abaco_projector.domain.portable_format.lines`.
     """
     with path.open("rb") as file, show("checking", path.stat().st_size) as advance:
         place = 0

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 
-from abaco_projector.config import Config
-from abaco_projector.session import open_session
+from abaco_projector.adapters.postgres_session import open_session
+from abaco_projector.projector_settings import Config
 from abaco_proto.errors import Unavailable
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from contextlib import aclosing
 
 import msgspec
 
-from abaco_projector import running
-from abaco_projector.audit import Audited, Copy, CopyDiffers, auditing
-from abaco_projector.span import History
+from abaco_projector.app import event_loop_runner as running
+from abaco_projector.app.copy_audit import Audited, Copy, CopyDiffers, auditing
+from abaco_projector.app.log_range import History
 from abaco_proto.codec import decode
 from abaco_proto.envelope import TIME, Recorded, from_message, unread
 from abaco_proto.errors import Unavailable
@@ -74,7 +74,7 @@ class OtherReader:
     async def _frames(self, after: int) -> AsyncGenerator[Messages, None]:
         order = msgspec.json.encode(Order(self._url, after, self._copy))
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "abaco_projector.reader"),
+            *(sys.executable, "-m", "abaco_projector.app.log_reader_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=PIPE_BYTES,

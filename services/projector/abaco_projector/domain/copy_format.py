@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from abaco_projector.chain import microseconds
-from abaco_projector.entries import place_of
+from abaco_projector.domain.event_rows import place_of
+from abaco_projector.domain.hash_chain import microseconds
 from abaco_proto.envelope import Recorded
 
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -30,7 +30,7 @@ def table(rows: Iterable[bytes]) -> bytes:
 
 
 def row(recorded: Recorded, own_hash: bytes) -> bytes:
-    """The row of an event that has been made fit; see :func:`abaco_projector.chain.fit`.
+    """The row of an event that :func:`abaco_projector.domain.hash_chain.fit` has normalised.
 
     It holds the body wherever the copy keeps it, and that it does so in one place.
     """

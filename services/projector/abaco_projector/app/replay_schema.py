@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
-from abaco_projector.generations import Show, Source, alone, built, drop, index, live_schema
-from abaco_projector.queries import QUERIES
-from abaco_projector.rebuild import NEXT, OLD
-from abaco_projector.session import Session, quoted
-from abaco_projector.span import History, head_of
-from abaco_projector.verify import SCRATCH
+from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.app.log_range import History, head_of
+from abaco_projector.app.rebuild import NEXT, OLD
+from abaco_projector.app.shadow_schema import Show, Source, alone, built, drop, index, live_schema
+from abaco_projector.app.verify import SCRATCH
 from abaco_proto.errors import Malformed, Refused
 
 OURS = frozenset({NEXT, OLD, SCRATCH, "information_schema"})

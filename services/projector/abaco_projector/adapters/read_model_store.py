@@ -10,15 +10,15 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector import records
-from abaco_projector.chain import START
-from abaco_projector.chunks import Chunk, chunks, key_of
-from abaco_projector.clean import clean
-from abaco_projector.deferral import Deferral
-from abaco_projector.entries import COLUMNS, Entry, entries
-from abaco_projector.memory import Loaded, Memory, merged
-from abaco_projector.rows import fold
-from abaco_projector.session import SLOW_SECONDS, Session, open_session
+from abaco_projector.adapters.postgres_session import SLOW_SECONDS, Session, open_session
+from abaco_projector.domain import row_codec as records
+from abaco_projector.domain.batch_fold import fold
+from abaco_projector.domain.event_rows import COLUMNS, Entry, entries
+from abaco_projector.domain.hash_chain import START
+from abaco_projector.domain.output_chunks import Chunk, chunks, key_of
+from abaco_projector.domain.sanitise import clean
+from abaco_projector.domain.state_cache import Loaded, Memory, merged
+from abaco_projector.domain.write_buffer import Deferral
 from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
@@ -111,7 +111,7 @@ class Store:
 
         What is in the rows already is left out. ``settle`` ends the writing that is under way: it
         is called before anything is loaded. ``plain`` keeps bodies as bytes: see
-        :func:`abaco_projector.entries.entries`.
+        :func:`abaco_projector.domain.event_rows.entries`.
         """
         if self._tip is None and settle is not None:
             await settle()
@@ -313,7 +313,7 @@ class Store:
 async def open_store(
     dsn: str, *, schema: str | None = None, copying: bool = True
 ) -> AsyncGenerator[Store, None]:
-    """A store on a session of its own; raises as :func:`abaco_projector.session.open_session`."""
+    """A store on a session of its own; raises as :func:`.postgres_session.open_session`."""
     async with open_session(dsn, schema=schema) as session:
         yield Store(session, live=schema is None, copying=copying)
 

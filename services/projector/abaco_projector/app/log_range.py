@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-from abaco_projector.difference import ended_early, gap
+from abaco_projector.domain.history_difference import ended_early, gap
 from abaco_proto.envelope import Recorded
 from abaco_proto.log import Batch
 from abaco_proto.subjects import all_events_filter

@@ -9,15 +9,15 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from abaco_projector import projection as of
-from abaco_projector.config import Config
-from abaco_projector.expiry import keep_expiring
-from abaco_projector.flow import project_events
-from abaco_projector.metrics import Metrics
-from abaco_projector.migrate import migrate
-from abaco_projector.projection import Item, Project, Projection, project
-from abaco_projector.store import open_store
-from abaco_projector.watched import watched
+from abaco_projector.adapters.read_model_store import open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.app import projection as of
+from abaco_projector.app.instrumented_projection import watched
+from abaco_projector.app.output_expiry import keep_expiring
+from abaco_projector.app.pipeline import project_events
+from abaco_projector.app.projection import Item, Project, Projection, project
+from abaco_projector.app.projector_metrics import Metrics
+from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog

@@ -3,7 +3,7 @@
 Theory: a row of the copy is a function of its event and of the hash before. So whoever reads the
 log knows, byte by byte, what Postgres must give for the rows of a batch, asks for them, and
 compares two strings. Where they are not equal, tables of a copy of its own tell what differs: see
-:mod:`abaco_projector.comparison`.
+:mod:`abaco_projector.app.table_comparison`.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -11,12 +11,12 @@ from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
-from abaco_projector.binary import row, table
-from abaco_projector.chain import START, fit, link_fit
-from abaco_projector.difference import Difference
-from abaco_projector.queries import QUERIES
-from abaco_projector.session import Session, open_session, quoted
-from abaco_projector.span import History
+from abaco_projector.adapters.postgres_session import Session, open_session, quoted
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.app.log_range import History
+from abaco_projector.domain.copy_format import row, table
+from abaco_projector.domain.hash_chain import START, fit, link_fit
+from abaco_projector.domain.history_difference import Difference
 from abaco_proto.envelope import Recorded
 from abaco_proto.log import Batch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from abaco_projector.store import Store
+from abaco_projector.adapters.read_model_store import Store
 from abaco_proto.errors import Refused
 
 FOLDER = Path(__file__).with_name("migrations")

@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from abaco_projector import store as db
-from abaco_projector.span import History
-from abaco_projector.store import Store
+from abaco_projector.adapters import read_model_store as db
+from abaco_projector.adapters.read_model_store import Store
+from abaco_projector.app.log_range import History
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable

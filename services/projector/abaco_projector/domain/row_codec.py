@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector.rows import Changes, Subscription
+from abaco_projector.domain.batch_fold import Changes, Subscription
 from abaco_proto.actor import Actor
 from abaco_proto.execution import Execution
 from abaco_proto.fold import States, Totals

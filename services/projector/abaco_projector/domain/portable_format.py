@@ -25,8 +25,8 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
-from abaco_projector.chain import START, link
-from abaco_projector.chunks import Chunk
+from abaco_projector.domain.hash_chain import START, link
+from abaco_projector.domain.output_chunks import Chunk
 from abaco_proto import streams
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import from_message

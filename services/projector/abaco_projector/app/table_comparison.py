@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector import difference as d
-from abaco_projector.chain import START
-from abaco_projector.queries import QUERIES
-from abaco_projector.session import Session, quoted
+from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.domain import history_difference as d
+from abaco_projector.domain.hash_chain import START
 
 KEYS: dict[str, tuple[str, ...]] = {
     "events": ("seq",),

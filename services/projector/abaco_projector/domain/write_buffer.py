@@ -7,7 +7,7 @@ execution when it has ended, the rest at the end, or whenever it is many.
 
 from msgspec.structs import replace
 
-from abaco_projector.rows import Changes
+from abaco_projector.domain.batch_fold import Changes
 from abaco_proto.fold import States
 from abaco_proto.keys import ExecutionKey
 

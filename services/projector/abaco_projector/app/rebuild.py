@@ -9,10 +9,13 @@ import asyncio
 
 import msgspec
 
-from abaco_projector.audit import CopyDiffers, check_ends
-from abaco_projector.comparison import MODELS, Compared, comparison
-from abaco_projector.difference import ended_early
-from abaco_projector.generations import (
+from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.read_model_store import EVENTS, Store, open_store
+from abaco_projector.adapters.schema_migrations import migrate
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.app.copy_audit import CopyDiffers, check_ends
+from abaco_projector.app.log_range import History, head_of
+from abaco_projector.app.shadow_schema import (
     Show,
     Source,
     alone,
@@ -22,12 +25,9 @@ from abaco_projector.generations import (
     index,
     live_schema,
 )
-from abaco_projector.migrate import migrate
-from abaco_projector.queries import QUERIES
-from abaco_projector.session import Session, quoted
-from abaco_projector.span import History, head_of
-from abaco_projector.store import EVENTS, Store, open_store
-from abaco_projector.verify import checkpoint
+from abaco_projector.app.table_comparison import MODELS, Compared, comparison
+from abaco_projector.app.verify import checkpoint
+from abaco_projector.domain.history_difference import ended_early
 from abaco_proto.errors import Conflict
 
 NEXT, OLD = "abaco_next", "abaco_old"

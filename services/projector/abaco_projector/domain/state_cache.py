@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from abaco_projector.rows import Changes
+from abaco_projector.domain.batch_fold import Changes
 from abaco_proto.actor import Actor
 from abaco_proto.fold import States
 from abaco_proto.keys import ActorKey, Keys

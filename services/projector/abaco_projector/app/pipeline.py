@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from abaco_projector.projection import Projection, ahead, apply
-from abaco_projector.store import Store
+from abaco_projector.adapters.read_model_store import Store
+from abaco_projector.app.projection import Projection, ahead, apply
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Conflict, Undecodable
 
@@ -19,7 +19,7 @@ from abaco_proto.errors import Conflict, Undecodable
 async def project_events(
     projection: Projection[Recorded], store: Store, size: int, after: int
 ) -> None:
-    """As :func:`abaco_projector.projection.project`."""
+    """As :func:`abaco_projector.app.projection.project`."""
     batches = ahead(projection.follow(after), size, projection.patient)
     async with aclosing(flow(projection, store, batches, after)) as steps:
         async for _ in steps:

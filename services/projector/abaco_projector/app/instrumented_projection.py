@@ -5,9 +5,9 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from abaco_projector.metrics import Metrics
-from abaco_projector.projection import Item, Projection, Write
-from abaco_projector.store import Store
+from abaco_projector.adapters.read_model_store import Store
+from abaco_projector.app.projection import Item, Projection, Write
+from abaco_projector.app.projector_metrics import Metrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.log import RecordedOutput

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector import difference as d
-from abaco_projector.queries import QUERIES
-from abaco_projector.session import Session, quoted
+from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.sql_queries import QUERIES
+from abaco_projector.domain import history_difference as d
 
 MOST_IN_DATABASE = 1024 * 1024
 """Up to this many bytes Postgres puts an output together; a longer one is hashed as it is read."""

@@ -1,0 +1,1 @@
+"""Postgres: session, read models, migrations and SQL."""
