@@ -3,7 +3,7 @@
     python bench/fresh_containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
 
 One run measures all, in turns (a round takes one sample of each), so that what else the machine
-does hits all alike. docs/benchmarks.md says how to read it.
+does hits all alike. docs/explanation/benchmarks.md says how to read it.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """The catalogue: all metrics of one process, as a value. Only this module has prometheus_client.
 
-Every metric is made before it is counted, so the catalogue can be printed (docs/metrics.md) and
-checked (the dashboard names nothing that does not exist). A label's values must be few, whatever
-people do: never an execution, an image or a path that a client chose; actors only the worst few.
+Every metric is made before it is counted, so the catalogue can be printed, to
+docs/reference/metrics.md, and checked (the dashboard names nothing that does not exist). A label's
+values must be few, whatever people do: never an execution, an image or a path that a client chose;
+actors only the worst few.
 """
 
 from collections.abc import Callable, Iterator

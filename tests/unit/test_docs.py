@@ -161,7 +161,7 @@ scrape_configs:
       - targets: [api-1:8000, api-2:8000, scheduler:9090, projector:9090, worker:9090]
 ```
 
-[grafana/abaco.json](grafana/abaco.json) is a dashboard for Grafana (*Import*): it asks for a data
+[abaco.json](../grafana/abaco.json) is a dashboard for Grafana (*Import*): it asks for a data
 source of the kind Prometheus, and names nothing that is not in the tables below.
 """
 
@@ -224,14 +224,14 @@ def asyncapi_page() -> str:
 
 
 PAGES = {
-    "settings.md": settings_page,
-    "states.md": states_page,
-    "events.md": events_page,
-    "metrics.md": metrics_page,
+    "reference/settings.md": settings_page,
+    "reference/states.md": states_page,
+    "reference/events.md": events_page,
+    "reference/metrics.md": metrics_page,
     "../compose.yaml": compose_file,
     "../compose.cluster.yaml": lambda: compose_file("compose.cluster.yaml"),
     "../compose/nats.conf": nats_server.in_container,
-    "asyncapi.json": asyncapi_page,
+    "reference/asyncapi.json": asyncapi_page,
     "../kubernetes/nats-values.yaml": nats_chart.values,
 }
 

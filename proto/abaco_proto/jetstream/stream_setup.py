@@ -36,7 +36,7 @@ async def ensure_streams(jetstream: JetStreamContext, replicas: int | None) -> N
             info = await _make(jetstream, stream, replicas or 1)
         if replicas not in (None, info.config.num_replicas):
             logger.warning(
-                "%s is on %s servers, and ABACO_NATS_REPLICAS says %d: see docs/cluster.md",
+                "%s is on %s servers, and ABACO_NATS_REPLICAS says %d: see docs/how-to/cluster.md",
                 *(stream.name, info.config.num_replicas, replicas),
             )
 
@@ -63,7 +63,7 @@ def _no_room(stream: streams.Stream, error: APIError) -> str:
     if stream.max_bytes:
         needed = stream.max_bytes // streams.MEBIBYTE
         sentence += f": {stream.name} reserves {needed} MiB"
-    return f"{sentence}. See docs/outages.md"
+    return f"{sentence}. See docs/how-to/outages.md"
 
 
 async def replicate(jetstream: JetStreamContext, replicas: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The description of the event stream: AsyncAPI 3.0, made of the catalogue of events.
 
 It is for those who subscribe straight from NATS: one channel an event type, with the address,
-the headers and the schema of the body. ``docs/asyncapi.json`` is this very description.
+the headers and the schema of the body. ``docs/reference/asyncapi.json`` is this very description.
 """
 
 from typing import Any

@@ -105,7 +105,8 @@ def subscribe(actor_id: str, parameters: Parameters) -> commands.Subscribe:
 
 def _of_type(event_pattern: str, event_id: str) -> str:
     if event_id not in TYPES:
-        raise BadParameter("event_id", "expected the type of an event, as in docs/events.md")
+        what = "expected the type of an event, as in docs/reference/events.md"
+        raise BadParameter("event_id", what)
     both = pattern.of_type(event_pattern, event_id)
     if pattern.mistake(both) is not None or not pattern.may_be_type(event_pattern, event_id):
         raise BadParameter("event_id", f"{event_id} is not among the events of {event_pattern}")

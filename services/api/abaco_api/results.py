@@ -13,7 +13,7 @@ Transferred = Annotated[
     int,
     Meta(
         description="Bytes read and written over the network and on block devices, and bytes of"
-        " output: docs/statistics.md.",
+        " output: docs/reference/statistics.md.",
         ge=0,
     ),
 ]

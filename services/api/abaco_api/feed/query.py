@@ -88,7 +88,8 @@ def _sequence(name: str, text: str | None) -> int | None:
 
 def _type(text: str) -> str:
     if len(text) > MAX_TYPE or not any(type_matches(text, kind) for kind in ev.TYPES):
-        what = "no event is of this type; expected one of docs/events.md, or a part of it with *"
+        page = "docs/reference/events.md"
+        what = f"no event is of this type; expected one of {page}, or a part of it with *"
         raise BadParameter("type", what)
     return text
 
