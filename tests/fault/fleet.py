@@ -51,6 +51,6 @@ class Fleet:
             return not left
 
         try:
-            eventually(none_left, seconds=60, what="no container is left")
+            eventually(none_left, seconds=240, what="no container is left")
         except AssertionError as error:
             raise AssertionError(f"{error}: {left}") from None
