@@ -5,7 +5,7 @@ CODE := proto telemetry services local compose examples bench tests
 BENCHES := $(wildcard bench/*.py)
 
 # More than processors: tests of real servers mostly wait.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 3
 
 .PHONY: demo up down status compose compose-down check test fuzz faults bench format lock image engine run-setup dev-setup
 
