@@ -11,7 +11,7 @@ import pytest
 
 from abaco_proto.envelope import Recorded
 from servers import free_port, one_at_a_time
-from stack import Stack, read_log
+from stack import Stack, eventually, read_log
 
 ROOT = Path(__file__).parents[1]
 STAND_INS = Path(os.environ.get("STAND_INS", ROOT.parent / "shared" / "stand-ins" / "build"))
@@ -96,8 +96,20 @@ class ComposeStack(Stack):
 
     def proc_status(self, service: str) -> dict[str, str]:
         """What the kernel says of the first process of a service."""
-        output = self.container(service).exec_run(["cat", "/proc/1/status"]).output.decode()
-        return dict(re.findall(r"^(\w+):\s*(.*)$", output, flags=re.MULTILINE))
+        said: list[str] = []
+
+        def status() -> dict[str, str] | None:
+            done = self.container(service).exec_run(["cat", "/proc/1/status"])
+            said[:] = [done.output.decode()]
+            found = dict(re.findall(r"^(\w+):\s*(.*)$", said[0], flags=re.MULTILINE))
+            return found if done.exit_code == 0 and "NoNewPrivs" in found else None
+
+        try:  # an engine that is busy may refuse to start a process in a container
+            found = eventually(status, what=f"the status of {service}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {said}") from None
+        assert found is not None
+        return found
 
 
 def containers(*labels: str) -> list[Any]:
