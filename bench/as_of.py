@@ -22,11 +22,11 @@ from abaco_api.config import Config
 from abaco_api.past.past import Past
 from abaco_api.past.slots import FoldSlots
 from abaco_bench.progress import say as tell
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.codec import encode
 from abaco_proto.envelope import draft, to_headers
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import event_subject
 from histories import IMAGE, T0
 from servers import NatsServer, scratch_folder

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from abaco_jetstream import Connection
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
-from abaco_proto.jetstream import Connection
 from abaco_proto.subjects import event_subject
 
 TENANT = "default"

@@ -21,11 +21,11 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import draft
 from abaco_proto.envelope import parse_time as time_of
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from api_stage import Api, running
 from projection import RESULTS, Shipped, process, reached
 from servers import LOOPBACK, NatsServer, scratch_folder

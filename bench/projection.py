@@ -30,9 +30,9 @@ from nats.aio.msg import Msg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from abaco_jetstream import Connection
 from abaco_proto import streams
 from abaco_proto.envelope import Draft
-from abaco_proto.jetstream import Connection
 from histories import history, write
 from servers import NatsServer, PostgresServer, scratch_folder
 

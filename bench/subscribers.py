@@ -29,7 +29,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import builders as b
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, running
 from servers import LOOPBACK, NatsServer, scratch_folder
 

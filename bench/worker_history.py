@@ -28,10 +28,10 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import Draft, draft
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_worker.live_workers import LiveWorkers
 from api_stage import Api, running
 from histories import IMAGE, T0, TENANT, write

@@ -1,4 +1,4 @@
-"""In-memory stand-ins for the ports of ``abaco_proto.log``; they pass the same contract suites."""
+"""In-memory adapters for ``abaco_jetstream.ports``; they pass the same contract suites."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -7,18 +7,14 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
+from abaco_jetstream.ports import Batch, OutputBatch
 from abaco_proto import codec, envelope
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.events import Event
-from abaco_proto.log import (
-    Batch,
-    Expected,
-    Heartbeat,
-    Output,
-    OutputBatch,
-    RecordedOutput,
-)
+from abaco_proto.heartbeat import Heartbeat
+from abaco_proto.output import Output, RecordedOutput
 from abaco_proto.subjects import event_subject, host_work_filter
 
 

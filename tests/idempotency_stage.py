@@ -11,8 +11,8 @@ import httpx
 from abaco_api.app import create_app
 from abaco_api.config import Config
 from abaco_api.service import assemble
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
-from abaco_proto.log import Expected
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Message
 
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 from rows import EXECUTION
 
 Row = dict[str, Any]

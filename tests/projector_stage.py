@@ -9,6 +9,7 @@ import asyncpg
 
 import builders as b
 import projections as p
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_projector.adapters.read_model_store import open_store
 from abaco_projector.app import projection_loop as loop
 from abaco_projector.domain.sanitise import clean
@@ -16,7 +17,6 @@ from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.keys import keys_of
 from abaco_proto.subjects import all_events_filter
 from deadlines import LIMIT_SECONDS

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 
 from abaco_bench.progress import say
-from abaco_proto.jetstream import Archive, Connection
+from abaco_jetstream import Archive, Connection
 from histories import history, write
 from projection import Lazy, Shipped, process, reached
 from servers import NatsServer, scratch_folder

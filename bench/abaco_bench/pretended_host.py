@@ -8,10 +8,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
+from abaco_jetstream import Connection, JetStreamEventLog, NatsHeartbeats
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft, format_time
-from abaco_proto.jetstream import Connection, JetStreamEventLog, NatsHeartbeats
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter, host_work_filter
 
 BEAT_SECONDS = 1.0

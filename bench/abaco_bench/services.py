@@ -17,10 +17,10 @@ import httpx
 import psutil
 
 from abaco_bench.prepared import Servers
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamSnapshots
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.envelope import parse_time as time_of
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamSnapshots
 from abaco_scheduler.app.snapshot_manager import SNAPSHOT_NAME as SNAPSHOT
 from api_stage import Api, Process
 from projection import reached

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Self, TypeVar
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 
 OPEN_SECONDS = 30.0

@@ -19,6 +19,7 @@ import abaco_projector.app.rebuild
 import abaco_projector.app.replay_schema
 import abaco_projector.app.verify
 import abaco_projector.domain.portable_format
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
@@ -27,7 +28,6 @@ from abaco_projector.app.log_reader_process import OtherReader
 from abaco_projector.app.output_audit import OutputTally
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""The streams and their promises, as plain data; :mod:`abaco_proto.jetstream` makes them."""
+"""The streams and their promises, as plain data; :mod:`abaco_jetstream` makes them."""
 
 import msgspec
 

@@ -6,10 +6,11 @@ from datetime import datetime
 from functools import cache
 from typing import Protocol
 
+from abaco_jetstream.ports import Batch, EventLog
 from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.log import Batch, EventLog, Expected
 from abaco_telemetry.catalogue import Catalogue
 
 
@@ -66,7 +67,7 @@ class LogMetrics:
 
 
 class WatchedEventLog:
-    """Implements :class:`abaco_proto.log.EventLog` by another one, and counts what it does."""
+    """Implements :class:`abaco_jetstream.ports.EventLog` by another one, and counts its calls."""
 
     def __init__(self, log: EventLog, metrics: LogMetrics) -> None:
         """Count in ``metrics`` what is done with ``log``."""
@@ -75,7 +76,7 @@ class WatchedEventLog:
         self._seconds = cache(metrics.appends.labels)
 
     async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
-        """See :meth:`abaco_proto.log.EventLog.append`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.append`."""
         kind = ev.type_of(draft.event)
         try:
             with self._seconds(kind).time():
@@ -95,7 +96,7 @@ class WatchedEventLog:
         since: datetime | None = None,
         headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
-        """See :meth:`abaco_proto.log.EventLog.read`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.read`."""
         events = self._log.read(filters, after=after, since=since, headers_only=headers_only)
         async with aclosing(events) as batches:
             async for batch in batches:
@@ -105,16 +106,16 @@ class WatchedEventLog:
     async def follow(
         self, filters: Sequence[str], *, after: int = 0
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_proto.log.EventLog.follow`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`."""
         async with aclosing(self._log.follow(filters, after=after)) as batches:
             async for batch in batches:
                 self._metrics.saw(batch.events)
                 yield batch
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002
-        """See :meth:`abaco_proto.log.EventLog.last`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.last`."""
         return await self._log.last(filter)
 
     async def at(self, sequence: int) -> Recorded | None:
-        """See :meth:`abaco_proto.log.EventLog.at`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.at`."""
         return await self._log.at(sequence)

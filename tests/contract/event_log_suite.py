@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import builders as b
+from abaco_jetstream.ports import Batch, EventLog
+from abaco_jetstream.retry import append_surely
 from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_proto.log import Batch, EventLog, Expected
-from abaco_proto.retry import append_surely
 from abaco_proto.subjects import actor_filter, all_events_filter, history_filter, inbox_filter
 from deadlines import LIMIT_SECONDS
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from abaco_proto.log import Output, OutputBatch, OutputLog
+from abaco_jetstream.ports import OutputBatch, OutputLog
+from abaco_proto.output import Output
 from deadlines import LIMIT_SECONDS
 
 EXECUTION = ("default", "foo_0", "foo_0_exc_1")

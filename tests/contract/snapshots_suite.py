@@ -2,8 +2,8 @@
 
 import pytest
 
+from abaco_jetstream.ports import Snapshots
 from abaco_proto.errors import Unavailable
-from abaco_proto.snapshots import Snapshots
 
 TOO_MUCH = 9 * 1024 * 1024
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from abaco_jetstream.retry import append_surely
 from abaco_proto.errors import Unavailable
-from abaco_proto.retry import append_surely
 from abaco_telemetry.catalogue import Catalogue
 from abaco_telemetry.event_log import LogMetrics, WatchedEventLog
 from contract.event_log_suite import EventLogSuite, message

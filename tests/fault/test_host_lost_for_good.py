@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 import images
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from api_stage import Api, Process
 from compose_stack import containers

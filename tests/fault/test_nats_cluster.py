@@ -10,10 +10,10 @@ from typing import Self, TypeVar
 import pytest
 from nats.js.api import RawStreamMsg, StreamInfo
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded, from_message
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from deadlines import LIMIT_SECONDS
 from fault.log_load import Follower, Writer

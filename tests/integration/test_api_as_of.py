@@ -12,10 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft, format_time
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.log import EventLog
 from api_stage import Api, becomes_ready, error_of, eventually, result_of, running, whole_stage
 from servers import PostgresServer
 

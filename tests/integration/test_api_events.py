@@ -12,9 +12,9 @@ import pytest
 
 import builders as b
 import sse
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.log import EventLog
 from api_stage import (
     Api,
     becomes_ready,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import builders as b
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, becomes_ready, error_of, eventually, projector, result_of, running
 from servers import NatsServer, PostgresServer
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto import events as ev
 from abaco_proto import streams
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 from api_stage import (
     Api,
     becomes_ready,

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from api_stage import (
     Api,

@@ -11,7 +11,7 @@ import pytest
 
 import builders as b
 from abaco_api.pages import PAGE_BYTES
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, becomes_ready, result_of, whole_stage
 from servers import PostgresServer
 

@@ -7,10 +7,11 @@ import httpx
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import EventLog, Output
+from abaco_proto.output import Output
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
 from deadlines import LIMIT_SECONDS
 from servers import PostgresServer

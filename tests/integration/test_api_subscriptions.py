@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import inbox_filter
 from api_stage import Api, error_of, eventually, result_of, running
 from servers import NatsServer, scratch_folder

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamWorkQueue
+from abaco_jetstream import replicate as command
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, draft
 from abaco_proto.errors import Conflict
 from abaco_proto.events import Event
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamWorkQueue
-from abaco_proto.jetstream import replicate as command
-from abaco_proto.log import Expected
 from abaco_proto.subjects import worker_requests_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message
 from deadlines import LIMIT_SECONDS

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.retry import append_surely
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Unrecognized
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.retry import append_surely
 from abaco_proto.subjects import all_events_filter, history_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message, take
 from deadlines import LIMIT_SECONDS, prompt

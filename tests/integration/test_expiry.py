@@ -11,7 +11,7 @@ from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app.output_expiry import expire
 from abaco_proto import events as ev
 from abaco_proto.envelope import format_time
-from abaco_proto.log import Output, RecordedOutput
+from abaco_proto.output import Output, RecordedOutput
 from projector_stage import value
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import builders as b
+from abaco_jetstream import Archive, Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_projector.app.export import export, restore
 from abaco_projector.app.verify import verify
 from abaco_projector.domain.history_difference import Difference
 from abaco_projector.projector_settings import Config
 from abaco_proto import streams
 from abaco_proto.errors import Refused, Unavailable
-from abaco_proto.jetstream import Archive, Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 from projector_stage import a_life, append, history_of, projector, reached, value
 from servers import NatsServer, PostgresServer, scratch_folder
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from abaco_jetstream import Connection, JetStreamOutputLog
 from abaco_proto import streams
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamOutputLog
 from contract.output_log_suite import EXECUTION, OutputLogSuite, output, take
 from deadlines import LIMIT_SECONDS
 from servers import NatsServer

@@ -11,17 +11,17 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 import builders as b
-from abaco_local.nats_server import authorization
-from abaco_proto import events as ev
-from abaco_proto import permissions
-from abaco_proto.envelope import draft
-from abaco_proto.events import OWNERS, Event, Owner
-from abaco_proto.jetstream import (
+from abaco_jetstream import (
     Connection,
     JetStreamEventLog,
     JetStreamSnapshots,
     JetStreamWorkQueue,
 )
+from abaco_local.nats_server import authorization
+from abaco_proto import events as ev
+from abaco_proto import permissions
+from abaco_proto.envelope import draft
+from abaco_proto.events import OWNERS, Event, Owner
 from abaco_proto.subjects import all_events_filter, event_subject
 from deadlines import LIMIT_SECONDS
 from servers import NatsServer, scratch_folder

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamOutputLog
 from abaco_projector.projector_settings import Config
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, JetStreamOutputLog
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 from projector_stage import (
     DEADLINE_SECONDS,
     a_life,

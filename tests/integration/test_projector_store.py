@@ -23,7 +23,7 @@ from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable
 from abaco_proto.fold import States
 from abaco_proto.keys import keys_of
-from abaco_proto.log import Output, RecordedOutput
+from abaco_proto.output import Output, RecordedOutput
 
 
 @pytest.fixture

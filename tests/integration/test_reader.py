@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.ports import Batch
 from abaco_projector.app import log_reader_process as reader
 from abaco_projector.app.copy_audit import Copy, CopyDiffers
 from abaco_projector.app.log_range import History, span
@@ -17,8 +19,6 @@ from abaco_projector.app.log_reader_process import OtherReader, audited
 from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.log import Batch
 from abaco_proto.subjects import all_events_filter
 from projector_stage import a_life, append, projector, reached, value
 

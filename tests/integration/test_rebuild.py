@@ -14,6 +14,7 @@ import pytest
 
 import builders as b
 import projections as p
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_projector.adapters.read_model_store import open_store
 from abaco_projector.app.rebuild import Rebuilt, rebuild
 from abaco_projector.app.replay_schema import replay
@@ -24,7 +25,6 @@ from abaco_projector.domain.sanitise import clean
 from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import format_time
 from abaco_proto.errors import Malformed, Refused
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.keys import keys_of
 from deadlines import LIMIT_SECONDS
 from projector_stage import (

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from abaco_proto.jetstream import Connection, JetStreamEventLog
+from abaco_jetstream import Connection, JetStreamEventLog
 from scheduler_race import requests_for_new_actors
 
 

@@ -6,8 +6,8 @@ import asyncpg
 import nats
 import pytest
 
+from abaco_jetstream.stream_setup import ensure_streams
 from abaco_proto import streams
-from abaco_proto.jetstream.stream_setup import ensure_streams
 from disks import small_disk
 from servers import NatsServer, PostgresServer
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamSnapshots, NatsHeartbeats
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamSnapshots, NatsHeartbeats
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import history_filter
 from abaco_scheduler.app.code_digest import code_digest
 from abaco_scheduler.app.snapshot_manager import SnapshotManager

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.stream_setup import stream_config
 from abaco_projector.app import output_audit
 from abaco_projector.app.output_audit import OutputTally
 from abaco_projector.app.verify import Head, verify
@@ -20,8 +22,6 @@ from abaco_proto import streams
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Refused
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.jetstream.stream_setup import stream_config
 from abaco_proto.subjects import event_subject
 from projector_stage import DEADLINE_SECONDS, a_life, append, projector, reached, value
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, NatsHeartbeats
 from abaco_proto import events as ev
-from abaco_proto.jetstream import Connection, NatsHeartbeats
 from contract.engine_suite import MISSING
 from deadlines import prompt
 from integration.worker_images import docker_yard

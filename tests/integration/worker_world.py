@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import docker
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_jetstream.retry import append_surely
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.retry import append_surely
 from abaco_proto.subjects import all_events_filter
 from integration.worker_images import DockerYard, docker_yard
 

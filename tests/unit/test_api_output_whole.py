@@ -15,7 +15,7 @@ from abaco_api.live.live import Live
 from abaco_api.live.place import Place
 from abaco_api.live.transcript import Transcript
 from abaco_api.live.watch import Watch
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
 from live_stage import Connection, Models, chunk, row

@@ -32,6 +32,10 @@ from abaco_api.image import is_image
 from abaco_api.live.place import place
 from abaco_api.past import replay
 from abaco_api.size import size
+from abaco_jetstream import Message
+from abaco_jetstream.client import QuickClient
+from abaco_jetstream.heartbeats import heartbeat_in
+from abaco_jetstream.output_log import ATTEMPT, OFFSET, _recorded
 from abaco_projector.domain import batch_fold as rows
 from abaco_projector.domain import portable_format as portable
 from abaco_projector.domain import row_codec as records
@@ -42,11 +46,7 @@ from abaco_proto import codec, envelope, ids, subjects
 from abaco_proto import events as ev
 from abaco_proto.errors import AbacoError
 from abaco_proto.fold import Fold, States
-from abaco_proto.jetstream import Message
-from abaco_proto.jetstream.client import QuickClient
-from abaco_proto.jetstream.heartbeats import heartbeat_in
-from abaco_proto.jetstream.output_log import ATTEMPT, OFFSET, _recorded
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_scheduler.domain.cluster import Cluster, apply_event
 from abaco_scheduler.domain.decision import Now
 from abaco_scheduler.domain.event_clock import EventClock

@@ -5,8 +5,8 @@ import asyncio
 import nats.errors
 import pytest
 
+from abaco_jetstream import Connection, connection
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.jetstream import Connection, connection
 
 PATIENCE_SECONDS = 0.05
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abaco_projector.domain.output_chunks import Chunk, chunks
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 
 KEY = ("default", "foo_0_exc_0", 1)
 

@@ -7,9 +7,9 @@ from typing import Any
 import nats.errors
 import pytest
 
-from abaco_proto.jetstream import answers as answers_module
-from abaco_proto.jetstream.answers import FEW, Answers
-from abaco_proto.jetstream.client import Take
+from abaco_jetstream import answers as answers_module
+from abaco_jetstream.answers import FEW, Answers
+from abaco_jetstream.client import Take
 
 SUBJECT = "abaco.event.default.foo_0.message.received"
 

@@ -6,7 +6,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.protocol.parser import Parser
 
-from abaco_proto.jetstream.client import QuickClient
+from abaco_jetstream.client import QuickClient
 
 parts = st.sampled_from([b"Nats-Msg-Id", b"a b", b"\xff", b": ", b":", b"\t", b" ", b"\r\n", b"x"])
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from abaco_proto.jetstream import connection
-from abaco_proto.jetstream.failover import Failover
+from abaco_jetstream import connection
+from abaco_jetstream.failover import Failover
 
 SECONDS = 4.0
 WRITE, READ = "abaco.event", ""

@@ -7,12 +7,12 @@ from contextlib import suppress
 import pytest
 
 import builders as b
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_jetstream.addresses import addresses, credentials, inbox_prefix
+from abaco_jetstream.ports import Batch
 from abaco_proto import settings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamEventLog
-from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
-from abaco_proto.log import Batch
 from abaco_proto.subjects import inbox_filter
 from abaco_scheduler.scheduler_settings import SchedulerSettings
 

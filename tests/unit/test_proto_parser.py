@@ -9,8 +9,8 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from abaco_proto.jetstream.client import QuickClient
-from abaco_proto.jetstream.parser import MOST_BYTES, QuickParser
+from abaco_jetstream.client import QuickClient
+from abaco_jetstream.parser import MOST_BYTES, QuickParser
 
 
 class Taker:

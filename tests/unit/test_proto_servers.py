@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from abaco_jetstream import Connection, connection
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, connection
 from fake_nats import FakeNats, serving
 
 SUBJECT = "abaco.event.default.foo_0.actor_registered"

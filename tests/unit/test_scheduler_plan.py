@@ -9,7 +9,7 @@ from msgspec.structs import replace
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import from_message
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_scheduler.domain import cluster as cluster_module
 from abaco_scheduler.domain.cluster import Cluster, apply_event
 from abaco_scheduler.domain.cluster_snapshot import encode

@@ -20,7 +20,7 @@ from abaco_proto import ids, worker
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler.domain.cluster import Cluster, apply_event
 from abaco_scheduler.domain.decision import Decision, Now

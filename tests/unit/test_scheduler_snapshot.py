@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
 
 import builders as b
+from abaco_jetstream import Connection
+from abaco_jetstream.ports import Heartbeats
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
-from abaco_proto.jetstream import Connection
-from abaco_proto.log import Heartbeat, Heartbeats
+from abaco_proto.heartbeat import Heartbeat
 from abaco_scheduler.app.code_digest import code_digest
 from abaco_scheduler.app.scheduler_loop import Scheduler
 from abaco_scheduler.app.snapshot_manager import INTERVAL_EVENTS, SNAPSHOT_NAME, SnapshotManager

@@ -5,8 +5,8 @@ import pytest
 import builders as b
 import readings
 from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.log import Expected
 from abaco_proto.subjects import all_events_filter, inbox_filter
 from abaco_telemetry.catalogue import Catalogue
 from abaco_telemetry.event_log import LogMetrics, WatchedEventLog

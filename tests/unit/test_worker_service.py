@@ -5,10 +5,10 @@ import hashlib
 import pytest
 
 import builders as b
+from abaco_jetstream.retry import append_surely
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
-from abaco_proto.retry import append_surely
 from abaco_worker import run as run_module
 from abaco_worker.disposition import FAULT_TRIES
 from abaco_worker.engine import EngineFault, Image

@@ -11,11 +11,11 @@ from contextlib import aclosing
 import msgspec
 from msgspec.structs import replace
 
+from abaco_jetstream.ports import EventLog
 from abaco_proto import ids
 from abaco_proto.actor import INITIAL, Actor, ActorStatus, evolve
 from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import Unknown
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import actor_filter, actors_filter
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import msgspec
 from abaco_api.directory import Directory
 from abaco_api.queries import ReadModels
 from abaco_api.results import ReadinessResult
+from abaco_jetstream.ports import EventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import all_events_filter
 
 OK = "ok"

@@ -12,10 +12,10 @@ from contextlib import suppress
 
 from abaco_api.errors import InboxFull
 from abaco_api.queries import ReadModels
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.errors import Unavailable, Unknown
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import assignments_filter, type_filter
 
 REMEMBERED = 10_000

@@ -18,8 +18,8 @@ from abaco_api.config import Config
 from abaco_api.metrics import Metrics
 from abaco_api.protocol import protocol
 from abaco_api.service import Service, assemble
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import OFF, Spans
 

@@ -32,8 +32,8 @@ from abaco_api.past.replay import AS_OF, Replay
 from abaco_api.past.slots import FoldSlots
 from abaco_api.queries import ReadModels
 from abaco_api.room import Room
+from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog, OutputLog
 from abaco_proto.subjects import all_events_filter
 from abaco_telemetry.spans import OFF, Spans
 

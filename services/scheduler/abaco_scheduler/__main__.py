@@ -9,14 +9,14 @@ from typing import NoReturn
 
 import uvloop
 
-from abaco_proto import settings
-from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import (
+from abaco_jetstream import (
     Connection,
     JetStreamEventLog,
     JetStreamSnapshots,
     NatsHeartbeats,
 )
+from abaco_proto import settings
+from abaco_proto.errors import Malformed
 from abaco_scheduler.app.code_digest import code_digest
 from abaco_scheduler.app.scheduler_loop import Scheduler
 from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics

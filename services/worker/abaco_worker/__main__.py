@@ -11,15 +11,15 @@ from pathlib import Path
 import uvloop
 from msgspec.structs import replace
 
-from abaco_proto import settings
-from abaco_proto.errors import Malformed
-from abaco_proto.jetstream import (
+from abaco_jetstream import (
     Connection,
     JetStreamEventLog,
     JetStreamOutputLog,
     JetStreamWorkQueue,
     NatsHeartbeats,
 )
+from abaco_proto import settings
+from abaco_proto.errors import Malformed
 from abaco_telemetry import lines, spans
 from abaco_telemetry.endpoint import Endpoint
 from abaco_telemetry.event_log import WatchedEventLog

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from abaco_jetstream.ports import EventLog, OutputLog
+from abaco_jetstream.retry import append_surely
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_proto.log import EventLog, OutputLog
-from abaco_proto.retry import append_surely
 from abaco_telemetry.spans import OFF, Spans, current
 from abaco_worker import standing
 from abaco_worker.config import Config

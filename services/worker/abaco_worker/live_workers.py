@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import all_of_type_filter, host_requests_filter
 from abaco_worker.patience import patiently
 from abaco_worker.sandbox import SeatKey

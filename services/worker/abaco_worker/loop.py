@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 
+from abaco_jetstream.ports import WORKING_SECONDS, Delivery, Heartbeats, WorkQueue
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Unavailable
-from abaco_proto.log import WORKING_SECONDS, Delivery, Heartbeat, Heartbeats, WorkQueue
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
 from abaco_worker.adopt import adopt
 from abaco_worker.engine import EngineFault

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import actor_filter, type_filter
 from abaco_worker.patience import patiently
 from abaco_worker.sandbox import Order

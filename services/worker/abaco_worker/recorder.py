@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from abaco_jetstream.ports import OutputLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import Output, OutputLog
+from abaco_proto.output import Output
 from abaco_worker.output import CHUNK_BYTES, Chunk, Tally
 from abaco_worker.patience import cancelled
 from abaco_worker.sandbox import Order

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from abaco_jetstream.ports import Delivery
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import Delivery
 from abaco_telemetry.about import about_event
 from abaco_worker.disposition import Disposition, back_off, disposition
 from abaco_worker.host import Host

@@ -11,11 +11,11 @@ import docker
 import msgspec
 import psutil
 
+from abaco_jetstream import Connection
 from abaco_local import identity
 from abaco_local.control import Control
 from abaco_local.folder import Folder
 from abaco_proto import streams
-from abaco_proto.jetstream import Connection
 from engine_server import EngineServer
 
 MEBIBYTE = 1024 * 1024

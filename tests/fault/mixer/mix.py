@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog
 from abaco_proto.subjects import all_events_filter
 from engine_server import EngineServer
 from fault.mixer.holdings import Books, Holdings, grown

@@ -16,13 +16,14 @@ from abaco_api.decide import decide_halt, decide_purge, decide_retry
 from abaco_api.directory import Directory
 from abaco_api.orders import INITIAL, KINDS, Order, evolve
 from abaco_api.queries import ReadModels
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
+from abaco_proto.append_condition import Expected
 from abaco_proto.commands import HaltExecution, PurgeInbox, RetryExecution
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import ExecutionStatus
-from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import event_subject, inbox_filter, type_filter
 
 MAX_ACTORS = 1000

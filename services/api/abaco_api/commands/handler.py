@@ -16,10 +16,11 @@ import msgspec
 from abaco_api.commands.keyed_queue import KeyedQueue
 from abaco_api.idempotency.key import IdempotencyKey, current_key, request_causation_id
 from abaco_api.idempotency.key_index import KeyIndex
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict, Unknown
-from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import event_subject
 from abaco_telemetry import spans
 

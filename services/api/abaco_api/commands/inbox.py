@@ -12,11 +12,12 @@ from abaco_api.decide import decide_send
 from abaco_api.directory import Directory
 from abaco_api.errors import InboxFull
 from abaco_api.room import Room
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
+from abaco_proto.append_condition import Expected
 from abaco_proto.commands import SendMessage
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import EventLog, Expected
 from abaco_proto.subjects import inbox_filter
 
 MAX_HEADS = 100_000

@@ -7,10 +7,10 @@ from abaco_api.commands.worker_history import Seen, WorkerHistory
 from abaco_api.decide import decide_stop
 from abaco_api.directory import Directory
 from abaco_api.queries import ReadModels
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.commands import StopWorker
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import stop_requests_filter
 from abaco_proto.worker import Worker, evolve
 

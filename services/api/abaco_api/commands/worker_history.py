@@ -11,10 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from abaco_api.queries import ReadModels
+from abaco_jetstream.ports import EventLog
 from abaco_proto import ids
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import workers_filter
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus, evolve
 

@@ -24,10 +24,10 @@ from abaco_api.dispatch.message import message
 from abaco_api.dispatch.subscriptions import Subscription, Subscriptions
 from abaco_api.feed.feed import Feed
 from abaco_api.feed.item import Item
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.errors import Unavailable, Unknown
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import type_filters
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from contextlib import aclosing
 from abaco_api.feed.item import Item, item
 from abaco_api.feed.ring import Ring
 from abaco_api.feed.selection import Selection
+from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import parts_of, tenant_filter
 
 logger = logging.getLogger(__name__)

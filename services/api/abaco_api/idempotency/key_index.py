@@ -19,9 +19,9 @@ from itertools import islice
 
 from abaco_api.errors import KeyReused
 from abaco_api.idempotency.key import AlreadyExecuted, IdempotencyKey, key_of_event
+from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from abaco_api.live.transcript import Piece, Transcript
 from abaco_api.live.watch import Watch
 from abaco_api.queries import ReadModels
 from abaco_api.views import Row
+from abaco_jetstream.ports import OutputBatch, OutputLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.execution import ENDED
-from abaco_proto.log import OutputBatch, OutputLog
 
 Emit = Callable[[Piece | None], Awaitable[None]]
 """Takes the next text; None says that there was none for a while."""

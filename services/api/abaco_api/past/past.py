@@ -13,13 +13,13 @@ from datetime import datetime
 from abaco_api.past import rows
 from abaco_api.past.slots import FoldSlots
 from abaco_api.views import Row
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.actor import INITIAL, Actor, ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import ExecutionStatus
 from abaco_proto.fold import Fold, Totals
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import actor_filter, history_filter, type_filter
 
 WAITING = (ExecutionStatus.SUBMITTED, ExecutionStatus.ASSIGNED)

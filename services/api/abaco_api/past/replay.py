@@ -15,8 +15,8 @@ from abaco_api.parse import whole_number
 from abaco_api.past.past import Past
 from abaco_api.past.slots import FoldSlots
 from abaco_api.queries import ReadModels
+from abaco_jetstream.ports import EventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import all_events_filter
 
 AS_OF = "as_of"

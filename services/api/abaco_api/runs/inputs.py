@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 
 from abaco_api.views import Row
+from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable
 from abaco_proto.execution import ENDED
-from abaco_proto.log import EventLog
 
 RIGHTS = {"privileged": False, "no_new_privileges": True}
 """The fields of a definition that say what a program may do, and their defaults."""

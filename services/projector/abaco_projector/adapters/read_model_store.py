@@ -23,7 +23,7 @@ from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
-from abaco_proto.log import RecordedOutput
+from abaco_proto.output import RecordedOutput
 from abaco_telemetry.about import about_event
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
+from abaco_jetstream.ports import Batch
 from abaco_projector.adapters.postgres_session import Session, open_session, quoted
 from abaco_projector.adapters.sql_queries import QUERIES
 from abaco_projector.app.log_range import History
@@ -18,7 +19,6 @@ from abaco_projector.domain.copy_format import row, table
 from abaco_projector.domain.hash_chain import START, fit, link_fit
 from abaco_projector.domain.history_difference import Difference
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import Batch
 
 
 class CopyDiffers(Difference):
@@ -89,13 +89,13 @@ class Audited:
         self._copy = copy
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the port
-        """See :meth:`abaco_proto.log.EventLog.last`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.last`."""
         return await self._log.last(filter)
 
     async def follow(
         self, filters: Sequence[str], *, after: int = 0
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_proto.log.EventLog.follow`; of all events only."""
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`; of all events only."""
         async with (
             auditing(self._copy, after) as audit,
             aclosing(self._log.follow(filters, after=after)) as batches,

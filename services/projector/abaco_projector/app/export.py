@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from abaco_jetstream import Archive, Connection, JetStreamEventLog, Message
+from abaco_jetstream.ports import EventLog
 from abaco_projector.adapters.read_model_store import OUTPUT, Store, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app.log_range import span
@@ -20,8 +22,6 @@ from abaco_projector.domain.portable_format import End, Event, Line, Output, Wri
 from abaco_proto import streams
 from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
-from abaco_proto.jetstream import Archive, Connection, JetStreamEventLog, Message
-from abaco_proto.log import EventLog
 
 BATCH_MESSAGES = 500
 BATCH_CHUNKS = 500

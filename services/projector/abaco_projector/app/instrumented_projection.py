@@ -10,7 +10,7 @@ from abaco_projector.app.projection import Item, Projection, Write
 from abaco_projector.app.projector_metrics import Metrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import RecordedOutput
+from abaco_proto.output import RecordedOutput
 from abaco_telemetry.about import about_event
 from abaco_telemetry.spans import Spans
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+from abaco_jetstream.ports import Batch
 from abaco_projector.domain.history_difference import ended_early, gap
 from abaco_proto.envelope import Recorded
-from abaco_proto.log import Batch
 from abaco_proto.subjects import all_events_filter
 
 
 class History(Protocol):
-    """What of :class:`abaco_proto.log.EventLog` is needed to read all of it."""
+    """What of :class:`abaco_jetstream.ports.EventLog` is needed to read all of it."""
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the port
         """See the port."""

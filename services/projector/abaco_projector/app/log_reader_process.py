@@ -14,6 +14,8 @@ from contextlib import aclosing
 
 import msgspec
 
+from abaco_jetstream import Archive, Connection, Message, Messages
+from abaco_jetstream.ports import Batch, EventLog
 from abaco_projector.app import event_loop_runner as running
 from abaco_projector.app.copy_audit import Audited, Copy, CopyDiffers, auditing
 from abaco_projector.app.log_range import History
@@ -21,8 +23,6 @@ from abaco_proto.codec import decode
 from abaco_proto.envelope import TIME, Recorded, from_message, unread
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Event
-from abaco_proto.jetstream import Archive, Connection, Message, Messages
-from abaco_proto.log import Batch, EventLog
 from abaco_proto.subjects import all_events_filter
 
 WORTH_EVENTS = 20_000
@@ -53,13 +53,13 @@ class OtherReader:
         return OtherReader(self._log, self._url, copy)
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the port
-        """See :meth:`abaco_proto.log.EventLog.last`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.last`."""
         return await self._log.last(filter)
 
     async def follow(
         self, filters: Sequence[str], *, after: int = 0
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_proto.log.EventLog.follow`; of all events only."""
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`; of all events only."""
         head = await self.last(all_events_filter())
         if head is None or head.sequence - after < WORTH_EVENTS:
             here: History = self._log if self._copy is None else Audited(self._log, self._copy)

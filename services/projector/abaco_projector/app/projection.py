@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from abaco_jetstream.ports import OutputLog
 from abaco_projector.adapters import read_model_store as db
 from abaco_projector.adapters.read_model_store import Store
 from abaco_projector.app.log_range import History
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
-from abaco_proto.log import OutputLog, RecordedOutput
+from abaco_proto.output import RecordedOutput
 from abaco_proto.subjects import all_events_filter
 
 logger = logging.getLogger(__name__)

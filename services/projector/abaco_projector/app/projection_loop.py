@@ -9,6 +9,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_projector.adapters.read_model_store import open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app import projection as of
@@ -20,8 +21,7 @@ from abaco_projector.app.projector_metrics import Metrics
 from abaco_projector.projector_settings import Config
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_proto.log import RecordedOutput
+from abaco_proto.output import RecordedOutput
 from abaco_telemetry.endpoint import Endpoint
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import OFF, Spans

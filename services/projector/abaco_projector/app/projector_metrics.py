@@ -4,9 +4,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+from abaco_jetstream.ports import EventLog
 from abaco_projector.adapters.read_model_store import EVENTS
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import all_events_filter
 from abaco_telemetry.catalogue import COUNTS, Catalogue
 from abaco_telemetry.event_log import LogMetrics

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from abaco_proto.log import Output
+from abaco_proto.output import Output
 
 OutputKey = tuple[str, str, int]
 """Tenant, execution id and attempt."""

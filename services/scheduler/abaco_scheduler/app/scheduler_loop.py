@@ -12,11 +12,13 @@ from collections import defaultdict
 from contextlib import AbstractContextManager, aclosing, suppress
 from datetime import UTC, datetime
 
+from abaco_jetstream import Connection
+from abaco_jetstream.ports import Batch, EventLog, Heartbeats
 from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Recorded, draft, not_understood
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.jetstream import Connection
-from abaco_proto.log import Batch, EventLog, Expected, Heartbeat, Heartbeats
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter
 from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.app.snapshot_manager import SnapshotManager

@@ -4,10 +4,9 @@ import asyncio
 import logging
 from datetime import datetime
 
+from abaco_jetstream.ports import EventLog, Snapshots
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
-from abaco_proto.snapshots import Snapshots
 from abaco_scheduler.app import snapshot_parts
 from abaco_scheduler.domain import cluster_snapshot
 from abaco_scheduler.domain.cluster import Cluster

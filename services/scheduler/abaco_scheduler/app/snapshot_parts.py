@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
-from abaco_proto.snapshots import Snapshots
+from abaco_jetstream.ports import Snapshots
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The default limit of NATS, headers and subject included, so that every server accepts a part."""

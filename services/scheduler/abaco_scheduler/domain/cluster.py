@@ -12,8 +12,8 @@ from abaco_proto import actor, worker
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import EPOCH, Recorded
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.ids import worker_number
-from abaco_proto.log import Heartbeat
 from abaco_proto.subjects import HOST_ACTOR_PREFIX
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain import inbox_state

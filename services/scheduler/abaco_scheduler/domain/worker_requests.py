@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from abaco_proto import events as ev
 from abaco_proto import ids
-from abaco_proto.log import Expected
+from abaco_proto.append_condition import Expected
 from abaco_proto.subjects import worker_requests_filter
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain.actor_state import ActorState

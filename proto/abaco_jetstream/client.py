@@ -15,7 +15,7 @@ from collections.abc import Callable
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 
-from abaco_proto.jetstream.parser import QuickParser
+from abaco_jetstream.parser import QuickParser
 
 MOST_NAMES = 256
 PLAIN, END = b"NATS/1.0\r\n", b"\r\n\r\n"

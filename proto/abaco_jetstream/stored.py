@@ -3,7 +3,7 @@
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from abaco_proto.jetstream.connection import Connection
+from abaco_jetstream.connection import Connection
 
 
 async def stored(

@@ -17,8 +17,8 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
 
 logger = logging.getLogger(__name__)
 

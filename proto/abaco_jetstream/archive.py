@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 import msgspec
 
+from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_jetstream.follow import Message, Messages, follow
 from abaco_proto import streams
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
-from abaco_proto.jetstream.follow import Message, Messages, follow
 
 EXPECTED_PREFIX = "nats-expected-"
 EXPECTED_LAST = "Nats-Expected-Last-Sequence"

@@ -1,31 +1,19 @@
-"""The ports to the log: what a service may do with history, whatever stores it.
+"""The ports to the log: what a service does with history, whatever stores it.
 
-Adapters: :mod:`abaco_proto.jetstream` (the real one) and ``tests/fakes.py`` (in memory). Both
-pass ``tests/contract``.
+Adapters: this package (NATS JetStream) and ``tests/fakes.py`` (in memory). Both pass
+``tests/contract``.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import msgspec
-from msgspec import Meta
 
+from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
-from abaco_proto.ids import HOST_PATTERN
-
-
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """A condition of an append: the last event that ``filter`` selects has this sequence.
-
-    Zero says that there is none yet. It holds against all that is in the log, and against what is
-    under way with the same filter; a cluster does not see what is under way with another one. So
-    whoever appends what a filter selects does it under that filter, or the condition only saves
-    work (docs/adr/0040).
-    """
-
-    filter: str
-    sequence: int
+from abaco_proto.heartbeat import Heartbeat
+from abaco_proto.output import Output, RecordedOutput
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,24 +76,6 @@ class EventLog(Protocol):
     async def at(self, sequence: int) -> Recorded | None:
         """The event with this sequence."""
         ...
-
-
-class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """A chunk of a container's output. ``offset`` counts the bytes of the attempt before it."""
-
-    tenant: str
-    actor_id: str
-    execution_id: str
-    attempt: int
-    offset: int
-    data: bytes
-
-
-class RecordedOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """A chunk in the output stream. ``sequence`` counts over that stream, not the log."""
-
-    sequence: int
-    output: Output
 
 
 class OutputBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,13 +141,6 @@ class WorkQueue(Protocol):
         ...
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """A host's sign of life. Not stored anywhere."""
-
-    host_id: Annotated[str, Meta(pattern=HOST_PATTERN)]
-    capacity: Annotated[int, Meta(ge=0)]
-
-
 class Heartbeats(Protocol):
     """Signs of life, from the hosts to the scheduler."""
 
@@ -187,4 +150,20 @@ class Heartbeats(Protocol):
 
     def listen(self) -> AsyncGenerator[Heartbeat, None]:
         """All heartbeats from now on, without end."""
+        ...
+
+
+class Snapshots(Protocol):
+    """The last bytes put under each name, which is a subject token.
+
+    Both methods raise :class:`~abaco_proto.errors.Unavailable` when there is no answer in time, or
+    the bytes are more than a message may have.
+    """
+
+    async def get(self, name: str) -> bytes | None:
+        """What was put last; None when nothing ever was."""
+        ...
+
+    async def put(self, name: str, value: bytes) -> None:
+        """Put bytes in the place of the last ones: all of them or none."""
         ...

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import nats.errors
 from nats.aio.msg import Msg
 
-from abaco_proto.jetstream.client import QuickClient
+from abaco_jetstream.client import QuickClient
 
 FEW = 4
 """With 16 or 64 inboxes the api accepts a quarter more messages than with all at once. Fewer would

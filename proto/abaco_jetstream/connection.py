@@ -23,13 +23,13 @@ import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext
 
+from abaco_jetstream.addresses import addresses, credentials, inbox_prefix
+from abaco_jetstream.answers import Answers
+from abaco_jetstream.client import QuickClient
+from abaco_jetstream.failover import Failover
+from abaco_jetstream.stream_setup import ensure_streams
 from abaco_proto import streams
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.jetstream.addresses import addresses, credentials, inbox_prefix
-from abaco_proto.jetstream.answers import Answers
-from abaco_proto.jetstream.client import QuickClient
-from abaco_proto.jetstream.failover import Failover
-from abaco_proto.jetstream.stream_setup import ensure_streams
 
 logger = logging.getLogger(__name__)
 

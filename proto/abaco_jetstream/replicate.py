@@ -1,4 +1,4 @@
-"""An operator's command: ``python -m abaco_proto.jetstream.replicate ADDRESS REPLICAS``.
+"""An operator's command: ``python -m abaco_jetstream.replicate ADDRESS REPLICAS``.
 
 It puts the streams on that many servers of the cluster at ADDRESS, whose user must be allowed to
 change streams. Nobody has to stop working for it.
@@ -9,8 +9,8 @@ import sys
 
 import nats
 
-from abaco_proto.jetstream.addresses import addresses
-from abaco_proto.jetstream.stream_setup import replicate
+from abaco_jetstream.addresses import addresses
+from abaco_jetstream.stream_setup import replicate
 
 TIMEOUT_SECONDS = 10.0
 

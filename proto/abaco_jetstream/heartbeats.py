@@ -4,24 +4,24 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
-from abaco_proto.log import Heartbeat
+from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import heartbeat_subject, heartbeats_filter
 
 _decoder = msgspec.json.Decoder(Heartbeat)
 
 
 class NatsHeartbeats:
-    """Implements :class:`abaco_proto.log.Heartbeats`."""
+    """Implements :class:`abaco_jetstream.ports.Heartbeats`."""
 
     def __init__(self, connection: Connection) -> None:
         """Heartbeats over an open connection."""
         self._connection = connection
 
     async def send(self, heartbeat: Heartbeat) -> None:
-        """See :meth:`abaco_proto.log.Heartbeats.send`."""
+        """See :meth:`abaco_jetstream.ports.Heartbeats.send`."""
         body = msgspec.json.encode(heartbeat)
         try:
             await self._connection.client.publish(heartbeat_subject(heartbeat.host_id), body)
@@ -29,7 +29,7 @@ class NatsHeartbeats:
             raise Unavailable(describe(error)) from error
 
     async def listen(self) -> AsyncGenerator[Heartbeat, None]:
-        """See :meth:`abaco_proto.log.Heartbeats.listen`."""
+        """See :meth:`abaco_jetstream.ports.Heartbeats.listen`."""
         subscription = await self._connection.client.subscribe(heartbeats_filter())
         async for message in subscription.messages:
             heartbeat = heartbeat_in(message.data)

@@ -20,11 +20,11 @@ import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_jetstream.ports import WORKING_SECONDS
 from abaco_proto import streams
 from abaco_proto.envelope import Recorded, from_message
 from abaco_proto.errors import Unavailable
-from abaco_proto.jetstream.connection import NATS_ERRORS, Connection, describe
-from abaco_proto.log import WORKING_SECONDS
 from abaco_proto.subjects import host_work_filter
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _BILLION = 1_000_000_000
 
 
 class JetStreamDelivery:
-    """Implements :class:`abaco_proto.log.Delivery`."""
+    """Implements :class:`abaco_jetstream.ports.Delivery`."""
 
     def __init__(self, message: Msg) -> None:
         """A message of the durable consumer."""
@@ -85,7 +85,7 @@ class JetStreamDelivery:
 
 
 class JetStreamWorkQueue:
-    """Implements :class:`abaco_proto.log.WorkQueue`."""
+    """Implements :class:`abaco_jetstream.ports.WorkQueue`."""
 
     def __init__(self, connection: Connection, host_id: str) -> None:
         """The work of one host."""
@@ -96,7 +96,7 @@ class JetStreamWorkQueue:
         self._wake = asyncio.Event()
 
     async def deliveries(self) -> AsyncGenerator[JetStreamDelivery, None]:
-        """See :meth:`abaco_proto.log.WorkQueue.deliveries`."""
+        """See :meth:`abaco_jetstream.ports.WorkQueue.deliveries`."""
         self._connection.waiting.add(self._wake)
         inbox = await self._subscribe()
         while True:

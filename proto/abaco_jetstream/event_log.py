@@ -4,7 +4,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
+from abaco_jetstream.connection import Connection
+from abaco_jetstream.follow import Messages, follow
+from abaco_jetstream.ports import Batch
+from abaco_jetstream.stored import stored
 from abaco_proto import streams
+from abaco_proto.append_condition import Expected
 from abaco_proto.codec import decode, encode
 from abaco_proto.envelope import (
     Draft,
@@ -15,10 +20,6 @@ from abaco_proto.envelope import (
 )
 from abaco_proto.errors import Conflict
 from abaco_proto.events import Event
-from abaco_proto.jetstream.connection import Connection
-from abaco_proto.jetstream.follow import Messages, follow
-from abaco_proto.jetstream.stored import stored
-from abaco_proto.log import Batch, Expected
 from abaco_proto.subjects import event_subject
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -26,14 +27,14 @@ EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 class JetStreamEventLog:
-    """Implements :class:`abaco_proto.log.EventLog`."""
+    """Implements :class:`abaco_jetstream.ports.EventLog`."""
 
     def __init__(self, connection: Connection) -> None:
         """The log behind an open (or opening) connection."""
         self._connection = connection
 
     async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
-        """See :meth:`abaco_proto.log.EventLog.append`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.append`."""
         subject = event_subject(draft.tenant, draft.event)
         headers = to_headers(draft)
         if expected is not None:
@@ -63,7 +64,7 @@ class JetStreamEventLog:
         since: datetime | None = None,
         headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
-        """See :meth:`abaco_proto.log.EventLog.read`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.read`."""
         end = max([await self._end(filter, since) for filter in filters], default=0)  # noqa: A001
         if end <= after:
             return
@@ -84,7 +85,7 @@ class JetStreamEventLog:
         since: datetime | None = None,
         headers_only: bool = False,
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_proto.log.EventLog.follow`; the rest is as in ``read``."""
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`; the rest is as in ``read``."""
         stream, decode_body = streams.EVENTS.name, unread if headers_only else decode
         batches = follow(
             self._connection, stream, filters, after=after, since=since, headers_only=headers_only
@@ -104,11 +105,11 @@ class JetStreamEventLog:
         return last.seq
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002
-        """See :meth:`abaco_proto.log.EventLog.last`."""
+        """See :meth:`abaco_jetstream.ports.EventLog.last`."""
         return await self._get(subject=filter)
 
     async def at(self, sequence: int) -> Recorded | None:
-        """See :meth:`abaco_proto.log.EventLog.at`.
+        """See :meth:`abaco_jetstream.ports.EventLog.at`.
 
         An event never changes, so any replica that has it may answer: that is the faster read.
         """

@@ -4,10 +4,11 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from abaco_jetstream.connection import Connection
+from abaco_jetstream.follow import Message, follow
+from abaco_jetstream.ports import OutputBatch
 from abaco_proto import streams
-from abaco_proto.jetstream.connection import Connection
-from abaco_proto.jetstream.follow import Message, follow
-from abaco_proto.log import Output, OutputBatch, RecordedOutput
+from abaco_proto.output import Output, RecordedOutput
 from abaco_proto.subjects import output_subject
 
 ATTEMPT = "Abaco-Attempt"
@@ -19,14 +20,14 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 
 
 class JetStreamOutputLog:
-    """Implements :class:`abaco_proto.log.OutputLog`."""
+    """Implements :class:`abaco_jetstream.ports.OutputLog`."""
 
     def __init__(self, connection: Connection) -> None:
         """The output stream behind an open (or opening) connection."""
         self._connection = connection
 
     async def write(self, output: Output) -> None:
-        """See :meth:`abaco_proto.log.OutputLog.write`."""
+        """See :meth:`abaco_jetstream.ports.OutputLog.write`."""
         subject = output_subject(output.tenant, output.actor_id, output.execution_id)
         chunk = f"{output.tenant}.{output.execution_id}.{output.attempt}.{output.offset}"
         headers = {
@@ -37,7 +38,7 @@ class JetStreamOutputLog:
         await self._connection.request(subject, output.data, headers)
 
     async def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
-        """See :meth:`abaco_proto.log.OutputLog.follow`."""
+        """See :meth:`abaco_jetstream.ports.OutputLog.follow`."""
         async with aclosing(self._follow([*streams.LOGS.subjects], after)) as batches:
             async for batch in batches:
                 yield batch
@@ -45,7 +46,7 @@ class JetStreamOutputLog:
     async def follow_execution(
         self, tenant: str, actor_id: str, execution_id: str
     ) -> AsyncGenerator[OutputBatch, None]:
-        """See :meth:`abaco_proto.log.OutputLog.follow_execution`."""
+        """See :meth:`abaco_jetstream.ports.OutputLog.follow_execution`."""
         one = [output_subject(tenant, actor_id, execution_id)]
         async with aclosing(self._follow(one, 0)) as batches:
             async for batch in batches:

@@ -1,7 +1,7 @@
 """Our streams on the server: made where they are missing, and else left as they are.
 
 Only whoever may change a stream can give it more replicas, because the same right would let it
-shorten the log. No service has it: :mod:`abaco_proto.jetstream.replicate` is for an operator.
+shorten the log. No service has it: :mod:`abaco_jetstream.replicate` is for an operator.
 """
 
 import logging

@@ -2,9 +2,9 @@
 
 import asyncio
 
+from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Unavailable
-from abaco_proto.log import EventLog
 from abaco_proto.subjects import event_subject
 
 
