@@ -18,9 +18,9 @@ from typing import Any
 
 import uvloop
 
-from abaco_api.config import Config
-from abaco_api.past.past import Past
-from abaco_api.past.slots import FoldSlots
+from abaco_api.api_settings import Config
+from abaco_api.as_of.fold_slots import FoldSlots
+from abaco_api.as_of.moment import Past
 from abaco_bench.progress import say as tell
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev

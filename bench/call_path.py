@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 
-from abaco_api.app import create_app
-from abaco_api.config import Config
-from abaco_api.service import assemble
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import assemble
+from abaco_api.http.application import create_app
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 
 import httpx
 
-from abaco_api.app import create_app
-from abaco_api.config import Config
-from abaco_api.service import assemble
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import assemble
+from abaco_api.http.application import create_app
 from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
 from fakes import InMemoryEventLog, InMemoryOutputLog

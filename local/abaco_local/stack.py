@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-import abaco_api.config
+import abaco_api.api_settings
 import abaco_projector.projector_settings
 import abaco_scheduler.scheduler_settings
 import abaco_worker.config
@@ -34,7 +34,7 @@ from abaco_proto.errors import Refused, Unavailable
 
 READY_SECONDS = 120
 SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
-    abaco_api.config.Config,
+    abaco_api.api_settings.Config,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
     abaco_worker.config.Config,
     abaco_projector.projector_settings.Config,

@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
-from abaco_api.queries import ReadModels
+from abaco_api.queries.read_models import ReadModels
 from abaco_proto.errors import Unavailable
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
 from servers import PostgresServer

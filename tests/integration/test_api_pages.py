@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import builders as b
-from abaco_api.pages import PAGE_BYTES
+from abaco_api.http.paged_response import PAGE_BYTES
 from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, becomes_ready, result_of, whole_stage
 from servers import PostgresServer

@@ -11,12 +11,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from abaco_api import app as app_module
-from abaco_api.app import create_app
-from abaco_api.config import Config
-from abaco_api.envelope import success
-from abaco_api.operation import Endpoint, Operation
-from abaco_api.service import assemble
+from abaco_api.api_settings import Config
+from abaco_api.contract.operation import Endpoint, Operation
+from abaco_api.dependencies import assemble
+from abaco_api.http import application as app_module
+from abaco_api.http.application import create_app
+from abaco_api.http.response_envelope import success
 from abaco_proto.errors import Unavailable
 from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api.asyncapi import HEADERS, REQUIRED, describe
+from abaco_api.contract.asyncapi import HEADERS, REQUIRED, describe
 from abaco_proto import events as ev
 from abaco_proto.envelope import to_headers
 from abaco_proto.subjects import event_subject

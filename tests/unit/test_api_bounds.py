@@ -7,16 +7,16 @@ import pytest
 
 import builders as b
 from abaco_api.commands import execution_control
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
-from abaco_api.commands.handler import CommandHandler
-from abaco_api.directory import Directory
-from abaco_api.dispatch import dispatcher as dispatcher_module
-from abaco_api.dispatch import subscriptions as subscriptions_module
-from abaco_api.dispatch.subscriptions import Subscriptions
-from abaco_api.errors import InboxFull
+from abaco_api.commands.inbox_capacity import Room
+from abaco_api.domain import commands as cmd
+from abaco_api.domain import subscription_fold as subscriptions_module
+from abaco_api.domain.subscription_fold import Subscriptions
+from abaco_api.http.http_errors import InboxFull
 from abaco_api.idempotency.key_index import KeyIndex
-from abaco_api.room import Room
-from abaco_proto import commands as cmd
+from abaco_api.subscriptions import dispatcher as dispatcher_module
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.errors import Refused, Unavailable, Unknown
@@ -116,7 +116,7 @@ def test_what_was_delivered_is_remembered_up_to_a_bound(monkeypatch: pytest.Monk
 async def test_whose_room_was_looked_at_is_remembered_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("abaco_api.room.REMEMBERED", 3)
+    monkeypatch.setattr("abaco_api.commands.inbox_capacity.REMEMBERED", 3)
     models: Any = Away()
     room = Room(InMemoryEventLog(), models, "default", 1)
     for n in range(10):

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api import orders
+from abaco_api.api_settings import Config
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
-from abaco_api.commands.handler import CommandHandler
-from abaco_api.config import Config
-from abaco_api.directory import Directory
+from abaco_api.domain import commands as cmd
+from abaco_api.domain import control_state
 from abaco_api.idempotency.key_index import KeyIndex
-from abaco_proto import commands as cmd
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from abaco_proto.fold import Fold
@@ -202,9 +202,9 @@ async def test_read_models_that_are_behind_are_not_heard(stage: Stage) -> None:
 
 
 def test_the_first_halt_is_the_one_that_holds() -> None:
-    order = orders.INITIAL
+    order = control_state.INITIAL
     for recorded in b.history(b.halt_requested(0), b.abandoned(0), b.halt_requested(0)):
-        order = orders.evolve(order, recorded)
+        order = control_state.evolve(order, recorded)
     assert (order.halted_at, order.abandoned) == (1, False)
 
 

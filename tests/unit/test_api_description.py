@@ -2,9 +2,9 @@
 
 import pytest
 
-from abaco_api import openapi
-from abaco_api.config import Config
-from abaco_api.queries import SQL
+from abaco_api.api_settings import Config
+from abaco_api.contract import openapi
+from abaco_api.queries.read_models import SQL
 from abaco_api.routes import OPERATIONS
 from abaco_proto import settings
 from abaco_proto.errors import Malformed

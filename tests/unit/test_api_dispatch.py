@@ -10,12 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 import builders as b
-from abaco_api.config import Config
-from abaco_api.dispatch import dispatcher
-from abaco_api.dispatch.message import MOST_BYTES, text
-from abaco_api.feed.item import item
-from abaco_api.service import Service, assemble
-from abaco_proto import commands as cmd
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import Service, assemble
+from abaco_api.domain import commands as cmd
+from abaco_api.domain.event_message import MOST_BYTES, text
+from abaco_api.streams.domain.encoded_event import item
+from abaco_api.subscriptions import dispatcher
 from abaco_proto import events as ev
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 import builders as b
-from abaco_api.feed.feed import Feed
-from abaco_api.feed.item import Item, item
-from abaco_api.feed.ring import SLACK, Ring
-from abaco_api.feed.selection import Selection, type_matches
-from abaco_api.feed.shown import data_of
+from abaco_api.streams.domain.encoded_event import Item, item
+from abaco_api.streams.domain.event_result import data_of
+from abaco_api.streams.domain.event_ring import SLACK, Ring
+from abaco_api.streams.domain.selection import Selection, type_matches
+from abaco_api.streams.events.event_feed import Feed
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 

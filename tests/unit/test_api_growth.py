@@ -10,18 +10,20 @@ from contextlib import contextmanager, suppress
 import pytest
 from starlette.requests import Request
 
-from abaco_api import body, environment, parse
-from abaco_api.accept import accept
-from abaco_api.body import Parameters, decode_json, text_parameters
-from abaco_api.coding import decoded
-from abaco_api.definition import Defaults
-from abaco_api.dispatch import pattern
-from abaco_api.feed import query, selection
-from abaco_api.idempotency.endpoint import checked_key
-from abaco_api.image import is_image
-from abaco_api.live.place import place
-from abaco_api.multipart import fields
-from abaco_api.wildcard import fits
+from abaco_api.commands import parse
+from abaco_api.domain import event_pattern, message_environment
+from abaco_api.domain.actor_definition import Defaults
+from abaco_api.domain.image_name import is_image
+from abaco_api.domain.wildcard import fits
+from abaco_api.http import request_body
+from abaco_api.http.content_coding import decoded
+from abaco_api.http.content_negotiation import accept
+from abaco_api.http.multipart_form import fields
+from abaco_api.http.request_body import Parameters, decode_json, text_parameters
+from abaco_api.idempotency.idempotent_endpoint import checked_key
+from abaco_api.streams.domain import selection
+from abaco_api.streams.domain.output_offset import place
+from abaco_api.streams.events import event_query
 from abaco_proto import ids
 from abaco_proto.errors import AbacoError
 
@@ -83,7 +85,7 @@ def growth(make: Callable[[int], Work], size: int) -> float:
 def of_json(make: Callable[[int], str]) -> Callable[[int], Work]:
     def prepare(size: int) -> Work:
         raw = make(size).encode()
-        return lambda: body._json_object(raw)
+        return lambda: request_body._json_object(raw)
 
     return prepare
 
@@ -146,7 +148,7 @@ MULTIPART: dict[str, Callable[[int], bytes]] = {
 def of_multipart(make: Callable[[int], bytes]) -> Callable[[int], Work]:
     def prepare(size: int) -> Work:
         raw = make(size)
-        return lambda: body.unique(fields(FORM, raw))
+        return lambda: request_body.unique(fields(FORM, raw))
 
     return prepare
 
@@ -188,7 +190,7 @@ def test_forms_and_query_strings(name: str) -> None:
 def test_names_that_are_there_more_than_once() -> None:
     def prepare(size: int) -> Work:
         pairs = [(str(n), "") for n in (*range(size), size - 1)]
-        return lambda: body.unique(pairs)
+        return lambda: request_body.unique(pairs)
 
     assert growth(prepare, 300) <= MOST
 
@@ -224,18 +226,20 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "stars alone": lambda n: lambda: fits("*" * n, "a" * n),
     "a pattern of stars": lambda n: subscribed("*" * n + ".execution.finished"),
     "a pattern of parts": lambda n: subscribed("a." * n + ">"),
-    "what a pattern means": lambda n: lambda: pattern.mistake("*a" * n + "*." + "*e" * n + ".*"),
+    "what a pattern means": lambda n: (
+        lambda: event_pattern.mistake("*a" * n + "*." + "*e" * n + ".*")
+    ),
     "what a pattern matches": lambda n: (
-        lambda: pattern.matches.__wrapped__(
+        lambda: event_pattern.matches.__wrapped__(
             "*a" * n + "*.execution.*", "a" * n + "_0", "execution.finished"
         )
     ),
-    "a type": lambda n: lambda: query._type("*e" * n + "*"),
+    "a type": lambda n: lambda: event_query._type("*e" * n + "*"),
     "a type for SQL": lambda n: lambda: selection.Selection(type="*%_\\" * n).like,
-    "an actor": lambda n: lambda: query._actor("_host-" + "a-" * n),
+    "an actor": lambda n: lambda: event_query._actor("_host-" + "a-" * n),
     "an actor's id": lambda n: lambda: ids.is_actor_id("a_" * n + "_0"),
     "an execution's id": lambda n: lambda: parse.execution_ordinal("foo_0", "foo_0_exc_" + "1" * n),
-    "a time": lambda n: lambda: query.moment("since", "2026-01-02T03:04:05" + " 00:00" * n),
+    "a time": lambda n: lambda: event_query.moment("since", "2026-01-02T03:04:05" + " 00:00" * n),
     "a number": lambda n: lambda: parse.whole_number("limit", "9" * n, least=0, most=9),
     "a number in a form": lambda n: filled(min_workers="9" * n),
     "a size": lambda n: filled(mem_limit="9" * n + "m"),
@@ -251,7 +255,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "an environment in a form": lambda n: filled(
         default_environment=json.dumps({str(k): "" for k in range(n // 100)})
     ),
-    "a string of the environment": lambda n: lambda: environment.check("a", {"a": "b" * n}),
+    "a string of the environment": lambda n: lambda: message_environment.check("a", {"a": "b" * n}),
     "media ranges": lambda n: lambda: accept(["a/b;q=0.5," * n]).prefers("a/b", "b/c"),
     "parameters of a range": lambda n: lambda: accept(["a/b" + ";a=b" * n]).prefers("a/b", "b/c"),
     "codings": lambda n: lambda: decoded(b"a", ["gzip," * n], 1),

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from starlette.requests import Request
 
 import builders as b
-from abaco_api.config import Config
+from abaco_api.api_settings import Config
 from abaco_api.idempotency import key_index
-from abaco_api.idempotency.key import AlreadyExecuted, key_of_event, key_of_request
+from abaco_api.idempotency.idempotency_key import AlreadyExecuted, key_of_event, key_of_request
 from abaco_api.idempotency.key_index import KeyIndex
-from abaco_api.routes import OPERATIONS, runs
+from abaco_api.routes import OPERATIONS, explain_routes
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.events import Event
@@ -94,7 +94,7 @@ async def test_a_rerun_is_told_by_its_event() -> None:
     """What it answers with comes from the read models, which nobody has here."""
     again = ev.Rerun(execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="i")
     recorded = b.record(b.received(7, rerun=again), 42)
-    answer = await runs.ordered(Request({"type": "http"}), recorded)
+    answer = await explain_routes.ordered(Request({"type": "http"}), recorded)
     assert (answer.status_code, answer.headers["Abaco-Sequence"]) == (201, "42")
     assert json.loads(bytes(answer.body))["result"] == {
         "execution_id": "foo_0_exc_7",

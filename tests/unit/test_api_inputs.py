@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api.runs.inputs import Inputs, same_inputs
+from abaco_api.explain.execution_inputs import Inputs, same_inputs
 
 
 def inputs(**definition: Any) -> Inputs:

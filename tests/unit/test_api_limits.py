@@ -7,9 +7,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 import builders as b
-from abaco_api.admission import Admission
-from abaco_api.errors import InboxFull
-from abaco_api.room import Room
+from abaco_api.commands.inbox_capacity import Room
+from abaco_api.http.admission import Admission
+from abaco_api.http.http_errors import InboxFull
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from fakes import InMemoryEventLog

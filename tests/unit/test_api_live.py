@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from abaco_api.errors import TooMany
-from abaco_api.live import reader as module
-from abaco_api.live.live import Live
-from abaco_api.live.place import Place
-from abaco_api.live.reader import Reader, Sources
-from abaco_api.live.transcript import Piece
-from abaco_api.live.watch import Watch
-from abaco_api.protocol import ABORT, CALL
+from abaco_api.http.http_errors import TooMany
+from abaco_api.http.wire_protocol import ABORT, CALL
+from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.transcript import Piece
+from abaco_api.streams.output import output_reader as module
+from abaco_api.streams.output.end_watch import Watch
+from abaco_api.streams.output.live_output import Live
+from abaco_api.streams.output.output_reader import Reader, Sources
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
 from live_stage import Connection, Models, Row, chunk, row

@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 import readings
-from abaco_api.app import create_app
-from abaco_api.config import Config
-from abaco_api.service import Service, assemble
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import Service, assemble
+from abaco_api.http.application import create_app
 from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port
 

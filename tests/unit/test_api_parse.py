@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from abaco_api import parse
-from abaco_api.body import Parameters, _json_object, decode_json, text_parameters
-from abaco_api.definition import Defaults
-from abaco_api.errors import TooLarge
-from abaco_api.image import is_image
-from abaco_api.multipart import fields
+from abaco_api.commands import parse
+from abaco_api.domain.actor_definition import Defaults
+from abaco_api.domain.image_name import is_image
+from abaco_api.http.http_errors import TooLarge
+from abaco_api.http.multipart_form import fields
+from abaco_api.http.request_body import Parameters, _json_object, decode_json, text_parameters
 from abaco_proto import ids
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import Definition

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api.errors import TooMany, answer_of
-from abaco_api.past.past import Past
-from abaco_api.past.replay import Replay
-from abaco_api.past.slots import FoldSlots
+from abaco_api.as_of.as_of_parameter import Replay
+from abaco_api.as_of.fold_slots import FoldSlots
+from abaco_api.as_of.moment import Past
+from abaco_api.http.http_errors import TooMany, answer_of
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from deadlines import LIMIT_SECONDS

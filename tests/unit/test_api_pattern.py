@@ -2,7 +2,7 @@
 
 import pytest
 
-from abaco_api.dispatch.pattern import matches, mistake
+from abaco_api.domain.event_pattern import matches, mistake
 
 FINISHED = "execution.finished"
 

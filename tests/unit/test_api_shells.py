@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 import builders as b
+from abaco_api.api_settings import Config
 from abaco_api.commands.keyed_queue import KeyedQueue
-from abaco_api.config import Config
-from abaco_api.errors import Behind
-from abaco_api.freshness import Freshness
-from abaco_api.service import Service, assemble
-from abaco_proto import commands as cmd
+from abaco_api.dependencies import Service, assemble
+from abaco_api.domain import commands as cmd
+from abaco_api.http.http_errors import Behind
+from abaco_api.queries.freshness import Freshness
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaco_api.live import frames
-from abaco_api.live.place import Place, place
-from abaco_api.live.transcript import Piece, Transcript
+from abaco_api.streams.domain import sse_frames
+from abaco_api.streams.domain.output_offset import Place, place
+from abaco_api.streams.domain.transcript import Piece, Transcript
 
 
 def text(pieces: list[Piece]) -> str:
@@ -90,5 +90,5 @@ def test_what_is_no_place(said: str) -> None:
 
 
 def test_every_line_of_a_text_is_a_line_of_data() -> None:
-    frame = frames.output(Piece("a\r\nb\rc\n", Place(1, 7)))
+    frame = sse_frames.output(Piece("a\r\nb\rc\n", Place(1, 7)))
     assert frame == b"id: 1:7\nevent: output\ndata: a\ndata: b\ndata: c\ndata: \n\n"

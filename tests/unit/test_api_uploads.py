@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from abaco_api.uploads import Uploads
+from abaco_api.http.uploads import Uploads
 
 WINDOW = 0.05
 LONG = 30.0

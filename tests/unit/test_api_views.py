@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 import builders as b
-from abaco_api import views
+from abaco_api.domain import views
 from rows import ACTOR, EXECUTION
 
 

@@ -3,10 +3,10 @@
 from msgspec.structs import replace
 
 import builders as b
-from abaco_api.runs.diff import MOST_LINES, unified
-from abaco_api.runs.results import EffectResult, WhyResult
-from abaco_api.runs.standing import Seats
-from abaco_api.runs.why import Inquiry
+from abaco_api.explain.execution_diff import MOST_LINES, unified
+from abaco_api.explain.execution_position import Seats
+from abaco_api.explain.explain_results import EffectResult, WhyResult
+from abaco_api.explain.why import Inquiry
 from abaco_proto import events as ev
 
 NOTHING_BUT = (b.registered(), b.received(0))

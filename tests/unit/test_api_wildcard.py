@@ -5,9 +5,9 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from abaco_api.dispatch import pattern
-from abaco_api.feed.selection import type_matches
-from abaco_api.wildcard import fits
+from abaco_api.domain import event_pattern
+from abaco_api.domain.wildcard import fits
+from abaco_api.streams.domain.selection import type_matches
 from mutations import alarm
 
 SHORT = st.text("ab*.", max_size=8)
@@ -27,5 +27,5 @@ def test_no_pattern_keeps_anybody_waiting() -> None:
     with alarm(1):
         assert not fits(many, long)
         assert not type_matches("*e" * 100 + "*x", "execution.finished")
-        assert not pattern.matches(f"{many}.*.*", f"{long}_0", "execution.finished")
-        assert pattern.mistake(f"{many}.execution.*") is not None
+        assert not event_pattern.matches(f"{many}.*.*", f"{long}_0", "execution.finished")
+        assert event_pattern.mistake(f"{many}.execution.*") is not None

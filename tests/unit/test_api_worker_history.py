@@ -11,13 +11,13 @@ import pytest
 
 import builders as b
 from abaco_api.commands import worker_history
-from abaco_api.commands.handler import CommandHandler
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.worker_commands import WorkerCommands
-from abaco_api.directory import Directory
+from abaco_api.domain.commands import StopWorker
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
 from abaco_proto.codec import encode
-from abaco_proto.commands import StopWorker
 from abaco_proto.envelope import Recorded, to_headers
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from abaco_proto.ids import worker_id

@@ -18,20 +18,21 @@ from typing import Any, NamedTuple
 import pytest
 
 import builders as b
-from abaco_api import body as bodies
-from abaco_api import environment, multipart, parse
-from abaco_api.definition import Defaults
-from abaco_api.directory import Directory
-from abaco_api.dispatch import pattern
-from abaco_api.dispatch.message import message
-from abaco_api.dispatch.subscriptions import Subscription, Subscriptions
-from abaco_api.feed.item import item
-from abaco_api.feed.query import PARAMETERS, asked
-from abaco_api.feed.selection import type_matches
-from abaco_api.image import is_image
-from abaco_api.live.place import place
-from abaco_api.past import replay
-from abaco_api.size import size
+from abaco_api.as_of import as_of_parameter
+from abaco_api.commands import parse
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.domain import event_pattern, message_environment
+from abaco_api.domain.actor_definition import Defaults
+from abaco_api.domain.byte_size import size
+from abaco_api.domain.event_message import message
+from abaco_api.domain.image_name import is_image
+from abaco_api.domain.subscription_fold import Subscription, Subscriptions
+from abaco_api.http import multipart_form
+from abaco_api.http import request_body as bodies
+from abaco_api.streams.domain.encoded_event import item
+from abaco_api.streams.domain.output_offset import place
+from abaco_api.streams.domain.selection import type_matches
+from abaco_api.streams.events.event_query import PARAMETERS, asked
 from abaco_jetstream import Message
 from abaco_jetstream.client import QuickClient
 from abaco_jetstream.heartbeats import heartbeat_in
@@ -291,7 +292,7 @@ def read_form(_: Mutator, raw: bytes) -> None:
 def read_multipart(mutator: Mutator, raw: bytes) -> None:
     kinds = ["multipart/form-data; boundary=----x", "multipart/form-data"]
     kind = mutator.text(kinds).encode("latin-1", "replace").decode("latin-1")
-    parsed(bodies.Parameters(bodies.unique(multipart.fields(kind, raw)), form=True), {})
+    parsed(bodies.Parameters(bodies.unique(multipart_form.fields(kind, raw)), form=True), {})
 
 
 def read_query(mutator: Mutator, raw: bytes) -> None:
@@ -303,7 +304,7 @@ def read_query(mutator: Mutator, raw: bytes) -> None:
         partial(asked, known, resume, "foo_0"),
         partial(parse.page, query, default=100),
         partial(parse.resumed, resume, 1),
-        partial(replay._time, query.get("as_of", "2026-01-02T03:04:05Z")),
+        partial(as_of_parameter._time, query.get("as_of", "2026-01-02T03:04:05Z")),
     ):
         try:
             read()
@@ -328,11 +329,11 @@ def read_word(_: Mutator, raw: bytes) -> None:
     if (found := place(text, 1)) is not None:
         assert place(str(found), 1) == found
     is_image(text), size(text), type_matches(text[:200], "execution.finished")
-    if pattern.mistake(text) is None:
-        pattern.matches(text, "foo_0", "execution.finished")
+    if event_pattern.mistake(text) is None:
+        event_pattern.matches(text, "foo_0", "execution.finished")
     subjects.parts_of(text)
     envelope.format_time(envelope.parse_time(text))
-    environment.check("x", {"A": text}) if "\0" not in text else None
+    message_environment.check("x", {"A": text}) if "\0" not in text else None
 
 
 TARGETS: Mapping[str, Target] = {

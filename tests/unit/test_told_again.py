@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import projections as p
-from abaco_api.directory import Directory
-from abaco_api.orders import INITIAL as NO_ORDER
-from abaco_api.orders import evolve as evolve_order
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.domain.control_state import INITIAL as NO_ORDER
+from abaco_api.domain.control_state import evolve as evolve_order
 from abaco_proto import actor, execution, worker
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded

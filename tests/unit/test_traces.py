@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from abaco_api.app import create_app
-from abaco_api.config import Config
-from abaco_api.service import assemble
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import assemble
+from abaco_api.http.application import create_app
 from abaco_projector.app import projection as of
 from abaco_projector.app.instrumented_projection import watched
 from abaco_projector.app.projector_metrics import Metrics

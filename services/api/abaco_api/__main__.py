@@ -6,8 +6,8 @@ import sys
 
 import uvloop
 
-from abaco_api.config import Config
-from abaco_api.server import run
+from abaco_api.api_settings import Config
+from abaco_api.http.server import run
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
 from abaco_telemetry import lines, spans

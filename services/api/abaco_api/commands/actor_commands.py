@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from abaco_api.commands.handler import CommandHandler, request_cause
-from abaco_api.decide import ActorCommand, decide, decide_register
-from abaco_api.directory import Directory
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler, request_cause
+from abaco_api.domain.commands import RegisterActor, ScaleWorkers, UpdateActor
+from abaco_api.domain.decide import ActorCommand, decide, decide_register
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.actor import INITIAL, Actor, evolve
 from abaco_proto.append_condition import Expected
-from abaco_proto.commands import RegisterActor, ScaleWorkers, UpdateActor
 from abaco_proto.envelope import Recorded
 from abaco_proto.subjects import actor_filter, stop_requests_filter, type_filter
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from abaco_api.commands.handler import CommandHandler, request_cause
-from abaco_api.decide import decide_halt, decide_purge, decide_retry
-from abaco_api.directory import Directory
-from abaco_api.orders import INITIAL, KINDS, Order, evolve
-from abaco_api.queries import ReadModels
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler, request_cause
+from abaco_api.domain.commands import HaltExecution, PurgeInbox, RetryExecution
+from abaco_api.domain.control_state import INITIAL, KINDS, Order, evolve
+from abaco_api.domain.decide import decide_halt, decide_purge, decide_retry
+from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.append_condition import Expected
-from abaco_proto.commands import HaltExecution, PurgeInbox, RetryExecution
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import ExecutionStatus

@@ -7,16 +7,16 @@ from contextlib import aclosing
 import msgspec
 from msgspec.structs import replace
 
-from abaco_api.commands.handler import Cause, CommandHandler, request_cause
-from abaco_api.decide import decide_send
-from abaco_api.directory import Directory
-from abaco_api.errors import InboxFull
-from abaco_api.room import Room
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import Cause, CommandHandler, request_cause
+from abaco_api.commands.inbox_capacity import Room
+from abaco_api.domain.commands import SendMessage
+from abaco_api.domain.decide import decide_send
+from abaco_api.http.http_errors import InboxFull
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.append_condition import Expected
-from abaco_proto.commands import SendMessage
 from abaco_proto.envelope import Recorded
 from abaco_proto.subjects import inbox_filter
 

@@ -2,14 +2,14 @@
 
 import msgspec
 
-from abaco_api.commands.handler import CommandHandler, request_cause
+from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.command_handler import CommandHandler, request_cause
 from abaco_api.commands.worker_history import Seen, WorkerHistory
-from abaco_api.decide import decide_stop
-from abaco_api.directory import Directory
-from abaco_api.queries import ReadModels
+from abaco_api.domain.commands import StopWorker
+from abaco_api.domain.decide import decide_stop
+from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.commands import StopWorker
 from abaco_proto.envelope import Recorded
 from abaco_proto.subjects import stop_requests_filter
 from abaco_proto.worker import Worker, evolve

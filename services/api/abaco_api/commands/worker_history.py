@@ -10,7 +10,7 @@ from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from abaco_api.queries import ReadModels
+from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import ids
 from abaco_proto.envelope import Recorded

@@ -1,26 +1,26 @@
 """The routes, one noun a file, and the table of them all."""
 
-from abaco_api.operation import Operation
+from abaco_api.contract.operation import Operation
 from abaco_api.routes import (
-    actors,
-    events,
-    executions,
-    health,
-    messages,
-    runs,
-    state,
-    subscriptions,
-    workers,
+    actor_routes,
+    event_routes,
+    execution_routes,
+    explain_routes,
+    health_routes,
+    message_routes,
+    state_routes,
+    subscription_routes,
+    worker_routes,
 )
 
 OPERATIONS: tuple[Operation, ...] = (
-    *messages.OPERATIONS,
-    *actors.OPERATIONS,
-    *state.OPERATIONS,
-    *executions.OPERATIONS,
-    *workers.OPERATIONS,
-    *subscriptions.OPERATIONS,
-    *events.OPERATIONS,
-    *runs.OPERATIONS,
-    *health.OPERATIONS,
+    *message_routes.OPERATIONS,
+    *actor_routes.OPERATIONS,
+    *state_routes.OPERATIONS,
+    *execution_routes.OPERATIONS,
+    *worker_routes.OPERATIONS,
+    *subscription_routes.OPERATIONS,
+    *event_routes.OPERATIONS,
+    *explain_routes.OPERATIONS,
+    *health_routes.OPERATIONS,
 )

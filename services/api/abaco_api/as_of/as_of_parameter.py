@@ -1,0 +1,90 @@
+"""Replay: from ``as_of`` to the moment it means.
+
+A sequence means the log up to and including it. A time means the log up to the last event, in the
+order of the log, that is not later than the time. Events carry their appenders' clocks, so a later
+event may have an earlier time; with this rule a later moment still never means less of the log.
+"""
+
+import asyncio
+from contextlib import aclosing
+from datetime import datetime
+
+from abaco_api.as_of.fold_slots import FoldSlots
+from abaco_api.as_of.moment import Past
+from abaco_api.commands.parse import whole_number
+from abaco_api.http.http_errors import BadParameter
+from abaco_api.queries.read_models import ReadModels
+from abaco_api.streams.events.event_query import MAX_SEQUENCE, moment
+from abaco_jetstream.ports import EventLog
+from abaco_proto.errors import Unavailable
+from abaco_proto.subjects import all_events_filter
+
+AS_OF = "as_of"
+
+
+class Replay:
+    """The way to any moment; times need the read models, sequences the log alone."""
+
+    def __init__(
+        self, log: EventLog, models: ReadModels, tenant: str, seconds: float, slots: FoldSlots
+    ) -> None:
+        """An answer may take ``seconds``, and holds one of the slots while it reads history."""
+        self._log = log
+        self._models = models
+        self._tenant = tenant
+        self._seconds = seconds
+        self.slots = slots
+
+    async def at(self, text: str) -> Past:
+        """The moment that ``as_of`` means.
+
+        Raises:
+            BadParameter: it is neither a sequence of the log nor a time.
+            Unavailable: the log, or for a time Postgres, does not answer.
+        """
+        if text.isascii() and text.isdecimal():
+            sequence = whole_number(AS_OF, text, least=0, most=MAX_SEQUENCE)
+            if sequence > (head := await self.head()):
+                raise BadParameter(AS_OF, f"{sequence}, but the log ends at {head}")
+        else:
+            sequence = await self._sequence_of(_time(text))
+        return self.until(sequence)
+
+    def until(self, sequence: int) -> Past:
+        """The moment of a sequence that is in the log."""
+        return Past(self._log, self._tenant, sequence, self._seconds, self.slots)
+
+    async def head(self) -> int:
+        """The last sequence of the log."""
+        last = await self._log.last(all_events_filter())
+        return last.sequence if last is not None else 0
+
+    async def _sequence_of(self, time: datetime) -> int:
+        """What is projected is looked up; what is not yet is read."""
+        projected = await self._models.checkpoint()
+        found = await self._models.last_event_at(time)
+        if await self.head() <= projected:
+            return found
+        async with self.slots.slot():
+            try:
+                async with asyncio.timeout(self._seconds):
+                    return max(found, await self._last_behind(projected, time))
+            except TimeoutError:
+                what = f"the events behind {projected} were not read within {self._seconds} s"
+                raise Unavailable(f"{AS_OF}: {what}") from None
+
+    async def _last_behind(self, projected: int, time: datetime) -> int:
+        """Of the events behind a sequence that are not later, the last; 0 when there is none."""
+        found = 0
+        async with aclosing(self._log.read([all_events_filter()], after=projected)) as batches:
+            async for batch in batches:
+                found = max([found, *(r.sequence for r in batch if r.time <= time)])
+        return found
+
+
+def _time(text: str) -> datetime:
+    try:
+        return moment(AS_OF, text)
+    except BadParameter as error:
+        what = str(error).removeprefix(f"{AS_OF}: ")
+        raise BadParameter(AS_OF, f"{what}, or a sequence of the log") from None

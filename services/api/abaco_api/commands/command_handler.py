@@ -1,0 +1,191 @@
+"""The command handler: read a history, decide, append, and retry on a conflict.
+
+Theory: every command is decided on one history of the log. The decision is a pure function of the
+state that is folded from it; its events are appended on the condition that the history has not
+grown meanwhile. If it has, the command is decided again on the new state. Commands on the same
+history run one at a time in this process (:mod:`abaco_api.commands.keyed_queue`); between
+processes the condition decides.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from abaco_api.commands.keyed_queue import KeyedQueue
+from abaco_api.idempotency.idempotency_key import IdempotencyKey, current_key, request_causation_id
+from abaco_api.idempotency.key_index import KeyIndex
+from abaco_jetstream.ports import EventLog
+from abaco_proto import events as ev
+from abaco_proto.append_condition import Expected
+from abaco_proto.envelope import Recorded, draft
+from abaco_proto.errors import Conflict, Unknown
+from abaco_proto.subjects import event_subject
+from abaco_telemetry import spans
+
+S = TypeVar("S")
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """What the events of a command are caused by.
+
+    ``time`` is when it was decided, by default now. Without ``correlation_id`` an event is the
+    first of its chain.
+    """
+
+    causation_id: str
+    key: IdempotencyKey | None = None
+    correlation_id: str | None = None
+    hops: int = 0
+    traceparent: str | None = None
+    time: datetime | None = None
+
+
+def request_cause() -> Cause:
+    """The cause of the events of the request at hand."""
+    return Cause(
+        causation_id=request_causation_id(), key=current_key(), traceparent=spans.current()
+    )
+
+
+class History(Protocol[S]):
+    """One history in the log, with the state that is folded from it."""
+
+    @property
+    def queue_key(self) -> str:
+        """Commands with the same key run one at a time."""
+        ...
+
+    @property
+    def key_filter(self) -> str:
+        """The subjects of the events that a request with an idempotency key leads to."""
+        ...
+
+    async def load(self) -> S:
+        """The state to decide on. It may be behind the log. Raises ``Unknown``."""
+        ...
+
+    async def reload(self, state: S) -> S:
+        """The state after a conflict, which holds what broke the condition."""
+        ...
+
+    async def head(self, state: S) -> int:
+        """The sequence up to which idempotency keys must be known before a decision."""
+        ...
+
+    def expected(self, state: S, event: ev.Event) -> Expected | None:
+        """The condition of the append of an event that was decided on a state.
+
+        None where the id of the event alone keeps out a second one.
+        """
+        ...
+
+    def evolve(self, state: S, recorded: Recorded) -> S:
+        """The state after an event that this process appended."""
+        ...
+
+
+class Executed(msgspec.Struct, Generic[S], frozen=True):
+    """The state after a command, and the events it led to; none if there was nothing to do."""
+
+    state: S
+    events: Sequence[Recorded]
+
+
+class CommandHandler:
+    """Executes all commands of a process."""
+
+    def __init__(self, log: EventLog, tenant: str, keys: KeyIndex, seconds: float) -> None:
+        """``seconds`` is the longest time that one command may take at the front of its queue."""
+        self._log = log
+        self._tenant = tenant
+        self._keys = keys
+        self._queue = KeyedQueue(seconds)
+
+    async def execute(
+        self,
+        history: History[S],
+        decide: Callable[[S], Sequence[ev.Event]],
+        cause: Cause,
+    ) -> Executed[S]:
+        """Execute a command: ``decide`` gives its events, and is called anew after a conflict.
+
+        Raises:
+            AlreadyExecuted: a request with the cause's key was executed before.
+            KeyReused: another request was, with the same key.
+            Unavailable: the log did not answer in time.
+            AbacoError: what ``decide`` and the history raise.
+        """
+        if cause.key is not None:
+            await self._keys.prepare(history.key_filter)
+        return await self._queue.run(
+            history.queue_key, lambda: self._decide_and_append(history, decide, cause)
+        )
+
+    async def _decide_and_append(
+        self,
+        history: History[S],
+        decide: Callable[[S], Sequence[ev.Event]],
+        cause: Cause,
+    ) -> Executed[S]:
+        state = await self._load(history, cause)
+        while True:
+            if cause.key is not None:
+                head = await history.head(state)
+                await self._keys.check(history.key_filter, head, cause.key)
+            appended: list[Recorded] = []
+            try:
+                for event in decide(state):
+                    recorded = await self._append(event, history.expected(state, event), cause)
+                    appended.append(recorded)
+                    state = history.evolve(state, recorded)
+            except Conflict:
+                state = await history.reload(state)
+            else:
+                return Executed(state, appended)
+
+    async def _load(self, history: History[S], cause: Cause) -> S:
+        """The state to decide on. What was executed is answered, also if its actor is gone."""
+        try:
+            return await history.load()
+        except Unknown:
+            if cause.key is not None:
+                last = await self._log.last(history.key_filter)
+                head = 0 if last is None else last.sequence
+                await self._keys.check(history.key_filter, head, cause.key)
+            raise
+
+    async def _append(self, event: ev.Event, expected: Expected | None, cause: Cause) -> Recorded:
+        """Append an event, and return it as it is in the log.
+
+        Raises:
+            Conflict: the condition does not hold.
+            Unavailable: no answer in time; the event may be in the log or not.
+        """
+        wanted = draft(
+            event,
+            tenant=self._tenant,
+            time=cause.time or datetime.now(UTC),
+            causation_id=cause.causation_id,
+            correlation_id=cause.correlation_id,
+            position=0 if expected is None else expected.sequence,
+            hops=cause.hops,
+            traceparent=cause.traceparent,
+        )
+        sequence = await self._log.append(wanted, expected=expected)
+        recorded = Recorded(
+            sequence=sequence,
+            subject=event_subject(self._tenant, event),
+            tenant=self._tenant,
+            event=event,
+            id=wanted.id,
+            time=wanted.time,
+            causation_id=wanted.causation_id,
+            correlation_id=wanted.correlation_id,
+            hops=wanted.hops,
+            traceparent=wanted.traceparent,
+        )
+        if expected is not None:
+            self._keys.appended(expected.filter, expected.sequence, recorded)
+        return recorded

@@ -1,0 +1,1 @@
+"""The published contract: operations, request and result types, OpenAPI and AsyncAPI."""

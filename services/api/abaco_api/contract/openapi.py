@@ -1,0 +1,243 @@
+"""The description of the api: OpenAPI 3.1, made from the table of operations and the types."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from abaco_api import VERSION
+from abaco_api.contract import request_schemas
+from abaco_api.contract.json_schemas import schema_components
+from abaco_api.contract.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
+from abaco_api.dependencies import AFTER
+from abaco_api.http.request_body import JSON, MULTIPART, URLENCODED
+from abaco_api.http.response_envelope import SEQUENCE, Failure, Success
+
+Json = dict[str, Any]
+
+TEMPLATE = "#/components/schemas/{name}"
+PATH_IDS = {
+    "actor_id": ("An actor's id.", "foo_0"),
+    "execution_id": ("An execution's id.", "foo_0_exc_0"),
+    "worker_id": ("A worker's id.", "foo_0_wkr_0"),
+    "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
+    "sequence": ("An event's place in the log.", "1"),
+}
+ERRORS = {
+    400: "A parameter is missing, unknown, or of the wrong form.",
+    404: "What is named is not there.",
+    408: "The body did not come in time.",
+    409: "The state of what is named does not allow it, or the key was sent with another request.",
+    413: "Larger than can be taken.",
+    415: "A content type or coding nobody here reads.",
+    429: "More at once than one process or one inbox takes. Try again later.",
+    503: "Something this needs does not answer now. Try again.",
+}
+ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}
+ERRORS_OF_BODY = (408, 413, 415)
+ENVELOPE = {"status", "msg", "result", "version"}
+
+
+def encoded(operations: Sequence[Operation]) -> bytes:
+    """The description as JSON."""
+    return msgspec.json.encode(describe(operations))
+
+
+def describe(operations: Sequence[Operation]) -> Json:
+    """The whole description."""
+    schemas = _Schemas(operations)
+    paths: Json = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, schemas
+        )
+    paths["/openapi.json"] = {"get": _document("openapi", "This description")}
+    paths["/asyncapi.json"] = {"get": _document("asyncapi", "The events, as they are in the log")}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "abaco",
+            "version": VERSION,
+            "description": "Actors that are container images. Every answer is an envelope.",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas.components},
+    }
+
+
+class _Schemas:
+    """The schemas of all types, by type."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        results = [o.result for o in operations] + [o.unready for o in operations]
+        types: list[Any] = [_success_of(result) for result in results]
+        types += [Failure, *request_schemas.BODIES]
+        refs, self.components = schema_components(types, TEMPLATE)
+        for component in self.components.values():
+            if set(component.get("properties", ())) >= ENVELOPE:
+                component["required"] = list(component["properties"])
+        self._refs = {_key(kind): ref for kind, ref in zip(types, refs, strict=True)}
+
+    def success(self, result: Any) -> Json:
+        return self._refs[_key(_success_of(result))]
+
+    @property
+    def failure(self) -> Json:
+        return self._refs[_key(Failure)]
+
+    def body(self, kind: type[msgspec.Struct]) -> Json:
+        return self._refs[_key(kind)]
+
+    def form(self, kind: type[msgspec.Struct]) -> Json:
+        """The same body as a form: a field that is no plain value is a text."""
+        schema: Json = self.components[kind.__name__]
+        fields = {name: _form_field(field) for name, field in schema["properties"].items()}
+        return {**schema, "properties": fields}
+
+
+def _success_of(result: Any) -> Any:
+    envelope: Any = Success
+    return envelope[result]
+
+
+def _key(kind: Any) -> str:
+    return repr(kind)
+
+
+def _form_field(field: Json) -> Json:
+    described = {k: v for k, v in field.items() if k in ("description", "title")}
+    if field.get("type") == "object":
+        return {**described, "type": "string", "contentMediaType": JSON}
+    if "anyOf" in field or "type" not in field:
+        kept = {k: v for k, v in field.items() if k in ("maxLength", "minLength")}
+        return {**described, **kept, "type": "string"}
+    return field
+
+
+def _operation(operation: Operation, schemas: _Schemas) -> Json:
+    described: Json = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}").lower(),
+        "summary": operation.summary,
+        "description": inspect.getdoc(operation.endpoint) or "",
+        "parameters": _parameters(operation),
+        "responses": _responses(operation, schemas),
+    }
+    if operation.body is not None:
+        described["requestBody"] = _body(operation.body, schemas)
+    return described
+
+
+def _parameters(operation: Operation) -> list[Json]:
+    found = [_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)]
+    for query in operation.query:
+        described = {"name": query.name, "in": query.where, "description": query.description}
+        found.append({**described, "schema": query.schema})
+    if operation.any_query:
+        found.append(_any_query(operation.any_query))
+    if operation.kind == "query":
+        found.append(_after())
+    if operation.once is not None:
+        found.append(_key_header())
+    return found
+
+
+def _path_parameter(name: str) -> Json:
+    description, example = PATH_IDS[name]
+    schema = {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]*$"}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "example": example,
+        "schema": schema,
+    }
+
+
+def _any_query(description: str) -> Json:
+    names = {"minLength": 1, "pattern": "^[^=\\x00]+$"}
+    texts = {"type": "string", "pattern": "^[^\\x00]*$"}
+    values = {"type": "object", "propertyNames": names, "additionalProperties": texts}
+    return {
+        "name": "environment",
+        "in": "query",
+        "style": "form",
+        "explode": True,
+        "description": description,
+        "schema": values,
+    }
+
+
+def _after() -> Json:
+    return {
+        "name": AFTER,
+        "in": "header",
+        "description": f"An {SEQUENCE} of an earlier answer, of whatever process: the answer shows "
+        "at least what was known then.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    }
+
+
+def _key_header() -> Json:
+    return {
+        "name": KEY,
+        "in": "header",
+        "description": "A name of this request, made up by the client (a UUID, say): sent again "
+        "with the same key it is not carried out again, and is answered as it was, by whatever "
+        "process. Another request with that key is refused.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": KEY_PATTERN},
+    }
+
+
+def _body(kind: type[msgspec.Struct], schemas: _Schemas) -> Json:
+    required = bool(schemas.components[kind.__name__].get("required"))
+    form = {"schema": schemas.form(kind)}
+    content = {JSON: {"schema": schemas.body(kind)}, URLENCODED: form, MULTIPART: form}
+    return {"required": required, "content": content}
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> Json:
+    success: Json = {
+        "description": operation.summary,
+        "content": {JSON: {"schema": schemas.success(operation.result)}},
+    }
+    for media in operation.media:
+        success["content"][media] = {"schema": {"type": "string"}}
+    if operation.kind == "command":
+        success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
+    errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
+    if operation.once is not None:
+        errors.add(409)
+    if operation.body is not None or operation.any_query:
+        errors |= set(ERRORS_OF_BODY)
+    found = {str(operation.status): success}
+    found |= {str(status): _error(status, schemas) for status in sorted(errors)}
+    if operation.unready is not None:
+        found["503"] = _error(503, schemas)
+    return found
+
+
+def _error(status: int, schemas: _Schemas) -> Json:
+    described: Json = {
+        "description": ERRORS[status],
+        "content": {JSON: {"schema": schemas.failure}},
+    }
+    if status in (429, 503):
+        described["headers"] = {"Retry-After": _header("Seconds.")}
+    return described
+
+
+def _header(description: str) -> Json:
+    return {"description": description, "schema": {"type": "integer"}}
+
+
+def _document(name: str, summary: str) -> Json:
+    content = {JSON: {"schema": {"type": "object"}}}
+    return {
+        "operationId": f"get_{name}_json",
+        "summary": summary,
+        "parameters": [],
+        "responses": {"200": {"description": summary, "content": content}},
+    }

@@ -1,0 +1,210 @@
+"""What a request body may hold: the parameters of each command, and their description.
+
+The published description of the api is made from these; the rules that JSON Schema cannot say are
+in the descriptions and in :mod:`abaco_api.commands.parse`.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
+from abaco_api.domain.image_name import MAX_LENGTH
+from abaco_proto.events import TYPES
+from abaco_proto.ids import NAME_PATTERN
+
+MAX_WORKERS = 1000
+MIN_MEMORY_BYTES = 6 * MEBIBYTE
+"""Less than this no container engine takes."""
+
+MAX_BYTES = 2**50
+YEAR_SECONDS = 366 * 24 * 60 * 60
+EVENT_PATTERN = r"^[A-Za-z0-9_*>.-]{1,255}$"
+
+Name = Annotated[
+    str,
+    Meta(
+        description="Actors of one name are told apart by a number: foo_0, foo_1, …",
+        examples=["foo"],
+        extra_json_schema={"pattern": NAME_PATTERN},
+    ),
+]
+Image = Annotated[
+    str,
+    Meta(
+        description="A container image, by name as Docker has it.",
+        examples=["jstubbs/abaco_test"],
+        extra_json_schema={"minLength": 1, "maxLength": MAX_LENGTH},
+    ),
+]
+Description = Annotated[
+    str | None, Meta(description="For people.", extra_json_schema={"maxLength": 10_000})
+]
+Environment = Annotated[
+    dict[str, str],
+    Meta(
+        description="Environment variables of every execution. Names are not empty and hold no "
+        "'=' or NUL; MSG and _abaco_* are the platform's. In a form: the JSON text of an object.",
+        examples=[{"GREETING": "hello"}],
+    ),
+]
+Stateless = Annotated[
+    bool, Meta(description="Whether several workers may run the actor at the same time.")
+]
+MinWorkers = Annotated[
+    int, Meta(description="Workers kept even when nothing waits.", ge=0, le=MAX_WORKERS)
+]
+MaxWorkers = Annotated[int, Meta(description="Most workers at a time.", ge=1, le=MAX_WORKERS)]
+
+# The limits of a run. A null, in a form an empty text, leaves each to the host's own setting.
+
+MemLimit = Annotated[
+    Annotated[int, Meta(ge=MIN_MEMORY_BYTES, le=MAX_BYTES)]
+    | Annotated[str, Meta(extra_json_schema={"pattern": PATTERN})]
+    | None,
+    Meta(
+        description="The most memory of a run, in bytes or as a text: 512m, 2g, 65536k; at least "
+        "6m.",
+        examples=["512m"],
+    ),
+]
+MaxCpus = Annotated[
+    Annotated[float, Meta(ge=0.01, le=1024)] | None,
+    Meta(description="The most processors of a run; parts of one are possible."),
+]
+MaxProcesses = Annotated[
+    Annotated[int, Meta(ge=1, le=4_194_304)] | None,
+    Meta(description="The most processes and threads of a run."),
+]
+MaxRunSeconds = Annotated[
+    Annotated[float, Meta(gt=0, le=YEAR_SECONDS)] | None,
+    Meta(description="How long a run may take."),
+]
+MaxLogBytes = Annotated[
+    Annotated[int, Meta(ge=0, le=64 * MEBIBYTE)] | None,
+    Meta(description="Output kept of a run; more is cut off."),
+]
+MaxDiskBytes = Annotated[
+    Annotated[int, Meta(ge=MEBIBYTE, le=MAX_BYTES)] | None,
+    Meta(description="What a run may write to disks: over its image, and to its volumes."),
+]
+LogEx = Annotated[
+    Annotated[int, Meta(ge=1, le=100 * YEAR_SECONDS)] | None,
+    Meta(description="For how many seconds after the end of a run its output is shown."),
+]
+Privileged = Annotated[
+    bool,
+    Meta(description="Whether its containers are privileged, where ABACO_ALLOW_PRIVILEGED is on."),
+]
+
+NoNewPrivileges = Annotated[
+    bool,
+    Meta(
+        description="Whether setuid programs have no more rights than who runs them. false, as with"
+        " docker run, only where ABACO_ALLOW_NEW_PRIVILEGES is on.",
+    ),
+]
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors``."""
+
+    image: Image
+    name: Name
+    description: Description = None
+    default_environment: Environment = {}
+    stateless: Stateless = True
+    min_workers: MinWorkers | UnsetType = UNSET
+    max_workers: MaxWorkers | UnsetType = UNSET
+    mem_limit: MemLimit = None
+    max_cpus: MaxCpus = None
+    max_processes: MaxProcesses = None
+    max_run_seconds: MaxRunSeconds = None
+    max_log_bytes: MaxLogBytes = None
+    max_disk_bytes: MaxDiskBytes = None
+    log_ex: LogEx = None
+    privileged: Privileged = False
+    no_new_privileges: NoNewPrivileges = True
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``PUT /actors/{actor_id}``: what is not named stays as it is."""
+
+    image: Image | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    default_environment: Environment | UnsetType = UNSET
+    stateless: Stateless | UnsetType = UNSET
+    min_workers: MinWorkers | UnsetType = UNSET
+    max_workers: MaxWorkers | UnsetType = UNSET
+    mem_limit: MemLimit | UnsetType = UNSET
+    max_cpus: MaxCpus | UnsetType = UNSET
+    max_processes: MaxProcesses | UnsetType = UNSET
+    max_run_seconds: MaxRunSeconds | UnsetType = UNSET
+    max_log_bytes: MaxLogBytes | UnsetType = UNSET
+    max_disk_bytes: MaxDiskBytes | UnsetType = UNSET
+    log_ex: LogEx | UnsetType = UNSET
+    privileged: Privileged | UnsetType = UNSET
+    no_new_privileges: NoNewPrivileges | UnsetType = UNSET
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/messages``."""
+
+    message: Annotated[
+        Any,
+        Meta(
+            description="What the container finds in $MSG: a text as it is, any other JSON value "
+            "as its JSON text; at most 131,067 bytes of UTF-8 without NUL.",
+            examples=["execute yourself"],
+        ),
+    ]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/state``."""
+
+    state: Annotated[
+        Any,
+        Meta(description="Any JSON value; a form holds a text.", examples=[{"count": 1}]),
+    ]
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/workers``."""
+
+    num: Annotated[int, Meta(description="At least this many workers.", ge=0, le=MAX_WORKERS)] = 1
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/subscriptions``: one of them, or both."""
+
+    event_pattern: (
+        Annotated[
+            str,
+            Meta(
+                description="Which events: <source actor>.<entity>.<verb>; * stands for any "
+                "characters of a part, > for all parts that follow. One that no event can match "
+                "is refused.",
+                examples=["foo_0.execution.finished"],
+                extra_json_schema={"pattern": EVENT_PATTERN},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    event_id: (
+        Annotated[
+            str,
+            Meta(
+                description="Only events of exactly this type; without event_pattern, of "
+                "every actor.",
+                examples=["execution.finished"],
+                extra_json_schema={"enum": list(TYPES)},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+BODIES = (Registration, Update, Message, State, Scale, Subscription)

@@ -1,0 +1,1 @@
+"""Pure rules and decisions: no I/O, no clock, no chance."""

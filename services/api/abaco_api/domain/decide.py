@@ -1,0 +1,185 @@
+"""What comes of a command: ``(state, command) -> events``. Nothing to do is no events.
+
+Each function raises ``Unknown`` when the thing is not there, ``Refused`` when its state does not
+allow the command, and ``BadParameter`` when command and state together make no sense.
+"""
+
+from abaco_api.domain import actor_definition, message_environment
+from abaco_api.domain import commands as cmd
+from abaco_api.domain.control_state import Order
+from abaco_proto import events as ev
+from abaco_proto import ids
+from abaco_proto.actor import Actor
+from abaco_proto.errors import Refused, Unknown
+from abaco_proto.execution import ENDED, ExecutionStatus
+from abaco_proto.worker import Worker, WorkerStatus
+
+ActorCommand = (
+    cmd.UpdateActor
+    | cmd.DeleteActor
+    | cmd.SetState
+    | cmd.Subscribe
+    | cmd.Unsubscribe
+    | cmd.ScaleWorkers
+)
+
+
+def decide(actor: Actor, command: ActorCommand, *, stopped: bool = False) -> list[ev.Event]:
+    """Dispatch the commands on an actor's definition and state; ``stopped`` as for a scale."""
+    match command:
+        case cmd.UpdateActor():
+            return decide_update(actor, command)
+        case cmd.DeleteActor():
+            return decide_delete(actor)
+        case cmd.SetState():
+            return decide_set_state(actor, command)
+        case cmd.Subscribe():
+            return decide_subscribe(actor, command)
+        case cmd.Unsubscribe():
+            return decide_unsubscribe(actor, command)
+        case cmd.ScaleWorkers():
+            return decide_scale(actor, command, stopped=stopped)
+
+
+def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]:
+    """An actor under an id that was never used."""
+    return [ev.ActorRegistered(actor_id=actor_id, definition=command.definition)]
+
+
+def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:
+    """The whole new definition, even when nothing changed: that, too, clears an error."""
+    _existing(actor)
+    changed = actor_definition.changed(actor.definition, command.changes)
+    another_image = changed.image != actor.definition.image
+    revision = actor.revision + 1 if another_image else actor.revision
+    return [ev.ActorUpdated(actor_id=actor.actor_id, definition=changed, revision=revision)]
+
+
+def decide_delete(actor: Actor) -> list[ev.Event]:
+    """The end of an actor."""
+    _existing(actor)
+    return [ev.ActorDeleted(actor_id=actor.actor_id)]
+
+
+def decide_set_state(actor: Actor, command: cmd.SetState) -> list[ev.Event]:
+    """A new state, one version on."""
+    _existing(actor)
+    version = actor.state_version + 1
+    return [ev.ActorStateSet(actor_id=actor.actor_id, state=command.state, version=version)]
+
+
+def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
+    """A subscription, named after the place in the actor's history it was decided on."""
+    _existing(actor)
+    return [
+        ev.ActorSubscribed(
+            actor_id=actor.actor_id,
+            subscription_id=f"{actor.actor_id}_sub_{actor.sequence}",
+            event_pattern=command.event_pattern,
+        )
+    ]
+
+
+def decide_unsubscribe(actor: Actor, command: cmd.Unsubscribe) -> list[ev.Event]:
+    """The end of a subscription."""
+    _existing(actor)
+    subscription_id = command.subscription_id
+    if subscription_id not in actor.subscriptions:
+        what = f"{actor.actor_id} has no subscription {subscription_id[:100]!r}"
+        raise Unknown(f"subscription_id: {what}")
+    return [ev.ActorUnsubscribed(actor_id=actor.actor_id, subscription_id=subscription_id)]
+
+
+def decide_scale(
+    actor: Actor, command: cmd.ScaleWorkers, *, stopped: bool = False
+) -> list[ev.Event]:
+    """A definition that keeps more or fewer workers.
+
+    ``stopped``: a worker was stopped since the definition was set, and may not be replaced. Then
+    the same number is worth an event, which says that all of them are wanted again.
+    """
+    _existing(actor)
+    scaled = actor_definition.scaled(actor.definition, command.num)
+    if scaled == actor.definition and not stopped:
+        return []
+    return [ev.ActorUpdated(actor_id=actor.actor_id, definition=scaled, revision=actor.revision)]
+
+
+def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.MessageReceived]:
+    """The ``ordinal``-th message of an inbox."""
+    _existing(actor)
+    if command.environment:
+        whole = {**actor.definition.default_environment, **command.environment}
+        message_environment.check_total("the query string", whole)
+    return [
+        ev.MessageReceived(
+            actor_id=actor.actor_id,
+            execution_id=ids.execution_id(actor.actor_id, ordinal),
+            ordinal=ordinal,
+            message=command.message,
+            content_type=command.content_type,
+            environment=command.environment,
+            sender=command.sender,
+        )
+    ]
+
+
+def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
+    """An order to give a seat up; one that was given already needs no other."""
+    if worker.status is WorkerStatus.UNKNOWN:
+        raise Unknown(f"worker_id: {command.actor_id} has no worker {command.worker_id!r}")
+    if worker.status is WorkerStatus.STOPPING:
+        return []
+    if not worker.live:
+        raise Refused(f"worker_id: {command.worker_id} is {worker.status} already")
+    return [
+        ev.WorkerStopRequested(
+            actor_id=command.actor_id,
+            worker_id=command.worker_id,
+            host_id=worker.host_id,
+            reason=ev.BY_A_PERSON,
+        )
+    ]
+
+
+def decide_halt(
+    command: cmd.HaltExecution, order: Order, status: ExecutionStatus | None
+) -> list[ev.Event]:
+    """The wish that an execution ends. ``status`` is None where nobody can tell.
+
+    The fold makes a halt that comes too late harmless, so that a doubt need not be resolved. Of
+    ERROR the orders know more: it is the only end that can be taken back.
+    """
+    if order.abandoned:
+        raise Refused(f"execution_id: {command.execution_id} was abandoned already")
+    if order.halted_at:
+        return []
+    if status in ENDED and status is not ExecutionStatus.ERROR:
+        raise Refused(f"execution_id: {command.execution_id} is {status} already")
+    return [ev.ExecutionHaltRequested(actor_id=command.actor_id, execution_id=command.execution_id)]
+
+
+def decide_purge(actor_id: str, next_ordinal: int, purged: int) -> list[ev.Event]:
+    """The end of all that waits below ``next_ordinal``, if more came than was ``purged``."""
+    if purged >= next_ordinal:
+        return []
+    return [ev.InboxPurged(actor_id=actor_id, up_to_ordinal=next_ordinal - 1)]
+
+
+def decide_retry(
+    command: cmd.RetryExecution, order: Order, status: ExecutionStatus | None
+) -> list[ev.Event]:
+    """Another round of attempts for what was abandoned. ``status`` is None when it is no news."""
+    execution_id = command.execution_id
+    if not order.abandoned or status not in (None, ExecutionStatus.ERROR):
+        raise Refused(f"execution_id: {execution_id} is not abandoned: there is nothing to retry")
+    return [
+        ev.ExecutionRetryRequested(
+            actor_id=command.actor_id, execution_id=execution_id, attempts=order.attempts
+        )
+    ]
+
+
+def _existing(actor: Actor) -> None:
+    if not actor.exists:
+        raise Unknown(f"actor_id: there is no actor {actor.actor_id!r}")

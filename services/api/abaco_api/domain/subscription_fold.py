@@ -1,0 +1,78 @@
+"""Who subscribes to what: a fold of the log, in its order."""
+
+import msgspec
+
+from abaco_api.domain.event_pattern import matches
+from abaco_proto import events as ev
+
+REMEMBERED = 100_000
+"""Answers, and the subscriptions in them, all counted."""
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """One of an actor's. ``sequence`` is where it began: only events behind it are meant."""
+
+    actor_id: str
+    subscription_id: str
+    event_pattern: str
+    sequence: int
+
+
+class Subscriptions:
+    """Those that have not ended."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, Subscription] = {}
+        self.sequence = 0
+        self._found: dict[tuple[str, str], list[Subscription]] = {}
+        self._size = 0
+
+    def observe(self, sequence: int, event: ev.Event) -> None:
+        """Take note of one more event; of one that was taken note of before, nothing."""
+        if sequence <= self.sequence:
+            return
+        self.sequence = sequence
+        match event:
+            case ev.ActorSubscribed():
+                self.active[event.subscription_id] = Subscription(
+                    actor_id=event.actor_id,
+                    subscription_id=event.subscription_id,
+                    event_pattern=event.event_pattern,
+                    sequence=sequence,
+                )
+            case ev.ActorUnsubscribed():
+                self.active.pop(event.subscription_id, None)
+            case ev.ActorDeleted():
+                kept = {k: s for k, s in self.active.items() if s.actor_id != event.actor_id}
+                self.active = kept
+            case _:
+                return
+        self._forget()
+
+    def _forget(self) -> None:
+        self._found.clear()
+        self._size = 0
+
+    def matching(self, sequence: int, actor_id: str, kind: str) -> list[Subscription]:
+        """Those that an event is meant for, the oldest first."""
+        found = self._found.get((actor_id, kind))
+        if found is None:
+            if self._size >= REMEMBERED:
+                self._forget()
+            every = self.active.values()
+            found = [s for s in every if matches(s.event_pattern, actor_id, kind)]
+            self._found[actor_id, kind] = found
+            self._size += 1 + len(found)
+        return [s for s in found if s.sequence < sequence]
+
+    def since(self, actor_id: str) -> int:
+        """Where the oldest of an actor began; 0 when it has none."""
+        own = (s.sequence for s in self.active.values() if s.actor_id == actor_id)
+        return min(own, default=0)
+
+    def by_actor(self) -> dict[str, list[Subscription]]:
+        """All of them, by whose they are."""
+        found: dict[str, list[Subscription]] = {}
+        for subscription in self.active.values():
+            found.setdefault(subscription.actor_id, []).append(subscription)
+        return found

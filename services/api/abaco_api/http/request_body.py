@@ -1,0 +1,197 @@
+"""Request bodies and query strings to plain parameters; JSON and both kinds of forms."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from abaco_api.http.content_coding import decoded
+from abaco_api.http.http_errors import BadParameter, BodyTooLarge, UnsupportedBody
+from abaco_api.http.multipart_form import MAX_FIELDS, fields
+from abaco_proto.errors import Malformed
+
+JSON = "application/json"
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+KINDS = (JSON, URLENCODED, MULTIPART)
+
+MAX_DEPTH = 64
+"""Deeper JSON is refused: every later reader of the log must be able to read it, too."""
+
+PARAMETERS = "abaco.parameters"
+"""Where the scope of a request keeps what was read of its body."""
+
+LARGE_BYTES = 64 * 1024
+_large = ThreadPoolExecutor(1, "large-body")
+"""One large body at a time: threads that only compute would slow each other down."""
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What a request says.
+
+    In a form every value is text, and is read as what it stands for. In JSON every value is its
+    text as it was sent (``Raw``): whoever keeps it need not know what a number can hold.
+    """
+
+    values: dict[str, Any]
+    form: bool
+
+
+async def read_parameters(request: Request, limit: int) -> Parameters:
+    """The parameters in a body of at most ``limit`` bytes; none when there is no body.
+
+    They are read once: whoever asks again for those of the same request gets the same.
+
+    Raises:
+        BodyTooLarge: the body is longer.
+        UnsupportedBody: it is of a content type that is not one of ``KINDS``.
+        Malformed: it is not what its content type says.
+    """
+    found: Parameters | None = request.scope.get(PARAMETERS)
+    if found is None:
+        raw = await read_body(request, limit)
+        kind = request.headers.get("content-type", "")
+        if len(raw) > LARGE_BYTES:  # what takes tens of milliseconds must not hold up others
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(_large, _parameters, kind, raw)
+        else:
+            found = _parameters(kind, raw)
+        request.scope[PARAMETERS] = found
+    return found
+
+
+def _parameters(content_type: str, raw: bytes) -> Parameters:
+    if not raw:
+        return Parameters({}, form=False)
+    match content_type.partition(";")[0].strip().lower():
+        case "application/json":
+            return Parameters(_json_object(raw), form=False)
+        case "application/x-www-form-urlencoded":
+            return Parameters(text_parameters(raw), form=True)
+        case "multipart/form-data":
+            return Parameters(unique(fields(content_type, raw)), form=True)
+        case kind:
+            raise UnsupportedBody(
+                f"Content-Type: expected one of {', '.join(KINDS)}, got {kind[:100]!r}"
+            )
+
+
+def query_parameters(request: Request) -> dict[str, str]:
+    """The query string's parameters, each named once."""
+    return text_parameters(request.scope["query_string"])
+
+
+def text_parameters(raw: bytes) -> dict[str, str]:
+    """The parameters in URL encoding."""
+    if not raw:
+        return {}
+    try:
+        pairs = parse_qsl(
+            raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except UnicodeDecodeError:
+        raise Malformed("the parameters are not UTF-8") from None
+    except ValueError:
+        raise Malformed(f"more than {MAX_FIELDS} parameters") from None
+    return unique(pairs)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dictionary; a name that comes twice is refused."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise BadParameter(_doubled(pairs)[:100], "is there more than once")
+    return values
+
+
+def _doubled(pairs: list[tuple[str, Any]]) -> str:
+    """The first name that was there before."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError
+
+
+def decode_json(raw: bytes | str, what: str) -> Any:
+    """The JSON value in ``raw``; strict about encoding, depth, repeated keys and numbers."""
+    _check_json(raw, what)
+    try:
+        return msgspec.json.decode(raw)
+    except ValueError as error:
+        raise Malformed(f"{what} is not JSON: {error}") from None
+
+
+def _json_object(raw: bytes) -> dict[str, msgspec.Raw]:
+    """The texts of a JSON object's values, each as it was sent."""
+    _check_json(raw, "the body")
+    try:
+        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError as error:
+        got = str(error).rpartition("got ")[2].strip("`")
+        got = _NAMES.get(got, "null" if got == "null" else "a number")
+        raise Malformed(f"the body: expected a JSON object, got {got}") from None
+    except ValueError as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+
+
+_NAMES = {"array": "a list", "str": "a string", "bool": "a boolean"}
+
+
+def _check_json(raw: bytes | str, what: str) -> None:
+    """Refuse what other readers of JSON would understand otherwise, or not at all."""
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+        value = json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise Malformed(f"{what} is nested too deeply") from None
+    except UnicodeError:
+        raise Malformed(f"{what} is not UTF-8") from None
+    except ValueError as error:
+        raise Malformed(f"{what} is not JSON: {error}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+        raise Malformed(f"{what} is nested too deeply: at most {MAX_DEPTH} levels")
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        level = [v for item in level for v in _children(item)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, without its ``Content-Encoding``.
+
+    Raises:
+        BodyTooLarge: it has more than ``limit`` bytes, coded or not.
+        UnsupportedCoding: its coding is unknown.
+        Malformed: it is not what its coding says.
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            raise BodyTooLarge(f"the body: more than {limit} bytes")
+    raw = b"".join(parts)
+    return decoded(raw, request.headers.getlist("content-encoding"), limit) if raw else raw

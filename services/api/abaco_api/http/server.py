@@ -1,0 +1,137 @@
+"""The running server: startup, main loop, shutdown.
+
+It answers from its first moment, whether or not NATS and Postgres are there; what needs one of
+them says so.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from abaco_api.api_settings import Config
+from abaco_api.dependencies import Service, assemble
+from abaco_api.http.api_metrics import Metrics
+from abaco_api.http.application import create_app
+from abaco_api.http.wire_protocol import protocol
+from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
+from abaco_proto.errors import Malformed
+from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry.spans import OFF, Spans
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+GRACE_SECONDS = 1
+CLOSE_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 65
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; a signal ends it, and only it: what comes after is ours."""
+
+    def __init__(self, config: uvicorn.Config, at_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._at_stop = at_stop
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on SIGTERM and SIGINT while inside."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        self._at_stop()
+
+
+async def run(config: Config, spans: Spans = OFF) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        Malformed: a setting cannot be used, an address in use among them.
+    """
+    listener = listen(config)
+    connection = Connection(
+        config.nats_url,
+        name="abaco-api",
+        timeout=config.append_timeout_seconds,
+        replicas=config.nats_replicas,
+    )
+    metrics = Metrics()
+    metrics.log.watch(connection)
+    service = assemble(
+        config,
+        WatchedEventLog(JetStreamEventLog(connection), metrics.log),
+        JetStreamOutputLog(connection),
+        metrics=metrics,
+        spans=spans,
+    )
+    try:
+        await main_loop(service, connection, listener)
+    finally:
+        await shutdown(service, connection)
+
+
+def listen(config: Config) -> socket.socket:
+    """The socket clients connect to."""
+    family = socket.AF_INET6 if ":" in config.api_host else socket.AF_INET
+    address = (config.api_host, config.api_port)
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        where = f"{config.api_host}:{config.api_port}"
+        raise Malformed(f"ABACO_API_PORT: cannot listen on {where}: {error.strerror}") from None
+
+
+async def main_loop(service: Service, connection: Connection, listener: socket.socket) -> None:
+    """Serve, connect and fold side by side; the end of one is the end of all."""
+    opening = asyncio.ensure_future(connection.open())
+    work = {
+        asyncio.ensure_future(_server(service).serve(sockets=[listener])),
+        asyncio.ensure_future(_when_open(opening, service.directory.run)),
+        asyncio.ensure_future(_when_open(opening, service.feed.run)),
+        asyncio.ensure_future(_when_open(opening, service.dispatcher.run)),
+    }
+    done, rest = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+    for task in (*rest, opening):
+        task.cancel()
+    await asyncio.wait(rest, timeout=CLOSE_SECONDS) if rest else None
+    for task in done:
+        task.result()
+
+
+async def shutdown(service: Service, connection: Connection) -> None:
+    """Close what is open, without waiting for who does not answer."""
+    await service.models.close()
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(connection.close(), CLOSE_SECONDS)
+
+
+async def _when_open(opening: "asyncio.Future[None]", run: Callable[[], Awaitable[None]]) -> None:
+    await opening
+    await run()
+
+
+def _server(service: Service) -> Server:
+    return Server(
+        uvicorn.Config(
+            create_app(service),
+            http=protocol(service.config.head_seconds),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        ),
+        at_stop=service.close,
+    )

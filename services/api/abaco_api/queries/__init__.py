@@ -1,0 +1,1 @@
+"""Queries: the read models in Postgres, and how their rows become results."""

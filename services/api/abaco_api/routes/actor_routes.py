@@ -1,0 +1,151 @@
+"""Actors: registered, shown, changed, deleted."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.as_of.as_of_parameter import AS_OF
+from abaco_api.commands import parse
+from abaco_api.contract import request_schemas
+from abaco_api.contract.operation import PAST, Once, Operation, paging
+from abaco_api.contract.result_types import ActorResult
+from abaco_api.dependencies import Service, service
+from abaco_api.domain import views
+from abaco_api.domain.commands import DeleteActor
+from abaco_api.domain.views import Row
+from abaco_api.http.page_links import link_next
+from abaco_api.http.paged_response import page
+from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.response_envelope import success
+from abaco_api.queries.freshness import ALL_ACTORS
+from abaco_proto import events as ev
+from abaco_proto.actor import INITIAL, Actor, evolve
+from abaco_proto.envelope import Recorded
+
+
+async def register(request: Request) -> Response:
+    """Make an actor of an image."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.actors.register(parse.register(parameters, api.defaults))
+    return _registered(api, outcome.actor, outcome.sequence)
+
+
+async def registered(request: Request, recorded: Recorded) -> Response:
+    """The answer to who registered an actor that is in the log."""
+    return _registered(service(request), evolve(INITIAL, recorded), recorded.sequence)
+
+
+def _registered(api: Service, actor: Actor, sequence: int) -> Response:
+    return _changed(api, actor, sequence, "Actor created successfully.", status=201)
+
+
+async def list_actors(request: Request) -> Response:
+    """All actors, in the order of their registration.
+
+    A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. When there
+    are more, the header Link holds the address of the next page, and Abaco-Next its `offset`.
+    """
+    api = service(request)
+    query = query_parameters(request)
+    asked = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
+    models = await api.as_of(request)
+
+    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
+        return await models.actors(limit, asked.offset if behind is None else 0, behind=behind)
+
+    msg = "Actors retrieved successfully."
+    answer, read = await page(fetch, views.actor, asked.limit, long=api.long_answers, msg=msg)
+    if read.more:
+        link_next(answer, request, query, offset=asked.offset + read.count)
+    return answer
+
+
+async def show(request: Request) -> Response:
+    """One actor."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    models = await api.as_of(request, actor_id)
+    row = await models.actor(actor_id)
+    return success(views.actor(row), "Actor retrieved successfully.")
+
+
+async def update(request: Request) -> Response:
+    """Change a definition; what is not named stays. Clears an error."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.actors.change(parse.update(actor_id, parameters, api.defaults))
+    return _changed(api, outcome.actor, outcome.sequence, "Actor updated successfully.")
+
+
+async def delete(request: Request) -> Response:
+    """End an actor: what waits in its inbox never runs, and what runs is halted.
+
+    Its executions and their output can still be read, each by its id.
+    """
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    outcome = await api.actors.change(DeleteActor(actor_id=actor_id))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
+
+
+def _changed(api: Service, actor: Actor, sequence: int, msg: str, *, status: int = 200) -> Response:
+    api.freshness.wrote(sequence, actor.actor_id, ALL_ACTORS)
+    return success(views.actor_of_fold(actor), msg, status=status, sequence=sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/actors",
+        endpoint=register,
+        kind="command",
+        summary="Register an actor",
+        result=ActorResult,
+        status=201,
+        body=request_schemas.Registration,
+        once=Once(event=ev.ActorRegistered, answer=registered),
+    ),
+    Operation(
+        method="GET",
+        path="/actors",
+        endpoint=list_actors,
+        kind="query",
+        summary="List the actors",
+        result=list[ActorResult],
+        query=(*paging(parse.MAX_LIMIT, parse.MAX_LIMIT), *PAST),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}",
+        endpoint=show,
+        kind="query",
+        summary="Show an actor",
+        result=ActorResult,
+        query=PAST,
+    ),
+    Operation(
+        method="PUT",
+        path="/actors/{actor_id}",
+        endpoint=update,
+        kind="command",
+        summary="Change an actor",
+        result=ActorResult,
+        body=request_schemas.Update,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}",
+        endpoint=delete,
+        kind="command",
+        summary="Delete an actor",
+        result=None,
+    ),
+)

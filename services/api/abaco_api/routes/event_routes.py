@@ -1,0 +1,158 @@
+"""Events: pages of history, streams of what happens, and the chain that proves them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.commands import parse
+from abaco_api.contract.operation import Operation, QueryParameter
+from abaco_api.dependencies import Service, service
+from abaco_api.domain import views
+from abaco_api.domain.views import Row
+from abaco_api.http.content_negotiation import accept
+from abaco_api.http.page_links import link_next
+from abaco_api.http.paged_response import page
+from abaco_api.http.request_body import JSON, query_parameters
+from abaco_api.http.response_envelope import success
+from abaco_api.queries.freshness import EVERYTHING
+from abaco_api.streams.domain.event_result import EventResult, HeadResult, SealedEventResult
+from abaco_api.streams.events import event_query as q
+from abaco_api.streams.events.event_stream import MEDIA_TYPE
+from abaco_proto.errors import Unknown
+
+
+async def list_events(request: Request) -> Response:
+    """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
+
+    A page ends at `limit` events, or behind the one that makes it longer than 8 MiB. When there
+    is more, the header Abaco-Next holds the `after` of the next page, and Link its address. A
+    stream gives history from Last-Event-ID or `after` on (without either: from now on), then what
+    happens, each event once.
+    """
+    return await _events(request)
+
+
+async def list_actor_events(request: Request) -> Response:
+    """The same of one actor, deleted or not."""
+    return await _events(request, parse.actor_id(request.path_params["actor_id"]))
+
+
+async def _events(request: Request, actor_id: str | None = None) -> Response:
+    query = query_parameters(request)
+    asked = q.asked(query, request.headers.get(q.RESUME), actor_id)
+    api = service(request)
+    if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
+        parse.nothing_else({name: query[name] for name in query if name == "limit"})
+        if actor_id is not None:
+            await api.known(actor_id)
+        return api.streams.open(asked.selection, after=asked.after, before=asked.before)
+    await api.fresh(request, EVERYTHING)
+
+    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
+        return await api.models.events(asked, limit, behind=behind)
+
+    answer, read = await page(fetch, views.event, asked.limit, long=api.long_answers)
+    if actor_id is not None and not read.count:
+        await api.models.known(actor_id)
+    if read.more and read.last is not None:
+        link_next(answer, request, query, after=read.last["seq"])
+    return answer
+
+
+async def show(request: Request) -> Response:
+    """One event of the verified copy, with its hash."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    text = request.path_params["sequence"]
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise Unknown(f"sequence: there is no event {text[:100]!r}")
+    await _fresh(api, request)
+    return success(views.sealed_event(await api.models.event(int(text))))
+
+
+async def head(request: Request) -> Response:
+    """The end of the verified copy: note it down, and later nobody can have changed the past."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    await _fresh(api, request)
+    return success(views.head(await api.models.head()))
+
+
+async def _fresh(api: Service, request: Request) -> None:
+    await api.fresh(request, EVERYTHING)
+
+
+def _parameters(names: Sequence[str]) -> tuple[QueryParameter, ...]:
+    return tuple(
+        QueryParameter(name=name, description=SAYS[name], schema=SCHEMAS[name]) for name in names
+    )
+
+
+_SEQUENCE = {"type": "integer", "minimum": 0, "maximum": q.MAX_SEQUENCE}
+_TIME = {"type": "string", "format": "date-time"}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "after": _SEQUENCE,
+    "before": _SEQUENCE,
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": q.MOST_EVENTS,
+        "default": q.DEFAULT_EVENTS,
+    },
+    "type": {"type": "string", "default": "*"},
+    "actor": {"type": "string", "pattern": "^(_host-)?[A-Za-z0-9][A-Za-z0-9_-]*$"},
+    "since": _TIME,
+    "until": _TIME,
+}
+SAYS = {
+    "after": "Only events with a higher sequence.",
+    "before": "Only events with a lower sequence.",
+    "limit": "At most this many on a page; not of a stream.",
+    "type": "A type, e.g. execution.finished; * stands for any characters.",
+    "actor": "Only events of this actor, or of this host (_host-<id>).",
+    "since": "Only events of this time or later, as their appenders had it (RFC 3339).",
+    "until": "Only events before this time.",
+}
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/events",
+        endpoint=list_events,
+        kind="query",
+        summary="Read the log, or subscribe to it",
+        result=list[EventResult],
+        query=_parameters((*q.PARAMETERS, "actor")),
+        errors=(429,),
+        media=(MEDIA_TYPE,),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/events",
+        endpoint=list_actor_events,
+        kind="query",
+        summary="Read an actor's history, or subscribe to it",
+        result=list[EventResult],
+        query=_parameters(q.PARAMETERS),
+        errors=(429,),
+        media=(MEDIA_TYPE,),
+    ),
+    Operation(
+        method="GET",
+        path="/events/{sequence}",
+        endpoint=show,
+        kind="query",
+        summary="Show an event with its hash",
+        result=SealedEventResult,
+    ),
+    Operation(
+        method="GET",
+        path="/audit/head",
+        endpoint=head,
+        kind="query",
+        summary="Show the end of the chain of hashes",
+        result=HeadResult,
+    ),
+)

@@ -1,0 +1,207 @@
+"""Questions about one run of the past: once more, side by side, and why."""
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.commands import parse
+from abaco_api.commands.inbox import Accepted, InboxHead
+from abaco_api.contract.operation import Once, Operation, QueryParameter
+from abaco_api.dependencies import Service, service
+from abaco_api.domain import views
+from abaco_api.domain.views import Row
+from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, words
+from abaco_api.explain.execution_inputs import read_inputs, rerun
+from abaco_api.explain.execution_position import Seats
+from abaco_api.explain.explain_results import DiffResult, EffectResult, RerunResult, WhyResult
+from abaco_api.explain.why import MOST, Inquiry
+from abaco_api.http.request_body import query_parameters
+from abaco_api.http.response_envelope import success
+from abaco_api.streams.output.stored_output import stored_text
+from abaco_proto import events as ev
+from abaco_proto import ids
+from abaco_proto.actor import Actor, ActorStatus
+from abaco_proto.envelope import Recorded
+from abaco_proto.errors import Unavailable, Unknown
+from abaco_proto.execution import INITIAL
+from abaco_proto.subjects import history_filter, hosts_filter, seats_filter
+
+WITH = "with"
+
+
+async def run_again(request: Request) -> Response:
+    """A new execution with the image, message, environment and state of an old one."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id, ordinal = _named(request)
+    await api.fresh(request, actor_id)
+    row = await api.models.execution(actor_id, ordinal)
+    inputs = await read_inputs(api.log, row)
+
+    def decide(_: Actor, head: InboxHead) -> ev.MessageReceived:
+        return rerun(row, inputs, head.next_ordinal)
+
+    accepted = await api.inbox.accept(actor_id, decide)
+    api.freshness.wrote(accepted.sequence, actor_id)
+    return _again(accepted, row["execution_id"], row["image_digest"])
+
+
+async def ordered(_: Request, recorded: Recorded) -> Response:
+    """The answer to who ordered a rerun that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.MessageReceived)
+    assert event.rerun is not None
+    accepted = Accepted(event.execution_id, recorded.sequence)
+    return _again(accepted, event.rerun.execution_id, event.rerun.image)
+
+
+def _again(accepted: Accepted, rerun_of: str, image: str) -> Response:
+    result = RerunResult(execution_id=accepted.execution_id, rerun_of=rerun_of, image=image)
+    msg = "To be run again with the same inputs."
+    return success(result, msg, status=201, sequence=accepted.sequence)
+
+
+async def compare(request: Request) -> Response:
+    """Exit code, output and duration side by side; whether the inputs were the same."""
+    api = service(request)
+    query = query_parameters(request)
+    parse.nothing_else(query, WITH)
+    actor_id, ordinal = _named(request)
+    await api.fresh(request, actor_id)
+    one, other = await _pair(api, actor_id, ordinal, query.get(WITH))
+    inputs = await read_inputs(api.log, one), await read_inputs(api.log, other)
+    texts = await _output(api, one), await _output(api, other)
+    found = await asyncio.to_thread(diff, (one, other), inputs, texts)
+    return success(found, words(found))
+
+
+async def _pair(api: Service, actor_id: str, ordinal: int, other: str | None) -> tuple[Row, Row]:
+    """The two to compare; by default a rerun and what it is one of, the rerun behind."""
+    row = await api.models.execution(actor_id, ordinal)
+    if other is not None:
+        beside = parse.execution_ordinal(actor_id, other)
+        return row, await api.models.execution(actor_id, beside)
+    if row["rerun_of"] is not None:
+        before = parse.execution_ordinal(actor_id, row["rerun_of"])
+        return await api.models.execution(actor_id, before), row
+    latest = await api.models.latest_rerun(actor_id, row["execution_id"])
+    if latest is None:
+        what = f"{row['execution_id']} was not run again, so say which to compare it with"
+        raise Unknown(f"{WITH}: {what}")
+    return row, await api.models.execution(actor_id, latest)
+
+
+async def _output(api: Service, row: Row) -> OutputHead:
+    """The beginning of an output, and the digest of all of it, whatever its length."""
+    head, digest = "", hashlib.sha256()
+    texts = stored_text(api.models, row["execution_id"], row["attempt"])
+    async with aclosing(texts):
+        async for text in texts:
+            head += text[: HEAD_CHARACTERS - len(head)]
+            digest.update(text.encode())
+    return OutputHead(head, digest.digest())
+
+
+async def why(request: Request) -> Response:
+    """What caused it, each step, what it waits for or what ended it, and what it caused."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id, ordinal = _named(request)
+    seconds = api.config.max_replay_seconds
+    try:
+        async with api.replay.slots.slot(), asyncio.timeout(seconds):
+            found = await _inquire(api, actor_id, ordinal)
+    except TimeoutError:
+        raise Unavailable(f"the history of {actor_id} was not read within {seconds} s") from None
+    return success(found, found.standing.says)
+
+
+async def _inquire(api: Service, actor_id: str, ordinal: int) -> WhyResult:
+    tenant = api.config.tenant
+    past = api.replay.until(await api.replay.head())
+    inquiry = Inquiry(tenant, actor_id, ordinal)
+    async with aclosing(past.history([history_filter(tenant, actor_id)])) as history:
+        async for recorded in history:
+            inquiry.take(recorded)
+    if inquiry.actor.status is ActorStatus.UNREGISTERED:
+        raise Unknown(f"actor_id: there is no actor {actor_id!r}")
+    if inquiry.execution is INITIAL:
+        what = f"{actor_id} has no execution {ids.execution_id(actor_id, ordinal)!r}"
+        raise Unknown(f"execution_id: {what}")
+    seats = Seats()
+    if not inquiry.execution.ended:
+        async with aclosing(past.history([hosts_filter(tenant), seats_filter(tenant)])) as history:
+            async for recorded in history:
+                seats.take(recorded)
+    return inquiry.answer(seats, await _caused(api, inquiry))
+
+
+async def _caused(api: Service, inquiry: Inquiry) -> list[EffectResult] | None:
+    """The messages that subscriptions made of its events; None while Postgres is away."""
+    after = inquiry.execution.message_sequence
+    try:
+        rows = await api.models.caused(inquiry.event_ids, after, MOST)
+    except Unavailable:
+        return None
+    effects = []
+    for row in rows:
+        data = views.event(row)
+        execution_id = data.id.removesuffix(".received")
+        effects.append(
+            EffectResult(
+                seq=data.seq,
+                execution_id=execution_id,
+                actor_id=data.actor_id,
+                kind="subscription",
+                says=f"Its {data.causation_id.rpartition('_')[2]} became {execution_id}.",
+            )
+        )
+    return effects
+
+
+def _named(request: Request) -> tuple[str, int]:
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    return actor_id, parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+
+
+_PATH = "/actors/{actor_id}/executions/{execution_id}"
+_OTHER = QueryParameter(
+    name=WITH,
+    description="Another execution of the actor; by default the one this is a rerun of, or its "
+    "latest rerun.",
+    schema={"type": "string"},
+)
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path=f"{_PATH}/rerun",
+        endpoint=run_again,
+        kind="command",
+        summary="Run an execution again with the same inputs",
+        result=RerunResult,
+        status=201,
+        errors=(409,),
+        once=Once(event=ev.MessageReceived, answer=ordered),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PATH}/diff",
+        endpoint=compare,
+        kind="query",
+        summary="Compare two executions",
+        result=DiffResult,
+        query=(_OTHER,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PATH}/why",
+        endpoint=why,
+        kind="query",
+        summary="Say why an execution is where it is",
+        result=WhyResult,
+    ),
+)

@@ -1,0 +1,93 @@
+"""Messages: put into an inbox, counted while they wait."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.as_of.as_of_parameter import AS_OF
+from abaco_api.commands import parse
+from abaco_api.commands.inbox import Accepted
+from abaco_api.contract import request_schemas
+from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.result_types import MessageResult, WaitingResult
+from abaco_api.dependencies import service
+from abaco_api.domain.commands import PurgeInbox
+from abaco_api.http.request_body import Parameters, query_parameters, read_parameters
+from abaco_api.http.response_envelope import success
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+
+
+async def send(request: Request) -> Response:
+    """Put a message into an inbox: once it is accepted it is exactly one execution."""
+    api = service(request)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    query = query_parameters(request)
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    accepted = await api.inbox.send(parse.send(actor_id, parameters, query))
+    api.freshness.wrote(accepted.sequence, actor_id)
+    return _accepted(accepted, parameters)
+
+
+async def sent(request: Request, recorded: Recorded) -> Response:
+    """The answer to who sent a message that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.MessageReceived)
+    parameters = await read_parameters(request, service(request).config.max_body_bytes)
+    return _accepted(Accepted(event.execution_id, recorded.sequence), parameters)
+
+
+def _accepted(accepted: Accepted, parameters: Parameters) -> Response:
+    result = MessageResult(execution_id=accepted.execution_id, msg=parameters.values["message"])
+    return success(result, sequence=accepted.sequence)
+
+
+async def count(request: Request) -> Response:
+    """How many messages wait."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    models = await api.as_of(request, actor_id)
+    return success(WaitingResult(messages=await models.waiting(actor_id)))
+
+
+async def purge(request: Request) -> Response:
+    """End all messages that wait; what runs goes on."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    sequence = await api.control.purge(PurgeInbox(actor_id=actor_id))
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Messages purged successfully.", sequence=sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/messages",
+        endpoint=send,
+        kind="command",
+        summary="Send a message",
+        result=MessageResult,
+        body=request_schemas.Message,
+        any_query="Every query parameter becomes an environment variable of this execution, over "
+        "the actor's default environment; MSG and _abaco_* are the platform's.",
+        once=Once(event=ev.MessageReceived, answer=sent),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/messages",
+        endpoint=count,
+        kind="query",
+        summary="Count the messages that wait",
+        result=WaitingResult,
+        query=PAST,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/messages",
+        endpoint=purge,
+        kind="command",
+        summary="Purge the messages that wait",
+        result=None,
+    ),
+)

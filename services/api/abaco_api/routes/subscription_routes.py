@@ -1,0 +1,101 @@
+"""Subscriptions: which events are sent to an actor as messages."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.as_of.as_of_parameter import AS_OF
+from abaco_api.commands import parse
+from abaco_api.contract import request_schemas
+from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.result_types import SubscriptionResult
+from abaco_api.dependencies import service
+from abaco_api.domain import views
+from abaco_api.domain.commands import Unsubscribe
+from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.response_envelope import success
+from abaco_api.queries.freshness import ALL_ACTORS
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+
+
+async def list_subscriptions(request: Request) -> Response:
+    """An actor's subscriptions."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    models = await api.as_of(request, actor_id)
+    rows = await models.subscriptions(actor_id)
+    result = [views.subscription(row) for row in rows]
+    return success(result, "Subscriptions retrieved successfully.")
+
+
+async def subscribe(request: Request) -> Response:
+    """Send an actor the events that match: each becomes one message, the event as JSON."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.actors.change(parse.subscribe(actor_id, parameters))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    [event] = outcome.events
+    return _subscribed(event, outcome.sequence)
+
+
+async def subscribed(_: Request, recorded: Recorded) -> Response:
+    """The answer to who made a subscription that is in the log."""
+    return _subscribed(recorded.event, recorded.sequence)
+
+
+def _subscribed(event: ev.Event, sequence: int) -> Response:
+    assert isinstance(event, ev.ActorSubscribed)
+    result = SubscriptionResult(
+        subscription_id=event.subscription_id,
+        actor_id=event.actor_id,
+        event_pattern=event.event_pattern,
+    )
+    msg = "Subscription created successfully."
+    return success(result, msg, status=201, sequence=sequence)
+
+
+async def unsubscribe(request: Request) -> Response:
+    """End a subscription; what it made messages already stays."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    subscription_id = request.path_params["subscription_id"]
+    command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
+    outcome = await api.actors.change(command)
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return success(None, "Subscription deleted successfully.", sequence=outcome.sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/subscriptions",
+        endpoint=list_subscriptions,
+        kind="query",
+        summary="List an actor's subscriptions",
+        result=list[SubscriptionResult],
+        query=PAST,
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/subscriptions",
+        endpoint=subscribe,
+        kind="command",
+        summary="Subscribe an actor to events",
+        result=SubscriptionResult,
+        status=201,
+        body=request_schemas.Subscription,
+        once=Once(event=ev.ActorSubscribed, answer=subscribed),
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/subscriptions/{subscription_id}",
+        endpoint=unsubscribe,
+        kind="command",
+        summary="End a subscription",
+        result=None,
+    ),
+)

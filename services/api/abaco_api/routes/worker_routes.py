@@ -1,0 +1,118 @@
+"""Workers: listed, shown, kept in number, given up."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from abaco_api.as_of.as_of_parameter import AS_OF
+from abaco_api.commands import parse
+from abaco_api.contract import request_schemas
+from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.result_types import ScaleResult, WorkerResult
+from abaco_api.dependencies import service
+from abaco_api.domain import views
+from abaco_api.domain.commands import StopWorker
+from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.response_envelope import success
+from abaco_api.queries.freshness import ALL_ACTORS
+from abaco_proto import events as ev
+from abaco_proto.envelope import Recorded
+
+
+async def list_workers(request: Request) -> Response:
+    """The workers that have a seat now."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    models = await api.as_of(request, actor_id)
+    rows = await models.workers(actor_id)
+    return success([views.worker(row) for row in rows], "Workers retrieved successfully.")
+
+
+async def scale(request: Request) -> Response:
+    """Keep at least this many workers from now on."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    parameters = await read_parameters(request, api.config.max_body_bytes)
+    outcome = await api.actors.change(parse.scale(actor_id, parameters))
+    api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
+    return _scaled(actor_id, outcome.actor.definition, outcome.sequence)
+
+
+async def scaled(_: Request, recorded: Recorded) -> Response:
+    """The answer to who asked for a number of workers that is in the log."""
+    event = recorded.event
+    assert isinstance(event, ev.ActorUpdated)
+    return _scaled(event.actor_id, event.definition, recorded.sequence)
+
+
+def _scaled(actor_id: str, definition: ev.Definition, sequence: int) -> Response:
+    result = ScaleResult(
+        actor_id=actor_id,
+        min_workers=definition.min_workers,
+        max_workers=definition.max_workers,
+    )
+    return success(result, "Workers scheduled successfully.", sequence=sequence)
+
+
+async def show(request: Request) -> Response:
+    """One worker, gone or not."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request), AS_OF)
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    models = await api.as_of(request, actor_id)
+    row = await models.worker(actor_id, worker_id)
+    return success(views.worker(row), "Worker retrieved successfully.")
+
+
+async def stop(request: Request) -> Response:
+    """Give a worker up as soon as it is idle."""
+    api = service(request)
+    parse.nothing_else(query_parameters(request))
+    actor_id = parse.actor_id(request.path_params["actor_id"])
+    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    sequence = await api.workers.stop(StopWorker(actor_id=actor_id, worker_id=worker_id))
+    api.freshness.wrote(sequence, actor_id)
+    return success(None, "Worker scheduled to be stopped.", sequence=sequence)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/workers",
+        endpoint=list_workers,
+        kind="query",
+        summary="List an actor's workers",
+        result=list[WorkerResult],
+        query=PAST,
+    ),
+    Operation(
+        method="POST",
+        path="/actors/{actor_id}/workers",
+        endpoint=scale,
+        kind="command",
+        summary="Keep a number of workers",
+        result=ScaleResult,
+        body=request_schemas.Scale,
+        once=Once(event=ev.ActorUpdated, answer=scaled),
+    ),
+    Operation(
+        method="GET",
+        path="/actors/{actor_id}/workers/{worker_id}",
+        endpoint=show,
+        kind="query",
+        summary="Show a worker",
+        result=WorkerResult,
+        query=PAST,
+    ),
+    Operation(
+        method="DELETE",
+        path="/actors/{actor_id}/workers/{worker_id}",
+        endpoint=stop,
+        kind="command",
+        summary="Stop a worker",
+        result=None,
+        errors=(409,),
+    ),
+)

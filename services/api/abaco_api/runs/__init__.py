@@ -1,1 +1,0 @@
-"""What can be asked of one run of the past: again, compared, and why."""

@@ -1,0 +1,1 @@
+"""Streams: events and output sent while they appear."""

@@ -1,0 +1,68 @@
+"""The ring: the last events of the log, encoded, shared by all who follow it.
+
+Theory: a reader is a cursor, the sequence of the last event it has seen. The ring knows from
+where on it is complete, its floor: a cursor at or above the floor misses nothing by reading here,
+one below has to read the log. So a slow reader costs nothing but its cursor.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from abaco_api.streams.domain.encoded_event import Item
+from abaco_proto.envelope import EPOCH
+from abaco_proto.events import Event
+
+SLACK = 1024
+"""How many empty places may be in front before they are cut off, all at once."""
+
+GONE = Item(
+    sequence=0,
+    type="",
+    actor_id="",
+    time=EPOCH,
+    id="",
+    correlation_id="",
+    hops=0,
+    event=Event(),
+    frame=b"",
+)
+
+
+class Ring:
+    """At most ``max_events`` events of about ``max_bytes`` together, all behind ``floor``."""
+
+    def __init__(self, floor: int, *, max_events: int, max_bytes: int) -> None:
+        self.floor = floor
+        self.position = floor
+        self.size = 0
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._items: list[Item] = []
+        self._sequences: list[int] = []
+        self._begin = 0
+
+    def __len__(self) -> int:
+        """How many events are in it."""
+        return len(self._items) - self._begin
+
+    def add(self, item: Item) -> None:
+        """Take in the next event, and let go of the oldest when that is too much."""
+        self._items.append(item)
+        self._sequences.append(item.sequence)
+        self.position = item.sequence
+        self.size += item.size
+        while len(self) > self._max_events or (self.size > self._max_bytes and len(self) > 1):
+            oldest = self._items[self._begin]
+            self.floor, self.size = oldest.sequence, self.size - oldest.size
+            self._items[self._begin] = GONE
+            self._begin += 1
+        if self._begin > SLACK:
+            del self._items[: self._begin]
+            del self._sequences[: self._begin]
+            self._begin = 0
+
+    def after(self, cursor: int, limit: int) -> Sequence[Item]:
+        """At most ``limit`` events behind a cursor that is not below the floor."""
+        assert cursor >= self.floor
+        start = bisect_right(self._sequences, cursor, lo=self._begin)
+        return self._items[start : start + limit]

@@ -1,0 +1,49 @@
+"""Selections: which events somebody wants, by type, actor and time."""
+
+import re
+from datetime import datetime
+from functools import lru_cache
+
+import msgspec
+
+from abaco_api.domain.wildcard import ANY, fits
+from abaco_api.streams.domain.encoded_event import Item
+from abaco_proto.subjects import history_filter, tenant_filter, type_filters
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """``since`` is included, ``until`` is not; ``actor_id`` None is every actor's."""
+
+    type: str = ANY
+    actor_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def takes(self, item: Item) -> bool:
+        """Whether an event is among those that are wanted."""
+        return (
+            self.may_take(item.actor_id, item.type)
+            and (self.since is None or item.time >= self.since)
+            and (self.until is None or item.time < self.until)
+        )
+
+    def may_take(self, actor_id: str, kind: str) -> bool:
+        """Whether events of an actor and a type can be among them."""
+        return self.actor_id in (None, actor_id) and type_matches(self.type, kind)
+
+    def filters(self, tenant: str) -> list[str]:
+        """Filters of the log that select at least these events."""
+        if ANY not in self.type:
+            return type_filters(tenant, self.type, self.actor_id or ANY)
+        return [history_filter(tenant, self.actor_id) if self.actor_id else tenant_filter(tenant)]
+
+    @property
+    def like(self) -> str:
+        """The type as a pattern of SQL's ``LIKE``."""
+        return re.sub(r"([\\%_])", r"\\\1", self.type).replace(ANY, "%")
+
+
+@lru_cache(maxsize=4096)
+def type_matches(pattern: str, kind: str) -> bool:
+    """Whether a type is of a pattern, in which ``*`` stands for any characters, or none."""
+    return fits(pattern, kind)

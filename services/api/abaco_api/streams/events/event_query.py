@@ -1,0 +1,103 @@
+"""What a request for events asks for: every rule about its form."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from abaco_api.commands import parse
+from abaco_api.domain.wildcard import ANY
+from abaco_api.http.http_errors import BadParameter
+from abaco_api.streams.domain.selection import Selection, type_matches
+from abaco_proto import events as ev
+from abaco_proto import ids
+from abaco_proto.subjects import HOST_ACTOR_PREFIX
+
+MOST_EVENTS = 10_000
+DEFAULT_EVENTS = 100
+MAX_SEQUENCE = 10**18 - 1
+MAX_TYPE = 255
+"""Patterns are remembered with what they match, so they are not long."""
+
+RESUME = "Last-Event-ID"
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events, behind ``after`` and before ``before``, and at most how many on a page."""
+
+    selection: Selection
+    after: int | None
+    before: int | None
+    limit: int
+
+
+PARAMETERS = ("after", "before", "limit", "type", "since", "until")
+
+
+def asked(query: Mapping[str, str], resume: str | None, actor_id: str | None = None) -> Asked:
+    """The query string, and the header ``Last-Event-ID``, which has the last word on ``after``.
+
+    ``actor_id`` is the one in the path; without, the parameter ``actor`` says which.
+    """
+    known = PARAMETERS if actor_id is not None else (*PARAMETERS, "actor")
+    parse.nothing_else(dict(query), *known)
+    after = _sequence("after", query.get("after"))
+    return Asked(
+        selection=Selection(
+            type=_type(query.get("type", ANY)),
+            actor_id=actor_id or _actor(query.get("actor")),
+            since=_moment("since", query),
+            until=_moment("until", query),
+        ),
+        after=_sequence(RESUME, resume) if resume else after,
+        before=_sequence("before", query.get("before")),
+        limit=parse.whole_number(
+            "limit", query.get("limit", str(DEFAULT_EVENTS)), least=1, most=MOST_EVENTS
+        ),
+    )
+
+
+def moment(name: str, text: str) -> datetime:
+    """A time in UTC; a space stands for the ``+`` that a query string makes one of.
+
+    An offset can move a time out of the years 1 to 9999, which neither we nor Postgres can hold.
+    """
+    text = re.sub(r" (?=\d\d:\d\d$)", "+", text)
+    try:
+        if _RFC_3339.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise BadParameter(name, "expected a time in the years 1 to 9999 in UTC") from None
+    except ValueError:
+        pass
+    raise BadParameter(name, "expected a time as in RFC 3339, e.g. 2026-01-02T03:04:05Z")
+
+
+def _moment(name: str, query: Mapping[str, str]) -> datetime | None:
+    return moment(name, query[name]) if name in query else None
+
+
+def _sequence(name: str, text: str | None) -> int | None:
+    return None if text is None else parse.whole_number(name, text, least=0, most=MAX_SEQUENCE)
+
+
+def _type(text: str) -> str:
+    if len(text) > MAX_TYPE or not any(type_matches(text, kind) for kind in ev.TYPES):
+        page = "docs/reference/events.md"
+        what = f"no event is of this type; expected one of {page}, or a part of it with *"
+        raise BadParameter("type", what)
+    return text
+
+
+def _actor(text: str | None) -> str | None:
+    if text is None or ids.is_actor_id(text):
+        return text
+    host_id = text.removeprefix(HOST_ACTOR_PREFIX)
+    if host_id != text and re.fullmatch(ids.HOST_PATTERN, host_id):
+        return text
+    raise BadParameter("actor", f"expected an actor's id, or {HOST_ACTOR_PREFIX}<host_id>")

@@ -1,0 +1,1 @@
+"""Live output: an execution's output as it appears."""
