@@ -9,7 +9,7 @@ import pytest
 
 import builders as b
 from abaco_jetstream.ports import Batch, EventLog
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded, draft
@@ -208,6 +208,6 @@ class EventLogSuite:
     async def test_nothing_stands_at_a_place_never_written(self, log: EventLog) -> None:
         assert await log.at(1_000_000) is None
 
-    async def test_append_surely_writes_once(self, log: EventLog) -> None:
-        first = await append_surely(log, message(0), after=0)
-        assert await append_surely(log, message(0), after=0) == first
+    async def test_append_until_stored_writes_once(self, log: EventLog) -> None:
+        first = await append_until_stored(log, message(0), after=0)
+        assert await append_until_stored(log, message(0), after=0) == first

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto.errors import Unavailable
 from abaco_telemetry.catalogue import Catalogue
 from abaco_telemetry.event_log import LogMetrics, WatchedEventLog
@@ -33,9 +33,11 @@ async def test_a_log_that_is_away_refuses(log: InMemoryEventLog) -> None:
         await log.append(message(0))
 
 
-async def test_append_surely_outlasts_an_outage(log: InMemoryEventLog) -> None:
+async def test_append_until_stored_outlasts_an_outage(log: InMemoryEventLog) -> None:
     log.available = False
-    append = asyncio.create_task(append_surely(log, message(0), after=0, pause=0.001))
+    append = asyncio.create_task(
+        append_until_stored(log, message(0), after=0, backoff=every(0.001))
+    )
     await asyncio.sleep(0)
     log.available = True
     assert await append == 1

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from abaco_jetstream import Connection, JetStreamEventLog
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Unrecognized
 from abaco_proto.subjects import all_events_filter, history_filter
@@ -76,6 +76,6 @@ async def test_a_follower_outlives_the_server(
     nats_server.start()
     async with asyncio.timeout(LIMIT_SECONDS):
         for n in range(10, 20):
-            await append_surely(log, message(n), after=0, pause=0.05)
+            await append_until_stored(log, message(n), after=0, backoff=every(0.05))
         found = await follower
     assert [r.sequence for r in found] == list(range(1, 21))

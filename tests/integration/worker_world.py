@@ -15,7 +15,7 @@ import docker
 
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
@@ -93,7 +93,7 @@ class World:
     # -- the scheduler's words
 
     async def append(self, event: ev.Event) -> int:
-        return await append_surely(self.log, b.envelope_of(event), after=0)
+        return await append_until_stored(self.log, b.envelope_of(event), after=0)
 
     async def seat(self, image: str | None = None, number: int = 0, **definition: Any) -> int:
         """An actor and a seat for it; the sequence of the definition."""

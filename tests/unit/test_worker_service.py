@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 import builders as b
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
@@ -389,9 +389,9 @@ async def test_a_log_away_in_the_middle_is_waited_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def quickly(log: object, draft: object, *, after: int) -> int:
-        return await append_surely(log, draft, after=after, pause=0.001)  # type: ignore[arg-type]
+        return await append_until_stored(log, draft, after=after, backoff=every(0.001))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("abaco_worker.host.append_surely", quickly)
+    monkeypatch.setattr("abaco_worker.host.append_until_stored", quickly)
     async with stage.service():
         await with_seat(stage)
         await stage.send(0, Program(forever=True))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from abaco_jetstream.ports import EventLog, OutputLog
-from abaco_jetstream.retry import append_surely
+from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
@@ -70,7 +70,7 @@ class Host:
         )
         try:
             with self.spans.span("report"):
-                await append_surely(self.log, wish, after=cause.sequence)
+                await append_until_stored(self.log, wish, after=cause.sequence)
         except Conflict:
             # An id says who reports what of which attempt: only this host before a crash could.
             logger.info("%s: was reported before", wish.id)
