@@ -32,7 +32,8 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 	.venv/bin/ruff check .
 	.venv/bin/mypy $(CODE)
 	.venv/bin/lint-imports
-	.venv/bin/pytest -q --numprocesses 2 --dist worksteal tests/unit tests/contract
+	.venv/bin/pytest -q --numprocesses 2 --dist worksteal -o faulthandler_timeout=240 \
+		tests/unit tests/contract
 
 # Side by side, as most of the time each of them waits. What all of them need is made before.
 test: check engine image  ## everything
@@ -46,7 +47,7 @@ FUZZ_SEED ?= $(shell date +%s)
 fuzz: dev-setup           ## damaged bytes into every decoder, then requests into the API, ten minutes each
 	@echo "fuzz: FUZZ_SEED=$(FUZZ_SEED), $(FUZZ_SECONDS) seconds each"
 	@ABACO_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) ABACO_TEST_FUZZ_SEED=$(FUZZ_SEED) \
-		nice .venv/bin/pytest -q tests/unit/test_codecs_fuzz.py tests/integration/test_api_fuzz.py
+		nice .venv/bin/pytest -q -o faulthandler_timeout=0 tests/unit/test_codecs_fuzz.py tests/integration/test_api_fuzz.py
 
 # The same tests as in `make test`, each for longer and with more in flight.
 faults: dev-setup engine image  ## every fault, and ten minutes of all of them at random
@@ -56,7 +57,7 @@ faults: dev-setup engine image  ## every fault, and ten minutes of all of them a
 	PARTITION_SECONDS=$${PARTITION_SECONDS:-60} \
 	ABACO_TEST_MIXER_SECONDS=$${ABACO_TEST_MIXER_SECONDS:-600} \
 	ABACO_TEST_MIXER_SEED=$${ABACO_TEST_MIXER_SEED:-random} \
-	.venv/bin/pytest -q tests/fault
+	.venv/bin/pytest -q -o faulthandler_timeout=0 tests/fault
 
 bench: dev-setup engine    ## figures beside the raw parts: tables here, JSON and pictures in build/bench
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(PYTHON) $$bench; done

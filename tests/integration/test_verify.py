@@ -400,7 +400,7 @@ async def test_a_log_and_a_copy_rewritten_together_are_found_by_a_noted_head(
 
 
 async def test_the_query_of_the_docs_finds_the_first_fault(dsn: str) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "explanation" / "history.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "verified-copy.md").read_text()
     query = page.partition("```sql\n")[2].partition(";\n```")[0]
     assert await value(dsn, query) is None
     await value(dsn, "UPDATE events SET id = 'x' WHERE seq = 9")
