@@ -32,7 +32,7 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import Draft, draft
-from abaco_worker.live_workers import LiveWorkers
+from abaco_worker.app.live_workers import LiveWorkers
 from api_stage import Api, running
 from histories import IMAGE, T0, TENANT, write
 from projection import RESULTS, Lazy, Shipped, process, reached

@@ -17,22 +17,24 @@ import psutil
 from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.engine import (
-    CannotStart,
+from abaco_worker.domain.containers import (
     Container,
-    ContainerMissing,
     ContainerSpec,
     Endpoint,
-    EngineFault,
     Image,
-    ImageMissing,
-    ImageRefused,
     Labelled,
     PullProgress,
     Usage,
 )
-from abaco_worker.launching import started
-from abaco_worker.place import Process
+from abaco_worker.domain.engine_errors import (
+    CannotStart,
+    ContainerMissing,
+    EngineFault,
+    ImageMissing,
+    ImageRefused,
+)
+from abaco_worker.sandbox.launcher_client import started
+from abaco_worker.sandbox.sandbox_directory import Process
 
 IMAGE = "test/image"
 UNSTARTABLE = "test/unstartable"

@@ -3,8 +3,8 @@
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from abaco_worker.engine import Endpoint, NetworkFiles
-from abaco_worker.netlink import Port
+from abaco_worker.domain.containers import Endpoint, NetworkFiles
+from abaco_worker.network.netlink import Port
 
 BRIDGE = IPv4Interface("172.17.0.1/16")
 MODEL = "172.17.0.2/16"

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from abaco_worker.domain.run_report import Report
+from abaco_worker.domain.run_request import Request
 from abaco_worker.launcher import build
-from abaco_worker.launcher.report import Report
-from abaco_worker.launcher.request import Request
-from abaco_worker.launching import Launcher, connect, started, tail
-from abaco_worker.place import Place, Process
+from abaco_worker.sandbox.launcher_client import Launcher, connect, started, tail
+from abaco_worker.sandbox.sandbox_directory import Place, Process
 
 SECONDS = 60.0
 KEPT_BYTES = 1_000_000

@@ -12,16 +12,16 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.spans import OFF, Spans
-from abaco_worker.config import Config
-from abaco_worker.disks import Disks
-from abaco_worker.host import Host
-from abaco_worker.images import Images
-from abaco_worker.loop import Service
-from abaco_worker.metrics import Metrics
-from abaco_worker.network import Network
-from abaco_worker.orders import Orders
-from abaco_worker.sandboxes import Sandboxes
-from abaco_worker.sweeper import Sweeper
+from abaco_worker.app.host import Host
+from abaco_worker.app.worker_loop import Service
+from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.engine.image_store import Images
+from abaco_worker.network.bridge_network import Network
+from abaco_worker.runs.disk_limit import Disks
+from abaco_worker.runs.run_spec_reader import Orders
+from abaco_worker.sandbox.container_garbage_collector import Sweeper
+from abaco_worker.sandbox.sandbox_store import Sandboxes
+from abaco_worker.worker_settings import Config
 from fake_engine import IMAGE, FakeEngine, FakeHelper, Program, message
 from fake_kernel import FakeKernel
 from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue

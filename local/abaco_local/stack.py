@@ -9,7 +9,7 @@ import msgspec
 import abaco_api.api_settings
 import abaco_projector.projector_settings
 import abaco_scheduler.scheduler_settings
-import abaco_worker.config
+import abaco_worker.worker_settings
 from abaco_local import (
     engine,
     identity,
@@ -36,7 +36,7 @@ READY_SECONDS = 120
 SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
     abaco_api.api_settings.Config,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
-    abaco_worker.config.Config,
+    abaco_worker.worker_settings.Config,
     abaco_projector.projector_settings.Config,
 )
 

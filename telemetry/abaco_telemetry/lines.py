@@ -34,7 +34,7 @@ class Line(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Text(logging.Formatter):
-    """``2026-01-02 03:04:05,006 WARNING abaco_worker.seat: words [foo_0_exc_0.received]``."""
+    """``2026-01-02 03:04:05,006 WARNING abaco_worker: words [foo_0_exc_0.received]``."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")

@@ -3,8 +3,8 @@
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.metrics import Metrics
-from abaco_worker.watched_engine import WatchedEngine
+from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.engine.instrumented_engine import WatchedEngine
 from contract.engine_suite import EngineSuite, spec_of
 from fake_engine import IMAGE, UNSTARTABLE, FakeEngine, Program, message
 
@@ -35,7 +35,7 @@ class TestFakeEngine(EngineSuite):
 class TestWatchedEngine(EngineSuite):
     @pytest.fixture
     def engine(self) -> WatchedEngine:
-        return WatchedEngine(FakeEngine(), Metrics())
+        return WatchedEngine(FakeEngine(), Metrics().call)
 
 
 async def test_an_engine_that_is_away_is_unavailable(engine: FakeEngine, yard: FakeYard) -> None:

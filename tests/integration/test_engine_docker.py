@@ -9,9 +9,10 @@ import docker
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.docker_engine import DockerEngine
-from abaco_worker.engine import CannotStart, EngineFault, NetworkFiles
-from abaco_worker.netlink import Linux
+from abaco_worker.domain.containers import NetworkFiles
+from abaco_worker.domain.engine_errors import CannotStart, EngineFault
+from abaco_worker.engine.docker_engine import DockerEngine
+from abaco_worker.network.netlink import Linux
 from contract.engine_suite import EngineSuite, read, spec_of, started
 from deadlines import LIMIT_SECONDS
 from fake_engine import Program

@@ -16,11 +16,12 @@ import pytest
 from docker.errors import APIError
 
 import images
-from abaco_worker.docker_engine import DockerEngine
-from abaco_worker.docker_engine.helper import LABEL, ContainerChannel
-from abaco_worker.launcher.request import Request
-from abaco_worker.launching import leave
-from abaco_worker.place import PROGRAM, Place, Process
+from abaco_worker.domain.containers import PROGRAM
+from abaco_worker.domain.run_request import Request
+from abaco_worker.engine.docker_engine import DockerEngine
+from abaco_worker.engine.docker_helper import LABEL, ContainerChannel
+from abaco_worker.sandbox.launcher_client import leave
+from abaco_worker.sandbox.sandbox_directory import Place, Process
 from launcher_stage import Ended, connected, ended, new_place, process_of, program, request, shell
 
 SHELL = "abaco-test/launcher-shell"

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
-from abaco_worker.netlink import Linux, Port
+from abaco_worker.network.netlink import Linux, Port
 
 BRIDGE = "docker0"
 LISTEN = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()"
@@ -22,7 +22,7 @@ LO_UP = (
     "import fcntl, socket, struct; "
     "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"
 )
-MAY = "from abaco_worker.netlink import Linux; print(Linux().may())"
+MAY = "from abaco_worker.network.netlink import Linux; print(Linux().may())"
 
 
 @pytest.fixture

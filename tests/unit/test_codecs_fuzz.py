@@ -53,10 +53,10 @@ from abaco_scheduler.domain.decision import Now
 from abaco_scheduler.domain.event_clock import EventClock
 from abaco_scheduler.domain.plan import plan
 from abaco_scheduler.domain.policy import Policy
-from abaco_worker import facts, standing
-from abaco_worker.launcher.report import parse_report, parse_started
-from abaco_worker.place import Place
-from abaco_worker.sandboxes import Made
+from abaco_worker.domain import event_builders, work_item_state
+from abaco_worker.domain.run_report import parse_report, parse_started
+from abaco_worker.domain.sandbox_record import Made
+from abaco_worker.sandbox.sandbox_directory import Place
 from fakes import InMemoryEventLog, matches
 from mutations import HANG_SECONDS, SECONDS, SEED, Mutator, alarm, rounds
 
@@ -139,12 +139,12 @@ def in_scheduler(recorded: envelope.Recorded) -> None:
 
 
 def in_worker(recorded: envelope.Recorded) -> None:
-    begun = standing.at_once(b.record(b.assigned(0)))
-    found = standing.evolve(begun, recorded)
+    begun = work_item_state.at_once(b.record(b.assigned(0)))
+    found = work_item_state.evolve(begun, recorded)
     _ = found.run_wanted, found.halt_requested
     try:
-        standing.at_once(recorded)
-        standing.filters(recorded)
+        work_item_state.at_once(recorded)
+        work_item_state.filters(recorded)
     except AbacoError:
         return
 
@@ -192,10 +192,10 @@ REPORT = (
 def read_report(_: Mutator, raw: bytes) -> None:
     line = raw.decode(errors="replace")
     report = parse_report(line)
-    facts.ended_by(report, ev.EndedBy.ITSELF)
+    event_builders.ended_by(report, ev.EndedBy.ITSELF)
     for moment in (report.started_ns, report.ended_ns, report.first_output_ns):
-        facts.time_of(moment)
-    facts.time_of(parse_started(str(report.started_ns)).started_ns)
+        event_builders.time_of(moment)
+    event_builders.time_of(parse_started(str(report.started_ns)).started_ns)
 
 
 def read_place(folder: Path, mutator: Mutator, raw: bytes) -> None:

@@ -30,8 +30,8 @@ from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS
 from abaco_scheduler.scheduler_settings import SchedulerSettings
 from abaco_telemetry.catalogue import Catalogue, Described
 from abaco_telemetry.event_log import LogMetrics
-from abaco_worker.config import Config as WorkerConfig
-from abaco_worker.metrics import Metrics as WorkerMetrics
+from abaco_worker.app.worker_metrics import Metrics as WorkerMetrics
+from abaco_worker.worker_settings import Config as WorkerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from abaco_proto.errors import Malformed, Refused, Unavailable
-from abaco_worker.launcher.report import Started, parse_report
-from abaco_worker.launching import HEAD, connect, leave
-from abaco_worker.place import Place
+from abaco_worker.domain.run_report import Started, parse_report
+from abaco_worker.sandbox.launcher_client import HEAD, connect, leave
+from abaco_worker.sandbox.sandbox_directory import Place
 from launcher_stage import connected, ended, new_place, process, process_of, read, request, shell
 
 UNTIL_THE_FILE_IS_THERE = "while [ ! -e {0} ]; do sleep 0.01; done; echo {1}; exit 6"

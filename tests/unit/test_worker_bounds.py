@@ -4,15 +4,15 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker import orders
-from abaco_worker.orders import Orders
+from abaco_worker.runs import run_spec_reader
+from abaco_worker.runs.run_spec_reader import Orders
 from fake_engine import IMAGE
 from fakes import InMemoryEventLog
 from worker_stage import Stage
 
 
 async def test_states_are_remembered_up_to_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "REMEMBERED_BYTES", 10_000)
+    monkeypatch.setattr(run_spec_reader, "REMEMBERED_BYTES", 10_000)
     log = InMemoryEventLog()
     found = Orders(log)
     definition = await log.append(b.envelope_of(b.registered(image=IMAGE)))
@@ -32,7 +32,7 @@ async def test_states_are_remembered_up_to_so_many_bytes(monkeypatch: pytest.Mon
 
 
 async def test_seats_that_came_and_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.loop.LATECOMERS_SECONDS", 0.0)
+    monkeypatch.setattr("abaco_worker.app.worker_loop.LATECOMERS_SECONDS", 0.0)
     stage = Stage()
     async with stage.service() as service:
         await stage.until(lambda: service._restored)

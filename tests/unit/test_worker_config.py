@@ -7,7 +7,7 @@ import pytest
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_worker.config import Config, capacity, host_id, open_files
+from abaco_worker.worker_settings import Config, capacity, host_id, open_files
 
 
 def test_every_setting_has_a_name_and_a_description() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from abaco_worker import confinement
-from abaco_worker.metrics import Metrics
+from abaco_worker.app import confinement
+from abaco_worker.app.worker_metrics import Metrics
 from fake_engine import FakeEngine
 
 
@@ -25,7 +25,7 @@ async def test_it_is_said_once_the_engine_answers(
     async def comes_back(_: float) -> None:
         engine.available = True
 
-    monkeypatch.setattr("abaco_worker.confinement.asyncio.sleep", comes_back)
+    monkeypatch.setattr("abaco_worker.app.confinement.asyncio.sleep", comes_back)
     await confinement.tell(engine, metrics)
     assert caplog.messages == ["containers are confined by seccomp; not in use: apparmor, selinux"]
     assert metrics.confined.labels("seccomp")._value.get() == 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from abaco_worker.docker_engine import disk_usage
-from abaco_worker.docker_engine.disk_usage import Walks, folders, visible, volumes
-from abaco_worker.engine import EngineFault
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.engine import docker_disk_usage
+from abaco_worker.engine.docker_disk_usage import Walks, folders, visible, volumes
 
 KIBIBYTE = 1024
 
@@ -75,7 +75,7 @@ async def test_blocks_that_are_there_are_counted_once_and_holes_and_links_are_no
 async def test_a_walk_that_takes_too_long_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_usage, "WALK_SECONDS", 0.0)
+    monkeypatch.setattr(docker_disk_usage, "WALK_SECONDS", 0.0)
     with pytest.raises(EngineFault, match="was not measured"):
         await Walks().bytes_below([str(tmp_path)])
 

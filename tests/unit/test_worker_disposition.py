@@ -1,8 +1,8 @@
 import pytest
 
 from abaco_proto.errors import Conflict, Unavailable, Undecodable
-from abaco_worker.disposition import FAULT_TRIES, Disposition, back_off, disposition
-from abaco_worker.engine import ContainerMissing, EngineFault, ImageRefused
+from abaco_worker.domain.disposition import FAULT_TRIES, Disposition, back_off, disposition
+from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault, ImageRefused
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker import helper as module
-from abaco_worker.docker_engine.helper import creation
-from abaco_worker.engine import EngineFault
-from abaco_worker.helper import Channel, ChannelHelper, child, find
-from abaco_worker.place import Process
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.engine.docker_helper import creation
+from abaco_worker.sandbox import helper_client as module
+from abaco_worker.sandbox.helper_client import Channel, ChannelHelper, child, find
+from abaco_worker.sandbox.sandbox_directory import Process
 from launcher_stage import program
 
 

@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from abaco_worker.engine import Image, ImageRefused, PullProgress
-from abaco_worker.images import RECENT_SECONDS, Images, Reporter, describe
+from abaco_worker.domain.containers import Image, PullProgress
+from abaco_worker.domain.engine_errors import ImageRefused
+from abaco_worker.engine.image_store import RECENT_SECONDS, Images, Reporter, describe
 from fake_engine import IMAGE, FakeEngine
 
 REMOTE = "far/away"
@@ -75,7 +76,7 @@ def test_progress_is_told_every_few_seconds(
     progress = PullProgress(done_layers=2, layers=5, done_bytes=12_345_678, total_bytes=40_100_000)
     assert describe(progress) == "2 of 5 layers, 12.3 of 40.1 MB"
     now = 100.0
-    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
     tell = Reporter("x")
     for _ in range(100):
         now += 0.1
@@ -87,7 +88,7 @@ async def test_what_was_found_a_moment_ago_is_not_asked_for_again(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
     images = Images(engine, "missing")
     first = await images.recent(IMAGE)
     engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
@@ -133,9 +134,9 @@ async def test_an_image_of_then_is_found_by_id_or_by_the_digest_of_its_registry(
 async def test_what_is_remembered_of_images_is_bounded(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("abaco_worker.images.REMEMBERED", 10)
+    monkeypatch.setattr("abaco_worker.engine.image_store.REMEMBERED", 10)
     now = 100.0
-    monkeypatch.setattr("abaco_worker.images.time.monotonic", lambda: now)
+    monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
     images = Images(engine, "missing")
     for number in range(30):
         name = f"far/away:{number}"

@@ -3,14 +3,14 @@
 import pytest
 
 import builders as b
-from abaco_worker import interruptions
-from abaco_worker.interruptions import Interruptions
+from abaco_worker.runs import cancellations
+from abaco_worker.runs.cancellations import Interruptions
 
 HALTED = ("default", "foo_0_exc_0")
 
 
 def test_a_long_run_is_halted_after_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruptions, "REMEMBERED", 3)
+    monkeypatch.setattr(cancellations, "REMEMBERED", 3)
     known = Interruptions()
     long = known.of(*HALTED)
     for n in range(1, 10):
@@ -32,7 +32,7 @@ def test_a_halt_is_remembered_for_a_run_that_begins_later() -> None:
 def test_what_was_said_long_ago_and_awaits_nobody_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interruptions, "REMEMBERED", 3)
+    monkeypatch.setattr(cancellations, "REMEMBERED", 3)
     known = Interruptions()
     for n in range(9):
         known.learn(b.record(b.halt_requested(n)))

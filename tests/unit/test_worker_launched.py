@@ -9,10 +9,11 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker.engine import EngineFault, Image
-from abaco_worker.sandbox import Blueprint, SeatKey
-from abaco_worker.sandboxes import Sandbox
-from abaco_worker.stock import Stock
+from abaco_worker.domain.containers import Image
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.sandbox_spec import Blueprint, SeatKey
+from abaco_worker.sandbox.sandbox import Sandbox
+from abaco_worker.sandbox.sandbox_pool import Stock
 from disks import Disk, small_disk
 from fake_engine import IMAGE, ME, FakeEngine
 from fake_kernel import model
@@ -23,12 +24,12 @@ KEY = SeatKey("default", "foo_0", "foo_0_wkr_0")
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.seat.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.stock.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.loop.STOCK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.disks.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.sandboxes.FOUND_SECONDS", 0.1)
-    monkeypatch.setattr("abaco_worker.launched.FOUND_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox_pool.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.app.worker_loop.STOCK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.runs.disk_limit.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox.FOUND_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.runs.sandbox_run.FOUND_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Recorded, to_headers
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import event_subject
-from abaco_worker.live_workers import FILE, LiveWorkers
-from abaco_worker.sandbox import SeatKey
+from abaco_worker.app.live_workers import FILE, LiveWorkers
+from abaco_worker.domain.sandbox_spec import SeatKey
 from fakes import InMemoryEventLog
 from worker_stage import Stage
 

@@ -8,10 +8,10 @@ import builders as b
 import readings
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH
-from abaco_worker.engine import ImageMissing
-from abaco_worker.loop import Service
-from abaco_worker.metrics import Metrics
-from abaco_worker.watched_engine import WatchedEngine
+from abaco_worker.app.worker_loop import Service
+from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.domain.engine_errors import ImageMissing
+from abaco_worker.engine.instrumented_engine import WatchedEngine
 from fake_engine import IMAGE, FakeEngine, Program
 from worker_stage import Stage
 
@@ -61,7 +61,7 @@ def test_clocks_of_two_machines_give_no_time_below_none() -> None:
 
 async def test_calls_of_the_engine_are_counted_by_kind_and_failure() -> None:
     metrics = Metrics()
-    engine = WatchedEngine(FakeEngine(), metrics)
+    engine = WatchedEngine(FakeEngine(), metrics.call)
     await engine.find_image(IMAGE)
     with pytest.raises(ImageMissing):
         await engine.find_image("no/such")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
-from abaco_worker import network as module
-from abaco_worker.config import Config
-from abaco_worker.engine import EngineFault
-from abaco_worker.launching import connect
-from abaco_worker.network import Network, Pattern, Surroundings, refusal
-from abaco_worker.place import Place
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.network import bridge_network as module
+from abaco_worker.network.bridge_network import Network, Pattern, Surroundings, refusal
+from abaco_worker.sandbox.launcher_client import connect
+from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.worker_settings import Config
 from fake_engine import IMAGE, FakeEngine
 from fake_kernel import BRIDGE, FakeKernel, model
 from launcher_stage import process_of
@@ -52,7 +52,7 @@ class World:
         self.network = Network(self.engine, self.kernel)
         self.launcher: Any = FakeLauncher()
         monkeypatch.setattr(module, "RESOLV_CONFS", (self.resolv_conf, folder / "not-there"))
-        monkeypatch.setattr("abaco_worker.network.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("abaco_worker.network.bridge_network.time.monotonic", lambda: self.now)
 
     async def learn(self) -> Pattern | None:
         """What is known once the engine has connected a container."""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from abaco_worker.patience import cancelled
+from abaco_worker.app.waiting import cancelled
 from deadlines import LIMIT_SECONDS
 
 

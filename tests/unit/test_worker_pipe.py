@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from abaco_worker.pipe import Pipe
+from abaco_worker.engine.output_pipe import Pipe
 from deadlines import LIMIT_SECONDS
 
 

@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from abaco_worker import recorder as module
-from abaco_worker.output import CHUNK_BYTES, truncation_mark
-from abaco_worker.recorder import Recorder, paced
+from abaco_worker.domain.output_chunks import CHUNK_BYTES, truncation_mark
+from abaco_worker.runs import output_recorder as module
+from abaco_worker.runs.output_recorder import Recorder, paced
 from fakes import InMemoryOutputLog
 from unit.test_worker_sandbox import order
 

@@ -8,19 +8,19 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker.place import Place
-from abaco_worker.sandboxes import Made
+from abaco_worker.domain.sandbox_record import Made
+from abaco_worker.sandbox.sandbox_directory import Place
 from fake_engine import Program
 from worker_stage import Stage
 
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("abaco_worker.seat.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.stock.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.loop.STOCK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.sandboxes.FOUND_SECONDS", 0.1)
-    monkeypatch.setattr("abaco_worker.sweeper.GONE_SECONDS", 0.2)
+    monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox_pool.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.app.worker_loop.STOCK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox.FOUND_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.GONE_SECONDS", 0.2)
     caplog.set_level("INFO")
 
 

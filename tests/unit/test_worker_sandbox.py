@@ -6,18 +6,10 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto.envelope import Recorded
-from abaco_worker.config import Config
-from abaco_worker.sandbox import (
-    Order,
-    belongs,
-    blueprint,
-    container_name,
-    container_spec,
-    environment,
-    labels,
-    marked_sequence,
-    state_text,
-)
+from abaco_worker.domain.container_labels import belongs, container_name, labels, marked_sequence
+from abaco_worker.domain.run_spec import Order, container_spec, environment, state_text
+from abaco_worker.domain.sandbox_spec import blueprint
+from abaco_worker.worker_settings import Config
 
 
 def order(recorded: Recorded | None = None, state: Any = "", **changes: Any) -> Order:

@@ -9,10 +9,11 @@ from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
-from abaco_worker import run as run_module
-from abaco_worker.disposition import FAULT_TRIES
-from abaco_worker.engine import EngineFault, Image
-from abaco_worker.sandbox import labels
+from abaco_worker.domain.container_labels import labels
+from abaco_worker.domain.containers import Image
+from abaco_worker.domain.disposition import FAULT_TRIES
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.runs import cold_run as run_module
 from contract.engine_suite import spec_of
 from contract.test_engine import FakeYard
 from fake_engine import IMAGE, UNSTARTABLE, Program
@@ -21,10 +22,10 @@ from worker_stage import Stage
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.seat.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.patience.PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("abaco_worker.adopt.PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
+    monkeypatch.setattr("abaco_worker.app.waiting.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.app.adoption.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ async def test_output_is_there_before_the_run_ends(stage: Stage) -> None:
 
 
 async def test_a_run_writes_too_much_to_disk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.disks.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.runs.disk_limit.LOOK_SECONDS", 0.01)
     async with stage.service():
         await with_seat(stage, max_disk_bytes=1000)
         await stage.send(0, Program(forever=True))
@@ -391,7 +392,7 @@ async def test_a_log_away_in_the_middle_is_waited_for(
     async def quickly(log: object, draft: object, *, after: int) -> int:
         return await append_until_stored(log, draft, after=after, backoff=every(0.001))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("abaco_worker.host.append_until_stored", quickly)
+    monkeypatch.setattr("abaco_worker.app.host.append_until_stored", quickly)
     async with stage.service():
         await with_seat(stage)
         await stage.send(0, Program(forever=True))

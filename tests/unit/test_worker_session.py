@@ -13,7 +13,7 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
-from abaco_worker.docker_engine.session import Session
+from abaco_worker.engine.docker_session import Session
 
 TIMEOUT_SECONDS = 5
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from abaco_worker.docker_engine import shapes
-from abaco_worker.engine import ContainerSpec, Endpoint, NetworkFiles, Usage
+from abaco_worker.domain.containers import ContainerSpec, Endpoint, NetworkFiles, Usage
+from abaco_worker.engine import docker_json
 
 SPEC = ContainerSpec(
     name="n",
@@ -24,37 +24,39 @@ SPEC = ContainerSpec(
 
 
 def test_the_limits_in_the_words_of_the_engine() -> None:
-    config = shapes.host_config(SPEC)
+    config = docker_json.host_config(SPEC)
     assert config["Memory"] == config["MemorySwap"] == 100
     assert config["NanoCpus"] == 500_000_000
     assert config["PidsLimit"] == 7
     assert config["SecurityOpt"] == ["no-new-privileges"]
-    allowing = shapes.host_config(replace(SPEC, no_new_privileges=False))
+    allowing = docker_json.host_config(replace(SPEC, no_new_privileges=False))
     assert allowing["SecurityOpt"] == []
     assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
 
 
 def test_the_limit_on_open_files_is_said_where_there_is_one() -> None:
-    assert shapes.host_config(SPEC)["Ulimits"] == []
-    limits = shapes.host_config(replace(SPEC, open_files=1024))["Ulimits"]
+    assert docker_json.host_config(SPEC)["Ulimits"] == []
+    limits = docker_json.host_config(replace(SPEC, open_files=1024))["Ulimits"]
     assert limits == [{"Name": "nofile", "Soft": 1024, "Hard": 1024}]
 
 
 def test_what_confines_containers() -> None:
     debian = ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"]
-    assert shapes.confinements({"SecurityOptions": debian}) == {"apparmor", "seccomp"}
-    assert shapes.confinements({"SecurityOptions": ["name=seccomp,profile=unconfined"]}) == set()
-    assert shapes.confinements({"SecurityOptions": None}) == set()
+    assert docker_json.confinements({"SecurityOptions": debian}) == {"apparmor", "seccomp"}
+    assert (
+        docker_json.confinements({"SecurityOptions": ["name=seccomp,profile=unconfined"]}) == set()
+    )
+    assert docker_json.confinements({"SecurityOptions": None}) == set()
 
 
 def test_a_container_that_is_to_be_connected_by_others() -> None:
     files = NetworkFiles(hosts="/f/hosts", resolv_conf="/f/resolv.conf")
     spec = replace(SPEC, network_mode="bridge", network_files=files)
-    told = shapes.creation(spec)
+    told = docker_json.creation(spec)
     assert told["network_disabled"]
     binds = ["/f/hosts:/etc/hosts", "/f/resolv.conf:/etc/resolv.conf"]
     assert told["host_config"]["Binds"] == binds
-    assert "network_disabled" not in shapes.creation(SPEC)
+    assert "network_disabled" not in docker_json.creation(SPEC)
 
 
 def bridge(**changes: Any) -> dict[str, Any]:
@@ -72,14 +74,14 @@ def connected(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_endpoint_on_the_engines_own_bridge() -> None:
-    assert shapes.endpoint(connected(), bridge()) == Endpoint(
+    assert docker_json.endpoint(connected(), bridge()) == Endpoint(
         bridge="docker0",
         address="172.17.0.2/16",
         gateway="172.17.0.1",
         mtu=1400,
         files=NetworkFiles(hosts="/h", resolv_conf="/r"),
     )
-    plain = shapes.endpoint(
+    plain = docker_json.endpoint(
         connected(), bridge(Options={"com.docker.network.bridge.name": "docker0"})
     )
     assert plain is not None
@@ -98,16 +100,16 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("changes", ELSEWHERE.values(), ids=ELSEWHERE.keys())
 def test_an_endpoint_where_nobody_may_join_in(changes: dict[str, Any]) -> None:
-    assert shapes.endpoint(connected(), bridge(**changes)) is None
+    assert docker_json.endpoint(connected(), bridge(**changes)) is None
 
 
 def test_an_endpoint_whose_files_are_not_told() -> None:
-    assert shapes.endpoint(connected() | {"HostsPath": ""}, bridge()) is None
+    assert docker_json.endpoint(connected() | {"HostsPath": ""}, bridge()) is None
 
 
 @pytest.mark.parametrize("missing", ["IPAddress", "Gateway"])
 def test_a_container_that_is_not_connected_yet(missing: str) -> None:
-    assert shapes.endpoint(connected(**{missing: ""}), bridge()) is None
+    assert docker_json.endpoint(connected(**{missing: ""}), bridge()) is None
 
 
 @pytest.mark.parametrize(("read", "write"), [("Read", "Write"), ("read", "write")])
@@ -122,33 +124,33 @@ def test_usage_of_either_cgroup_version(read: str, write: str) -> None:
         "blkio_stats": {"io_service_bytes_recursive": blocks},
         "networks": {"eth0": {"rx_bytes": 10, "tx_bytes": 20}},
     }
-    assert shapes.usage(stats) == Usage(cpu_ns=5, io_bytes=33)
+    assert docker_json.usage(stats) == Usage(cpu_ns=5, io_bytes=33)
 
 
 @pytest.mark.parametrize("stats", [{}, {"blkio_stats": {"io_service_bytes_recursive": None}}])
 def test_no_usage_is_none(stats: dict[str, Any]) -> None:
-    assert shapes.usage(stats) == Usage()
+    assert docker_json.usage(stats) == Usage()
 
 
 def test_a_pull_advances() -> None:
-    layers: shapes.Layers = {}
+    layers: docker_json.Layers = {}
     for line in (
         {"status": "Pulling from library/x", "id": "latest"},
         {"status": "Pulling fs layer", "id": "a"},
         {"status": "Already exists", "id": "b"},
         {"status": "Downloading", "id": "a", "progressDetail": {"current": 5, "total": 10}},
     ):
-        progress = shapes.advance(layers, line)
+        progress = docker_json.advance(layers, line)
     assert (progress.done_layers, progress.layers) == (1, 2)
     assert (progress.done_bytes, progress.total_bytes) == (5, 10)
-    progress = shapes.advance(layers, {"status": "Pull complete", "id": "a"})
+    progress = docker_json.advance(layers, {"status": "Pull complete", "id": "a"})
     assert (progress.done_layers, progress.done_bytes) == (2, 10)
 
 
 def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
-    assert shapes.image({"Id": "sha256:1", "RepoDigests": []}).digest == "sha256:1"
+    assert docker_json.image({"Id": "sha256:1", "RepoDigests": []}).digest == "sha256:1"
     there = {"Id": "sha256:1", "RepoDigests": ["a/b@sha256:2"]}
-    assert shapes.image(there).digest == "sha256:2"
+    assert docker_json.image(there).digest == "sha256:2"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
     ],
 )
 def test_a_stop_signal_is_read_as_docker_does(said: str, number: int) -> None:
-    assert shapes.image({"Id": "i", "Config": {"StopSignal": said}}).stop_signal == number
+    assert docker_json.image({"Id": "i", "Config": {"StopSignal": said}}).stop_signal == number
 
 
 def test_times_that_never_were_are_empty() -> None:
@@ -183,15 +185,15 @@ def test_times_that_never_were_are_empty() -> None:
         "FinishedAt": "0001-01-01T00:00:00Z",
     }
     found = {"Id": "c", "Image": "i", "State": state, "Config": {"Labels": None}}
-    container = shapes.container(found)
+    container = docker_json.container(found)
     assert (container.started_at, container.finished_at) == ("", "")
     assert container.fresh
 
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 30))
 def test_output_loses_its_frames_however_they_are_cut(written: list[bytes], size: int) -> None:
-    framed = b"".join(shapes.FRAME.pack(1 + n % 2, len(w)) + w for n, w in enumerate(written))
+    framed = b"".join(docker_json.FRAME.pack(1 + n % 2, len(w)) + w for n, w in enumerate(written))
     cut = [framed[at : at + size] for at in range(0, len(framed), size)]
-    assert b"".join(shapes.demultiplexed(cut)) == b"".join(written)
-    unfinished = [*cut, shapes.FRAME.pack(1, 5) + b"half"]
-    assert b"".join(shapes.demultiplexed(unfinished)) == b"".join(written)
+    assert b"".join(docker_json.demultiplexed(cut)) == b"".join(written)
+    unfinished = [*cut, docker_json.FRAME.pack(1, 5) + b"half"]
+    assert b"".join(docker_json.demultiplexed(unfinished)) == b"".join(written)

@@ -3,7 +3,7 @@ import pytest
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.errors import Undecodable
-from abaco_worker.standing import Standing, at_once, evolve, filters
+from abaco_worker.domain.work_item_state import Standing, at_once, evolve, filters
 
 
 def after(wish: ev.Event, *later: ev.Event) -> Standing:

@@ -1,7 +1,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from abaco_worker.starts import KEPT_UP_WITH, Starts
+from abaco_worker.sandbox.start_limiter import KEPT_UP_WITH, Starts
 
 
 class Yard:

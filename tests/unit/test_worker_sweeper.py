@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.engine import EngineFault
-from abaco_worker.launching import connect
-from abaco_worker.sweeper import Leftover, Sweeper
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.sandbox.container_garbage_collector import Leftover, Sweeper
+from abaco_worker.sandbox.launcher_client import connect
 from deadlines import LIMIT_SECONDS
 from launcher_stage import connected, new_place, process, shell
 
@@ -120,7 +120,7 @@ async def test_a_socket_where_nobody_answers_holds_nothing_up_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs as the container's root may have put its own in the launcher's place."""
-    monkeypatch.setattr("abaco_worker.launching.LEAVE_SECONDS", 0.05)
+    monkeypatch.setattr("abaco_worker.sandbox.launcher_client.LEAVE_SECONDS", 0.05)
     engine, place = Engine(), new_place(tmp_path / "a")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         folder = os.open(place.mounted, os.O_PATH)
@@ -142,7 +142,7 @@ async def test_a_slow_folder_holds_up_no_container(
     async def slow(*_: object) -> None:
         await let.wait()
 
-    monkeypatch.setattr("abaco_worker.sweeper.asyncio.to_thread", slow)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", slow)
     async with sweeping(engine) as sweeper:
         sweeper.take(Leftover("a", folder(tmp_path, "a")))
         sweeper.take(Leftover("b"))
@@ -156,7 +156,7 @@ async def test_a_slow_folder_holds_up_no_container(
 async def test_what_cannot_be_removed_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 0.001)
     engine, left = Engine(), folder(tmp_path, "a")
     faults: list[Exception] = []
     (engine.faults if where == "container" else faults).append(
@@ -169,7 +169,9 @@ async def test_what_cannot_be_removed_is_tried_again(
             raise faults.pop()
         await to_thread(function, path)
 
-    monkeypatch.setattr("abaco_worker.sweeper.asyncio.to_thread", remove)
+    monkeypatch.setattr(
+        "abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", remove
+    )
     async with sweeping(engine) as sweeper:
         sweeper.take(Leftover("a", left))
         for _ in range(3):
@@ -183,8 +185,10 @@ async def test_what_cannot_be_removed_holds_up_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their retries wait for their time on a queue of their own."""
-    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr("abaco_worker.sweeper.LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(
+        "abaco_worker.sandbox.container_garbage_collector.LONGEST_PAUSE_SECONDS", 3600.0
+    )
     engine = Engine()
     engine.stuck = {"x", "y", "z"}
     async with sweeping(engine) as sweeper:
@@ -201,7 +205,7 @@ async def test_what_cannot_be_removed_holds_up_nobody_else(
 async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("abaco_worker.sweeper.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 0.001)
     engine = Engine()
     engine.stuck = {"x"}
     async with sweeping(engine) as sweeper:

@@ -24,26 +24,27 @@ from abaco_telemetry import lines, spans
 from abaco_telemetry.endpoint import Endpoint
 from abaco_telemetry.event_log import WatchedEventLog
 from abaco_telemetry.spans import Spans
-from abaco_worker import config as configuration
-from abaco_worker import confinement
-from abaco_worker import helper as helpers
-from abaco_worker.config import Config
-from abaco_worker.disks import Disks
-from abaco_worker.docker_engine import DockerEngine
-from abaco_worker.engine import Engine, EngineFault
-from abaco_worker.helper import Helper
-from abaco_worker.host import Host
-from abaco_worker.images import Images
+from abaco_worker import worker_settings as configuration
+from abaco_worker.app import confinement
+from abaco_worker.app.host import Host
+from abaco_worker.app.waiting import cancelled
+from abaco_worker.app.worker_loop import Service
+from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.engine.docker_engine import DockerEngine
+from abaco_worker.engine.engine_port import Engine
+from abaco_worker.engine.image_store import Images
+from abaco_worker.engine.instrumented_engine import WatchedEngine
 from abaco_worker.launcher import build
-from abaco_worker.loop import Service
-from abaco_worker.metrics import Metrics
-from abaco_worker.netlink import Linux
-from abaco_worker.network import Network, refusal
-from abaco_worker.orders import Orders
-from abaco_worker.patience import cancelled
-from abaco_worker.sandboxes import Sandboxes
-from abaco_worker.sweeper import Sweeper
-from abaco_worker.watched_engine import WatchedEngine
+from abaco_worker.network.bridge_network import Network, refusal
+from abaco_worker.network.netlink import Linux
+from abaco_worker.runs.disk_limit import Disks
+from abaco_worker.runs.run_spec_reader import Orders
+from abaco_worker.sandbox import helper_client as helpers
+from abaco_worker.sandbox.container_garbage_collector import Sweeper
+from abaco_worker.sandbox.helper_client import Helper
+from abaco_worker.sandbox.sandbox_store import Sandboxes
+from abaco_worker.worker_settings import Config
 
 MOST_OPEN_FILES = Path("/proc/sys/fs/nr_open")
 
@@ -99,7 +100,7 @@ async def work(config: Config, telling: Spans) -> None:
     metrics = Metrics()
     metrics.log.watch(connection)
     docker = DockerEngine(os.environ, capacity=capacity)
-    engine = WatchedEngine(docker, metrics)
+    engine = WatchedEngine(docker, metrics.call)
     telling_once: asyncio.Task[None] | None = None
     try:
         log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)

@@ -1,0 +1,1 @@
+"""The network of sandboxes: the bridge template, and netlink."""
