@@ -59,11 +59,11 @@ async def append(connection: Connection, actor_id: str, workers: int) -> int:
 
     async def publish(event: ev.Event, position: int) -> None:
         nonlocal last
-        wish = draft(event, tenant=TENANT, time=T0, causation_id="bench", position=position)
+        drafted = draft(event, tenant=TENANT, time=T0, causation_id="bench", position=position)
         subject = event_subject(TENANT, event)
         try:
             done = await connection.jetstream.publish(
-                subject, encode(event), headers=to_headers(wish)
+                subject, encode(event), headers=to_headers(drafted)
             )
             last = max(last, done.seq)
         finally:
@@ -113,13 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="10,1000,100000")
     parser.add_argument("--readers", type=int, default=8)
-    said = parser.parse_args()
-    sizes = [int(size) for size in said.workers.split(",")]
+    options = parser.parse_args()
+    sizes = [int(size) for size in options.workers.split(",")]
     with scratch_folder() as folder:
         server = NatsServer(folder)
         server.start()
         try:
-            uvloop.run(measure(server.url, sizes, said.readers))
+            uvloop.run(measure(server.url, sizes, options.readers))
         finally:
             server.kill()
 

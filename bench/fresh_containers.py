@@ -3,7 +3,7 @@
     python bench/fresh_containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
 
 One run measures all, in turns (a round takes one sample of each), so that what else the machine
-does hits all alike. docs/explanation/benchmarks.md says how to read it.
+does hits all alike. docs/explanation/benchmarks.md describes how to read it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Bench:
         self.notes: list[str] = []
         self.ours: list[PoolRuns | ColdRuns] = []
         self.levels: dict[str, int] = {}
-        self.machine = machine.facts()
+        self.machine = machine.description()
 
     def wants(self, part: str) -> bool:
         """Whether a part was asked for."""
@@ -52,21 +52,19 @@ class Bench:
 
     def measure(self) -> None:
         """All parts that were asked for; cleans up whatever ends it."""
-        with ExitStack() as places:
-            raw = places.enter_context(_cleaned(RawDocker(self.run)))
+        with ExitStack() as stack:
+            raw = stack.enter_context(_cleaned(RawDocker(self.run)))
             ours = None
             if self.options.only & {"pool", "cold", "sustained"}:
                 say("starting an embedded stack of its own …")
-                ours = places.enter_context(stage.running(network_by=self.options.network_by))
+                ours = stack.enter_context(stage.running(network_by=self.options.network_by))
                 self.machine["sync_interval"] = ours.sync_interval
-            self._rounds(self._parts(raw, ours, places))
+            self._rounds(self._parts(raw, ours, stack))
             if self.wants("sustained"):
                 assert ours is not None
                 self._sustained(ours)
 
-    def _parts(
-        self, raw: RawDocker, ours: stage.Stage | None, places: ExitStack
-    ) -> dict[str, Part]:
+    def _parts(self, raw: RawDocker, ours: stage.Stage | None, stack: ExitStack) -> dict[str, Part]:
         """What a round consists of, in order. The raw API is next to the cold start."""
         parts: dict[str, Part] = {}
         if self.wants("docker-run"):
@@ -75,7 +73,7 @@ class Bench:
             if why := runc_bundle.available():
                 self.notes.append(f"runc was not measured: {why}")
             else:
-                folder = Path(places.enter_context(tempfile.TemporaryDirectory()))
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 parts["runc run"] = runc_bundle.RuncBundle(folder).run
         if self.wants("pool") and ours is not None:
             self.ours.append(PoolRuns(ours))

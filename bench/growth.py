@@ -69,13 +69,13 @@ class Growth:
         """Nothing is measured yet."""
         self._options = options
         self.samples: Samples = defaultdict(list)
-        self.facts = machine.facts()
+        self.machine = machine.description()
 
     def measure(self, size: Size, folder: Path) -> None:
         """One size, from its history on."""
         made = prepare(folder, *size)
         with opened(made) as servers, tempfile.TemporaryDirectory() as logs:
-            self.facts["sync_interval"] = machine.sync_interval(servers.nats.config)
+            self.machine["sync_interval"] = machine.sync_interval(servers.nats.config)
             uvloop.run(self._measure(size, servers, Path(logs)))
 
     async def _measure(self, size: Size, servers: Servers, folder: Path) -> None:
@@ -118,8 +118,8 @@ class Growth:
     async def _seats(self, size: Size, services: Services, log: JetStreamEventLog) -> None:
         """From the POST of an actor to the request for its worker, in the log."""
         wire = await connect(services.api.port)
-        tip = await log.last(all_events_filter())
-        after = tip.sequence if tip is not None else 0
+        last = await log.last(all_events_filter())
+        after = last.sequence if last is not None else 0
         async with aclosing(log.follow([worker_requests_filter()], after=after)) as requests:
             await anext(requests)  # it is there, and nothing is in it
             for _ in range(NEW_ACTORS):
@@ -160,7 +160,7 @@ def made_report(growth: Growth, options: argparse.Namespace) -> report.Report:
     ordered = [key for keys in by_thing.values() for key in keys]
     return report.Report(
         name="growth",
-        machine=growth.facts,
+        machine=growth.machine,
         options={
             "sizes": " ".join(f"{s.actors}:{s.events}" for s in options.sizes),
             "requests_per_second": PER_SECOND,
@@ -223,8 +223,8 @@ def main() -> None:
     """Measure, print the table, keep the JSON and the picture."""
     options = parsed()
     growth = Growth(options)
-    with ExitStack() as places:
-        folder = options.keep or places.enter_context(scratch_folder())
+    with ExitStack() as stack:
+        folder = options.keep or stack.enter_context(scratch_folder())
         for size in options.sizes:
             growth.measure(size, folder)
     found = made_report(growth, options)

@@ -27,7 +27,7 @@ IMAGE = "sha256:" + "0123456789abcdef" * 4
 def history(events: int, actors: int, *, min_workers: int = 2) -> Iterator[Draft]:
     """The drafts of ``events`` events of ``actors`` actors (fewer when there is no room).
 
-    Each actor has one seat, whatever ``min_workers`` it is registered with.
+    Each actor has one worker, whatever ``min_workers`` it is registered with.
     """
     actors = min(actors, events // 10)
     for n, event in enumerate(_events(actors, min_workers), 1):
@@ -59,15 +59,19 @@ def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
     definition = ev.Definition(
         name=ids.actor_name(actor_id), image="jstubbs/abaco_test", min_workers=min_workers
     )
-    seat: dict[str, Any] = {
+    worker_ids: dict[str, Any] = {
         "actor_id": actor_id,
         "worker_id": ids.worker_id(actor_id, 0),
         "host_id": "h1",
     }
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
-    yield ev.WorkerRequested(**seat, revision=1, actor_sequence=1, reason="below min_workers")
+    yield ev.WorkerRequested(**worker_ids, revision=1, actor_sequence=1, reason="below min_workers")
     yield ev.WorkerReady(
-        **seat, revision=1, image=definition.image, image_digest=IMAGE, location="unix:///d.sock"
+        **worker_ids,
+        revision=1,
+        image=definition.image,
+        image_digest=IMAGE,
+        location="unix:///d.sock",
     )
 
 
@@ -76,16 +80,16 @@ def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
         "actor_id": actor_id,
         "execution_id": ids.execution_id(actor_id, ordinal),
     }
-    seat: dict[str, Any] = {
+    worker_ids: dict[str, Any] = {
         **own,
         "attempt": 1,
         "worker_id": ids.worker_id(actor_id, 0),
         "host_id": "h1",
     }
     yield ev.MessageReceived(**own, ordinal=ordinal, message="execute yourself")
-    yield ev.ExecutionAssigned(**seat, ordinal=ordinal, message_sequence=2, actor_sequence=1)
+    yield ev.ExecutionAssigned(**worker_ids, ordinal=ordinal, message_sequence=2, actor_sequence=1)
     yield ev.ExecutionStarted(
-        **seat,
+        **worker_ids,
         container_id="c0ffee" * 10,
         image_digest=IMAGE,
         start_kind=ev.StartKind.POOL,
@@ -96,7 +100,7 @@ def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
     if ordinal % 10 == 9:
         yield ev.ActorStateSet(actor_id=actor_id, state={"count": ordinal}, version=ordinal)
     yield ev.ExecutionFinished(
-        **seat,
+        **worker_ids,
         exit_code=0,
         final_state=ev.FinalState(status="exited", exit_code=0),
         cpu_ns=9_000_000,
@@ -111,9 +115,9 @@ async def write(connection: Connection, drafts: Iterator[Draft]) -> int:
     """Append them in order, many in flight, and return how many they were."""
     jetstream, count = connection.jetstream, 0
     acks: deque[asyncio.Future[Any]] = deque()
-    for wish in drafts:
-        subject = event_subject(wish.tenant, wish.event)
-        body, headers = encode(wish.event), to_headers(wish)
+    for drafted in drafts:
+        subject = event_subject(drafted.tenant, drafted.event)
+        body, headers = encode(drafted.event), to_headers(drafted)
         acks.append(await jetstream.publish_async(subject, body, headers=dict(headers)))
         count += 1
         if len(acks) >= IN_FLIGHT:

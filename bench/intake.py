@@ -75,10 +75,10 @@ def raw(client: Client, actors: int, run: int) -> Callable[[int], Awaitable[Send
                 ordinal=ordinal,
                 message=MESSAGE,
             )
-            wish = draft(event, tenant="default", time=time_of(""), causation_id=f"req-{n}")
+            drafted = draft(event, tenant="default", time=time_of(""), causation_id=f"req-{n}")
             subject = event_subject("default", event)
             answer = await client.request(
-                subject, encode(event), timeout=TIMEOUT_SECONDS, headers=to_headers(wish)
+                subject, encode(event), timeout=TIMEOUT_SECONDS, headers=to_headers(drafted)
             )
             assert b'"error"' not in answer.data, answer.data
 
@@ -114,10 +114,10 @@ async def register(port: int, actors: int) -> None:
 
 
 PUBLISHED = 196.0
-"""Messages a second that Abaco itself, on its own machines, is said to take in."""
+"""Messages a second that are quoted for Abaco, on its own machines."""
 
 GOAL = 0.5
-"""Of raw; not for one actor alone, whose messages each name the place of the one before."""
+"""Of raw; not for one actor alone, whose messages each name the sequence of the one before."""
 
 RAW, HTTP, KEYS = "raw JetStream", "HTTP", "HTTP with keys"
 
@@ -204,7 +204,7 @@ def main() -> None:
     with scratch_folder() as folder, tempfile.TemporaryDirectory() as logs:
         server = NatsServer(folder)
         sync_interval = machine.sync_interval(server.config)
-        options.machine = {**machine.facts(), "sync_interval": sync_interval}
+        options.machine = {**machine.description(), "sync_interval": sync_interval}
         server.start()
         api = Api(Path(logs), server.url, NO_DATABASE)
         try:

@@ -73,13 +73,13 @@ async def _message(log: JetStreamEventLog, lags: Lags, n: int) -> None:
         ordinal=ordinal,
         message="execute yourself",
     )
-    wish = draft(event, tenant="default", time=time_of(""), causation_id=f"req-{n}")
-    await log.append(wish)
+    drafted = draft(event, tenant="default", time=time_of(""), causation_id=f"req-{n}")
+    await log.append(drafted)
     lags.acknowledged[actor_id, ordinal] = time.perf_counter()
 
 
 async def ask(url: str, lags: Lags) -> None:
-    """Ask for the watched actor, again and again."""
+    """Query the actor repeatedly."""
     async with httpx.AsyncClient(base_url=url, timeout=10) as client:
         while not lags.over:
             answer = (await client.get(f"/actors/{WATCHED}/messages")).json()

@@ -45,7 +45,7 @@ Row = tuple[float, float]
 
 
 class Lazy(NatsServer):
-    """A server that syncs now and then: the history is written once, and is nobody's."""
+    """A server that syncs now and then: the history is written once, and can be made again."""
 
     def __init__(self, folder: Path) -> None:
         """As shipped, otherwise."""
@@ -62,12 +62,12 @@ class Shipped(PostgresServer):
         return [word.replace("fsync=off", "fsync=on") for word in super().argv()]
 
 
-async def fill(url: str, wishes: Iterator[Draft]) -> float:
+async def fill(url: str, drafts: Iterator[Draft]) -> float:
     """Write a history, or more of it; events a second."""
     connection = Connection(url, name="bench", timeout=30)
     await connection.open()
     begun = time.perf_counter()
-    count = await write(connection, wishes)
+    count = await write(connection, drafts)
     await connection.close()
     return count / (time.perf_counter() - begun)
 
@@ -140,7 +140,7 @@ class Peak(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look, again and again: whoever has ended cannot be asked any more."""
+        """Sample repeatedly: a process that has ended cannot be measured any more."""
         while not self._over.wait(PEAK_SECONDS):
             with suppress(OSError, IndexError):  # it ended, or has just been started
                 self._look()
@@ -190,16 +190,16 @@ STEPS = {"live": live, "rebuild": command("rebuild"), "verify": command("verify"
 def measure(events: int, actors: int) -> dict[str, object]:
     """All figures: of a tenth of the history, then of all of it beside the ceiling."""
     few = events // 10
-    wishes = history(events, actors)
+    drafts = history(events, actors)
     with scratch_folder() as one, scratch_folder() as other:
         log, database = Lazy(one), Shipped(other)
         log.start()
         database.start()
         try:
-            uvloop.run(fill(log.url, islice(wishes, few)))
+            uvloop.run(fill(log.url, islice(drafts, few)))
             dsn = database.create_database("few")
             before = {name: step(log.url, dsn, few) for name, step in STEPS.items()}
-            written = uvloop.run(fill(log.url, wishes))
+            written = uvloop.run(fill(log.url, drafts))
             dsn = database.create_database("bench")
             raw = uvloop.run(ceiling(log.url, dsn, events))
             rows = {name: step(log.url, dsn, events) for name, step in STEPS.items()}

@@ -1,4 +1,4 @@
-"""Where a container's start goes: its life in steps, for some ways to set it up, in turns.
+"""The steps of a container's life, for several configurations, in turns.
 
     python bench/starts.py [--rounds N]
 
@@ -102,7 +102,7 @@ def made_report(samples: dict[str, list[float]], rounds: int) -> report.Report:
     plain = median(samples[f"{PLAIN}: start"])
     return report.Report(
         name="starts",
-        machine=machine.facts(),
+        machine=machine.description(),
         options={"rounds": rounds},
         ratios=[
             Ratio(name=f"start, {name} to {PLAIN}", value=median(found) / plain, unit="x")

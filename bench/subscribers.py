@@ -138,7 +138,7 @@ class Memory:
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What the command line says."""
+    """The options of the command line."""
 
     subscribers: int = 500
     stalled: int = 10

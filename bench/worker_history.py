@@ -90,7 +90,7 @@ async def stop(client: httpx.AsyncClient, number: int) -> tuple[float, int]:
 
 async def ready(client: httpx.AsyncClient) -> None:
     """Wait until the api knows all actors."""
-    while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - it says nothing
+    while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - it has no event to wait for
         await asyncio.sleep(RETRY_SECONDS)
 
 

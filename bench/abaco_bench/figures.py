@@ -16,7 +16,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured thing. ``limit`` says in a sentence what bounds it."""
+    """One measured thing. ``limit`` is a sentence about what bounds it."""
 
     name: str
     unit: str

@@ -10,7 +10,7 @@ import docker
 import psutil
 
 
-def facts() -> dict[str, Any]:
+def description() -> dict[str, Any]:
     """What the figures depend on: cores, kernel, engine, how durable the log is."""
     api = docker.APIClient(version="auto", timeout=30)
     try:

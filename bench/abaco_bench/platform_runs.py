@@ -7,7 +7,7 @@ from itertools import count
 from abaco_bench.figures import median
 from abaco_bench.report import number
 from abaco_bench.stage import Posted, Stage
-from abaco_bench.subscriber import Told
+from abaco_bench.subscriber import ExecutionRecord
 from abaco_proto.envelope import parse_time
 from images import QUICK
 
@@ -17,7 +17,7 @@ SEATS = 1
 
 
 class PoolRuns:
-    """Messages to an actor whose one seat has a sandbox waiting."""
+    """Messages to an actor with one worker whose sandbox is ready."""
 
     def __init__(self, stage: Stage) -> None:
         """Register the actor, and wait until it is ready."""
@@ -33,21 +33,21 @@ class PoolRuns:
         self._settle()
         self._stage.warm(self._actor_id)
         sent = self._stage.post(self._actor_id, "x")
-        told = self._stage.finished(sent)
+        record = self._stage.finished(sent)
         self._settle()
-        self.kinds[kind(told)] += 1
-        if kind(told) != "pool":
+        self.kinds[kind(record)] += 1
+        if kind(record) != "pool":
             return None
-        self.steps.append(steps(told))
-        return times(sent, told)
+        self.steps.append(steps(record))
+        return times(sent, record)
 
     def note(self) -> str:
         """What kind the runs were, and where their time went."""
-        said = f"pool: start_kind {_counted(self.kinds)}"
+        summary = f"pool: start_kind {_counted(self.kinds)}"
         if not self.steps:
-            return f"{said}; no sandbox was waiting"
+            return f"{summary}; no sandbox was waiting"
         found = ", ".join(f"{name} {number(at)}" for name, at in median_steps(self.steps).items())
-        return f"{said}; ms from acceptance at the median: {found}"
+        return f"{summary}; ms from acceptance at the median: {found}"
 
     def _settle(self) -> None:
         """Until the next sandbox waits; where none ever did, that is not waited for again."""
@@ -69,52 +69,52 @@ class ColdRuns:
         """The times of the first message to a new actor; the actor is gone afterwards."""
         actor_id = self._stage.register(f"bench-cold-{next(self._numbers)}", QUICK, least=0, most=1)
         sent = self._stage.post(actor_id, "x")
-        told = self._stage.finished(sent)
-        self.kinds[kind(told)] += 1
+        record = self._stage.finished(sent)
+        self.kinds[kind(record)] += 1
         self._stage.delete(actor_id)
-        return times(sent, told)
+        return times(sent, record)
 
     def note(self) -> str:
         """What kind the runs were: a sandbox may be ready before the message is assigned."""
         return f"cold: start_kind {_counted(self.kinds)}"
 
 
-def kind(told: Told) -> str:
+def kind(record: ExecutionRecord) -> str:
     """How a run started: ``pool`` or ``cold``."""
-    return str(told.started.start_kind) if told.started is not None else ""
+    return str(record.started.start_kind) if record.started is not None else ""
 
 
-def times(sent: Posted, told: Told) -> dict[str, float]:
+def times(sent: Posted, record: ExecutionRecord) -> dict[str, float]:
     """Ms from the POST and from acceptance.
 
     A message is accepted once it is in the log, which is when a subscriber sees it there, just as
     it sees the end; the first output's time is the launcher's. All clocks are this machine's.
     """
-    assert told.finished is not None
-    accepted = told.received_seen
+    assert record.finished is not None
+    accepted = record.received_seen
     found = {"POST to answer": sent.answered - sent.posted}
-    if output := _seconds(told.finished.first_output_at):
+    if output := _seconds(record.finished.first_output_at):
         found["accepted to first output"] = output - accepted
         found["POST to first output"] = output - sent.posted
-    found["accepted to finished"] = told.finished_seen - accepted
-    found["POST to finished"] = told.finished_seen - sent.posted
+    found["accepted to finished"] = record.finished_seen - accepted
+    found["POST to finished"] = record.finished_seen - sent.posted
     return {name: seconds * 1e3 for name, seconds in found.items()}
 
 
-def steps(told: Told) -> dict[str, float]:
+def steps(record: ExecutionRecord) -> dict[str, float]:
     """Ms from acceptance to each step on the way, as the events say, so far as they do."""
-    assert told.received is not None
-    assert told.finished is not None
-    final = told.finished.final_state
+    assert record.received is not None
+    assert record.finished is not None
+    final = record.finished.final_state
     times = {
-        "assigned": told.assigned.time.timestamp() if told.assigned else 0.0,
-        "taken": _seconds(told.started.taken_at if told.started else ""),
+        "assigned": record.assigned.time.timestamp() if record.assigned else 0.0,
+        "taken": _seconds(record.started.taken_at if record.started else ""),
         "started": _seconds(final.started_at),
-        "first output": _seconds(told.finished.first_output_at),
+        "first output": _seconds(record.finished.first_output_at),
         "ended": _seconds(final.finished_at),
-        "seen finished": told.finished_seen,
+        "seen finished": record.finished_seen,
     }
-    accepted = told.received_seen
+    accepted = record.received_seen
     return {name: (at - accepted) * 1e3 for name, at in times.items() if at}
 
 

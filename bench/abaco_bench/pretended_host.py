@@ -1,4 +1,4 @@
-"""A host that pretends: it lives, its seats are ready at once, and its runs end at once.
+"""A simulated host: it sends heartbeats, its workers are ready at once, and its runs end at once.
 
 So the scheduler has what it needs, and no container takes part in a measurement of the rest.
 """
@@ -19,7 +19,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 class PretendedHost:
-    """The host ``host_id``, with so many seats."""
+    """The host ``host_id``, with this many slots."""
 
     def __init__(self, connection: Connection, host_id: str, capacity: int) -> None:
         """Nothing runs yet."""
@@ -44,25 +44,27 @@ class PretendedHost:
             await self._heartbeats.send(self._sign)
             await asyncio.sleep(BEAT_SECONDS)
 
-    async def _answer(self, wish: Recorded) -> None:
-        for event in answers(wish.event):
-            said = draft(event, tenant=wish.tenant, time=datetime.now(UTC), causation_id=wish.id)
-            await self._log.append(said)
+    async def _answer(self, work_item: Recorded) -> None:
+        for event in answers(work_item.event):
+            answer = draft(
+                event, tenant=work_item.tenant, time=datetime.now(UTC), causation_id=work_item.id
+            )
+            await self._log.append(answer)
 
 
-def answers(wish: ev.Event) -> list[ev.Event]:
-    """What the host says to what is addressed to it."""
-    seat: dict[str, Any] = {
-        name: getattr(wish, name, "") for name in ("actor_id", "worker_id", "host_id")
+def answers(work_item: ev.Event) -> list[ev.Event]:
+    """The events with which the host answers a work item."""
+    ids: dict[str, Any] = {
+        name: getattr(work_item, name, "") for name in ("actor_id", "worker_id", "host_id")
     }
-    match wish:
+    match work_item:
         case ev.WorkerRequested():
             made = {"image": "a/b", "image_digest": DIGEST, "location": "nowhere"}
-            return [ev.WorkerReady(**seat, revision=wish.revision, **made)]
+            return [ev.WorkerReady(**ids, revision=work_item.revision, **made)]
         case ev.WorkerStopRequested():
-            return [ev.WorkerStopped(**seat, reason=wish.reason)]
+            return [ev.WorkerStopped(**ids, reason=work_item.reason)]
         case ev.ExecutionAssigned():
-            run = {**seat, "execution_id": wish.execution_id, "attempt": wish.attempt}
+            run = {**ids, "execution_id": work_item.execution_id, "attempt": work_item.attempt}
             return [_started(run), _finished(run)]
     return []
 

@@ -1,4 +1,4 @@
-"""Progress, for whoever waits."""
+"""Progress on standard error."""
 
 import sys
 

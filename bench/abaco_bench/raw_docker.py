@@ -1,7 +1,7 @@
 """Docker without us: ``docker run`` by its command line, and its API from Python.
 
 The containers are as ``docker run`` makes them. Every call is bounded: Docker 20.10 can lock up
-when two containers end at the same time (docs/adr/0008), and then the bench says so and stops.
+when two containers end at the same time (docs/adr/0008), and the benchmark then stops.
 """
 
 import subprocess
@@ -65,10 +65,10 @@ class RawDocker:
             self._api.start(container)
             self._api.wait(container, timeout=CALL_SECONDS)
             assert self._api.logs(container), "no output"
-            told = time.perf_counter()
+            record = time.perf_counter()
             self._api.remove_container(container, v=True)
             removed = time.perf_counter()
-        return {"finished": (told - begun) * 1e3, "removed": (removed - begun) * 1e3}
+        return {"finished": (record - begun) * 1e3, "removed": (removed - begun) * 1e3}
 
     def start_held(self) -> str:
         """The id of a new container that has printed its line, and stays until it is removed."""

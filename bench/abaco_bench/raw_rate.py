@@ -19,9 +19,9 @@ AHEAD = 2
 
 def rate(run: str, starters: int, seconds: float) -> float:
     """Containers a second, the whole life of each: created, started, read, removed."""
-    with ExitStack() as places:
-        clients = [places.enter_context(closing(RawDocker(run))) for _ in range(starters + 1)]
-        line = places.enter_context(closing(_Line(clients[0], starters + AHEAD)))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(RawDocker(run))) for _ in range(starters + 1)]
+        line = stack.enter_context(closing(_Line(clients[0], starters + AHEAD)))
         begun = time.perf_counter()
         with ThreadPoolExecutor(starters) as pool:
             made = list(pool.map(lambda client: line.feed(client, begun + seconds), clients[1:]))
@@ -38,7 +38,7 @@ class _Line:
         self._removing = ThreadPoolExecutor(1, "remover")
 
     def close(self) -> None:
-        """Wait until all that came is removed, so that nobody else removes beside us."""
+        """Wait until all that came is removed, so that removals do not overlap."""
         self._removing.shutdown()
 
     def feed(self, starter: RawDocker, deadline: float) -> list[Future[None]]:

@@ -66,7 +66,7 @@ def numbers(text: str) -> list[int]:
     """An option's value such as ``1,2,4``.
 
     Raises:
-        ValueError: it is not that; argparse says so.
+        ValueError: it is not that; argparse reports it.
     """
     return [int(part) for part in text.split(",")]
 
@@ -74,8 +74,8 @@ def numbers(text: str) -> list[int]:
 def as_json(report: Report) -> bytes:
     """The whole report, samples and all."""
     found = msgspec.to_builtins(report)
-    for ratio, said in zip(report.ratios, found["ratios"], strict=True):
-        said["holds"] = ratio.holds
+    for ratio, entry in zip(report.ratios, found["ratios"], strict=True):
+        entry["holds"] = ratio.holds
     return msgspec.json.format(msgspec.json.encode(found)) + b"\n"
 
 

@@ -5,7 +5,7 @@ A service is ready when it could do what it is there for:
 * the api when ``/readyz`` says so: it knows all actors, and the read models are up to date;
 * the projector when an event that was appended while it was away is in the read models;
 * the scheduler when its view of the cluster has caught up with the log: it decides from then on;
-* the worker when it knows which of its seats live; it takes work before that.
+* the worker when it knows which of its workers are alive; it takes work before that.
 """
 
 import asyncio
@@ -76,12 +76,12 @@ class Services:
         return Process(f"abaco_{name}", self._folder, **settings)
 
     async def _append_something(self) -> None:
-        """An event that nobody has to do anything about."""
+        """An event that no service acts on."""
         event = ev.HostJoined(host_id="h1", capacity=1)
-        wish = draft(
+        drafted = draft(
             event, tenant="default", time=time_of(""), causation_id="req-0", position=self._appended
         )
-        self._appended = await self._log.append(wish)
+        self._appended = await self._log.append(drafted)
 
     async def _projected(self, _: Process) -> None:
         await reached(self._servers.dsn, self._appended, look_seconds=LOOK_SECONDS)
@@ -99,7 +99,7 @@ class Services:
     async def snapshot(self) -> None:
         """Wait until the scheduler has put away a snapshot."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await self._snapshots.get(SNAPSHOT) is None:  # noqa: ASYNC110 - it says nothing
+            while await self._snapshots.get(SNAPSHOT) is None:  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(LOOK_SECONDS)
 
     def memory(self) -> dict[str, float]:
@@ -116,7 +116,7 @@ class Services:
 
 def _said(words: str) -> Ready:
     async def ready(process: Process) -> None:
-        while words not in process.log:  # noqa: ASYNC110 - a file says nothing by itself
+        while words not in process.log:  # noqa: ASYNC110 - a file has no event to wait for
             await asyncio.sleep(LOOK_SECONDS)
 
     return ready

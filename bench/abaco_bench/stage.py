@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import images
 from abaco_bench.machine import sync_interval
 from abaco_bench.raw_docker import RawDocker
-from abaco_bench.subscriber import Subscriber, Told
+from abaco_bench.subscriber import ExecutionRecord, Subscriber
 from abaco_worker.launcher import build as launcher
 from servers import scratch_folder
 from stack import Stack
@@ -103,8 +103,8 @@ class Stage:
         result = self.call("POST", f"/actors/{actor_id}/messages", {"message": message})
         return Posted(str(result["execution_id"]), posted, time.time())
 
-    def finished(self, sent: Posted) -> Told:
-        """What the log says of a message that was sent, once it is finished."""
+    def finished(self, sent: Posted) -> ExecutionRecord:
+        """The record of a message that was sent, once it is finished."""
         return self.subscriber.finished(sent.execution_id, RUN_SECONDS)
 
     def warm(self, actor_id: str) -> None:

@@ -16,8 +16,8 @@ OPEN_SECONDS = 30.0
 T = TypeVar("T")
 
 
-class Told:
-    """What the log said of one execution, and when: seconds since 1970, as ``time.time``."""
+class ExecutionRecord:
+    """The events of one execution, and when they arrived: seconds since 1970, as ``time.time``."""
 
     def __init__(self) -> None:
         self.received: Recorded | None = None
@@ -34,7 +34,7 @@ class Subscriber:
     def __init__(self, nats_url: str) -> None:
         self._url = nats_url
         self._news = threading.Condition()
-        self._told: dict[str, Told] = {}
+        self._records: dict[str, ExecutionRecord] = {}
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="subscriber")
@@ -50,16 +50,16 @@ class Subscriber:
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(OPEN_SECONDS)
 
-    def finished(self, execution_id: str, seconds: float) -> Told:
-        """What was told of an execution, as soon as it is finished.
+    def finished(self, execution_id: str, seconds: float) -> ExecutionRecord:
+        """The record of an execution, as soon as it is finished.
 
         Raises:
             TimeoutError: it is not, in time.
         """
 
-        def done() -> Told | None:
-            told = self._told.get(execution_id)
-            return told if told is not None and told.finished is not None else None
+        def done() -> ExecutionRecord | None:
+            record = self._records.get(execution_id)
+            return record if record is not None and record.finished is not None else None
 
         return self._wait(done, seconds, f"{execution_id} is not finished")
 
@@ -67,18 +67,18 @@ class Subscriber:
         """When each of an actor's executions was seen finished."""
         with self._news:
             return [
-                told.finished_seen
-                for told in self._told.values()
-                if told.finished is not None and told.finished.actor_id == actor_id
+                record.finished_seen
+                for record in self._records.values()
+                if record.finished is not None and record.finished.actor_id == actor_id
             ]
 
     def kinds(self, actor_id: str) -> list[str]:
         """How each of an actor's executions started: ``pool`` or ``cold``."""
         with self._news:
             return [
-                told.started.start_kind
-                for told in self._told.values()
-                if told.started is not None and told.started.actor_id == actor_id
+                record.started.start_kind
+                for record in self._records.values()
+                if record.started is not None and record.started.actor_id == actor_id
             ]
 
     def _wait(self, check: Callable[[], T | None], seconds: float, what: str) -> T:
@@ -119,15 +119,15 @@ class Subscriber:
         execution_id = getattr(event, "execution_id", None)
         if execution_id is None:
             return
-        told = self._told.setdefault(execution_id, Told())
+        record = self._records.setdefault(execution_id, ExecutionRecord())
         match event:
             case ev.MessageReceived():
-                told.received, told.received_seen = recorded, now
+                record.received, record.received_seen = recorded, now
             case ev.ExecutionAssigned():
-                told.assigned = recorded
+                record.assigned = recorded
             case ev.ExecutionStarted():
-                told.started = event
-            case ev.ExecutionFinished() if told.finished is None:
-                told.finished, told.finished_seen = event, now
+                record.started = event
+            case ev.ExecutionFinished() if record.finished is None:
+                record.finished, record.finished_seen = event, now
             case _:
                 pass
