@@ -1,7 +1,7 @@
 """Histories, and what the read models must hold after them: the fold of proto, one by one.
 
-The projector folds batches, with loads and sweeps. Here is nothing of that: every aggregate is
-folded over the whole history.
+The projector folds batches, with loads and bulk updates. Here is nothing of that: every aggregate
+is folded over the whole history.
 """
 
 from collections.abc import Callable

@@ -12,8 +12,8 @@ import projections as p
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_projector.adapters.read_model_store import open_store
 from abaco_projector.app import projection_loop as loop
-from abaco_projector.domain.sanitise import clean
-from abaco_projector.projector_settings import Config
+from abaco_projector.domain.sanitise import sanitise
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable
@@ -27,7 +27,7 @@ DEADLINE_SECONDS = LIMIT_SECONDS
 
 
 @asynccontextmanager
-async def projector(config: Config) -> AsyncIterator[None]:
+async def projector(config: ProjectorSettings) -> AsyncIterator[None]:
     """The projector at work; its end is part of the test."""
     stop = asyncio.Event()
     work = asyncio.create_task(loop.run(config, stop))
@@ -73,7 +73,7 @@ async def _appended(log: JetStreamEventLog, envelope: Any) -> bool:
 
 async def history_of(connection: Connection) -> list[Recorded]:
     batches = JetStreamEventLog(connection).read([all_events_filter()])
-    return [clean(recorded) async for batch in batches for recorded in batch]
+    return [sanitise(recorded) async for batch in batches for recorded in batch]
 
 
 # -- then ----------------------------------------------------------------------------------------

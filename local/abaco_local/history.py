@@ -23,8 +23,8 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_local import identity
 from abaco_local.config import Config
 from abaco_local.folder import Folder
-from abaco_projector.app import event_loop_runner as running
-from abaco_projector.app.log_reader_process import OtherReader
+from abaco_projector.app import event_loop_runner
+from abaco_projector.app.log_reader_process import SubprocessLogReader
 from abaco_projector.app.output_audit import OutputTally
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Unavailable
@@ -101,7 +101,7 @@ def show(what: str, total: int) -> Iterator[Callable[[int], object]]:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Do it. What a library would log, the command says itself."""
     logging.basicConfig(level=logging.CRITICAL)
-    return running.run(work)
+    return event_loop_runner.run(work)
 
 
 @click.command()
@@ -113,9 +113,9 @@ def verify(noted: str | None) -> None:
     where, wanted = addresses(), _noted(noted)
     told: list[OutputTally] = []
 
-    async def work() -> abaco_projector.app.verify.Head:
+    async def work() -> abaco_projector.app.verify.VerifiedHead:
         async with connected(where.nats_url) as connection:
-            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
+            log = SubprocessLogReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.app.verify.verify(
                 log, where.postgres_dsn, show, wanted, told.append
             )
@@ -124,8 +124,8 @@ def verify(noted: str | None) -> None:
     click.echo(f"clean: {head.sequence} events, head {head.sequence}:{head.hash}")
     for tally in told[-1:]:
         click.echo(str(tally))
-    if head.behind:
-        click.echo(f"the read models have not seen {head.behind} more events yet")
+    if head.unprojected:
+        click.echo(f"the read models have not seen {head.unprojected} more events yet")
 
 
 @click.command()
@@ -134,9 +134,9 @@ def rebuild(*, force: bool) -> None:
     """Fold the log into new tables, and put them in the place of the old ones."""
     where = addresses()
 
-    async def work() -> abaco_projector.app.rebuild.Rebuilt:
+    async def work() -> abaco_projector.app.rebuild.RebuildResult:
         async with connected(where.nats_url) as connection:
-            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
+            log = SubprocessLogReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.app.rebuild.rebuild(
                 log, where.postgres_dsn, show, force=force
             )
@@ -157,7 +157,7 @@ def replay(until: str, schema: str, *, force: bool) -> None:
 
     async def work() -> int:
         async with connected(where.nats_url) as connection:
-            log = OtherReader(JetStreamEventLog(connection), where.nats_url)
+            log = SubprocessLogReader(JetStreamEventLog(connection), where.nats_url)
             return await abaco_projector.app.replay_schema.replay(
                 log, where.postgres_dsn, moment, schema, show, force=force
             )
@@ -173,7 +173,7 @@ def export(file: Path, *, no_output: bool) -> None:
     where = addresses()
     dsn = None if no_output else where.postgres_dsn
 
-    async def work() -> abaco_projector.app.export.Exported:
+    async def work() -> abaco_projector.app.export.ExportResult:
         async with connected(where.nats_url) as connection:
             return await abaco_projector.app.export.export(connection, dsn, file, show)
 
@@ -182,8 +182,10 @@ def export(file: Path, *, no_output: bool) -> None:
     click.echo(
         f"{file}: {end.events} events, {end.chunks} chunks of output, head {end.events}:{end.hash}"
     )
-    if done.behind > 0:
-        click.echo(f"{done.behind} more chunks of output are not in the read models yet", err=True)
+    if done.missing_chunks > 0:
+        click.echo(
+            f"{done.missing_chunks} more chunks of output are not in the read models yet", err=True
+        )
 
 
 @click.command()
@@ -192,7 +194,7 @@ def restore(file: Path) -> None:
     """Put an exported file into an empty log; again after an interruption."""
     where = addresses()
 
-    async def work() -> abaco_projector.domain.portable_format.End:
+    async def work() -> abaco_projector.domain.portable_format.EndLine:
         async with connected(where.nats_url) as connection:
             return await abaco_projector.app.export.restore(
                 connection, where.postgres_dsn, file, show

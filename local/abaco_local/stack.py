@@ -37,7 +37,7 @@ SERVICE_CONFIGS: tuple[type[msgspec.Struct], ...] = (
     abaco_api.api_settings.Config,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
     abaco_worker.worker_settings.Config,
-    abaco_projector.projector_settings.Config,
+    abaco_projector.projector_settings.ProjectorSettings,
 )
 
 

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 import builders as b
 import projections as p
-from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
-from abaco_projector.app.copy_audit import Copy, CopyDiffers, auditing, check_ends
+from abaco_projector.app.copy_audit import CopyDiffers, VerifiedCopy, check_ends, open_audit
 from abaco_proto import events as ev
 from abaco_proto.envelope import MOST_HOPS, Recorded
 from projector_stage import value
@@ -28,7 +28,7 @@ COUNT = len(PLAIN)
 
 
 @pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+async def store(postgres_dsn: str) -> AsyncIterator[ReadModelStore]:
     async with open_store(postgres_dsn) as opened:
         await migrate(opened)
         await opened.checkpoint("events")
@@ -36,14 +36,14 @@ async def store(postgres_dsn: str) -> AsyncIterator[Store]:
 
 
 async def checked(dsn: str, history: list[Recorded], *, after: int = 0, until: int = COUNT) -> None:
-    async with auditing(Copy(dsn, "public", until), after) as audit:
+    async with open_audit(VerifiedCopy(dsn, "public", until), after) as audit:
         await audit.check(history[after : after + 2])
         await audit.check(history[after + 2 :])
 
 
 @pytest.mark.parametrize("history", [PLAIN, ODD])
 async def test_what_was_copied_is_what_postgres_gives(
-    store: Store, postgres_dsn: str, history: list[Recorded]
+    store: ReadModelStore, postgres_dsn: str, history: list[Recorded]
 ) -> None:
     await store.apply_events(history, after=0)
     await checked(postgres_dsn, history)
@@ -51,8 +51,10 @@ async def test_what_was_copied_is_what_postgres_gives(
     await checked(postgres_dsn, history[:4], until=3)
 
 
-async def test_where_the_body_is_kept_does_not_matter(store: Store, postgres_dsn: str) -> None:
-    await store.apply_events(PLAIN, after=0, plain=True)
+async def test_where_the_body_is_kept_does_not_matter(
+    store: ReadModelStore, postgres_dsn: str
+) -> None:
+    await store.apply_events(PLAIN, after=0, body_as_bytes=True)
     await checked(postgres_dsn, PLAIN)
 
 
@@ -78,21 +80,27 @@ async def test_where_the_body_is_kept_does_not_matter(store: Store, postgres_dsn
         "seq = 9",
     ],
 )
-async def test_every_change_is_noticed(store: Store, postgres_dsn: str, change: str) -> None:
+async def test_every_change_is_noticed(
+    store: ReadModelStore, postgres_dsn: str, change: str
+) -> None:
     await store.apply_events(PLAIN, after=0)
     await value(postgres_dsn, f"UPDATE events SET {change} WHERE seq = 4")
     with pytest.raises(CopyDiffers):
         await checked(postgres_dsn, PLAIN)
 
 
-async def test_an_event_that_the_log_has_lost_is_noticed(store: Store, postgres_dsn: str) -> None:
+async def test_an_event_that_the_log_has_lost_is_noticed(
+    store: ReadModelStore, postgres_dsn: str
+) -> None:
     await store.apply_events(PLAIN, after=0)
     for lost in range(COUNT - 1):
         with pytest.raises(CopyDiffers):
             await checked(postgres_dsn, [one for one in PLAIN if one is not PLAIN[lost]])
 
 
-async def test_a_start_that_is_not_there_is_noticed(store: Store, postgres_dsn: str) -> None:
+async def test_a_start_that_is_not_there_is_noticed(
+    store: ReadModelStore, postgres_dsn: str
+) -> None:
     await store.apply_events(PLAIN, after=0)
     await value(postgres_dsn, "DELETE FROM events WHERE seq = 2")
     with pytest.raises(CopyDiffers, match="no event 2"):
@@ -101,10 +109,10 @@ async def test_a_start_that_is_not_there_is_noticed(store: Store, postgres_dsn: 
 
 @pytest.mark.parametrize("seq", [0, COUNT + 1])
 async def test_what_stands_beyond_the_ends_is_noticed(
-    store: Store, postgres_dsn: str, seq: int
+    store: ReadModelStore, postgres_dsn: str, seq: int
 ) -> None:
     await store.apply_events(PLAIN, after=0)
-    copy = Copy(postgres_dsn, "public", COUNT)
+    copy = VerifiedCopy(postgres_dsn, "public", COUNT)
     await check_ends(store.session, copy)
     await value(postgres_dsn, f"UPDATE events SET seq = {seq} WHERE seq = 3")
     with pytest.raises(CopyDiffers):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import builders as b
-from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app.output_expiry import expire
 from abaco_proto import events as ev
@@ -16,7 +16,7 @@ from projector_stage import value
 
 
 @pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+async def store(postgres_dsn: str) -> AsyncIterator[ReadModelStore]:
     async with open_store(postgres_dsn) as opened:
         await migrate(opened)
         await opened.checkpoint("events")
@@ -36,7 +36,7 @@ def ran(ordinal: int, actor_id: str, seconds_ago: float) -> list[ev.Event]:
     ]
 
 
-async def test_output_goes_when_its_actor_says_so(store: Store, postgres_dsn: str) -> None:
+async def test_output_goes_when_its_actor_says_so(store: ReadModelStore, postgres_dsn: str) -> None:
     events = [
         b.registered("foo_0", log_ex=100),
         b.registered("bar_0"),

@@ -12,7 +12,7 @@ from abaco_jetstream import Archive, Connection, JetStreamEventLog, JetStreamOut
 from abaco_projector.app.export import export, restore
 from abaco_projector.app.verify import verify
 from abaco_projector.domain.history_difference import Difference
-from abaco_projector.projector_settings import Config
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import streams
 from abaco_proto.errors import Refused, Unavailable
 from abaco_proto.output import Output
@@ -49,7 +49,7 @@ async def dsn(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
     for n in range(3):
         chunk = Output(**whose, attempt=1, offset=10 * n, data=bytes(range(10)))
         await JetStreamOutputLog(connection).write(chunk)
-    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)):
         await reached(postgres_dsn, len(LIFE) + STRANGE)
         await reached(postgres_dsn, 3, "output")
     return postgres_dsn
@@ -89,13 +89,13 @@ async def test_from_the_file_alone_everything_is_as_before(
 ) -> None:
     count = len(LIFE) + STRANGE
     done = await export(connection, dsn, tmp_path / "history", silent)
-    assert (done.end.events, done.end.chunks, done.behind) == (count, 3, 0)
+    assert (done.end.events, done.end.chunks, done.missing_chunks) == (count, 3, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["history"]
 
     other, other_url, other_dsn = empty
     assert await restore(other, other_dsn, tmp_path / "history", silent) == done.end
     assert await history_of(other) == await history_of(connection)
-    async with projector(Config(nats_url=other_url, postgres_dsn=other_dsn)):
+    async with projector(ProjectorSettings(nats_url=other_url, postgres_dsn=other_dsn)):
         await reached(other_dsn, count)
     head = await verify(JetStreamEventLog(other), other_dsn, silent)
     assert (head.sequence, head.hash) == (count, done.end.hash)

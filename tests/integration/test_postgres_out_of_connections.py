@@ -81,12 +81,12 @@ async def test_it_is_said_and_waited_for(
                     assert result_of(sent)["execution_id"] == f"foo_0_exc_{n}"
                 ready = await client.get("/readyz")
                 assert "too many clients" in ready.json()["result"]["postgres"]
-                await eventually(lambda: _said(projecting, "waiting: "))
+                await eventually(lambda: _said(projecting, "Postgres is unavailable ("))
             await becomes_ready(client)
             shown = result_of(await client.get("/actors/foo_0/executions"))
             assert shown["total_executions"] == 5
-    assert projecting.log.count("waiting: ") == 1, projecting.log
-    assert projecting.log.count("going on") == 1, projecting.log
+    assert projecting.log.count("Postgres is unavailable (") == 1, projecting.log
+    assert projecting.log.count("Postgres is available again") == 1, projecting.log
     for process in processes:
         assert "Traceback" not in process.log, process.log
 
@@ -100,7 +100,7 @@ async def test_it_is_waited_for_at_the_start(
             until_the_end.enter_context(running(api, projecting))
             client = httpx.AsyncClient(base_url=api.url, timeout=10)
             await until_the_end.enter_async_context(client)
-            await eventually(lambda: _said(projecting, "waiting: "))
+            await eventually(lambda: _said(projecting, "Postgres is unavailable ("))
             answer = await client.post("/actors", data={"image": "a/b", "name": "foo"})
             assert result_of(answer, 201)["id"] == "foo_0"
         await becomes_ready(client)

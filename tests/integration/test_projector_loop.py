@@ -12,7 +12,7 @@ import pytest
 
 import builders as b
 from abaco_jetstream import Connection, JetStreamOutputLog
-from abaco_projector.projector_settings import Config
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto.output import Output
 from projector_stage import (
@@ -40,14 +40,16 @@ async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-def config(nats_url: str, postgres_dsn: str) -> Config:
-    return Config(nats_url=nats_url, postgres_dsn=postgres_dsn, batch_events=7)
+def config(nats_url: str, postgres_dsn: str) -> ProjectorSettings:
+    return ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn, batch_events=7)
 
 
 # -- tests ---------------------------------------------------------------------------------------
 
 
-async def test_a_history_goes_in_and_rows_come_out(config: Config, connection: Connection) -> None:
+async def test_a_history_goes_in_and_rows_come_out(
+    config: ProjectorSettings, connection: Connection
+) -> None:
     await append(connection, a_life("foo_0", 20))
     async with projector(config):
         await append(connection, [b.joined(), *a_life("bar_0", 10)])
@@ -56,7 +58,9 @@ async def test_a_history_goes_in_and_rows_come_out(config: Config, connection: C
     await assert_rows_are_the_fold_of(config.postgres_dsn, history)
 
 
-async def test_it_goes_on_from_its_checkpoint(config: Config, connection: Connection) -> None:
+async def test_it_goes_on_from_its_checkpoint(
+    config: ProjectorSettings, connection: Connection
+) -> None:
     for actor_id in ("foo_0", "foo_1", "foo_2"):
         await append(connection, a_life(actor_id, 6))
         history = await history_of(connection)
@@ -71,7 +75,9 @@ async def test_it_survives_the_loss_of_postgres(
     connection: Connection,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = Config(nats_url=nats_url, postgres_dsn=postgres_server.dsn(), batch_events=7)
+    config = ProjectorSettings(
+        nats_url=nats_url, postgres_dsn=postgres_server.dsn(), batch_events=7
+    )
     async with projector(config):
         await append(connection, a_life("foo_0", 10))
         await reached(config.postgres_dsn, 8)
@@ -81,14 +87,19 @@ async def test_it_survives_the_loss_of_postgres(
         history = await history_of(connection)
         await reached(config.postgres_dsn, history[-1].sequence)
     await assert_rows_are_the_fold_of(config.postgres_dsn, history)
-    assert sum(record.getMessage().startswith("waiting:") for record in caplog.records) == 1
+    assert (
+        sum(
+            record.getMessage().startswith("Postgres is unavailable (") for record in caplog.records
+        )
+        == 1
+    )
 
 
 async def test_it_waits_for_postgres_at_its_start(
     nats_url: str, postgres_server: PostgresServer, connection: Connection
 ) -> None:
     await asyncio.to_thread(postgres_server.stop)
-    config = Config(nats_url=nats_url, postgres_dsn=postgres_server.dsn())
+    config = ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_server.dsn())
     await append(connection, a_life("foo_0", 3))
     async with projector(config):
         await asyncio.to_thread(postgres_server.start)
@@ -98,7 +109,7 @@ async def test_it_waits_for_postgres_at_its_start(
 
 
 async def test_it_survives_the_loss_of_nats(
-    config: Config, nats_server: NatsServer, connection: Connection
+    config: ProjectorSettings, nats_server: NatsServer, connection: Connection
 ) -> None:
     async with projector(config):
         await append(connection, a_life("foo_0", 10))
@@ -111,11 +122,15 @@ async def test_it_survives_the_loss_of_nats(
 
 
 async def test_the_schema_is_there_before_the_log(postgres_dsn: str) -> None:
-    async with projector(Config(nats_url="nats://127.0.0.1:9", postgres_dsn=postgres_dsn)):
+    async with projector(
+        ProjectorSettings(nats_url="nats://127.0.0.1:9", postgres_dsn=postgres_dsn)
+    ):
         await schema_is_there(postgres_dsn)
 
 
-async def test_poison_is_stepped_over_and_counted(config: Config, connection: Connection) -> None:
+async def test_poison_is_stepped_over_and_counted(
+    config: ProjectorSettings, connection: Connection
+) -> None:
     prefix = "abaco.event.default.foo_0"
     jetstream = connection.jetstream
     await append(connection, [b.registered(), b.received(0)])
@@ -144,7 +159,7 @@ async def test_poison_is_stepped_over_and_counted(config: Config, connection: Co
     assert await value(config.postgres_dsn, query, "foo_0") == "PURGED PURGED SUBMITTED"
 
 
-async def test_output_is_there_once(config: Config, connection: Connection) -> None:
+async def test_output_is_there_once(config: ProjectorSettings, connection: Connection) -> None:
     log = JetStreamOutputLog(connection)
     whose = {"tenant": "default", "actor_id": "foo_0", "execution_id": "foo_0_exc_0"}
     text = bytes(range(256)) * 8
@@ -162,7 +177,7 @@ async def test_output_is_there_once(config: Config, connection: Connection) -> N
 
 
 @contextmanager
-def process(config: Config, **more: str) -> Iterator["subprocess.Popen[str]"]:
+def process(config: ProjectorSettings, **more: str) -> Iterator["subprocess.Popen[str]"]:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ABACO_")},
         "ABACO_NATS_URL": config.nats_url,
@@ -179,7 +194,7 @@ def process(config: Config, **more: str) -> Iterator["subprocess.Popen[str]"]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_process_at_once(
-    config: Config, connection: Connection, how: signal.Signals
+    config: ProjectorSettings, connection: Connection, how: signal.Signals
 ) -> None:
     await append(connection, a_life("foo_0", 3))
     with process(config) as child:
@@ -188,31 +203,33 @@ async def test_a_signal_ends_the_process_at_once(
         assert await asyncio.to_thread(child.wait, 2) == 0
 
 
-async def test_a_signal_ends_it_while_it_waits_for_postgres(config: Config) -> None:
-    away = Config(nats_url=config.nats_url, postgres_dsn="postgresql://x@127.0.0.1:9/x")
+async def test_a_signal_ends_it_while_it_waits_for_postgres(config: ProjectorSettings) -> None:
+    away = ProjectorSettings(nats_url=config.nats_url, postgres_dsn="postgresql://x@127.0.0.1:9/x")
     with process(away) as child:
         assert child.stderr is not None
         said = await asyncio.wait_for(asyncio.to_thread(child.stderr.readline), DEADLINE_SECONDS)
-        assert "waiting: the database (Postgres): " in said
+        assert "Postgres is unavailable (the database (Postgres): " in said
         child.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(child.wait, 2) == 0
 
 
 async def test_a_signal_ends_it_while_it_waits_for_nats(postgres_dsn: str) -> None:
-    with process(Config(nats_url="nats://127.0.0.1:9", postgres_dsn=postgres_dsn)) as child:
+    with process(
+        ProjectorSettings(nats_url="nats://127.0.0.1:9", postgres_dsn=postgres_dsn)
+    ) as child:
         await schema_is_there(postgres_dsn)
         child.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(child.wait, 2) == 0
 
 
-async def test_a_bad_setting_ends_it_with_one_line(config: Config) -> None:
+async def test_a_bad_setting_ends_it_with_one_line(config: ProjectorSettings) -> None:
     with process(config, ABACO_BATCH_EVENTS="0") as child:
         _, said = await asyncio.to_thread(child.communicate, timeout=DEADLINE_SECONDS)
     assert child.returncode == 2
     assert said == "abaco-projector: ABACO_BATCH_EVENTS: expected `int` >= 1\n"
 
 
-async def test_a_later_database_ends_it_with_one_line(config: Config) -> None:
+async def test_a_later_database_ends_it_with_one_line(config: ProjectorSettings) -> None:
     dsn = config.postgres_dsn
     await value(dsn, "CREATE TABLE schema_migrations (number integer, name text)")
     await value(dsn, "INSERT INTO schema_migrations VALUES (9999, 'future')")

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import builders as b
 import projections as p
-from abaco_projector.adapters.read_model_store import Store, open_store
+from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import Migration, migrate, migrations
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.domain import write_buffer as deferral
-from abaco_projector.domain.sanitise import clean
+from abaco_projector.domain import write_buffer
+from abaco_projector.domain.sanitise import sanitise
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable
@@ -27,7 +27,7 @@ from abaco_proto.output import Output, RecordedOutput
 
 
 @pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+async def store(postgres_dsn: str) -> AsyncIterator[ReadModelStore]:
     async with open_store(postgres_dsn) as opened:
         await migrate(opened)
         await begin(opened)
@@ -41,22 +41,22 @@ async def sql(postgres_dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Re
     await connection.close()
 
 
-async def begin(store: Store) -> None:
+async def begin(store: ReadModelStore) -> None:
     await store.checkpoint("events")
     await store.checkpoint("output")
 
 
-async def forget(store: Store) -> None:
+async def forget(store: ReadModelStore) -> None:
     tables = "actors, executions, workers, subscriptions, logs, events, projection_checkpoints"
-    await store.session.run(f"TRUNCATE {tables}")
+    await store.session.run_sql(f"TRUNCATE {tables}")
     await begin(store)
 
 
-async def states(store: Store, history: list[Recorded]) -> States:
+async def states(store: ReadModelStore, history: list[Recorded]) -> States:
     return p.plain(await store.load(keys_of(history)))
 
 
-async def apply(store: Store, *batches: list[Recorded]) -> None:
+async def apply(store: ReadModelStore, *batches: list[Recorded]) -> None:
     for batch in batches:
         await store.apply_events(batch, after=batch[0].sequence - 1)
 
@@ -78,12 +78,12 @@ HISTORY = p.recorded(
     ]
 )
 
-CLEAN = p.plain(p.reference([clean(recorded) for recorded in HISTORY]))
+CLEAN = p.plain(p.reference([sanitise(recorded) for recorded in HISTORY]))
 
 # -- rows ----------------------------------------------------------------------------------------
 
 
-async def test_columns_hold_what_their_names_say(store: Store, sql: Any) -> None:
+async def test_columns_hold_what_their_names_say(store: ReadModelStore, sql: Any) -> None:
     await apply(store, HISTORY)
     actor = dict(await sql.fetchrow("SELECT * FROM actors"))
     assert (actor["tenant"], actor["actor_id"], actor["name"]) == ("default", "foo_0", "foo")
@@ -122,7 +122,7 @@ async def test_columns_hold_what_their_names_say(store: Store, sql: Any) -> None
 )
 @given(history=p.histories(), data=st.data())
 async def test_rows_are_the_fold_of_proto(
-    store: Store, history: list[Recorded], data: st.DataObject
+    store: ReadModelStore, history: list[Recorded], data: st.DataObject
 ) -> None:
     await forget(store)
     rest = history
@@ -130,9 +130,9 @@ async def test_rows_are_the_fold_of_proto(
         size = data.draw(st.integers(1, len(rest)))
         await apply(store, rest[:size])
         rest = rest[size:]
-    expected = p.reference([clean(recorded) for recorded in history])
+    expected = p.reference([sanitise(recorded) for recorded in history])
     assert await states(store, history) == p.plain(expected)
-    rows = await store.session.found("SELECT actor_id, subscription_id FROM subscriptions")
+    rows = await store.session.fetch_sql("SELECT actor_id, subscription_id FROM subscriptions")
     assert {tuple(row) for row in rows} == {
         (a.actor_id, name) for a in expected.actors.values() for name in a.subscriptions
     }
@@ -143,18 +143,18 @@ async def test_rows_are_the_fold_of_proto(
 )
 @given(history=p.histories(), data=st.data(), most=st.integers(0, 3))
 async def test_rows_that_were_put_off_are_the_same(
-    store: Store, history: list[Recorded], data: st.DataObject, most: int
+    store: ReadModelStore, history: list[Recorded], data: st.DataObject, most: int
 ) -> None:
     await forget(store)
     rest = history
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deferral, "MOST_STATES", most)
-        async with store.deferring():
+        patch.setattr(write_buffer, "MAX_STATES", most)
+        async with store.buffering_writes():
             while rest:
                 size = data.draw(st.integers(1, len(rest)))
                 await apply(store, rest[:size])
                 rest = rest[size:]
-    expected = p.reference([clean(recorded) for recorded in history])
+    expected = p.reference([sanitise(recorded) for recorded in history])
     assert await states(store, history) == p.plain(expected)
 
 
@@ -162,7 +162,7 @@ async def statuses(sql: Any) -> list[str]:
     return [row["status"] for row in await sql.fetch("SELECT * FROM executions ORDER BY ordinal")]
 
 
-async def test_a_purge_ends_earlier_rows_up_to_its_ordinal(store: Store, sql: Any) -> None:
+async def test_a_purge_ends_earlier_rows_up_to_its_ordinal(store: ReadModelStore, sql: Any) -> None:
     history = p.recorded(
         [
             b.registered(),
@@ -177,7 +177,9 @@ async def test_a_purge_ends_earlier_rows_up_to_its_ordinal(store: Store, sql: An
     assert await sql.fetchval("SELECT total_ended FROM actors") == 2
 
 
-async def test_a_purge_spares_what_came_after_it_in_the_same_batch(store: Store, sql: Any) -> None:
+async def test_a_purge_spares_what_came_after_it_in_the_same_batch(
+    store: ReadModelStore, sql: Any
+) -> None:
     purge = ev.InboxPurged(actor_id="foo_0", up_to_ordinal=9)
     history = p.recorded([b.registered(), b.received(0), purge, b.received(1)])
     await apply(store, history[:2], history[2:])
@@ -186,7 +188,7 @@ async def test_a_purge_spares_what_came_after_it_in_the_same_batch(store: Store,
 
 
 @pytest.mark.parametrize("table", ["actors", "executions", "workers", "subscriptions"])
-async def test_every_column_is_written_again(store: Store, sql: Any, table: str) -> None:
+async def test_every_column_is_written_again(store: ReadModelStore, sql: Any, table: str) -> None:
     """All but the key, and the totals, which have a statement of their own."""
     key = {"tenant", "actor_id", "ordinal", "worker_id", "subscription_id"}
     if table == "executions":
@@ -199,7 +201,7 @@ async def test_every_column_is_written_again(store: Store, sql: Any, table: str)
     assert written == {name for name in columns - key if not name.startswith("total_")}
 
 
-async def test_a_batch_twice_changes_nothing(store: Store, sql: Any) -> None:
+async def test_a_batch_twice_changes_nothing(store: ReadModelStore, sql: Any) -> None:
     await apply(store, HISTORY)
     before = [await sql.fetch(f"SELECT * FROM {t}") for t in ("actors", "executions", "workers")]
     await store.apply_events(HISTORY, after=0)
@@ -209,7 +211,9 @@ async def test_a_batch_twice_changes_nothing(store: Store, sql: Any) -> None:
     assert await store.checkpoint("events") == len(HISTORY)
 
 
-async def test_a_batch_that_overlaps_the_checkpoint_adds_only_the_rest(store: Store) -> None:
+async def test_a_batch_that_overlaps_the_checkpoint_adds_only_the_rest(
+    store: ReadModelStore,
+) -> None:
     await apply(store, HISTORY[:6])
     await store.apply_events(HISTORY[2:], after=0)
     assert await states(store, HISTORY) == CLEAN
@@ -220,7 +224,7 @@ async def test_a_batch_that_overlaps_the_checkpoint_adds_only_the_rest(store: St
 )
 @given(history=p.histories(40), data=st.data())
 async def test_whatever_is_told_again_no_total_is_off(
-    store: Store, history: list[Recorded], data: st.DataObject
+    store: ReadModelStore, history: list[Recorded], data: st.DataObject
 ) -> None:
     """Every event at least twice, in batches that begin anywhere before the checkpoint."""
     await forget(store)
@@ -230,11 +234,13 @@ async def test_whatever_is_told_again_no_total_is_off(
         for start in (known, data.draw(st.integers(0, known)), 0):
             await store.apply_events(history[start:end], after=start)
         known = end
-    expected = p.reference([clean(recorded) for recorded in history])
+    expected = p.reference([sanitise(recorded) for recorded in history])
     assert await states(store, history) == p.plain(expected)
 
 
-async def test_two_projectors_at_once_are_as_good_as_one(store: Store, postgres_dsn: str) -> None:
+async def test_two_projectors_at_once_are_as_good_as_one(
+    store: ReadModelStore, postgres_dsn: str
+) -> None:
     async with open_store(postgres_dsn) as other:
         for start in range(0, len(HISTORY), 3):
             part = HISTORY[start : start + 3]
@@ -242,26 +248,26 @@ async def test_two_projectors_at_once_are_as_good_as_one(store: Store, postgres_
     assert await states(store, HISTORY) == CLEAN
 
 
-async def test_a_checkpoint_that_went_back_is_noticed(store: Store) -> None:
+async def test_a_checkpoint_that_went_back_is_noticed(store: ReadModelStore) -> None:
     with pytest.raises(Unavailable, match="went back from 4 to 0"):
         await store.apply_events(HISTORY[4:], after=4)
 
 
-async def test_a_listener_hears_the_sequence(store: Store, sql: Any) -> None:
+async def test_a_listener_hears_the_sequence(store: ReadModelStore, sql: Any) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
     await sql.add_listener("abaco_projection", lambda *words: heard.put_nowait(words[3]))
     await apply(store, HISTORY)
     assert await asyncio.wait_for(heard.get(), 10) == "12"
 
 
-async def test_what_is_not_understood_is_counted(store: Store, sql: Any) -> None:
+async def test_what_is_not_understood_is_counted(store: ReadModelStore, sql: Any) -> None:
     odd = [b.registered(), ev.Unrecognized(raw=b"", reason="?"), b.joined()]
     await apply(store, p.recorded([*odd]))
     row = await sql.fetchrow("SELECT * FROM projection_checkpoints WHERE name = 'events'")
     assert (row["sequence"], row["skipped"]) == (3, 1)
 
 
-async def test_data_the_database_refuses_leaves_the_store_usable(store: Store) -> None:
+async def test_data_the_database_refuses_leaves_the_store_usable(store: ReadModelStore) -> None:
     known, message, refused = p.recorded([b.registered(), b.received(0), b.assigned(attempt=2**40)])
     await apply(store, [known])
     with pytest.raises(Undecodable):
@@ -281,7 +287,7 @@ def output(sequence: int, offset: int, data: bytes) -> RecordedOutput:
     )
 
 
-async def test_output_is_stored_once_whatever_its_borders(store: Store, sql: Any) -> None:
+async def test_output_is_stored_once_whatever_its_borders(store: ReadModelStore, sql: Any) -> None:
     await store.apply_output([output(1, 0, b"ab\x00"), output(2, 3, b"\xffd")], after=0)
     await store.apply_output([output(3, 0, b"ab"), output(4, 2, b"\x00\xffdef")], after=2)
     await store.apply_output([output(4, 2, b"\x00\xffdef"), output(5, 90, b"z")], after=2)
@@ -299,7 +305,7 @@ async def test_output_is_stored_once_whatever_its_borders(store: Store, sql: Any
 # -- schema --------------------------------------------------------------------------------------
 
 
-async def test_a_second_migration_is_applied_once(store: Store, sql: Any) -> None:
+async def test_a_second_migration_is_applied_once(store: ReadModelStore, sql: Any) -> None:
     more = [*migrations(), Migration(9, "more", "CREATE TABLE more (a int)")]
     await migrate(store, more)
     await migrate(store, more)
@@ -307,13 +313,13 @@ async def test_a_second_migration_is_applied_once(store: Store, sql: Any) -> Non
     assert [tuple(row) for row in applied][-1] == (9, "more")
 
 
-async def test_a_later_schema_is_refused(store: Store, sql: Any) -> None:
+async def test_a_later_schema_is_refused(store: ReadModelStore, sql: Any) -> None:
     await sql.execute("INSERT INTO schema_migrations VALUES (9999, 'future')")
     with pytest.raises(Refused, match="schema 9999"):
         await migrate(store)
 
 
-async def test_a_broken_migration_leaves_nothing(store: Store, sql: Any) -> None:
+async def test_a_broken_migration_leaves_nothing(store: ReadModelStore, sql: Any) -> None:
     broken = Migration(9, "broken", "CREATE TABLE half (a int); SELECT nonsense")
     with pytest.raises(Unavailable):
         await migrate(store, [*migrations(), broken])

@@ -13,10 +13,10 @@ import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.ports import Batch
 from abaco_projector.app import log_reader_process as reader
-from abaco_projector.app.copy_audit import Copy, CopyDiffers
-from abaco_projector.app.log_range import History, span
-from abaco_projector.app.log_reader_process import OtherReader, audited
-from abaco_projector.projector_settings import Config
+from abaco_projector.app.copy_audit import CopyDiffers, VerifiedCopy
+from abaco_projector.app.log_range import ReadableLog, read_range
+from abaco_projector.app.log_reader_process import SubprocessLogReader, audited
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
@@ -37,9 +37,11 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-def log(connection: Connection, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> OtherReader:
-    monkeypatch.setattr(reader, "WORTH_EVENTS", 0)
-    return OtherReader(JetStreamEventLog(connection), nats_url)
+def log(
+    connection: Connection, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> SubprocessLogReader:
+    monkeypatch.setattr(reader, "MIN_SUBPROCESS_EVENTS", 0)
+    return SubprocessLogReader(JetStreamEventLog(connection), nats_url)
 
 
 def readers() -> list[int]:
@@ -48,11 +50,13 @@ def readers() -> list[int]:
     return [int(pid) for pid in Path(own).read_text().split()]
 
 
-async def test_another_process_reads_the_same(connection: Connection, log: OtherReader) -> None:
+async def test_another_process_reads_the_same(
+    connection: Connection, log: SubprocessLogReader
+) -> None:
     await append(connection, LIFE)
     await connection.jetstream.publish("abaco.event.default.foo_0.moon.landed", b"\xff")
     before = readers()
-    batches = span(log, after=3, until=len(LIFE) + 1)
+    batches = read_range(log, after=3, until=len(LIFE) + 1)
     async with asyncio.timeout(DEADLINE_SECONDS):
         found = [recorded async for batch in batches for recorded in batch]
     here = JetStreamEventLog(connection).read([all_events_filter()], after=3)
@@ -61,7 +65,9 @@ async def test_another_process_reads_the_same(connection: Connection, log: Other
     assert readers() == before
 
 
-async def test_a_reader_that_dies_is_noticed(connection: Connection, log: OtherReader) -> None:
+async def test_a_reader_that_dies_is_noticed(
+    connection: Connection, log: SubprocessLogReader
+) -> None:
     await append(connection, LIFE)
     before = readers()
     async with aclosing(log.follow([all_events_filter()])) as batches:
@@ -73,12 +79,12 @@ async def test_a_reader_that_dies_is_noticed(connection: Connection, log: OtherR
 
 
 async def test_it_checks_the_copy(
-    connection: Connection, log: OtherReader, nats_url: str, postgres_dsn: str
+    connection: Connection, log: SubprocessLogReader, nats_url: str, postgres_dsn: str
 ) -> None:
     await append(connection, LIFE)
-    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)):
         await reached(postgres_dsn, len(LIFE))
-    checked = audited(log, Copy(postgres_dsn, "public", len(LIFE)))
+    checked = audited(log, VerifiedCopy(postgres_dsn, "public", len(LIFE)))
     found = [(r.sequence, r.event, r.time) for r in await events_of(checked)]
     assert found == [(r.sequence, r.event, r.time) for r in await events_of(log)]
     await value(postgres_dsn, "UPDATE events SET hops = 1 WHERE seq = 7")
@@ -86,9 +92,9 @@ async def test_it_checks_the_copy(
         await events_of(checked)
 
 
-async def events_of(log: History) -> list[Recorded]:
+async def events_of(log: ReadableLog) -> list[Recorded]:
     async with asyncio.timeout(DEADLINE_SECONDS):
-        return [r async for batch in span(log, after=0, until=len(LIFE)) for r in batch]
+        return [r async for batch in read_range(log, after=0, until=len(LIFE)) for r in batch]
 
 
 async def exhausted(batches: AsyncGenerator[Batch, None]) -> None:

@@ -16,13 +16,13 @@ import builders as b
 import projections as p
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_projector.adapters.read_model_store import open_store
-from abaco_projector.app.rebuild import Rebuilt, rebuild
+from abaco_projector.app.rebuild import RebuildResult, rebuild
 from abaco_projector.app.replay_schema import replay
-from abaco_projector.app.table_comparison import KEYS
+from abaco_projector.app.table_comparison import TABLE_KEYS
 from abaco_projector.app.verify import verify
 from abaco_projector.domain.history_difference import Difference
-from abaco_projector.domain.sanitise import clean
-from abaco_projector.projector_settings import Config
+from abaco_projector.domain.sanitise import sanitise
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import format_time
 from abaco_proto.errors import Malformed, Refused
 from abaco_proto.keys import keys_of
@@ -58,12 +58,12 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-def config(nats_url: str, postgres_dsn: str) -> Config:
-    return Config(nats_url=nats_url, postgres_dsn=postgres_dsn)
+def config(nats_url: str, postgres_dsn: str) -> ProjectorSettings:
+    return ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)
 
 
 @pytest.fixture
-async def dsn(connection: Connection, config: Config) -> str:
+async def dsn(connection: Connection, config: ProjectorSettings) -> str:
     """Read models of a life, by a projector that has stopped."""
     await append(connection, LIFE)
     async with projector(config):
@@ -76,7 +76,7 @@ def silent(what: str, total: int) -> Iterator[Callable[[int], object]]:
     yield lambda _: None
 
 
-async def rebuilt(connection: Connection, dsn: str, *, force: bool = False) -> Rebuilt:
+async def rebuilt(connection: Connection, dsn: str, *, force: bool = False) -> RebuildResult:
     return await rebuild(JetStreamEventLog(connection), dsn, silent, force=force)
 
 
@@ -91,13 +91,13 @@ async def assert_clean(connection: Connection, dsn: str, sequence: int) -> None:
 
 async def test_nothing_changes_when_nothing_was_wrong(connection: Connection, dsn: str) -> None:
     oid = "SELECT '{}'::regclass::oid"
-    before = [await value(dsn, oid.format(table)) for table in KEYS]
+    before = [await value(dsn, oid.format(table)) for table in TABLE_KEYS]
     indexes = "SELECT string_agg(indexdef, '; ' ORDER BY indexdef) FROM pg_indexes"
     indexes += " WHERE schemaname = 'public'"
     definitions = await value(dsn, indexes)
     done = await rebuilt(connection, dsn)
     assert (done.sequence, done.differences) == (COUNT, [])
-    after = [await value(dsn, oid.format(table)) for table in KEYS]
+    after = [await value(dsn, oid.format(table)) for table in TABLE_KEYS]
     assert [one for one in before if one in after] == before[:1], "the copy alone stays"
     assert await value(dsn, indexes) == definitions
     await assert_clean(connection, dsn, COUNT)
@@ -124,7 +124,9 @@ async def test_a_copy_that_says_something_else_is_kept(connection: Connection, d
     await assert_clean(connection, dsn, COUNT)
 
 
-async def test_an_empty_database_is_filled(connection: Connection, config: Config) -> None:
+async def test_an_empty_database_is_filled(
+    connection: Connection, config: ProjectorSettings
+) -> None:
     await append(connection, LIFE)
     assert (await rebuilt(connection, config.postgres_dsn)).sequence == 0
     async with projector(config):
@@ -133,7 +135,7 @@ async def test_an_empty_database_is_filled(connection: Connection, config: Confi
 
 
 async def test_under_load_queries_answer_and_nothing_is_lost(
-    connection: Connection, config: Config, dsn: str
+    connection: Connection, config: ProjectorSettings, dsn: str
 ) -> None:
     """Messages arrive, the projector works, queries are asked on connections with cached plans."""
     more = [event for n in range(30) for event in a_life(f"baz_{n}", 6)]
@@ -209,7 +211,7 @@ async def test_only_one_at_a_time(connection: Connection, dsn: str) -> None:
 
 
 async def test_killed_half_way_it_can_be_run_again(
-    connection: Connection, config: Config, dsn: str
+    connection: Connection, config: ProjectorSettings, dsn: str
 ) -> None:
     more = [event for n in range(30) for event in a_life(f"baz_{n}", 6)]
     await append(connection, more)
@@ -236,7 +238,7 @@ async def held(dsn: str, table: str) -> AsyncIterator[None]:
         await client.close()
 
 
-async def killed_in_the_middle(config: Config, dsn: str) -> None:
+async def killed_in_the_middle(config: ProjectorSettings, dsn: str) -> None:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ABACO_")},
         "ABACO_NATS_URL": config.nats_url,
@@ -264,7 +266,7 @@ async def killed_in_the_middle(config: Config, dsn: str) -> None:
 
 async def test_the_past_is_a_schema(connection: Connection, dsn: str) -> None:
     log = JetStreamEventLog(connection)
-    history = [clean(recorded) for recorded in await history_of(connection)]
+    history = [sanitise(recorded) for recorded in await history_of(connection)]
     for moment in (0, 1, 17, COUNT):
         assert await replay(log, dsn, moment, "past", silent, force=True) == moment
         part = history[:moment]

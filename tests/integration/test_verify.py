@@ -14,9 +14,9 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.stream_setup import stream_config
 from abaco_projector.app import output_audit
 from abaco_projector.app.output_audit import OutputTally
-from abaco_projector.app.verify import Head, verify
+from abaco_projector.app.verify import VerifiedHead, verify
 from abaco_projector.domain.history_difference import Difference
-from abaco_projector.projector_settings import Config
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto import streams
 from abaco_proto.codec import encode
@@ -52,7 +52,7 @@ async def tamperable(connection: Connection) -> None:
 async def dsn(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
     """Read models of a life, by a projector that has stopped."""
     await append(connection, LIFE)
-    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)):
         await reached(postgres_dsn, COUNT)
     return postgres_dsn
 
@@ -73,7 +73,9 @@ def silent(what: str, total: int) -> Iterator[Callable[[int], object]]:
     yield lambda _: None
 
 
-async def verified(connection: Connection, dsn: str, noted: tuple[int, str] | None = None) -> Head:
+async def verified(
+    connection: Connection, dsn: str, noted: tuple[int, str] | None = None
+) -> VerifiedHead:
     return await verify(JetStreamEventLog(connection), dsn, silent, noted)
 
 
@@ -92,17 +94,17 @@ async def found(connection: Connection, dsn: str) -> str:
 
 async def test_an_honest_history_is_clean(connection: Connection, dsn: str) -> None:
     head = await verified(connection, dsn)
-    assert (head.sequence, head.behind) == (COUNT, 0)
+    assert (head.sequence, head.unprojected) == (COUNT, 0)
     stored = await value(dsn, f"SELECT encode(hash, 'hex') FROM events WHERE seq = {COUNT}")
     assert head.hash == stored
     await append(connection, [b.registered("baz_0")])
-    assert await verified(connection, dsn, (COUNT, stored)) == Head(COUNT, stored, 1)
+    assert await verified(connection, dsn, (COUNT, stored)) == VerifiedHead(COUNT, stored, 1)
 
 
 async def test_it_is_clean_while_the_projector_works(
     connection: Connection, dsn: str, nats_url: str
 ) -> None:
-    async with projector(Config(nats_url=nats_url, postgres_dsn=dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
         more = [event for n in range(20) for event in a_life(f"baz_{n}", 4)]
         writing = asyncio.ensure_future(append(connection, more))
         heads = [COUNT]
@@ -124,7 +126,7 @@ async def test_bytes_that_nobody_reads_are_in_the_chain(
     await append(connection, [b.assigned(0, attempt=2**40), b.received(2**62, "foo\x00_0")])
     await append(connection, [b.registered("baz_0"), b.requested(0, "baz_0", revision=2**40)])
     await append(connection, [b.requested(1, "baz_0"), b.ready(1, "baz_0")])
-    async with projector(Config(nats_url=nats_url, postgres_dsn=dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
         await reached(dsn, COUNT + 10)
     assert await value(dsn, "SELECT count(*) FROM workers WHERE actor_id = 'baz_0'") == 1
     assert (await verified(connection, dsn)).sequence == COUNT + 10
@@ -258,7 +260,7 @@ RAN: list[ev.Event] = [
 async def ran(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
     """Read models of runs whose output is stored: the one of run 2 in part, of bar_0 expired."""
     await append(connection, RAN)
-    async with projector(Config(nats_url=nats_url, postgres_dsn=postgres_dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)):
         await reached(postgres_dsn, len(RAN))
     for n in (0, 1, 2, 4, 5):
         offset = 0
@@ -290,7 +292,7 @@ RUN = "table logs: output (default, foo_0, foo_0_exc_1, attempt 1): "
 FORGED = hashlib.sha256(WHOLE.replace(b"two", b"six")).hexdigest()
 
 
-@pytest.mark.parametrize("most", [output_audit.MOST_IN_DATABASE, 0])
+@pytest.mark.parametrize("most", [output_audit.MAX_DATABASE_HASH_BYTES, 0])
 @pytest.mark.parametrize(
     ("tampering", "line"),
     [
@@ -328,7 +330,7 @@ async def test_changed_output_is_named(  # noqa: PLR0917 - the fixtures
     most: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(output_audit, "MOST_IN_DATABASE", most)
+    monkeypatch.setattr(output_audit, "MAX_DATABASE_HASH_BYTES", most)
     await tamper(ran, tampering)
     assert await found(connection, ran) == line
 
@@ -389,7 +391,7 @@ async def test_a_log_and_a_copy_rewritten_together_are_found_by_a_noted_head(
     await log_anew(connection, drop_one)
     await value(dsn, "DROP TABLE events, actors, executions, workers, subscriptions, logs")
     await value(dsn, "DROP TABLE projection_checkpoints, schema_migrations")
-    async with projector(Config(nats_url=nats_url, postgres_dsn=dsn)):
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
         await reached(dsn, COUNT - 1)
     assert (await verified(connection, dsn)).sequence == COUNT - 1
     with pytest.raises(Difference, match=f"event {COUNT}: the hash noted down is"):

@@ -40,9 +40,9 @@ from abaco_jetstream.output_log import ATTEMPT, OFFSET, _recorded
 from abaco_projector.domain import batch_fold as rows
 from abaco_projector.domain import portable_format as portable
 from abaco_projector.domain import row_codec as records
-from abaco_projector.domain.event_rows import entries
+from abaco_projector.domain.event_rows import event_rows
 from abaco_projector.domain.output_chunks import chunks
-from abaco_projector.domain.sanitise import clean
+from abaco_projector.domain.sanitise import sanitise
 from abaco_proto import codec, envelope, ids, subjects
 from abaco_proto import events as ev
 from abaco_proto.errors import AbacoError
@@ -150,8 +150,8 @@ def in_worker(recorded: envelope.Recorded) -> None:
 
 
 def in_projector(recorded: envelope.Recorded) -> None:
-    entries(bytes(32), [recorded])
-    known = [clean(one) for one in b.history(*HISTORY)]
+    event_rows(bytes(32), [recorded])
+    known = [sanitise(one) for one in b.history(*HISTORY)]
     before = Fold()
     for one in known:
         before.apply(one)
@@ -161,7 +161,7 @@ def in_projector(recorded: envelope.Recorded) -> None:
         executions=before.executions,
         workers=before.workers,
     )
-    changes = rows.fold(loaded, [clean(recorded)])
+    changes = rows.fold(loaded, [sanitise(recorded)])
     records.statements(changes)
 
 
@@ -207,18 +207,18 @@ def read_place(folder: Path, mutator: Mutator, raw: bytes) -> None:
 
 def read_exported(mutator: Mutator, raw: bytes) -> None:
     zipped = raw if not mutator.pick(4) else gzip.compress(raw, 1)
-    list(portable.lines(io.BytesIO(zipped), "the file"))
+    list(portable.read_lines(io.BytesIO(zipped), "the file"))
 
 
 def exported() -> list[bytes]:
     file = io.BytesIO()
-    writer = portable.Writer(file)
+    writer = portable.PortableFileWriter(file)
     for n, wish in enumerate(WISHES[:4], 1):
         subject = subjects.event_subject("default", wish.event)
         headers = envelope.to_headers(wish)
-        writer.write(portable.event(n, subject, headers, codec.encode(wish.event)))
-    writer.write(portable.event(5, "abaco.event.default.x.y.z", {}, b"\xff\xfe"))
-    writer.write(portable.Output("default", "foo_0_exc_0", 1, 0, b"\xff"))
+        writer.write(portable.event_line(n, subject, headers, codec.encode(wish.event)))
+    writer.write(portable.event_line(5, "abaco.event.default.x.y.z", {}, b"\xff\xfe"))
+    writer.write(portable.OutputLine("default", "foo_0_exc_0", 1, 0, b"\xff"))
     writer.close()
     whole = gzip.decompress(file.getvalue())
     head, *middle, end = whole.splitlines(keepends=True)

@@ -22,8 +22,8 @@ from abaco_api.http.api_metrics import Metrics as ApiMetrics
 from abaco_api.routes import OPERATIONS
 from abaco_local import nats_chart, nats_server
 from abaco_local.config import Config as LocalConfig
-from abaco_projector.app.projector_metrics import Metrics as ProjectorMetrics
-from abaco_projector.projector_settings import Config as ProjectorConfig
+from abaco_projector.app.projector_metrics import ProjectorMetrics
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import actor, events, execution, settings, worker
 from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS
@@ -39,7 +39,7 @@ CONFIGS: dict[str, type[msgspec.Struct]] = {
     "api": ApiConfig,
     "scheduler": SchedulerSettings,
     "worker": WorkerConfig,
-    "projector": ProjectorConfig,
+    "projector": ProjectorSettings,
     "stack": LocalConfig,
 }
 

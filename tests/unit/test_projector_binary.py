@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 import builders as b
-from abaco_projector.domain.copy_format import row, table
+from abaco_projector.domain.copy_format import expected_copy, expected_row
 
 
 def test_one_row_by_hand() -> None:
@@ -29,5 +29,5 @@ def test_one_row_by_hand() -> None:
     by_hand = struct.pack(">h", len(fields))
     for field in fields:
         by_hand += struct.pack(">i", -1 if field is None else len(field)) + (field or b"")
-    assert row(event, bytes(32)) == by_hand
-    assert table([by_hand]) == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + by_hand + b"\xff\xff"
+    assert expected_row(event, bytes(32)) == by_hand
+    assert expected_copy([by_hand]) == b"PGCOPY\n\xff\r\n\x00" + bytes(8) + by_hand + b"\xff\xff"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import builders as b
-from abaco_projector.domain.event_rows import entries
-from abaco_projector.domain.hash_chain import START, canonical, link
+from abaco_projector.domain.event_rows import event_rows
+from abaco_projector.domain.hash_chain import GENESIS_HASH, canonical, next_hash
 from abaco_proto.codec import decode
 from abaco_proto.envelope import EPOCH, MOST_HOPS, Recorded
 
@@ -55,7 +55,7 @@ def test_one_event_by_hand() -> None:
         + b'{"type":"message.received"}'
     )
     assert canonical(event) == by_hand
-    assert link(START, event) == hashlib.sha256(bytes(32) + by_hand).digest()
+    assert next_hash(GENESIS_HASH, event) == hashlib.sha256(bytes(32) + by_hand).digest()
 
 
 @pytest.mark.parametrize(
@@ -76,29 +76,33 @@ def test_one_event_by_hand() -> None:
 )
 def test_every_part_counts(change: dict[str, object]) -> None:
     first = recorded(id="foo_0_exc_0.received", causation_id="req-1")
-    assert link(START, replace(first, **change)) != link(START, first)
+    assert next_hash(GENESIS_HASH, replace(first, **change)) != next_hash(GENESIS_HASH, first)
 
 
 def test_what_went_before_counts() -> None:
-    one, other = entries(START, [recorded(), recorded(sequence=8)])
-    assert other.hash == link(one.hash, recorded(sequence=8))
-    assert other.hash != link(START, recorded(sequence=8))
+    one, other = event_rows(GENESIS_HASH, [recorded(), recorded(sequence=8)])
+    assert other.hash == next_hash(one.hash, recorded(sequence=8))
+    assert other.hash != next_hash(GENESIS_HASH, recorded(sequence=8))
 
 
 @given(any_recorded, any_recorded)
 def test_different_events_have_different_bytes(one: Recorded, other: Recorded) -> None:
-    rows = [entries(START, [each])[0]._replace(hash=b"") for each in (one, other)]
+    rows = [event_rows(GENESIS_HASH, [each])[0]._replace(hash=b"") for each in (one, other)]
     assert (canonical(one) == canonical(other)) == (rows[0] == rows[1])
 
 
 @given(any_recorded)
 def test_a_row_holds_the_body_once_and_whole(event: Recorded) -> None:
     event = replace(event, event=decode(event.raw))
-    (row,) = entries(START, [event])
+    (row,) = event_rows(GENESIS_HASH, [event])
     assert (row.data is None) != (row.body is None)
     assert (row.body if row.data is None else row.data.encode()) == event.raw
-    (plain,) = entries(START, [event], plain=True)
-    assert (plain.data, plain.body, plain.hash) == (None, event.raw, row.hash)
+    (body_as_bytes,) = event_rows(GENESIS_HASH, [event], body_as_bytes=True)
+    assert (body_as_bytes.data, body_as_bytes.body, body_as_bytes.hash) == (
+        None,
+        event.raw,
+        row.hash,
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,15 +116,15 @@ def test_a_row_holds_the_body_once_and_whole(event: Recorded) -> None:
     ],
 )
 def test_columns_come_from_the_subject(subject: str, columns: tuple[str, str, str]) -> None:
-    (row,) = entries(START, [recorded(subject=subject)])
+    (row,) = event_rows(GENESIS_HASH, [recorded(subject=subject)])
     assert (row.tenant, row.actor_id, row.type) == columns
 
 
 def test_what_no_column_holds_is_replaced_before_it_is_hashed() -> None:
     strange = recorded(id="a\x00b\ud800", traceparent="\x00")
-    (row,) = entries(START, [strange])
+    (row,) = event_rows(GENESIS_HASH, [strange])
     assert (row.id, row.traceparent) == ("a\ufffdb?", "\ufffd")
-    assert row.hash == link(START, recorded(id="a\ufffdb?", traceparent="\ufffd"))
+    assert row.hash == next_hash(GENESIS_HASH, recorded(id="a\ufffdb?", traceparent="\ufffd"))
     early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
-    (row,) = entries(START, [recorded(time=early)])
+    (row,) = event_rows(GENESIS_HASH, [recorded(time=early)])
     assert row.time == EPOCH

@@ -8,9 +8,9 @@ import pytest
 
 import builders as b
 import readings
-from abaco_projector.app import projection as of
-from abaco_projector.app.instrumented_projection import watched
-from abaco_projector.app.projector_metrics import Metrics
+from abaco_projector.app import projection as projection_module
+from abaco_projector.app.instrumented_projection import instrumented
+from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Undecodable
 from abaco_telemetry.spans import OFF
@@ -24,7 +24,7 @@ class Rows:
         self._refused, self._away_at = refused, away_at
 
     async def apply_events(
-        self, batch: Sequence[Recorded], *, after: int, plain: bool = False
+        self, batch: Sequence[Recorded], *, after: int, body_as_bytes: bool = False
     ) -> None:
         sequences = [recorded.sequence for recorded in batch]
         if self._refused in sequences:
@@ -36,12 +36,12 @@ class Rows:
         pass
 
 
-async def projected(log: InMemoryEventLog, rows: Any) -> tuple[Metrics, readings.Reading]:
+async def projected(log: InMemoryEventLog, rows: Any) -> tuple[ProjectorMetrics, readings.Reading]:
     """What is counted up to the outage that ends it."""
-    metrics = Metrics()
-    projection = watched(of.events(log), metrics, OFF)
+    metrics = ProjectorMetrics()
+    projection = instrumented(projection_module.events_projection(log), metrics, OFF)
     with pytest.raises(Unavailable):
-        await of.project(projection, rows, 2, 1)
+        await projection_module.project(projection, rows, 2, 1)
     await metrics.measure_lag(log)
     return metrics, readings.of(metrics.catalogue)
 
@@ -83,7 +83,7 @@ async def test_a_lag_that_cannot_be_told_is_no_number(log: InMemoryEventLog) -> 
     await metrics.measure_lag(log)
     found = readings.of(metrics.catalogue)
     assert math.isnan(readings.value(found, "abaco_projector_lag_events"))
-    fresh = Metrics()
+    fresh = ProjectorMetrics()
     await fresh.measure_lag(InMemoryEventLog())
     found = readings.of(fresh.catalogue)
     assert math.isnan(readings.value(found, "abaco_projector_lag_events"))

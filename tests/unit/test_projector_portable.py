@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaco_projector.domain.portable_format import End, Event, Output, Writer, event, lines
+from abaco_projector.domain.portable_format import (
+    EndLine,
+    EventLine,
+    OutputLine,
+    PortableFileWriter,
+    event_line,
+    read_lines,
+)
 from abaco_proto.errors import Refused
 
 SUBJECT = "abaco.event.default.foo_0.message.received"
@@ -17,9 +24,9 @@ headers = st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), 
 outputs = st.lists(st.binary(min_size=1, max_size=30), max_size=4)
 
 
-def file_of(*found: Event | Output) -> bytes:
+def file_of(*found: EventLine | OutputLine) -> bytes:
     raw = io.BytesIO()
-    writer = Writer(raw)
+    writer = PortableFileWriter(raw)
     for line in found:
         writer.write(line)
     writer.close()
@@ -27,12 +34,14 @@ def file_of(*found: Event | Output) -> bytes:
 
 
 def small() -> bytes:
-    messages = [event(n, SUBJECT, {"Nats-Msg-Id": f"default.{n}"}, b'{"n":1}') for n in (1, 2, 3)]
-    return file_of(*messages, Output("default", "foo_0_exc_0", 1, 0, b"\xff"))
+    messages = [
+        event_line(n, SUBJECT, {"Nats-Msg-Id": f"default.{n}"}, b'{"n":1}') for n in (1, 2, 3)
+    ]
+    return file_of(*messages, OutputLine("default", "foo_0_exc_0", 1, 0, b"\xff"))
 
 
-def read(raw: bytes) -> list[Event | Output | End]:
-    return list(lines(io.BytesIO(raw), "f"))
+def read(raw: bytes) -> list[EventLine | OutputLine | EndLine]:
+    return list(read_lines(io.BytesIO(raw), "f"))
 
 
 def with_lines(raw: bytes, change: object) -> bytes:
@@ -44,12 +53,12 @@ def with_lines(raw: bytes, change: object) -> bytes:
 def test_what_was_written_is_read(
     found: list[bytes], heads: dict[str, str], chunks: list[bytes]
 ) -> None:
-    messages = [event(n, SUBJECT, heads, body) for n, body in enumerate(found, 1)]
-    output = [Output("default", "foo_0_exc_0", 1, n, data) for n, data in enumerate(chunks)]
+    messages = [event_line(n, SUBJECT, heads, body) for n, body in enumerate(found, 1)]
+    output = [OutputLine("default", "foo_0_exc_0", 1, n, data) for n, data in enumerate(chunks)]
     *middle, end = read(file_of(*messages, *output))
     assert middle == [*messages, *output]
-    assert [line.body for line in middle if isinstance(line, Event)] == found
-    assert isinstance(end, End)
+    assert [line.body for line in middle if isinstance(line, EventLine)] == found
+    assert isinstance(end, EndLine)
     assert (end.events, end.chunks) == (len(found), len(chunks))
 
 
@@ -119,4 +128,4 @@ def test_another_format_is_refused() -> None:
 
 def test_an_event_out_of_turn_is_not_written() -> None:
     with pytest.raises(Refused, match="event 1 is missing"):
-        file_of(event(2, SUBJECT, {}, b""))
+        file_of(event_line(2, SUBJECT, {}, b""))

@@ -52,22 +52,22 @@ class Tables:
             if subscription is not None:
                 self.subscriptions[key] = subscription
         self.unrecognized += len(changes.unrecognized)
-        self.sweep(changes)
+        self.bulk_update(changes)
 
-    def sweep(self, changes: Changes) -> None:
-        for sweep in changes.sweeps:
+    def bulk_update(self, changes: Changes) -> None:
+        for update in changes.bulk_updates:
             for key, e in list(self.states.executions.items()):
-                waits = e.status is ExecutionStatus.SUBMITTED and e.ordinal <= sweep.up_to_ordinal
-                if key[:2] == sweep.key and waits and e.ordinal not in sweep.spared:
+                waits = e.status is ExecutionStatus.SUBMITTED and e.ordinal <= update.up_to_ordinal
+                if key[:2] == update.key and waits and e.ordinal not in update.excluded_ordinals:
                     self.states.executions[key] = replace(
                         e,
-                        status=sweep.status,
-                        status_message=sweep.status_message,
-                        finished_at=sweep.finished_at,
-                        recorded_at=sweep.finished_at,
+                        status=update.status,
+                        status_message=update.status_message,
+                        finished_at=update.finished_at,
+                        recorded_at=update.finished_at,
                     )
-                    sums = self.states.totals[sweep.key]
-                    self.states.totals[sweep.key] = replace(
+                    sums = self.states.totals[update.key]
+                    self.states.totals[update.key] = replace(
                         sums,
                         total_ended=sums.total_ended + 1,
                         total_purged=sums.total_purged + 1,
@@ -172,7 +172,7 @@ def test_hosts_and_strangers_change_nothing() -> None:
 
 
 def test_a_sweep_finds_all_that_the_table_ends() -> None:
-    """The statement ``sweep`` names the one status that a purge or a deletion ends."""
+    """The statement ``bulk_update`` names the one status that a purge or a deletion ends."""
     ended = {
         s for s, signal in execution.TRANSITIONS if signal in ("inbox.purged", "actor.deleted")
     }

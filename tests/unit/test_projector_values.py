@@ -5,8 +5,8 @@ import pytest
 import builders as b
 from abaco_projector.adapters.schema_migrations import Migration, migrations, pending
 from abaco_projector.adapters.sql_queries import QUERIES, parse
-from abaco_projector.domain.sanitise import clean
-from abaco_projector.projector_settings import Config
+from abaco_projector.domain.sanitise import sanitise
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused
@@ -14,25 +14,25 @@ from abaco_proto.errors import Malformed, Refused
 
 def test_nul_becomes_a_replacement_character_wherever_it_stands() -> None:
     dirty = b.record(b.registered(description="a\x00b", default_environment={"\x00": "\x00"}))
-    event = clean(dirty).event
+    event = sanitise(dirty).event
     assert isinstance(event, ev.ActorRegistered)
     assert event.definition.description == "a\ufffdb"
     assert event.definition.default_environment == {"\ufffd": "\ufffd"}
 
 
 def test_the_text_backslash_u0000_is_no_nul() -> None:
-    assert clean(b.record(b.failed(reason="\\u0000"))).event == b.failed(reason="\\u0000")
+    assert sanitise(b.record(b.failed(reason="\\u0000"))).event == b.failed(reason="\\u0000")
 
 
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
 def test_clean_events_are_left_alone(event: ev.Event) -> None:
     recorded = b.record(event)
-    assert clean(recorded) is recorded
+    assert sanitise(recorded) is recorded
 
 
 def test_a_state_keeps_its_nul() -> None:
     recorded = b.record(ev.ActorStateSet(actor_id="foo_0", state="\x00", version=1))
-    assert clean(recorded) is recorded
+    assert sanitise(recorded) is recorded
 
 
 def test_queries_are_found_by_name() -> None:
@@ -63,8 +63,8 @@ def test_a_later_database_is_refused_in_one_line() -> None:
 
 
 def test_settings_have_defaults_and_descriptions() -> None:
-    assert settings.read(Config, {}) == Config()
-    assert settings.read(Config, {"ABACO_BATCH_EVENTS": "7"}).batch_events == 7
+    assert settings.read(ProjectorSettings, {}) == ProjectorSettings()
+    assert settings.read(ProjectorSettings, {"ABACO_BATCH_EVENTS": "7"}).batch_events == 7
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_settings_have_defaults_and_descriptions() -> None:
 )
 def test_a_bad_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(Malformed, match=rf"^{name}\b"):
-        settings.read(Config, {name: value})
+        settings.read(ProjectorSettings, {name: value})

@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from abaco_api.api_settings import Config
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
-from abaco_projector.app import projection as of
-from abaco_projector.app.instrumented_projection import watched
-from abaco_projector.app.projector_metrics import Metrics
+from abaco_projector.app import projection
+from abaco_projector.app.instrumented_projection import instrumented
+from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_scheduler.app.scheduler_loop import Scheduler
@@ -72,8 +72,10 @@ class System:
 
     async def _projector(self) -> None:
         store: Any = Rows()
-        events = watched(of.events(self._stage.log), Metrics(), self._stage.spans)
-        await of.project(events, store, 100, 0)
+        events = instrumented(
+            projection.events_projection(self._stage.log), ProjectorMetrics(), self._stage.spans
+        )
+        await projection.project(events, store, 100, 0)
 
     async def send(self, **headers: str) -> None:
         """An actor, and one message to its end."""

@@ -1,1 +1,1 @@
-"""The projector: folds the log into Postgres. It owns no event and decides nothing."""
+"""The projector: folds the log into read models in Postgres. It appends no events."""

@@ -1,4 +1,4 @@
-"""The settings of the projector, as one frozen value."""
+"""The settings of the projector, as one frozen struct."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from msgspec import Meta
 from abaco_proto.settings import NATS_URL_PATTERN
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class ProjectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
     nats_url: Annotated[

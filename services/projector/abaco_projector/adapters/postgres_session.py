@@ -1,7 +1,7 @@
-"""A session with Postgres: the border where errors change names. Only this module has ``asyncpg``.
+"""A Postgres session. This module translates the errors of ``asyncpg``, and no other imports it.
 
-What it raises says what to do: ``Unavailable`` (wait, open another session, go on from the
-checkpoint), ``Undecodable`` (this very data is refused, and would be again).
+``Unavailable`` means: wait, open another session, and continue from the checkpoint.
+``Undecodable`` means: Postgres refuses this data, and would refuse it again.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -15,21 +15,22 @@ from abaco_proto.errors import Conflict, Malformed, Unavailable, Undecodable
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 60.0
-SLOW_SECONDS = 3600.0
-"""A purge may end a million executions, and a new schema may rewrite as many rows."""
+SLOW_STATEMENT_SECONDS = 3600.0
+"""A purge may end a million executions, and a migration may rewrite as many rows."""
 
 CURSOR_ROWS = 2000
 
-SETTINGS = {
+SERVER_SETTINGS = {
     "application_name": "abaco-projector",
     "timezone": "UTC",
     "jit": "off",
-    # What a crash of the server takes with it is folded again: rows and checkpoint go together.
+    # A crash of the server may lose commits. They are folded again: the checkpoint is lost with
+    # the rows.
     "synchronous_commit": "off",
 }
 
 REFUSED_CLASSES = ("22", "23", "54")
-"""SQLSTATE classes that are about the data: data exception, constraint, program limit."""
+"""SQLSTATE classes that are about the data: data exception, constraint violation, program limit."""
 
 ERRORS = (
     asyncpg.PostgresError,
@@ -44,13 +45,14 @@ ERRORS = (
 
 
 class Session:
-    """One connection, and transactions that nest. After ``Unavailable`` it is of no use any more.
+    """One connection, with nested transactions. Unusable after ``Unavailable``.
 
-    Statements are named: see ``queries.sql``.
+    Methods with ``query`` take the name of a statement in ``queries.sql``; methods with ``sql``
+    take SQL text.
     """
 
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Take over an open connection; see :func:`open_session`."""
+        """Use an open connection; see :func:`open_session`."""
         self._connection = connection
         self._depth = 0
 
@@ -58,76 +60,78 @@ class Session:
         """Run a statement."""
         await self._connection.execute(QUERIES[query], *parameters, timeout=seconds)
 
-    async def value(self, query: str, *parameters: Any) -> Any:
-        """The first column of the first row of an answer."""
+    async def fetch_value(self, query: str, *parameters: Any) -> Any:
+        """Return the first column of the first row."""
         return await self._connection.fetchval(QUERIES[query], *parameters)
 
     async def rows(self, query: str, *parameters: Any) -> "Sequence[asyncpg.Record]":
-        """All rows of an answer."""
+        """Return all rows."""
         return await self._connection.fetch(QUERIES[query], *parameters)
 
-    async def run(self, sql: str) -> None:
-        """Run statements that were put together, however long they take."""
-        async with self.border():
-            await self._connection.execute(sql, timeout=SLOW_SECONDS)
+    async def run_sql(self, sql: str) -> None:
+        """Run SQL statements, with the timeout of slow ones."""
+        async with self.translated_errors():
+            await self._connection.execute(sql, timeout=SLOW_STATEMENT_SECONDS)
 
-    async def found(self, sql: str, *parameters: Any) -> "Sequence[asyncpg.Record]":
-        """All rows of a query that was put together."""
-        async with self.border():
-            return await self._connection.fetch(sql, *parameters, timeout=SLOW_SECONDS)
+    async def fetch_sql(self, sql: str, *parameters: Any) -> "Sequence[asyncpg.Record]":
+        """Return all rows of an SQL query."""
+        async with self.translated_errors():
+            return await self._connection.fetch(sql, *parameters, timeout=SLOW_STATEMENT_SECONDS)
 
     async def scan(
         self, query: str, *parameters: Any
     ) -> "AsyncGenerator[Sequence[asyncpg.Record], None]":
-        """Rows in bunches, however many they are. Only within a transaction."""
-        async with aclosing(self.scan_found(QUERIES[query], *parameters)) as bunches:
-            async for bunch in bunches:
-                yield bunch
+        """Yield all rows, ``CURSOR_ROWS`` at a time. Requires a transaction."""
+        async with aclosing(self.scan_sql(QUERIES[query], *parameters)) as batches:
+            async for rows in batches:
+                yield rows
 
-    async def scan_found(
+    async def scan_sql(
         self, sql: str, *parameters: Any, rows: int = CURSOR_ROWS
     ) -> "AsyncGenerator[Sequence[asyncpg.Record], None]":
-        """The same of a query that was put together, ``rows`` at a time."""
-        async with self.border():
-            cursor = await self._connection.cursor(sql, *parameters, timeout=SLOW_SECONDS)
-            while bunch := await cursor.fetch(rows, timeout=SLOW_SECONDS):
-                yield bunch
+        """Yield all rows of an SQL query, ``rows`` at a time. Requires a transaction."""
+        async with self.translated_errors():
+            cursor = await self._connection.cursor(sql, *parameters, timeout=SLOW_STATEMENT_SECONDS)
+            while found := await cursor.fetch(rows, timeout=SLOW_STATEMENT_SECONDS):
+                yield found
 
-    async def copied(self, sql: str) -> bytes:
-        """The answer of a query that was put together, in the binary format of COPY."""
+    async def copy_out(self, sql: str) -> bytes:
+        """Return the rows of an SQL query in the binary format of COPY."""
         parts: list[bytes] = []
 
         async def take(part: bytes) -> None:
             parts.append(part)
 
-        async with self.border():
+        async with self.translated_errors():
             await self._connection.copy_from_query(
-                sql, output=take, format="binary", timeout=SLOW_SECONDS
+                sql, output=take, format="binary", timeout=SLOW_STATEMENT_SECONDS
             )
         return b"".join(parts)
 
-    async def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Put rows into a table."""
+    async def copy_in(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Insert rows with COPY."""
         await self._connection.copy_records_to_table(table, columns=columns, records=rows)
 
     @asynccontextmanager
     async def transaction(self, kind: str = "") -> AsyncGenerator[None, None]:
-        """All or nothing. ``kind`` is an isolation level, where the usual one will not do.
+        """Open a transaction, or a savepoint inside one; ``kind`` is an isolation level.
 
-        Only refused data, or a lock that was not given, is rolled back here; any other way out of
-        the block leaves that to the end of the connection, so that nothing waits for a server
-        that hangs.
+        It rolls back after refused data (``Undecodable``) or a refused lock (``Conflict``). After
+        any other error it leaves the rollback to the end of the connection, because the server may
+        hang.
         """
         begin, rollback, commit = f"BEGIN {kind}", "ROLLBACK", "COMMIT"
         if self._depth:
             point = f"point_{self._depth}"
             begin, commit = f"SAVEPOINT {point}", f"RELEASE SAVEPOINT {point}"
             rollback = f"ROLLBACK TO SAVEPOINT {point}; {commit}"
-        async with self.border():
+        async with self.translated_errors():
             await self._connection.execute(begin)
             self._depth += 1
             try:
-                async with self.border():
+                async with self.translated_errors():
                     yield
             except (Undecodable, Conflict):
                 await self._connection.execute(rollback)
@@ -137,8 +141,8 @@ class Session:
             await self._connection.execute(commit)
 
     @asynccontextmanager
-    async def border(self) -> AsyncGenerator[None, None]:
-        """Errors inside have our names."""
+    async def translated_errors(self) -> AsyncGenerator[None, None]:
+        """Translate errors of asyncpg inside the block to ours."""
         try:
             yield
         except ERRORS as error:
@@ -147,21 +151,21 @@ class Session:
 
 @asynccontextmanager
 async def open_session(dsn: str, *, schema: str | None = None) -> AsyncGenerator[Session, None]:
-    """A session on a connection of its own, cut off at the end of the block.
+    """Open a session on a new connection, which is cut at the end of the block.
 
-    Names without a schema are those of ``schema``, or of the account's usual one.
+    ``schema`` is the search path; by default that of the account.
 
     Raises:
-        Unavailable: the database cannot be reached, or does not let us in.
-        Malformed: ``dsn`` is no address of a database.
+        Unavailable: the database cannot be reached, or refuses the connection.
+        Malformed: ``dsn`` is not a database address.
     """
-    path = {} if schema is None else {"search_path": quoted(schema)}
+    path = {} if schema is None else {"search_path": quote_name(schema)}
     try:
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings=SETTINGS | path,
+            server_settings=SERVER_SETTINGS | path,
         )
     except ValueError as error:
         raise Malformed(f"ABACO_POSTGRES_DSN: {error}") from None
@@ -173,18 +177,18 @@ async def open_session(dsn: str, *, schema: str | None = None) -> AsyncGenerator
         connection.terminate()
 
 
-def quoted(name: str) -> str:
-    """A name as SQL has it."""
+def quote_name(name: str) -> str:
+    """Return an identifier quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _translated(error: BaseException) -> Unavailable | Undecodable | Conflict:
-    words = str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
     if isinstance(error, asyncpg.LockNotAvailableError):
-        return Conflict(f"the database (Postgres): {words}")
+        return Conflict(f"the database (Postgres): {text}")
     state = str(getattr(error, "sqlstate", None) or "")
     if isinstance(error, ValueError | OverflowError | RecursionError) or state.startswith(
         REFUSED_CLASSES
     ):
-        return Undecodable(words)
-    return Unavailable(f"the database (Postgres): {words}")
+        return Undecodable(text)
+    return Unavailable(f"the database (Postgres): {text}")

@@ -1,7 +1,7 @@
--- Rows come and go as JSON, see domain/row_codec.py. $n are positional parameters.
+-- Rows are passed and returned as JSON, see domain/row_codec.py. $n are positional parameters.
 
 -- name: lock_checkpoint
--- Holds off another projector until this transaction ends.
+-- Blocks other projectors until this transaction ends.
 SELECT sequence, generation FROM projection_checkpoints WHERE name = $1 FOR UPDATE;
 
 -- name: create_checkpoint
@@ -18,7 +18,7 @@ SELECT pg_notify('abaco_projection', $1);
 -- name: remove_beyond
 DELETE FROM events WHERE seq > $1;
 
--- name: read_tip
+-- name: read_checkpoint
 SELECT sequence, generation FROM projection_checkpoints WHERE name = $1;
 
 -- name: read_hash
@@ -39,7 +39,8 @@ FROM (
 ) AS row;
 
 -- name: load_last_ordinals
--- Of each of these actors, -1 when it has no execution; whether or not it has a row itself.
+-- The highest ordinal of each of these actors, -1 if it has no execution. The actor itself may have
+-- no row.
 SELECT
     k.tenant,
     k.actor_id,
@@ -55,7 +56,7 @@ FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (tenant, actor_id, ordina
 JOIN executions e USING (tenant, actor_id, ordinal);
 
 -- name: load_workers
--- By id, and by what they run.
+-- By id, and by the execution they run.
 SELECT coalesce(json_agg(json_build_array(w.tenant, w)), '[]')
 FROM (
     SELECT w.*
@@ -68,8 +69,8 @@ FROM (
 ) AS w;
 
 -- name: write_actors
--- The totals have a statement of their own: they change with every execution, and a long state
--- need not be written again for them.
+-- Without the totals: they change with every execution, and a long state should not be rewritten
+-- for them.
 INSERT INTO actors
 SELECT * FROM json_populate_recordset(NULL::actors, $1::json)
 ON CONFLICT (tenant, actor_id) DO UPDATE SET
@@ -169,9 +170,9 @@ ON CONFLICT (tenant, actor_id, subscription_id) DO UPDATE SET
     event_pattern = excluded.event_pattern,
     subscribed_at = excluded.subscribed_at;
 
--- name: sweep
--- Ends all that waits, up to an ordinal. What else the batch changes is spared: it was folded.
-WITH swept AS (
+-- name: bulk_update
+-- Ends all waiting executions up to an ordinal, except those that the batch has folded.
+WITH ended AS (
     UPDATE executions
     SET status = $4, status_message = $5, finished_at = $6, recorded_at = $6
     WHERE tenant = $1 AND actor_id = $2 AND ordinal <= $3
@@ -181,13 +182,12 @@ WITH swept AS (
 )
 UPDATE actors
 SET
-    total_ended = total_ended + (SELECT count(*) FROM swept),
-    total_purged = total_purged + (SELECT count(*) FROM swept)
+    total_ended = total_ended + (SELECT count(*) FROM ended),
+    total_purged = total_purged + (SELECT count(*) FROM ended)
 WHERE tenant = $1 AND actor_id = $2;
 
 -- name: load_output_ends
--- Up to which byte the output of an attempt is stored: its chunks do not overlap, so the last
--- one tells.
+-- The end of the stored output of each attempt. Chunks do not overlap, so it is the end of the last one.
 SELECT k.tenant, k.execution_id, k.attempt, l.output_end
 FROM unnest($1::text[], $2::text[], $3::integer[]) AS k (tenant, execution_id, attempt)
 CROSS JOIN LATERAL (
@@ -212,7 +212,7 @@ FROM logs
 ORDER BY tenant, execution_id, attempt, output_offset;
 
 -- name: lock_migrations
--- Held until the connection ends or gives it back. The number is this table's, chosen once.
+-- Held until it is unlocked or the connection ends. The number identifies this lock.
 SELECT pg_advisory_lock(4201986);
 
 -- name: unlock_migrations
@@ -259,7 +259,8 @@ FROM {events} e
 WHERE e.seq = $1;
 
 -- name: copied
--- Rows of the copy as domain/copy_format.py expects them: the body wherever it is, and in how many places.
+-- Rows of the copy as domain/copy_format.py computes them: the body from either column, and in how many
+-- columns it is.
 SELECT
     seq, time, hops, num_nonnulls(data, body), tenant, actor_id, type, subject, id, causation_id,
     correlation_id, traceparent, coalesce(body, json_send(data)), hash
@@ -274,7 +275,7 @@ SELECT hash FROM {events} WHERE seq = $1;
 SELECT EXISTS (SELECT FROM {events} WHERE seq > $1) OR EXISTS (SELECT FROM {events} WHERE seq < 1);
 
 -- name: same_event
--- Where the event that stands here at one place stands there, if it is another place.
+-- The other positions in `there` of an event in `here`.
 SELECT t.seq
 FROM {here} h
 JOIN {there} t ON t.subject = h.subject AND t.id = h.id AND t.time = h.time
@@ -289,11 +290,11 @@ SELECT pg_try_advisory_lock(4201986, hashtext($1));
 SELECT pg_advisory_unlock(4201986, hashtext($1));
 
 -- name: schema_comment
--- Gives a row if the schema is there.
+-- No row if the schema does not exist.
 SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = $1;
 
 -- name: secondary_indexes
--- Those that no key needs.
+-- Indexes that belong to no constraint.
 SELECT format('%I.%I', i.schemaname, i.indexname)
 FROM pg_indexes i
 WHERE i.schemaname = $1
@@ -304,7 +305,7 @@ WHERE i.schemaname = $1
     );
 
 -- name: index_definitions
--- What makes the secondary indexes of one schema in another.
+-- Statements that make the secondary indexes of one schema in another.
 SELECT replace(
     i.indexdef,
     format(' ON %I.%I ', i.schemaname, i.tablename),
@@ -325,7 +326,7 @@ SELECT seq, encode(hash, 'hex') FROM {schema}.events WHERE seq = ANY ($1::bigint
 SELECT sequence FROM {live}.projection_checkpoints WHERE name = $1 FOR UPDATE;
 
 -- name: lock_out_vacuum
--- Whoever reads or writes goes on. An autovacuum gives way to who waits for longer than a second.
+-- Does not block readers and writers. An autovacuum is cancelled when a lock waits for over a second.
 LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE;
 
 -- name: make_old
@@ -344,11 +345,14 @@ FROM {next}.projection_checkpoints n
 WHERE c.name = $1 AND n.name = $1
 RETURNING c.sequence;
 
+-- name: last_copied
+SELECT max(seq) FROM {live}.events;
+
 -- name: last_before
 SELECT max(seq) FROM {live}.events WHERE time <= $1;
 
 -- name: expire_output
--- Output of runs that ended longer ago than their actor wants it kept.
+-- Removes output of runs that ended before the time in their actor's log_ex.
 WITH expired AS (
     SELECT e.tenant, e.execution_id
     FROM actors a
@@ -367,9 +371,9 @@ WITH expired AS (
 SELECT count(*) FROM expired;
 
 -- name: output_of_runs
--- What is stored of the output of each run that ended, beside what its end says of it: how many
--- bytes, up to where, whether a chunk begins before the end of the one before, and their SHA-256
--- where all bytes are there and they are few enough to be put together here.
+-- The stored output of each ended run beside its recorded size and digest: the stored bytes, their
+-- end, whether chunks overlap, and their SHA-256 if all bytes are stored and few enough to be
+-- concatenated here.
 SELECT
     e.tenant,
     e.actor_id,
@@ -418,7 +422,7 @@ WHERE (tenant, execution_id, attempt) = ($1, $2, $3)
 ORDER BY output_offset;
 
 -- name: output_without_digest
--- Of how many attempts there is output that no end of a run speaks of.
+-- The number of attempts with output for which no digest is recorded.
 SELECT count(*)
 FROM (SELECT DISTINCT tenant, execution_id, attempt FROM {live}.logs) AS l
 WHERE NOT EXISTS (

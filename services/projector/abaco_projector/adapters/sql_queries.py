@@ -1,4 +1,4 @@
-"""SQL by name: ``queries.sql`` is parts, each under a line ``-- name: <name>``."""
+"""SQL statements by name: ``queries.sql`` has each under a line ``-- name: <name>``."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ _PART = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re
 
 
 def parse(text: str) -> dict[str, str]:
-    """The statements by name, in the order of the text."""
+    """Return the statements by name, in the order of the text."""
     return {name: sql.strip().rstrip(";") for name, sql in _PART.findall(text)}
 
 

@@ -1,8 +1,8 @@
-"""How a process that folds is run: on a fast loop, with a collector that does not look too often.
+"""Runs a process that folds: on uvloop, and with a less frequent garbage collector.
 
-Folding makes objects by the million, hardly any of them in cycles, while what is remembered stays.
-Python's collector would go through all of it again and again; seen less often, a fold takes a
-fifth less time, and the memory is the same.
+A fold makes millions of objects with hardly any cycles, while the cached states stay. By default
+Python's collector traverses them again and again. With a higher threshold a fold takes a fifth
+less time at the same memory.
 """
 
 import gc
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import uvloop
 
-YOUNG_OBJECTS = 50_000
+GC_YOUNG_OBJECTS = 50_000
 
 T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; the answer."""
+    """Run a coroutine to its end and return its result."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 20)
     return uvloop.run(work)

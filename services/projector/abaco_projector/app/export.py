@@ -1,7 +1,7 @@
-"""Export and restore: the log and the output, into one portable file and back.
+"""Export and restore: the log and the output, to one portable file and back.
 
-Output is in no event. All of it that is kept is in the read models, so it is taken from there, and
-put back there.
+Output is in no event. The read models hold all output that is kept, so it is exported from there,
+and restored there.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +11,22 @@ import msgspec
 
 from abaco_jetstream import Archive, Connection, JetStreamEventLog, Message
 from abaco_jetstream.ports import EventLog
-from abaco_projector.adapters.read_model_store import OUTPUT, Store, open_store
+from abaco_projector.adapters.read_model_store import OUTPUT, ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
-from abaco_projector.app.log_range import span
-from abaco_projector.app.shadow_schema import Show
-from abaco_projector.domain.hash_chain import START, link
+from abaco_projector.app.log_range import read_range
+from abaco_projector.app.shadow_schema import Progress
+from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash
 from abaco_projector.domain.history_difference import gap
 from abaco_projector.domain.output_chunks import Chunk
-from abaco_projector.domain.portable_format import End, Event, Line, Output, Writer, event, lines
+from abaco_projector.domain.portable_format import (
+    EndLine,
+    EventLine,
+    FileLine,
+    OutputLine,
+    PortableFileWriter,
+    event_line,
+    read_lines,
+)
 from abaco_proto import streams
 from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
@@ -27,140 +35,147 @@ BATCH_MESSAGES = 500
 BATCH_CHUNKS = 500
 
 
-class Exported(msgspec.Struct, frozen=True):
-    """The seal of the file, and how many chunks of output were not in the read models yet."""
+class ExportResult(msgspec.Struct, frozen=True):
+    """The last line of the file, and the number of chunks that the read models do not have yet."""
 
-    end: End
-    behind: int
+    end: EndLine
+    missing_chunks: int
 
 
-async def export(connection: Connection, dsn: str | None, path: Path, show: Show) -> Exported:
-    """Write the file; nothing stands under its name before it is complete. No ``dsn``, no output.
+async def export(
+    connection: Connection, dsn: str | None, path: Path, progress: Progress
+) -> ExportResult:
+    """Write the file under a temporary name, and rename it once complete. Without ``dsn``, no
+    output.
 
     Raises:
-        Refused: the file is there already.
+        Refused: the file exists.
         Difference: the log has a gap.
     """
-    archive, part = Archive(connection), _part(path)
-    with part.open("wb") as file:
-        writer = Writer(file)
+    archive, partial = Archive(connection), _partial_path(path)
+    with partial.open("wb") as file:
+        writer = PortableFileWriter(file)
         until = await archive.last()
-        with show("events", until) as advance:
+        with progress("events", until) as advance:
             async for messages in archive.read(until=until):
                 for m in messages:
-                    if m.sequence != writer.seal.events + 1:
-                        raise gap(writer.seal.events, m.sequence)
-                    writer.write(event(m.sequence, m.subject, dict(m.headers or {}), m.body))
+                    if m.sequence != writer.checksums.events + 1:
+                        raise gap(writer.checksums.events, m.sequence)
+                    writer.write(event_line(m.sequence, m.subject, dict(m.headers or {}), m.body))
                 advance(len(messages))
-        behind = await _export_output(archive, writer, dsn, show) if dsn else 0
+        missing_chunks = await _export_output(archive, writer, dsn, progress) if dsn else 0
         end = writer.close()
-    part.rename(path)
-    return Exported(end, behind)
+    partial.rename(path)
+    return ExportResult(end, missing_chunks)
 
 
-def _part(path: Path) -> Path:
-    """Where a file is written before it is complete."""
+def _partial_path(path: Path) -> Path:
+    """Return the name of the file until it is complete."""
     if path.exists():
-        raise Refused(f"{path} is there already")
+        raise Refused(f"{path} is there already: choose another name, or remove it")
     return path.with_name(path.name + ".part")
 
 
-async def _export_output(archive: Archive, writer: Writer, dsn: str, show: Show) -> int:
+async def _export_output(
+    archive: Archive, writer: PortableFileWriter, dsn: str, progress: Progress
+) -> int:
     async with open_store(dsn) as store:
         await migrate(store)
-        behind = await archive.last(streams.LOGS) - await store.checkpoint(OUTPUT)
+        missing_chunks = await archive.last(streams.LOGS) - await store.checkpoint(OUTPUT)
         async with store.session.transaction("ISOLATION LEVEL REPEATABLE READ"):
-            count = int(await store.session.value("count_chunks"))
-            with show("output", count) as advance:
+            count = int(await store.session.fetch_value("count_chunks"))
+            with progress("output", count) as advance:
                 async for rows in store.session.scan("read_chunks"):
                     for row in rows:
-                        writer.write(Output(*row))
+                        writer.write(OutputLine(*row))
                     advance(len(rows))
-    return behind
+    return missing_chunks
 
 
-async def restore(connection: Connection, dsn: str, path: Path, show: Show) -> End:
-    """Put a file back: checked first, then into an empty log, or behind what an earlier try left.
+async def restore(connection: Connection, dsn: str, path: Path, progress: Progress) -> EndLine:
+    """Restore a checked file into an empty log, or continue an earlier restore of it.
 
     Raises:
-        Refused: the file is damaged, or the log holds something else.
-        Unavailable: someone else appends to the log.
+        Refused: the file is damaged, or the log holds other events.
+        Unavailable: another process appends to the log.
     """
-    end = check(path, show)
+    end = check_file(path, progress)
     archive = Archive(connection)
-    done = await archive.last()
-    if done > end.events:
-        raise Refused(f"the log holds {done} events already: only an empty log is restored")
-    before = await _hash_of(JetStreamEventLog(connection), done, show)
+    restored = await archive.last()
+    if restored > end.events:
+        raise Refused(f"the log holds {restored} events already: only an empty log is restored")
+    last_hash = await _read_hash(JetStreamEventLog(connection), restored, progress)
     await archive.restoring(begin=True)
-    with path.open("rb") as file, show("events", end.events) as advance:
-        await _restore_events(archive, lines(file, path), (done, before), advance)
+    with path.open("rb") as file, progress("events", end.events) as advance:
+        await _restore_events(archive, read_lines(file, path), (restored, last_hash), advance)
     await archive.restoring(begin=False)
     if end.chunks:
         async with open_store(dsn) as store:
             await migrate(store)
-            with path.open("rb") as file, show("output", end.chunks) as advance:
-                await _restore_output(store, lines(file, path), advance)
+            with path.open("rb") as file, progress("output", end.chunks) as advance:
+                await _restore_output(store, read_lines(file, path), advance)
     return end
 
 
-def check(path: Path, show: Show) -> End:
-    """Read a file to its end.
+def check_file(path: Path, progress: Progress) -> EndLine:
+    """Read a file to its end, and return its last line.
 
     Raises:
-        Refused: see :func:`abaco_projector.domain.portable_format.lines`.
+        Refused: see :func:`abaco_projector.domain.portable_format.read_lines`.
     """
-    with path.open("rb") as file, show("checking", path.stat().st_size) as advance:
-        place = 0
-        for line in lines(file, path):
-            if file.tell() != place:
-                advance(file.tell() - place)
-                place = file.tell()
-            if isinstance(line, End):
+    with path.open("rb") as file, progress("checking", path.stat().st_size) as advance:
+        position = 0
+        for line in read_lines(file, path):
+            if file.tell() != position:
+                advance(file.tell() - position)
+                position = file.tell()
+            if isinstance(line, EndLine):
                 return line
-    raise AssertionError("lines() ends with an end, or raises")
+    raise AssertionError("read_lines() yields an EndLine, or raises")
 
 
-async def _hash_of(log: EventLog, until: int, show: Show) -> bytes:
-    """The chain's hash at an event of the log."""
-    own = START
-    with show("comparing", until) as advance:
-        async for batch in span(log, after=0, until=until):
+async def _read_hash(log: EventLog, until: int, progress: Progress) -> bytes:
+    """Return the chain hash of event ``until``."""
+    chain_hash = GENESIS_HASH
+    with progress("comparing", until) as advance:
+        async for batch in read_range(log, after=0, until=until):
             for recorded in batch:
-                own = link(own, recorded)
+                chain_hash = next_hash(chain_hash, recorded)
             advance(len(batch))
-    return own
+    return chain_hash
 
 
 async def _restore_events(
     archive: Archive,
-    found: Iterator[Line],
-    done: tuple[int, bytes],
+    file_lines: Iterator[FileLine],
+    restored: tuple[int, bytes],
     advance: Callable[[int], object],
 ) -> None:
-    own, waiting = START, list[Message]()
-    for line in found:
-        if isinstance(line, Event):
+    chain_hash, pending = GENESIS_HASH, list[Message]()
+    for line in file_lines:
+        if isinstance(line, EventLine):
             message = Message(line.seq, line.subject, line.headers, line.body)
-            own = link(own, from_message(line.seq, line.subject, line.headers, line.body))
-            if line.seq == done[0] and own != done[1]:
+            chain_hash = next_hash(
+                chain_hash, from_message(line.seq, line.subject, line.headers, line.body)
+            )
+            if line.seq == restored[0] and chain_hash != restored[1]:
                 raise Refused("the log is not empty, and not the beginning of this file")
-            if line.seq > done[0]:
-                waiting.append(message)
-        if len(waiting) == BATCH_MESSAGES or (waiting and not isinstance(line, Event)):
-            await archive.write(waiting)
-            advance(len(waiting))
-            waiting = []
+            if line.seq > restored[0]:
+                pending.append(message)
+        if len(pending) == BATCH_MESSAGES or (pending and not isinstance(line, EventLine)):
+            await archive.write(pending)
+            advance(len(pending))
+            pending = []
 
 
 async def _restore_output(
-    store: Store, found: Iterator[Line], advance: Callable[[int], object]
+    store: ReadModelStore, file_lines: Iterator[FileLine], advance: Callable[[int], object]
 ) -> None:
-    waiting: list[Chunk] = []
-    for line in found:
-        if isinstance(line, Output):
-            waiting.append(line.chunk)
-        if len(waiting) == BATCH_CHUNKS or (waiting and isinstance(line, End)):
-            await store.put_chunks(waiting)
-            advance(len(waiting))
-            waiting = []
+    pending: list[Chunk] = []
+    for line in file_lines:
+        if isinstance(line, OutputLine):
+            pending.append(line.chunk)
+        if len(pending) == BATCH_CHUNKS or (pending and isinstance(line, EndLine)):
+            await store.insert_chunks(pending)
+            advance(len(pending))
+            pending = []

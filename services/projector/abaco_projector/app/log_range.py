@@ -1,4 +1,4 @@
-"""A stretch of the log, complete or not at all: its sequences have no gaps."""
+"""A range of the log, checked to be complete: sequences have no gaps."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,10 +10,10 @@ from abaco_proto.envelope import Recorded
 from abaco_proto.subjects import all_events_filter
 
 
-class History(Protocol):
-    """What of :class:`abaco_jetstream.ports.EventLog` is needed to read all of it."""
+class ReadableLog(Protocol):
+    """The methods of :class:`abaco_jetstream.ports.EventLog` that reading the whole log needs."""
 
-    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the port
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the port's name
         """See the port."""
         ...
 
@@ -22,21 +22,23 @@ class History(Protocol):
         ...
 
 
-async def head_of(log: History) -> int:
-    """The sequence of the last event; 0 when there is none."""
+async def read_head(log: ReadableLog) -> int:
+    """Return the sequence of the last event; 0 if there is none."""
     last = await log.last(all_events_filter())
     return 0 if last is None else last.sequence
 
 
-async def span(log: History, *, after: int, until: int) -> AsyncGenerator[Sequence[Recorded], None]:
-    """The events behind ``after`` up to ``until``, in batches.
+async def read_range(
+    log: ReadableLog, *, after: int, until: int
+) -> AsyncGenerator[Sequence[Recorded], None]:
+    """Yield the events after ``after`` up to ``until``, in batches.
 
     Raises:
-        Difference: one is missing, or the log ends before.
+        Difference: an event is missing, or the log ends earlier.
     """
     if after >= until:
         return
-    head = await head_of(log)
+    head = await read_head(log)
     if head < until:
         raise ended_early(head, until)
     async with aclosing(log.follow([all_events_filter()], after=after)) as batches:

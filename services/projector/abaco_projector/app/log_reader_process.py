@@ -1,8 +1,8 @@
-"""Reading the log in a process of its own: a rebuild's second processor.
+"""Reads the log in a subprocess, so that a rebuild uses a second processor.
 
-Half of the work of a fold is to read: bytes from a socket, headers, messages, and to check the copy
-against them. In a process of its own it goes on while the other folds. This module is both ends of
-the pipes: the order goes in as JSON; out come frames of four bytes of length (big-endian) and
+Half of the work of a fold is reading: bytes from a socket, headers, messages, and the check of the
+verified copy. A subprocess does it while this process folds. This module is both ends of the
+pipes: the request goes in as JSON; frames come out, each four bytes of length (big-endian) and
 MessagePack.
 """
 
@@ -16,63 +16,67 @@ import msgspec
 
 from abaco_jetstream import Archive, Connection, Message, Messages
 from abaco_jetstream.ports import Batch, EventLog
-from abaco_projector.app import event_loop_runner as running
-from abaco_projector.app.copy_audit import Audited, Copy, CopyDiffers, auditing
-from abaco_projector.app.log_range import History
+from abaco_projector.app import event_loop_runner
+from abaco_projector.app.copy_audit import AuditedLog, CopyDiffers, VerifiedCopy, open_audit
+from abaco_projector.app.log_range import ReadableLog
 from abaco_proto.codec import decode
 from abaco_proto.envelope import TIME, Recorded, from_message, unread
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Event
 from abaco_proto.subjects import all_events_filter
 
-WORTH_EVENTS = 20_000
-"""Below, the time to start a process is longer than what it saves."""
+MIN_SUBPROCESS_EVENTS = 20_000
+"""With fewer events, starting a process takes longer than it saves."""
 
 PIPE_BYTES = 1 << 20
-"""Twice as much is read ahead of the pipe: a frame is about this long."""
+"""The pipe's buffer holds twice as much: a frame is about this long."""
 
-DIFFERS = 3
-"""The exit status that says that the copy differs."""
+EXIT_COPY_DIFFERS = 3
+"""The exit status if the verified copy differs from the log."""
 
 _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Messages).decode
 
 
-class OtherReader:
-    """A log whose followers read, and check the copy, in processes of their own."""
+class SubprocessLogReader:
+    """A log that is read, and checked against the verified copy, in subprocesses."""
 
-    def __init__(self, log: EventLog, nats_url: str, copy: Copy | None = None) -> None:
-        """``log`` is the same log, read here."""
+    def __init__(self, log: EventLog, nats_url: str, copy: VerifiedCopy | None = None) -> None:
+        """``log`` is the same log, for reading in this process."""
         self._log = log
         self._url = nats_url
         self._copy = copy
 
-    def audited(self, copy: Copy) -> "OtherReader":
-        """The same, with every event checked."""
-        return OtherReader(self._log, self._url, copy)
+    def audited(self, copy: VerifiedCopy) -> "SubprocessLogReader":
+        """Return the same log, with every event checked."""
+        return SubprocessLogReader(self._log, self._url, copy)
 
-    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the port
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the port's name
         """See :meth:`abaco_jetstream.ports.EventLog.last`."""
         return await self._log.last(filter)
 
     async def follow(
         self, filters: Sequence[str], *, after: int = 0
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_jetstream.ports.EventLog.follow`; of all events only."""
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`; only for all events."""
         head = await self.last(all_events_filter())
-        if head is None or head.sequence - after < WORTH_EVENTS:
-            here: History = self._log if self._copy is None else Audited(self._log, self._copy)
-            async with aclosing(here.follow(filters, after=after)) as batches:
+        if head is None or head.sequence - after < MIN_SUBPROCESS_EVENTS:
+            local: ReadableLog = (
+                self._log if self._copy is None else AuditedLog(self._log, self._copy)
+            )
+            async with aclosing(local.follow(filters, after=after)) as batches:
                 async for batch in batches:
                     yield batch
         else:
             async with aclosing(self._frames(after)) as frames:
-                async for found in frames:
-                    yield Batch(events=[*map(_recorded, found.items)], pending=found.pending)
+                async for messages in frames:
+                    yield Batch(
+                        events=[*map(_to_recorded, messages.items)], pending=messages.pending
+                    )
 
     async def _frames(self, after: int) -> AsyncGenerator[Messages, None]:
-        order = msgspec.json.encode(Order(self._url, after, self._copy))
+        request = msgspec.json.encode(ReadRequest(self._url, after, self._copy))
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "abaco_projector.app.log_reader_process"),
             stdin=asyncio.subprocess.PIPE,
@@ -82,13 +86,13 @@ class OtherReader:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            child.stdin.write(order)
+            child.stdin.write(request)
             child.stdin.close()
             while True:
                 (length,) = _LENGTH.unpack(await child.stdout.readexactly(_LENGTH.size))
                 yield _decode(await child.stdout.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
-            if await child.wait() == DIFFERS:
+            if await child.wait() == EXIT_COPY_DIFFERS:
                 raise CopyDiffers("log and copy differ") from None
             raise Unavailable("the process that reads the log has ended") from None
         finally:
@@ -97,37 +101,41 @@ class OtherReader:
             await child.wait()
 
 
-def audited(log: History, copy: Copy) -> History:
-    """The same log, with every event checked against the copy as it is read."""
-    return log.audited(copy) if isinstance(log, OtherReader) else Audited(log, copy)
+def audited(log: ReadableLog, copy: VerifiedCopy) -> ReadableLog:
+    """Return the same log, with every event checked against the verified copy as it is read."""
+    return log.audited(copy) if isinstance(log, SubprocessLogReader) else AuditedLog(log, copy)
 
 
-def _recorded(message: Message, read: Callable[[bytes], Event] = decode) -> Recorded:
+def _to_recorded(message: Message, read: Callable[[bytes], Event] = decode) -> Recorded:
     return from_message(message.sequence, message.subject, message.headers, message.body, read)
 
 
-# -- the process ---------------------------------------------------------------------------------
+# -- the subprocess ------------------------------------------------------------------------------
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What is to be read: all behind ``after``, checked if there is a copy."""
+class ReadRequest(msgspec.Struct, frozen=True):
+    """What to read: all events after ``after``, checked if there is a ``copy``."""
 
     nats_url: str
     after: int
-    copy: Copy | None
+    copy: VerifiedCopy | None
 
 
-async def _read(order: Order) -> None:
-    """Write frames to the output, until nobody reads them."""
+async def _write_frames(request: ReadRequest) -> None:
+    """Write frames to stdout until the reader closes it."""
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, sys.stdout
     )
     output = asyncio.StreamWriter(transport, protocol, None, loop)
-    connection = Connection(order.nats_url, name="abaco-reader")
+    connection = Connection(request.nats_url, name="abaco-reader")
     await connection.open()
-    async with aclosing(Archive(connection).follow(after=order.after)) as batches:
-        checked = batches if order.copy is None else _checked(batches, order.copy, order.after)
+    async with aclosing(Archive(connection).follow(after=request.after)) as batches:
+        checked = (
+            batches
+            if request.copy is None
+            else _audit_messages(batches, request.copy, request.after)
+        )
         async for batch in checked:
             frame = _encode(batch)
             output.write(_LENGTH.pack(len(frame)))
@@ -135,30 +143,30 @@ async def _read(order: Order) -> None:
             await output.drain()
 
 
-async def _checked(
-    batches: AsyncGenerator[Messages, None], copy: Copy, after: int
+async def _audit_messages(
+    batches: AsyncGenerator[Messages, None], copy: VerifiedCopy, after: int
 ) -> AsyncGenerator[Messages, None]:
-    """The same messages, all checked, and without the headers that only the copy has."""
-    async with auditing(copy, after) as audit:
+    """Yield the messages, all checked, without the headers that only the copy needs."""
+    async with open_audit(copy, after) as audit:
         async for batch in batches:
-            await audit.check([_recorded(message, unread) for message in batch.items])
-            yield Messages([*map(_bare, batch.items)], batch.pending)
+            await audit.check([_to_recorded(message, unread) for message in batch.items])
+            yield Messages([*map(_without_headers, batch.items)], batch.pending)
 
 
-def _bare(message: Message) -> Message:
+def _without_headers(message: Message) -> Message:
     time = (message.headers or {}).get(TIME, "")
     return Message(message.sequence, message.subject, {TIME: time}, message.body)
 
 
 def main() -> None:
-    """Read what the input says."""
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    """Serve the request on stdin."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=ReadRequest)
     try:
-        running.run(_read(order))
+        event_loop_runner.run(_write_frames(request))
     except ConnectionError:
         return
     except CopyDiffers:
-        sys.exit(DIFFERS)
+        sys.exit(EXIT_COPY_DIFFERS)
 
 
 if __name__ == "__main__":

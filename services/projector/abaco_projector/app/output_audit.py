@@ -1,8 +1,8 @@
-"""Stored output checked against the log: the end of a run holds the size and digest of its output.
+"""Checks stored output against the log: ``finished`` holds the size and digest of a run's output.
 
-Output is in no event, so nothing can be said of output that is not stored whole, or whose run did
-not end by itself: such outputs are counted. The check reads each byte once. It takes the digests
-from the fold of the log, not from the live tables.
+Output is in no event, so output that is incomplete, or whose run was cut short, cannot be checked;
+it is counted. The check reads each byte once, and takes digests from the fold of the log, not from
+the live tables.
 """
 
 import hashlib
@@ -12,21 +12,21 @@ from typing import Any
 
 import msgspec
 
-from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.domain import history_difference as d
+from abaco_projector.domain import history_difference as differences
 
-MOST_IN_DATABASE = 1024 * 1024
-"""Up to this many bytes Postgres puts an output together; a longer one is hashed as it is read."""
+MAX_DATABASE_HASH_BYTES = 1024 * 1024
+"""Postgres hashes output up to this size; longer output is hashed here, as it is read."""
 
-BUNCH_ROWS = 64
+FETCH_ROWS = 64
 
 
 class OutputTally(msgspec.Struct, kw_only=True):
-    """Outputs of attempts, by what could be said of them. ``first_missing`` names a run.
+    """The outputs of attempts, counted by result. ``first_missing`` is an execution id.
 
-    ``checked`` are those that are what their runs wrote. ``expired`` were removed, as their actor
-    wants it; ``missing`` are not stored whole, or not yet; of ``unsealed`` no digest is known.
+    ``checked``: equal to what the run wrote. ``expired``: removed after the actor's ``log_ex``.
+    ``missing``: not stored completely, or not yet. ``unsealed``: no digest is known.
     """
 
     checked: int = 0
@@ -36,7 +36,7 @@ class OutputTally(msgspec.Struct, kw_only=True):
     first_missing: str = ""
 
     def __str__(self) -> str:
-        """The report, one line."""
+        """The report, in one line."""
         checked = f"output of {self.checked} runs is what they wrote"
         unchecked = [
             f"{count} {what}"
@@ -57,47 +57,61 @@ async def check_output(session: Session, live: str, fresh: str) -> OutputTally:
         Difference: the first output that is not what its run wrote.
     """
     tally = OutputTally()
-    names: dict[str, Any] = {"live": quoted(live), "fresh": quoted(fresh)}
-    query = QUERIES["output_of_runs"].format(**names, most=MOST_IN_DATABASE)
-    async with aclosing(session.scan_found(query)) as bunches:
-        async for bunch in bunches:
-            for row in bunch:
-                await _check(session, names, row, tally)
-    found = await session.found(QUERIES["output_without_digest"].format(**names))
+    names: dict[str, Any] = {"live": quote_name(live), "fresh": quote_name(fresh)}
+    query = QUERIES["output_of_runs"].format(**names, most=MAX_DATABASE_HASH_BYTES)
+    async with aclosing(session.scan_sql(query)) as batches:
+        async for rows in batches:
+            for row in rows:
+                await _check_run(session, names, row, tally)
+    found = await session.fetch_sql(QUERIES["output_without_digest"].format(**names))
     tally.unsealed = int(found[0][0])
     return tally
 
 
-async def _check(
+async def _check_run(
     session: Session, names: dict[str, Any], row: Iterable[Any], tally: OutputTally
 ) -> None:
-    tenant, actor_id, execution_id, attempt, size, digest, stored, end, overlapping, own, old = row
+    (
+        tenant,
+        actor_id,
+        execution_id,
+        attempt,
+        size,
+        digest,
+        stored,
+        end,
+        overlapping,
+        digest_in_database,
+        expired,
+    ) = row
     run = f"output ({tenant}, {actor_id}, {execution_id}, attempt {attempt})"
     if not digest:
         return
     if end > size:
-        raise d.output_beyond(run, size, end)
+        raise differences.output_beyond(run, size, end)
     if overlapping:
-        raise d.output_overlaps(run)
+        raise differences.output_overlaps(run)
     if stored < size:
-        if old and not stored:
+        if expired and not stored:
             tally.expired += 1
         else:
             tally.missing += 1
             tally.first_missing = tally.first_missing or execution_id
         return
     if size:
-        own = own or await _digest(session, names, (tenant, execution_id, attempt))
-        if own != digest:
-            raise d.output_changed(run, digest, own)
+        digest_in_database = digest_in_database or await _digest(
+            session, names, (tenant, execution_id, attempt)
+        )
+        if digest_in_database != digest:
+            raise differences.output_changed(run, digest, digest_in_database)
         tally.checked += 1
 
 
 async def _digest(session: Session, names: dict[str, Any], key: tuple[Any, ...]) -> str:
     digest = hashlib.sha256()
     query = QUERIES["output_of_run"].format(**names)
-    async with aclosing(session.scan_found(query, *key, rows=BUNCH_ROWS)) as bunches:
-        async for bunch in bunches:
-            for (data,) in bunch:
+    async with aclosing(session.scan_sql(query, *key, rows=FETCH_ROWS)) as batches:
+        async for rows in batches:
+            for (data,) in rows:
                 digest.update(data)
     return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""The end of output that is kept for a time: actors say for how long, in ``log_ex``."""
+"""Removes output after the time that an actor's ``log_ex`` sets."""
 
 import asyncio
 import logging
 
 from abaco_projector.adapters.postgres_session import open_session
-from abaco_projector.projector_settings import Config
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -13,27 +13,27 @@ PAUSE_SECONDS = 60.0
 BATCH_EXECUTIONS = 1000
 
 
-async def keep_expiring(config: Config, *, pause: float = PAUSE_SECONDS) -> None:
-    """Now and then remove what has expired, without end. An outage is none of our business."""
+async def expire_periodically(config: ProjectorSettings, *, pause: float = PAUSE_SECONDS) -> None:
+    """Remove expired output every ``pause`` seconds, without end. An outage only delays it."""
     while True:
         await asyncio.sleep(pause)
         try:
             await expire(config.postgres_dsn)
         except Unavailable as error:
-            logger.debug("output expires later: %s", error)
+            logger.debug("expired output is removed at the next try: %s", error)
 
 
 async def expire(dsn: str, *, batch: int = BATCH_EXECUTIONS) -> int:
-    """Remove expired output, some executions at a time; return of how many it was.
+    """Remove expired output, ``batch`` executions at a time; return the number of executions.
 
     Raises:
-        Unavailable: the database is away; what was removed is removed.
+        Unavailable: the database is unavailable; finished batches stay removed.
     """
     removed = 0
     async with open_session(dsn) as session:
         while True:
-            async with session.border():
-                count = int(await session.value("expire_output", batch))
+            async with session.translated_errors():
+                count = int(await session.fetch_value("expire_output", batch))
             removed += count
             if count < batch:
                 return removed

@@ -1,9 +1,9 @@
-"""A projection: one stream into its rows, in batches that grow while the last one is written.
+"""A projection: applies one stream to its rows, in batches that grow while the last one is written.
 
-Theory: reading and writing are two tasks. While Postgres writes a batch, what arrives is read
-ahead (bounded); then all of that is the next batch. So an event alone is written at once, and in
-a rush many share one transaction. Only what is patient, and alone, is held back for a moment:
-most executions end soon after they were assigned, and then take one transaction, not three.
+Reading and writing are two tasks. While Postgres writes a batch, messages are read ahead, up to a
+limit; together they are the next batch. So a single event is written at once, and under load
+many events share a transaction. Debounced events (``assigned``, ``started``) wait briefly for the
+next event: most executions end soon after them, and are then written once instead of three times.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from abaco_jetstream.ports import OutputLog
-from abaco_projector.adapters import read_model_store as db
-from abaco_projector.adapters.read_model_store import Store
-from abaco_projector.app.log_range import History
+from abaco_projector.adapters import read_model_store
+from abaco_projector.adapters.read_model_store import ReadModelStore
+from abaco_projector.app.log_range import ReadableLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
@@ -29,95 +29,115 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item", Recorded, RecordedOutput)
 
 Write: TypeAlias = Callable[[], Awaitable[None]]
-Patient: TypeAlias = Callable[[Item], bool]
+IsDebounced: TypeAlias = Callable[[Item], bool]
 
-PATIENT_EVENTS = (ev.ExecutionAssigned, ev.ExecutionStarted)
-MOST_BYTES = 32 * 1024 * 1024
-"""In one batch, and about as many read ahead: messages may be large."""
+DEBOUNCED_EVENTS = (ev.ExecutionAssigned, ev.ExecutionStarted)
+MAX_BATCH_BYTES = 32 * 1024 * 1024
+"""The limit of one batch, and of what is read ahead: messages may be large."""
 
-PATIENCE_SECONDS = 0.05
-"""How long a patient event waits for company at most."""
+DEBOUNCE_SECONDS = 0.05
+"""The longest time that a debounced event waits for another event."""
 
 
-def never(item: Any) -> bool:  # noqa: ARG001
-    """Of a projection whose items are all written at once."""
+def never_debounced(item: Any) -> bool:  # noqa: ARG001
+    """Return False: the default of a projection."""
     return False
 
 
-async def unwatched(batch: Sequence[Any], write: Write) -> None:  # noqa: ARG001
-    """Write a batch, and tell nobody."""
+async def uninstrumented(batch: Sequence[Any], write: Write) -> None:  # noqa: ARG001
+    """Write a batch: the default of a projection."""
     await write()
 
 
 class Projection(msgspec.Struct, Generic[Item], frozen=True):
-    """The name of its checkpoint, how to follow its stream, how to apply a batch.
+    """A projection: the name of its checkpoint, how to follow its stream, and how to apply a batch.
 
-    ``poison`` is for a message that was refused alone; it must not be refused again. Whatever
-    writes a batch is called by ``watch``. What is ``patient`` may be held back for a moment.
+    ``poison`` handles a message that was refused on its own; it must not be refused again.
+    ``instrument`` is called around each write. ``debounced`` is true for items that may wait.
     """
 
     name: str
     follow: Callable[[int], AsyncGenerator[Sequence[Item], None]]
-    apply: Callable[[Store, Sequence[Item], int], Awaitable[None]]
-    poison: Callable[[Store, Item, str], Awaitable[None]]
-    watch: Callable[[Sequence[Item], Write], Awaitable[None]] = unwatched
-    patient: Patient[Item] = never
+    apply: Callable[[ReadModelStore, Sequence[Item], int], Awaitable[None]]
+    poison: Callable[[ReadModelStore, Item, str], Awaitable[None]]
+    instrument: Callable[[Sequence[Item], Write], Awaitable[None]] = uninstrumented
+    debounced: IsDebounced[Item] = never_debounced
 
 
-Project: TypeAlias = Callable[[Projection[Item], Store, int, int], Awaitable[None]]
-"""How a projection is kept up: :func:`project`, or a quicker way for its kind."""
+RunProjection: TypeAlias = Callable[[Projection[Item], ReadModelStore, int, int], Awaitable[None]]
+"""Runs a projection without end: :func:`project`, or a faster function for its kind."""
 
 
-def events(log: History) -> Projection[Recorded]:
-    """The whole log into the aggregates' rows."""
+def events_projection(log: ReadableLog) -> Projection[Recorded]:
+    """Return the projection of the log into the rows of the aggregates."""
 
     async def follow(after: int) -> AsyncGenerator[Sequence[Recorded], None]:
         async with aclosing(log.follow([all_events_filter()], after=after)) as batches:
             async for batch in batches:
                 yield batch.events
 
-    return Projection(db.EVENTS, follow, apply_events, _poisoned_event, patient=_patient)
+    return Projection(
+        read_model_store.EVENTS, follow, apply_events, _apply_poison_event, debounced=_is_debounced
+    )
 
 
-def _patient(recorded: Recorded) -> bool:
-    return isinstance(recorded.event, PATIENT_EVENTS)
+def _is_debounced(recorded: Recorded) -> bool:
+    return isinstance(recorded.event, DEBOUNCED_EVENTS)
 
 
-def output(log: OutputLog) -> Projection[RecordedOutput]:
-    """The output stream into the table ``logs``."""
+def output_projection(log: OutputLog) -> Projection[RecordedOutput]:
+    """Return the projection of the output stream into the table ``logs``."""
 
     async def follow(after: int) -> AsyncGenerator[Sequence[RecordedOutput], None]:
         async with aclosing(log.follow(after=after)) as batches:
             async for batch in batches:
                 yield batch.chunks
 
-    async def apply(store: Store, batch: Sequence[RecordedOutput], after: int) -> None:
+    async def apply(store: ReadModelStore, batch: Sequence[RecordedOutput], after: int) -> None:
         await store.apply_output(batch, after=after)
 
-    async def poison(store: Store, chunk: RecordedOutput, why: str) -> None:
-        logger.error("output: message %d is left out: %s", chunk.sequence, why)
+    async def poison(store: ReadModelStore, chunk: RecordedOutput, reason: str) -> None:
+        logger.error(
+            "chunk %d of output is skipped: Postgres refuses it (%s). The event"
+            " log is complete without it; report this message",
+            chunk.sequence,
+            reason,
+        )
         await store.skip_output(chunk)
 
-    return Projection(db.OUTPUT, follow, apply, poison)
+    return Projection(read_model_store.OUTPUT, follow, apply, poison)
 
 
-async def apply_events(store: Store, batch: Sequence[Recorded], after: int) -> None:
-    """Apply events, none of them poisoned."""
+async def apply_events(store: ReadModelStore, batch: Sequence[Recorded], after: int) -> None:
+    """Apply a batch of events."""
     await store.apply_events(batch, after=after)
 
 
-async def _poisoned_event(store: Store, recorded: Recorded, why: str) -> None:
-    """Only its body may be at fault; then it is kept as bytes, and folded like any other."""
+async def _apply_poison_event(store: ReadModelStore, recorded: Recorded, reason: str) -> None:
+    """Keep the body of an event as bytes, in case only the body is refused; otherwise skip the
+    event.
+    """
     try:
-        await store.apply_events([recorded], after=0, plain=True)
+        await store.apply_events([recorded], after=0, body_as_bytes=True)
     except Undecodable:
-        logger.error("events: message %d is left out: %s", recorded.sequence, why)  # noqa: TRY400 - the words say it all
+        logger.error(  # noqa: TRY400 - the reason is in the message
+            "event %d is skipped in the read models: Postgres refuses it (%s). The log keeps it;"
+            " report this message",
+            recorded.sequence,
+            reason,
+        )
         await store.skip_event(recorded)
 
 
-async def project(projection: Projection[Item], store: Store, size: int, after: int) -> None:
-    """Follow from ``after`` on, in transactions of at most ``size`` messages, without end."""
-    async with aclosing(ahead(projection.follow(after), size, projection.patient)) as batches:
+async def project(
+    projection: Projection[Item], store: ReadModelStore, size: int, after: int
+) -> None:
+    """Apply the stream after ``after``, in transactions of at most ``size`` messages, without
+    end.
+    """
+    async with aclosing(
+        read_ahead(projection.follow(after), size, projection.debounced)
+    ) as batches:
         async for batch in batches:
             if batch:
                 await apply(projection, store, batch, after)
@@ -125,37 +145,39 @@ async def project(projection: Projection[Item], store: Store, size: int, after: 
 
 
 async def apply(
-    projection: Projection[Item], store: Store, batch: Sequence[Item], after: int
+    projection: Projection[Item], store: ReadModelStore, batch: Sequence[Item], after: int
 ) -> None:
-    """Apply a batch. What the database refuses is searched by halves, and set apart."""
+    """Apply a batch. If Postgres refuses it, halve it until the refused message is alone."""
     try:
-        await projection.watch(batch, lambda: projection.apply(store, batch, after))
+        await projection.instrument(batch, lambda: projection.apply(store, batch, after))
     except Undecodable as error:
         if len(batch) == 1:
-            why = str(error)
-            await projection.watch(batch, lambda: projection.poison(store, batch[0], why))
+            reason = str(error)
+            await projection.instrument(batch, lambda: projection.poison(store, batch[0], reason))
             return
         middle = len(batch) // 2
         await apply(projection, store, batch[:middle], after)
         await apply(projection, store, batch[middle:], batch[middle - 1].sequence)
 
 
-async def ahead(
-    batches: AsyncGenerator[Sequence[Item], None], size: int, patient: Patient[Item] = never
+async def read_ahead(
+    batches: AsyncGenerator[Sequence[Item], None],
+    size: int,
+    debounced: IsDebounced[Item] = never_debounced,
 ) -> AsyncGenerator[Sequence[Item], None]:
-    """What ``batches`` gives, read in the background while its taker is busy.
+    """Yield batches, reading ``batches`` in the background while the caller is busy.
 
-    A batch has at most ``size`` items of ``MOST_BYTES`` together (or one larger item), and about as
-    many are read ahead at most. An empty one says that nothing waits now. Items that are all
-    ``patient`` wait for one that is not, but not long.
+    A batch has at most ``size`` items and ``MAX_BATCH_BYTES`` (or one larger item); about as many
+    are read ahead at most. An empty batch means that nothing is waiting. Items that are all
+    ``debounced`` wait up to ``DEBOUNCE_SECONDS`` for one that is not.
     """
-    line = _Line(size, patient)
-    reading = asyncio.ensure_future(line.fill(batches))
+    buffer = _ReadAheadBuffer(size, debounced)
+    reading = asyncio.ensure_future(buffer.fill(batches))
     try:
-        while line.items or not reading.done():
-            if not line.items:
+        while buffer.items or not reading.done():
+            if not buffer.items:
                 yield []
-            batch = await line.take()
+            batch = await buffer.take()
             if batch:
                 yield batch
         await reading
@@ -165,60 +187,62 @@ async def ahead(
         await batches.aclose()
 
 
-class _Line(Generic[Item]):
-    """Items that were read and are not taken yet."""
+class _ReadAheadBuffer(Generic[Item]):
+    """Items that were read and not yet taken."""
 
-    def __init__(self, size: int, patient: Patient[Item]) -> None:
+    def __init__(self, size: int, debounced: IsDebounced[Item]) -> None:
         self.items: list[Item] = []
         self._bytes = 0
-        self._size = size
-        self._patient: Patient[Item] = patient
-        self._filled, self._taken, self._urgent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._max_items = size
+        self._is_debounced: IsDebounced[Item] = debounced
+        self._has_items = asyncio.Event()
+        self._has_space = asyncio.Event()
+        self._has_urgent = asyncio.Event()
 
     async def fill(self, batches: AsyncGenerator[Sequence[Item], None]) -> None:
-        """Read until the end, while there is room."""
+        """Read until the end; pause while the buffer is full."""
         try:
             async for batch in batches:
                 self.items.extend(batch)
-                self._bytes += sum(map(_size, batch))
-                self._filled.set()
-                if not all(map(self._patient, batch)):
-                    self._urgent.set()
-                while len(self.items) >= self._size or self._bytes >= MOST_BYTES:
-                    self._taken.clear()
-                    await self._taken.wait()
+                self._bytes += sum(map(_body_bytes, batch))
+                self._has_items.set()
+                if not all(map(self._is_debounced, batch)):
+                    self._has_urgent.set()
+                while len(self.items) >= self._max_items or self._bytes >= MAX_BATCH_BYTES:
+                    self._has_space.clear()
+                    await self._has_space.wait()
         finally:
-            self._filled.set()
-            self._urgent.set()
+            self._has_items.set()
+            self._has_urgent.set()
 
     async def take(self) -> Sequence[Item]:
-        """The next batch, when there is one; empty at the end."""
-        await self._filled.wait()
-        if not self._urgent.is_set():
+        """Return the next batch, waiting for one; empty at the end."""
+        await self._has_items.wait()
+        if not self._has_urgent.is_set():
             with suppress(asyncio.TimeoutError):
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._urgent.wait()
-        count = self._fitting()
+                async with asyncio.timeout(DEBOUNCE_SECONDS):
+                    await self._has_urgent.wait()
+        count = self._next_batch_size()
         batch = self.items[:count]
         del self.items[:count]
         if not self.items:
-            self._filled.clear()
-            self._urgent.clear()
-        self._taken.set()
+            self._has_items.clear()
+            self._has_urgent.clear()
+        self._has_space.set()
         return batch
 
-    def _fitting(self) -> int:
-        """How many items the next batch has; they are not counted as waiting any more."""
+    def _next_batch_size(self) -> int:
+        """Return how many items the next batch has, and subtract their bytes."""
         count = taken = 0
-        for item in self.items[: self._size]:
-            size = _size(item)
-            if count and taken + size > MOST_BYTES:
+        for item in self.items[: self._max_items]:
+            size = _body_bytes(item)
+            if count and taken + size > MAX_BATCH_BYTES:
                 break
             count, taken = count + 1, taken + size
         self._bytes -= taken
         return count
 
 
-def _size(item: Any) -> int:
-    """The bytes of a message's body."""
+def _body_bytes(item: Any) -> int:
+    """Return the size of a message's body in bytes."""
     return len(item.output.data if isinstance(item, RecordedOutput) else getattr(item, "raw", b""))

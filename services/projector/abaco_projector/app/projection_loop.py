@@ -1,8 +1,8 @@
-"""The shell: startup, main loop, shutdown.
+"""The main loop: startup, projections, shutdown.
 
-Two projections run side by side, events and output, each on a connection of its own. Whatever
-interrupts one, it goes on as after a start: open, bring the schema up to date, ask for the
-checkpoint, follow from there. So there is one way to begin, and it is always in use.
+Two projections run at the same time, events and output, each on its own connection. After any
+interruption a projection continues as after a start: open a session, migrate the schema, read the
+checkpoint, follow the stream from there.
 """
 
 import asyncio
@@ -12,13 +12,19 @@ from contextlib import suppress
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_projector.adapters.read_model_store import open_store
 from abaco_projector.adapters.schema_migrations import migrate
-from abaco_projector.app import projection as of
-from abaco_projector.app.instrumented_projection import watched
-from abaco_projector.app.output_expiry import keep_expiring
+from abaco_projector.app.instrumented_projection import instrumented
+from abaco_projector.app.output_expiry import expire_periodically
 from abaco_projector.app.pipeline import project_events
-from abaco_projector.app.projection import Item, Project, Projection, project
-from abaco_projector.app.projector_metrics import Metrics
-from abaco_projector.projector_settings import Config
+from abaco_projector.app.projection import (
+    Item,
+    Projection,
+    RunProjection,
+    events_projection,
+    output_projection,
+    project,
+)
+from abaco_projector.app.projector_metrics import ProjectorMetrics
+from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.output import RecordedOutput
@@ -28,49 +34,53 @@ from abaco_telemetry.spans import OFF, Spans
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 3.0
+MIN_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 3.0
 SHUTDOWN_SECONDS = 0.7
 
 
-class Outage:
-    """The time without a database: one word at its beginning, one at its end, and pauses."""
+class PostgresOutage:
+    """Logs the start and the end of an outage of Postgres once, and computes the pauses."""
 
     def __init__(self) -> None:
         self._pause = 0.0
 
     async def wait(self, error: Unavailable) -> None:
-        """Wait a while, each time longer."""
+        """Pause before the next try, each time longer."""
         if self._pause == 0.0:
-            logger.warning("waiting: %s", error)
-        self._pause = min(max(2 * self._pause, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            logger.warning(
+                "Postgres is unavailable (%s); the projector retries. Queries answer from what was"
+                " projected before; see docs/how-to/outages.md",
+                error,
+            )
+        self._pause = min(max(2 * self._pause, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
         await asyncio.sleep(self._pause)
 
-    def over(self) -> None:
-        """It works again."""
+    def recovered(self) -> None:
+        """Log the end of an outage, if there was one."""
         if self._pause > 0.0:
-            logger.info("going on")
+            logger.info("Postgres is available again")
         self._pause = 0.0
 
 
-async def run(config: Config, stop: asyncio.Event, spans: Spans = OFF) -> None:
+async def run(config: ProjectorSettings, stop: asyncio.Event, spans: Spans = OFF) -> None:
     """Project until ``stop`` is set.
 
     Raises:
         Malformed: a setting cannot be used.
-        Refused: the database belongs to a later version.
+        Refused: a later version made the database.
     """
     connection = Connection(config.nats_url, name="abaco-projector", replicas=config.nats_replicas)
-    metrics = Metrics()
+    metrics = ProjectorMetrics()
     metrics.log.watch(connection)
     log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
-    both = (
-        watched(of.events(log), metrics, spans),
-        watched(of.output(JetStreamOutputLog(connection)), metrics, spans),
+    projections = (
+        instrumented(events_projection(log), metrics, spans),
+        instrumented(output_projection(JetStreamOutputLog(connection)), metrics, spans),
     )
     endpoint = Endpoint(metrics.catalogue, lambda: metrics.measure_lag(log))
     async with endpoint.listening(config.metrics_host, config.metrics_port):
-        work = asyncio.ensure_future(main_loop(config, connection, *both))
+        work = asyncio.ensure_future(main_loop(config, connection, *projections))
         stopping = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,9 +89,9 @@ async def run(config: Config, stop: asyncio.Event, spans: Spans = OFF) -> None:
             await shutdown(connection, work)
 
 
-async def startup(config: Config, connection: Connection) -> None:
-    """The schema first: queries need it even while there is no log."""
-    outage = Outage()
+async def startup(config: ProjectorSettings, connection: Connection) -> None:
+    """Migrate the schema, which queries need even without a log, and connect to NATS."""
+    outage = PostgresOutage()
     while True:
         try:
             async with open_store(config.postgres_dsn) as store:
@@ -90,33 +100,35 @@ async def startup(config: Config, connection: Connection) -> None:
             await outage.wait(error)
         else:
             break
-    outage.over()
+    outage.recovered()
     await connection.open()
 
 
 async def main_loop(
-    config: Config,
+    config: ProjectorSettings,
     connection: Connection,
     events: Projection[Recorded],
     output: Projection[RecordedOutput],
 ) -> None:
-    """Both projections, and the end of old output, without end."""
+    """Run both projections, and remove expired output, without end."""
     await startup(config, connection)
-    outage = Outage()
-    works = [
-        asyncio.ensure_future(keep_projecting(events, project_events, config, outage)),
-        asyncio.ensure_future(keep_projecting(output, project, config, outage)),
-        asyncio.ensure_future(keep_expiring(config)),
+    outage = PostgresOutage()
+    tasks = [
+        asyncio.ensure_future(run_projection(events, project_events, config, outage)),
+        asyncio.ensure_future(run_projection(output, project, config, outage)),
+        asyncio.ensure_future(expire_periodically(config)),
     ]
     try:
-        await asyncio.gather(*works)
+        await asyncio.gather(*tasks)
     finally:
-        for one in works:
-            one.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
-    """Break off: what is not committed is folded again at the next start."""
+    """Cancel the work and close the connection. Uncommitted batches are folded again at the next
+    start.
+    """
     work.cancel()
     await asyncio.wait({work}, timeout=SHUTDOWN_SECONDS)
     if connection.client.is_connected or connection.client.is_reconnecting:
@@ -126,17 +138,20 @@ async def shutdown(connection: Connection, work: asyncio.Future[None]) -> None:
         work.result()
 
 
-async def keep_projecting(
-    projection: Projection[Item], project: Project[Item], config: Config, outage: Outage
+async def run_projection(
+    projection: Projection[Item],
+    project: RunProjection[Item],
+    config: ProjectorSettings,
+    outage: PostgresOutage,
 ) -> None:
-    """Project for good, through all outages of the database."""
+    """Run a projection without end, across outages of Postgres."""
     while True:
         try:
             async with open_store(config.postgres_dsn) as store:
                 await migrate(store)
                 after = await store.checkpoint(projection.name)
-                outage.over()
-                logger.info("projecting %s after %d", projection.name, after)
+                outage.recovered()
+                logger.info("projection %s resumes after sequence %d", projection.name, after)
                 await project(projection, store, config.batch_events, after)
         except Unavailable as error:
             await outage.wait(error)

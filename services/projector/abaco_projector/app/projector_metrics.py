@@ -1,4 +1,4 @@
-"""What the projector counts."""
+"""The projector's metrics."""
 
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -14,31 +14,39 @@ from abaco_telemetry.event_log import LogMetrics
 UNKNOWN = float("nan")
 
 
-class Metrics:
-    """All metrics of one projector process; ``projection`` is ``events`` or ``output``."""
+class ProjectorMetrics:
+    """All metrics of one projector process; the label ``projection`` is ``events`` or
+    ``output``.
+    """
 
     def __init__(self) -> None:
-        """Nothing is counted yet."""
+        """Register all metrics in a new catalogue."""
         self.catalogue = Catalogue()
         self.log = LogMetrics(self.catalogue)
         gauge, counter = self.catalogue.gauge, self.catalogue.counter
-        self.behind = gauge(
+        self.lag_events = gauge(
             "abaco_projector_lag_events", "Events in the log that are not in the rows."
         )
-        self.late = gauge(
-            "abaco_projector_lag_seconds", "How long the first of them has been in the log."
+        self.lag_seconds = gauge(
+            "abaco_projector_lag_seconds", "The age of the oldest of these events."
         )
         self.position = gauge(
-            "abaco_projection_position", "The last message that is in the rows.", "projection"
+            "abaco_projection_position",
+            "The sequence of the last message in the rows.",
+            "projection",
         )
         self.messages = counter(
-            "abaco_projection_messages", "Messages that were taken into the rows.", "projection"
+            "abaco_projection_messages", "Messages that were applied to the rows.", "projection"
         )
         self.refused = counter(
-            "abaco_projection_refused", "Messages left out: the database took none.", "projection"
+            "abaco_projection_refused",
+            "Messages that Postgres refused; they are skipped.",
+            "projection",
         )
         self.outages = counter(
-            "abaco_projection_outages", "Batches broken off: the database was away.", "projection"
+            "abaco_projection_outages",
+            "Batches that failed because Postgres was unavailable.",
+            "projection",
         )
         self.sizes = self.catalogue.histogram(
             "abaco_projection_batch_messages",
@@ -47,41 +55,41 @@ class Metrics:
             borders=COUNTS,
         )
         self.seconds = self.catalogue.histogram(
-            "abaco_projection_batch_seconds", "Time that a transaction took.", "projection"
+            "abaco_projection_batch_seconds", "Duration of a transaction.", "projection"
         )
-        self._places: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
 
-    def began(self, projection: str, after: int) -> None:
-        """A projection goes on from its checkpoint."""
-        self._reach(projection, after)
+    def resumed(self, projection: str, after: int) -> None:
+        """Set the position of a projection that starts from its checkpoint."""
+        self._set_position(projection, after)
 
     @contextmanager
-    def batch(self, projection: str) -> Generator[None, None, None]:
-        """A transaction."""
+    def time_batch(self, projection: str) -> Generator[None, None, None]:
+        """Measure a transaction, and count it if Postgres is unavailable."""
         outages = self.outages.labels(projection)
         with self.seconds.labels(projection).time(), outages.count_exceptions(Unavailable):
             yield
 
     def applied(self, projection: str, count: int, last: int) -> None:
-        """So many messages are in the rows, up to this one."""
+        """Count ``count`` messages that are in the rows, up to sequence ``last``."""
         self.messages.labels(projection).inc(count)
         self.sizes.labels(projection).observe(count)
-        self._reach(projection, last)
+        self._set_position(projection, last)
 
     async def measure_lag(self, log: EventLog) -> None:
-        """Ask the log how far the rows are behind; without an answer that is not known."""
-        behind = late = UNKNOWN
-        position = self._places.get(EVENTS)
+        """Set the lag, from the head of the log; not a number if the log does not answer."""
+        lag_events = lag_seconds = UNKNOWN
+        position = self._positions.get(EVENTS)
         if position is not None:
             with suppress(Unavailable):
                 last = await log.last(all_events_filter())
-                behind = max(0, last.sequence - position) if last is not None else 0
-                first = await log.at(position + 1) if behind else None
+                lag_events = max(0, last.sequence - position) if last is not None else 0
+                first = await log.at(position + 1) if lag_events else None
                 waited = datetime.now(UTC) - first.time if first is not None else timedelta()
-                late = max(0.0, waited.total_seconds())
-        self.behind.set(behind)
-        self.late.set(late)
+                lag_seconds = max(0.0, waited.total_seconds())
+        self.lag_events.set(lag_events)
+        self.lag_seconds.set(lag_seconds)
 
-    def _reach(self, projection: str, place: int) -> None:
-        self._places[projection] = place
-        self.position.labels(projection).set(place)
+    def _set_position(self, projection: str, position: int) -> None:
+        self._positions[projection] = position
+        self.position.labels(projection).set(position)

@@ -1,52 +1,68 @@
-"""Replay: the read models as they were at some moment, in a schema of their own, for SQL."""
+"""Replay: folds the log up to an earlier moment into a schema of its own, for SQL queries."""
 
 from datetime import datetime
 
-from abaco_projector.adapters.postgres_session import Session, quoted
+from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.app.log_range import History, head_of
-from abaco_projector.app.rebuild import NEXT, OLD
-from abaco_projector.app.shadow_schema import Show, Source, alone, built, drop, index, live_schema
-from abaco_projector.app.verify import SCRATCH
+from abaco_projector.app.log_range import ReadableLog, read_head
+from abaco_projector.app.rebuild import NEXT_SCHEMA, OLD_SCHEMA
+from abaco_projector.app.shadow_schema import (
+    Progress,
+    ShadowSource,
+    create_indexes,
+    drop_schema,
+    exclusive_session,
+    folded_shadow,
+    read_live_schema,
+)
+from abaco_projector.app.verify import SCRATCH_SCHEMA
 from abaco_proto.errors import Malformed, Refused
 
-OURS = frozenset({NEXT, OLD, SCRATCH, "information_schema"})
+RESERVED_SCHEMAS = frozenset({NEXT_SCHEMA, OLD_SCHEMA, SCRATCH_SCHEMA, "information_schema"})
 
 
-async def replay(  # noqa: PLR0913 - what, from where, into what, and how it is shown
-    log: History, dsn: str, until: int | datetime, schema: str, show: Show, *, force: bool = False
+async def replay(  # noqa: PLR0913 - source, target, and progress
+    log: ReadableLog,
+    dsn: str,
+    until: int | datetime,
+    schema: str,
+    progress: Progress,
+    *,
+    force: bool = False,
 ) -> int:
-    """Fold the log up to a sequence, or up to the last event of a time; return the sequence.
+    """Fold the log up to a sequence, or to the last event at a time; return the sequence.
 
     Raises:
-        Malformed: the schema's name is a reserved one.
-        Refused: the schema is there already, or the log does not reach that far.
+        Malformed: the schema's name is reserved.
+        Refused: the schema exists, or the log ends earlier.
     """
-    if schema in OURS or schema.startswith("pg_"):
+    if schema in RESERVED_SCHEMAS or schema.startswith("pg_"):
         raise Malformed(f"--into: {schema} is reserved, choose another name")
-    async with alone(dsn, schema) as session:
-        live = await live_schema(session)
+    async with exclusive_session(dsn, schema) as session:
+        live = await read_live_schema(session)
         if schema == live:
             raise Malformed(f"--into: {schema} holds the live tables, choose another name")
-        if await session.found(QUERIES["schema_comment"], schema) and not force:
-            raise Refused(f"schema {schema} is there already; --force replaces it")
+        if await session.fetch_sql(QUERIES["schema_comment"], schema) and not force:
+            raise Refused(f"schema {schema} exists already; --force replaces it")
         sequence = await _sequence(session, log, live, until)
         try:
-            async with built(session, schema, Source(log, dsn, live), sequence, show):
-                await index(session, live, schema)
+            async with folded_shadow(
+                session, schema, ShadowSource(log, dsn, live), sequence, progress
+            ):
+                await create_indexes(session, live, schema)
         except BaseException:
-            await drop(session, schema)
+            await drop_schema(session, schema)
             raise
-        # Output is in no event.
-        await session.run(f"DROP TABLE {quoted(schema)}.logs")
+        # Output is not in the log.
+        await session.run_sql(f"DROP TABLE {quote_name(schema)}.logs")
         return sequence
 
 
-async def _sequence(session: Session, log: History, live: str, until: int | datetime) -> int:
+async def _sequence(session: Session, log: ReadableLog, live: str, until: int | datetime) -> int:
     if isinstance(until, int):
-        head = await head_of(log)
+        head = await read_head(log)
         if until > head:
             raise Refused(f"--until: the log ends at event {head}")
         return until
-    query = QUERIES["last_before"].format(live=quoted(live))
-    return int((await session.found(query, until))[0][0] or 0)
+    query = QUERIES["last_before"].format(live=quote_name(live))
+    return int((await session.fetch_sql(query, until))[0][0] or 0)

@@ -1,10 +1,10 @@
-"""Generations: the tables that are folded from the log, built in a schema beside the live ones.
+"""Shadow schemas: the tables folded from the log, built in a schema beside the live ones.
 
-Theory: a schema made by the same migrations, filled by the same store, holds what the live tables
-should hold. A rebuild compares the two and puts the new tables in the place of the old, in one
-transaction in which it holds the live checkpoint: the projector waits, then goes on with what
-stands there. Names do not change, so queries do not notice. What was left half done is dropped
-by the next try; who works on a schema holds a lock that ends with its connection.
+A schema with the same migrations, filled by the same store, holds what the live tables should
+hold. A rebuild compares both and moves the new tables into the live schema, in one transaction that
+locks the live checkpoint: the projector waits, then continues with the new tables. Table names do
+not change, so queries are not affected. The next command drops an unfinished schema. A command
+locks the schema that it works on until its connection ends.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -12,153 +12,158 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager, su
 
 import msgspec
 
-from abaco_projector.adapters.postgres_session import Session, open_session, quoted
-from abaco_projector.adapters.read_model_store import EVENTS, Store, open_store
+from abaco_projector.adapters.postgres_session import Session, open_session, quote_name
+from abaco_projector.adapters.read_model_store import EVENTS, ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.app.copy_audit import Copy
-from abaco_projector.app.log_range import History, span
+from abaco_projector.app.copy_audit import VerifiedCopy
+from abaco_projector.app.log_range import ReadableLog, read_range
 from abaco_projector.app.log_reader_process import audited
-from abaco_projector.app.pipeline import flow
-from abaco_projector.app.projection import ahead, events
-from abaco_projector.app.table_comparison import KEYS
+from abaco_projector.app.pipeline import run_pipeline
+from abaco_projector.app.projection import events_projection, read_ahead
+from abaco_projector.app.table_comparison import TABLE_KEYS
 from abaco_proto.errors import AbacoError, Refused, Undecodable
 
 BATCH_EVENTS = 10000
-MARK = "made by abaco, from the log"
+SCHEMA_COMMENT = "made by abaco, from the log"
 """The comment on a schema that may be dropped."""
 
-Show = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Shows progress: of what, and out of how many; what it gives is told each step's size."""
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+"""Progress callback: takes what is done and how many steps it has; yields a function that takes the
+number of finished steps.
+"""
 
 
 @asynccontextmanager
-async def alone(dsn: str, schema: str) -> AsyncGenerator[Session, None]:
-    """A session on the live tables that alone may work on a schema.
+async def exclusive_session(dsn: str, schema: str) -> AsyncGenerator[Session, None]:
+    """Open a session on the live tables, with an exclusive lock on a shadow schema.
 
     Raises:
-        Refused: someone else does.
+        Refused: another command holds the lock.
     """
     async with open_session(dsn) as session:
-        if not (await session.found(QUERIES["try_lock"], schema))[0][0]:
+        if not (await session.fetch_sql(QUERIES["try_lock"], schema))[0][0]:
             raise Refused(f"schema {schema}: another command is at work on it")
         try:
             yield session
-        finally:  # the end of the connection does it, too, but the server may notice later
+        finally:  # the end of the connection unlocks as well, but the server may notice late
             with suppress(AbacoError):
-                async with session.border():
+                async with session.translated_errors():
                     await session.execute("unlock", schema)
 
 
-async def live_schema(session: Session) -> str:
-    """Where the live tables are."""
-    return str((await session.found("SELECT current_schema()"))[0][0])
+async def read_live_schema(session: Session) -> str:
+    """Return the name of the schema with the live tables."""
+    return str((await session.fetch_sql("SELECT current_schema()"))[0][0])
 
 
-async def drop(session: Session, schema: str) -> None:
-    """Remove a schema that we have made, with all that is in it.
+async def drop_schema(session: Session, schema: str) -> None:
+    """Drop a schema that this module made.
 
     Raises:
-        Refused: it is someone else's.
+        Refused: something else made it.
     """
-    found = await session.found(QUERIES["schema_comment"], schema)
-    if found and found[0][0] != MARK:
-        raise Refused(f"schema {schema} is there already, and was not made by abaco")
-    await session.run(f"DROP SCHEMA IF EXISTS {quoted(schema)} CASCADE")
+    found = await session.fetch_sql(QUERIES["schema_comment"], schema)
+    if found and found[0][0] != SCHEMA_COMMENT:
+        raise Refused(f"schema {schema} exists already, and was not made by abaco")
+    await session.run_sql(f"DROP SCHEMA IF EXISTS {quote_name(schema)} CASCADE")
 
 
-class Source(msgspec.Struct, frozen=True):
-    """What a generation is made of: which tables, of which log.
+class ShadowSource(msgspec.Struct, frozen=True):
+    """The source of a shadow schema: the log, and the tables to fold.
 
-    Where ``events`` is not among them, it stays empty, and the copy in the schema ``live`` is
-    checked instead, as the log is read. Without ``logged`` a crash of Postgres empties the tables,
-    and they are filled faster.
+    Without ``events`` among the tables, that table stays empty, and the copy in the schema ``live``
+    is checked instead as the log is read. Without ``logged`` the tables are UNLOGGED: faster, but
+    Postgres empties them if it crashes.
     """
 
-    log: History
+    log: ReadableLog
     dsn: str
     live: str
-    tables: Sequence[str] = tuple(KEYS)
+    tables: Sequence[str] = tuple(TABLE_KEYS)
     logged: bool = True
 
     @property
-    def copying(self) -> bool:
+    def copies_events(self) -> bool:
         """Whether events are copied."""
         return "events" in self.tables
 
-    def copy(self, until: int) -> Copy:
-        """The live copy up to there."""
-        return Copy(self.dsn, self.live, until)
+    def copy_up_to(self, until: int) -> VerifiedCopy:
+        """Return the live copy up to event ``until``."""
+        return VerifiedCopy(self.dsn, self.live, until)
 
-    def upto(self, until: int) -> History:
-        """The log, up to there at least."""
-        return self.log if self.copying else audited(self.log, self.copy(until))
+    def log_up_to(self, until: int) -> ReadableLog:
+        """Return the log, checked at least up to event ``until``."""
+        return self.log if self.copies_events else audited(self.log, self.copy_up_to(until))
 
 
 @asynccontextmanager
-async def created(session: Session, schema: str, source: Source) -> AsyncGenerator[Store, None]:
-    """A store on a new, empty schema; what stood there before is dropped.
+async def empty_shadow(
+    session: Session, schema: str, source: ShadowSource
+) -> AsyncGenerator[ReadModelStore, None]:
+    """Create an empty schema, dropping an old one, and open a store on it.
 
-    It has no indexes but those of its keys, and nobody cleans it up: see :func:`index`.
+    It has only the indexes of its keys, and no autovacuum; see :func:`create_indexes`.
     """
-    await drop(session, schema)
-    await session.run(
-        f"CREATE SCHEMA {quoted(schema)}; COMMENT ON SCHEMA {quoted(schema)} IS '{MARK}'"
-    )
-    async with open_store(source.dsn, schema=schema, copying=source.copying) as store:
+    await drop_schema(session, schema)
+    name = quote_name(schema)
+    await session.run_sql(f"CREATE SCHEMA {name}; COMMENT ON SCHEMA {name} IS '{SCHEMA_COMMENT}'")
+    async with open_store(source.dsn, schema=schema, copies_events=source.copies_events) as store:
         await migrate(store)
         await store.checkpoint(EVENTS)
-        for (name,) in await session.found(QUERIES["secondary_indexes"], schema):
-            await session.run(f"DROP INDEX {name}")
-        for table in KEYS:
-            await store.session.run(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        for (index,) in await session.fetch_sql(QUERIES["secondary_indexes"], schema):
+            await session.run_sql(f"DROP INDEX {index}")
+        for table in TABLE_KEYS:
+            await store.session.run_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             if not source.logged:
-                await store.session.run(f"ALTER TABLE {table} SET UNLOGGED")
+                await store.session.run_sql(f"ALTER TABLE {table} SET UNLOGGED")
         yield store
 
 
 @asynccontextmanager
-async def built(
-    session: Session, schema: str, source: Source, until: int, show: Show
-) -> AsyncGenerator[Store, None]:
-    """A store on a new schema that holds the fold of the log up to ``until``; see :func:`created`.
+async def folded_shadow(
+    session: Session, schema: str, source: ShadowSource, until: int, progress: Progress
+) -> AsyncGenerator[ReadModelStore, None]:
+    """Create a schema with the fold of the log up to ``until``, and open a store on it.
 
-    The quick way cannot tell which event Postgres refuses; if it refuses any, all is done again
-    step by step.
+    The write buffer hides which event Postgres refuses. If Postgres refuses one, the schema is
+    folded again without the buffer.
 
     Raises:
-        Difference: the log is not complete up to there, or not what was copied of it.
+        Difference: the log is incomplete, or differs from the verified copy.
     """
-    async with created(session, schema, source) as store:
+    async with empty_shadow(session, schema, source) as store:
         try:
-            async with store.deferring():
-                await fill(store, source, until, show, "folding")
+            async with store.buffering_writes():
+                await fold_into(store, source, until, progress, "folding")
         except Undecodable:
-            quick = False
+            buffered = False
         else:
-            quick = True
+            buffered = True
             yield store
-    if not quick:
-        async with created(session, schema, source) as store:
-            await fill(store, source, until, show, "step by step")
+    if not buffered:
+        async with empty_shadow(session, schema, source) as store:
+            await fold_into(store, source, until, progress, "step by step")
             yield store
 
 
-async def index(session: Session, live: str, schema: str) -> None:
-    """Make what the live tables have: indexes, what the planner must know, and who cleans up."""
-    for (definition,) in await session.found(QUERIES["index_definitions"], live, schema):
-        await session.run(definition)
-    for table in KEYS:
-        name = f"{quoted(schema)}.{table}"
-        await session.run(f"ANALYZE {name}; ALTER TABLE {name} RESET (autovacuum_enabled)")
+async def create_indexes(session: Session, live: str, schema: str) -> None:
+    """Create the indexes of the live tables, analyse, and turn autovacuum on again."""
+    for (definition,) in await session.fetch_sql(QUERIES["index_definitions"], live, schema):
+        await session.run_sql(definition)
+    for table in TABLE_KEYS:
+        name = f"{quote_name(schema)}.{table}"
+        await session.run_sql(f"ANALYZE {name}; ALTER TABLE {name} RESET (autovacuum_enabled)")
 
 
-async def fill(store: Store, source: Source, until: int, show: Show, what: str) -> None:
-    """Fold the log from the store's checkpoint up to ``until``; raises as :func:`built`."""
-    log = source.upto(until)
+async def fold_into(
+    store: ReadModelStore, source: ShadowSource, until: int, progress: Progress, what: str
+) -> None:
+    """Fold the log from the store's checkpoint up to ``until``; raises as :func:`folded_shadow`."""
+    log = source.log_up_to(until)
     after = await store.checkpoint(EVENTS)
-    with show(what, max(until - after, 0)) as advance:
-        batches = ahead(span(log, after=after, until=until), BATCH_EVENTS)
-        async with aclosing(flow(events(log), store, batches, after)) as steps:
+    with progress(what, max(until - after, 0)) as advance:
+        batches = read_ahead(read_range(log, after=after, until=until), BATCH_EVENTS)
+        async with aclosing(run_pipeline(events_projection(log), store, batches, after)) as steps:
             async for size in steps:
                 advance(size)

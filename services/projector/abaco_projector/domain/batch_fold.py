@@ -1,10 +1,9 @@
-"""The fold of a batch of events: the states that were, in; the states that are, out.
+"""Folds a batch of events: takes the states before it, returns the states after it.
 
-Theory: the fold itself is proto's. The states that a batch names are loaded before it and written
-after it. A purge or a deletion is about everything that waits, which may be a million rows: what
-the batch has loaded is folded, and the rest is a :class:`Sweep`, one statement for the database.
-The two never meet, because a sweep leaves out what the batch has loaded, and a row outside the
-batch has no other event in it.
+The fold itself is that of ``abaco_proto``. The states that a batch names are loaded before and
+written after it. A purge or a deletion ends everything that waits, perhaps a million rows: the
+loaded executions are folded, and the rest is a :class:`BulkUpdate`, one statement. The two never
+overlap: a bulk update excludes the loaded executions, and no other row has an event in the batch.
 """
 
 from collections.abc import Sequence
@@ -30,32 +29,32 @@ class Subscription(msgspec.Struct, frozen=True):
     subscribed_at: datetime
 
 
-class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of all executions that wait, up to an ordinal, but for those in ``spared``."""
+class BulkUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """Ends all waiting executions up to an ordinal, except ``excluded_ordinals``."""
 
     key: ActorKey
     up_to_ordinal: int
-    spared: list[int]
+    excluded_ordinals: list[int]
     status: ExecutionStatus
     status_message: str
     finished_at: datetime
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch changed: states to write, subscriptions to write (or remove: None), sweeps.
+    """What a batch changed: states, subscriptions (None: removed) and bulk updates to write.
 
-    ``born`` are those of the executions that no row holds yet.
+    ``inserted`` are the executions that no row holds yet.
     """
 
     states: States
-    born: set[ExecutionKey]
+    inserted: set[ExecutionKey]
     subscriptions: dict[SubscriptionKey, Subscription | None]
-    sweeps: list[Sweep]
+    bulk_updates: list[BulkUpdate]
     unrecognized: list[Recorded]
 
 
 def fold(loaded: States, batch: Sequence[Recorded]) -> Changes:
-    """What ``batch`` makes of ``loaded``, which must hold all there is of ``keys_of(batch)``."""
+    """Fold ``batch`` onto ``loaded``, which must hold all states of ``keys_of(batch)``."""
     folding = Fold(loaded)
     subscriptions: dict[SubscriptionKey, Subscription | None] = {}
     for recorded in batch:
@@ -70,9 +69,9 @@ def fold(loaded: States, batch: Sequence[Recorded]) -> Changes:
     states = folding.changed()
     return Changes(
         states=states,
-        born=states.executions.keys() - loaded.executions.keys(),
+        inserted=states.executions.keys() - loaded.executions.keys(),
         subscriptions=subscriptions,
-        sweeps=[_sweep(folding, key, recorded) for key, recorded in folding.sweeping],
+        bulk_updates=[_bulk_update(folding, key, recorded) for key, recorded in folding.sweeping],
         unrecognized=[r for r in batch if isinstance(r.event, ev.Unrecognized)],
     )
 
@@ -87,15 +86,17 @@ def _subscriptions(key: ActorKey, recorded: Recorded) -> dict[SubscriptionKey, S
     return {}
 
 
-def _sweep(folding: Fold, key: ActorKey, recorded: Recorded) -> Sweep:
-    """The sweep for an event: what it makes of an execution that waits, it makes of all."""
+def _bulk_update(folding: Fold, key: ActorKey, recorded: Recorded) -> BulkUpdate:
+    """Return the bulk update of an event: it ends all waiting executions as the fold ends one."""
     last = getattr(recorded.event, "up_to_ordinal", MAX_ORDINAL)
     waiting = Execution(actor_id=key[1], ordinal=last, status=ExecutionStatus.SUBMITTED)
     ended = execution.evolve(waiting, recorded)
-    return Sweep(
+    return BulkUpdate(
         key=key,
         up_to_ordinal=min(last, MAX_ORDINAL),
-        spared=[ordinal for *owner, ordinal in folding.executions if tuple(owner) == key],
+        excluded_ordinals=[
+            ordinal for *owner, ordinal in folding.executions if tuple(owner) == key
+        ],
         status=ended.status,
         status_message=ended.status_message,
         finished_at=recorded.time,

@@ -1,15 +1,16 @@
-"""Events as the bytes that Postgres gives for their rows: the query ``copied`` in binary COPY.
+"""The bytes that Postgres returns for rows of the verified copy: the query ``copied`` in binary
+COPY.
 
-A row is the number of its columns, and for each of them its length (-1: null) and its bytes; all
-numbers are big-endian, a time is in microseconds since 2000. Source: the page of COPY in the
-manual of Postgres, "Binary Format", and the types' ``send`` functions.
+A row is its number of columns, and for each column its length (-1: null) and its bytes. All
+numbers are big-endian; a time is in microseconds since 2000. Source: the PostgreSQL manual, COPY,
+"Binary Format", and the ``send`` functions of the types.
 """
 
 import struct
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from abaco_projector.domain.event_rows import place_of
+from abaco_projector.domain.event_rows import subject_parts
 from abaco_projector.domain.hash_chain import microseconds
 from abaco_proto.envelope import Recorded
 
@@ -24,19 +25,20 @@ _numbers = struct.Struct(">hiqiqiiii").pack
 _length = struct.Struct(">i").pack
 
 
-def table(rows: Iterable[bytes]) -> bytes:
-    """All that a COPY of these rows gives."""
+def expected_copy(rows: Iterable[bytes]) -> bytes:
+    """Return the complete COPY of these rows."""
     return b"".join((HEADER, *rows, END))
 
 
-def row(recorded: Recorded, own_hash: bytes) -> bytes:
-    """The row of an event that :func:`abaco_projector.domain.hash_chain.fit` has normalised.
+def expected_row(recorded: Recorded, own_hash: bytes) -> bytes:
+    """Return the row of a normalised event; see
+    :func:`abaco_projector.domain.hash_chain.normalise`.
 
-    It holds the body wherever the copy keeps it, and that it does so in one place.
+    The query returns the body from whichever column holds it, and the number of those columns: 1.
     """
     since = microseconds(recorded.time) - Y2K_MICROSECONDS
     texts = (
-        *place_of(recorded.subject),
+        *subject_parts(recorded.subject),
         recorded.subject,
         recorded.id,
         recorded.causation_id,
@@ -45,8 +47,8 @@ def row(recorded: Recorded, own_hash: bytes) -> bytes:
     tenant, actor_id, type_, subject, id_, causation, correlation = map(str.encode, texts)
     trace, raw = NULL, recorded.raw
     if recorded.traceparent is not None:
-        words = recorded.traceparent.encode()
-        trace = _length(len(words)) + words
+        value = recorded.traceparent.encode()
+        trace = _length(len(value)) + value
     parts = [_numbers(COLUMNS, 8, recorded.sequence, 8, since, 4, recorded.hops, 4, 1)]
     parts += _length(len(tenant)), tenant, _length(len(actor_id)), actor_id
     parts += _length(len(type_)), type_, _length(len(subject)), subject

@@ -1,7 +1,7 @@
-"""Rows of the table ``events``: the verified copy of the log, one row an event, whatever it holds.
+"""Rows of the table ``events``, the verified copy of the log: one row per event.
 
-A body is kept once. Where it is JSON text that Postgres takes, it is ``data``, whose type keeps
-the text as it is, byte by byte, and ``body`` is null; where it is not, ``data`` is null.
+A body is stored once: as JSON text in ``data``, a column that keeps the text byte by byte, or, if
+Postgres refuses it as JSON, as bytes in ``body``. The other column is null.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from abaco_projector.domain.hash_chain import fit, link_fit
+from abaco_projector.domain.hash_chain import next_hash_normalised, normalise
 from abaco_proto import events as ev
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.envelope import Recorded
 
 FIRST_OF_TYPE, LAST_OF_TYPE = 4, 6
-"""Where the type stands among the tokens of ``abaco.event.<tenant>.<actor_id>.<entity>.<verb>``."""
+"""The position of the type in the tokens of ``abaco.event.<tenant>.<actor_id>.<entity>.<verb>``."""
 
 
-class Entry(NamedTuple):
+class EventRow(NamedTuple):
     """One row; the fields are the columns, in their order."""
 
     seq: int
@@ -38,33 +38,36 @@ class Entry(NamedTuple):
     hash: bytes
 
 
-COLUMNS = Entry._fields
+COLUMNS = EventRow._fields
 
 
-def entries(previous: bytes, batch: Sequence[Recorded], *, plain: bool = False) -> list[Entry]:
-    """The rows of a batch behind the row with the hash ``previous``.
+def event_rows(
+    previous: bytes, batch: Sequence[Recorded], *, body_as_bytes: bool = False
+) -> list[EventRow]:
+    """Return the rows of a batch; ``previous`` is the hash of the row before.
 
-    ``plain`` bodies are kept as bytes only: the way out when Postgres refuses one as ``data``.
+    With ``body_as_bytes`` all bodies are stored as bytes: for one that Postgres refuses as
+    ``data``.
     """
     rows = []
-    for recorded in map(fit, batch):
-        previous = link_fit(previous, recorded)
-        rows.append(_entry(recorded, None if plain else _json(recorded), previous))
+    for recorded in map(normalise, batch):
+        previous = next_hash_normalised(previous, recorded)
+        rows.append(_event_row(recorded, None if body_as_bytes else _json(recorded), previous))
     return rows
 
 
-def place_of(subject: str) -> tuple[str, str, str]:
-    """Tenant, actor and type, as far as the subject of an event has them."""
+def subject_parts(subject: str) -> tuple[str, str, str]:
+    """Return tenant, actor id and type of a subject, as far as it has them."""
     tokens = subject.split(".")
-    if len(tokens) == LAST_OF_TYPE:  # most: nobody's in particular
+    if len(tokens) == LAST_OF_TYPE:  # a subject of the contract
         return tokens[2], tokens[3], f"{tokens[4]}.{tokens[5]}"
     actor_id = tokens[3] if len(tokens) >= FIRST_OF_TYPE else ""
     return tokens[2], actor_id, ".".join(tokens[FIRST_OF_TYPE:LAST_OF_TYPE])
 
 
-def _entry(recorded: Recorded, data: str | None, own_hash: bytes) -> Entry:
-    tenant, actor_id, type_ = place_of(recorded.subject)
-    return Entry(
+def _event_row(recorded: Recorded, data: str | None, own_hash: bytes) -> EventRow:
+    tenant, actor_id, type_ = subject_parts(recorded.subject)
+    return EventRow(
         seq=recorded.sequence,
         time=recorded.time,
         tenant=tenant,
@@ -83,7 +86,7 @@ def _entry(recorded: Recorded, data: str | None, own_hash: bytes) -> Entry:
 
 
 def _json(recorded: Recorded) -> str | None:
-    """The body as JSON text; None when it is none."""
+    """Return the body as JSON text, or None if it is not JSON."""
     try:
         if isinstance(recorded.event, ev.Unrecognized):
             msgspec.json.decode(recorded.raw)

@@ -1,8 +1,8 @@
-"""Output chunks as rows: every byte of an attempt once, whatever the borders it came in.
+"""Output chunks as rows: each byte of an attempt once, however the output was divided.
 
-A worker that starts again sends the output of what it runs from the beginning, and may cut it
-elsewhere. So a chunk gives only the bytes beyond what is stored. A chunk beyond a gap (the stream
-forgets by age and size) stands at its own offset.
+A worker that restarts sends the output of its runs again from the beginning, perhaps divided
+otherwise. So only the bytes after the stored ones are added. A chunk after a gap (the stream drops
+old chunks) is stored at its own offset.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,12 +26,14 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 def key_of(output: Output) -> OutputKey:
-    """Whose output this is."""
+    """Return the attempt that wrote this output."""
     return output.tenant, output.execution_id, output.attempt
 
 
 def chunks(ends: Mapping[OutputKey, int], outputs: Iterable[Output]) -> list[Chunk]:
-    """The rows that ``outputs`` add to what is stored, which reaches up to ``ends`` (in bytes)."""
+    """Return the rows that ``outputs`` add; ``ends`` are the ends of the stored output, in
+    bytes.
+    """
     reached = dict(ends)
     rows = []
     for output in outputs:

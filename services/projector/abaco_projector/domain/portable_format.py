@@ -1,19 +1,19 @@
-"""The portable file: the whole log, and the output, as gzip'd lines of JSON, sealed at the end.
+"""The portable file: the whole log and the output, as gzipped lines of JSON with checksums.
 
 ====================  ============================================================================
-line                  holds
+line                  content
 ====================  ============================================================================
 the first             ``kind`` "header", ``format`` 1, ``stream``
-one an event          ``kind`` "event", ``seq`` from 1 without gaps, ``subject``, ``headers``, and
-                      the body: ``text`` when it is UTF-8, or else ``base64``
-one a chunk           ``kind`` "output": ``tenant``, ``execution_id``, ``attempt``,
+one per event         ``kind`` "event", ``seq`` from 1 without gaps, ``subject``, ``headers``, and
+                      the body: ``text`` if it is UTF-8, otherwise ``base64``
+one per chunk         ``kind`` "output": ``tenant``, ``execution_id``, ``attempt``,
                       ``output_offset``, ``base64``
-the last              ``kind`` "end": how many ``events`` and ``chunks``, the chain's ``hash``
-                      at the last event, and ``sha256`` of all lines before this one
+the last              ``kind`` "end": the numbers of ``events`` and ``chunks``, the chain's
+                      ``hash`` at the last event, and ``sha256`` of all lines before this one
 ====================  ============================================================================
 
-Whatever is missing, added or changed is found: by the seal, and for the events by the chain, which
-needs nothing that is in the file only.
+Any missing, added or changed line is detected: by the checksums, and for events also by the chain,
+which an auditor may have noted elsewhere.
 """
 
 import gzip
@@ -25,7 +25,7 @@ from typing import BinaryIO, TypeAlias
 
 import msgspec
 
-from abaco_projector.domain.hash_chain import START, link
+from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash
 from abaco_projector.domain.output_chunks import Chunk
 from abaco_proto import streams
 from abaco_proto.codec import UNREADABLE
@@ -33,18 +33,18 @@ from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
 
 FORMAT = 1
-LEVEL = 4
-"""Of gzip: beyond, it takes twice the time for a few per cent."""
+GZIP_LEVEL = 4
+"""A higher level takes twice the time for a few per cent."""
 
 
-class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="header"):
-    """What the file is."""
+class HeaderLine(msgspec.Struct, frozen=True, tag_field="kind", tag="header"):
+    """The format of the file."""
 
     format: int = FORMAT
     stream: str = streams.EVENTS.name
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="event"):
+class EventLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="event"):
     """A message of the log, as it is stored."""
 
     seq: int
@@ -55,11 +55,11 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", t
 
     @property
     def body(self) -> bytes:
-        """The bytes."""
+        """The body in bytes."""
         return self.base64 or self.text.encode()
 
 
-class Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
+class OutputLine(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
     """A row of the table ``logs``."""
 
     tenant: str
@@ -74,8 +74,8 @@ class Output(msgspec.Struct, frozen=True, tag_field="kind", tag="output"):
         return Chunk(self.tenant, self.execution_id, self.attempt, self.output_offset, self.base64)
 
 
-class End(msgspec.Struct, frozen=True, tag_field="kind", tag="end"):
-    """The seal."""
+class EndLine(msgspec.Struct, frozen=True, tag_field="kind", tag="end"):
+    """The checksums of the file."""
 
     events: int
     chunks: int
@@ -83,109 +83,109 @@ class End(msgspec.Struct, frozen=True, tag_field="kind", tag="end"):
     sha256: str
 
 
-Line: TypeAlias = Header | Event | Output | End
+FileLine: TypeAlias = HeaderLine | EventLine | OutputLine | EndLine
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Line).decode
+_decode = msgspec.json.Decoder(FileLine).decode
 
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, *UNREADABLE)
+DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, *UNREADABLE)
 
 
-def event(seq: int, subject: str, headers: dict[str, str], body: bytes) -> Event:
-    """The line of a message."""
+def event_line(seq: int, subject: str, headers: dict[str, str], body: bytes) -> EventLine:
+    """Return the line of a message."""
     try:
-        return Event(seq, subject, headers, text=body.decode())
+        return EventLine(seq, subject, headers, text=body.decode())
     except UnicodeDecodeError:
-        return Event(seq, subject, headers, base64=body)
+        return EventLine(seq, subject, headers, base64=body)
 
 
-class Seal:
-    """What the lines so far come to: the same when they are written and when they are read."""
+class Checksums:
+    """The checksums of the lines so far; computed by the writer and by the reader."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start before the first line."""
         self.events = self.chunks = 0
-        self.hash = START
+        self.hash = GENESIS_HASH
         self._digest = sha256()
 
-    def take(self, line: Line, raw: bytes) -> None:
-        """Take in one more line.
+    def add(self, line: FileLine, raw: bytes) -> None:
+        """Add a line.
 
         Raises:
-            Refused: an event is not the next one.
+            Refused: an event has not the next sequence.
         """
         self._digest.update(raw)
-        if isinstance(line, Output):
+        if isinstance(line, OutputLine):
             self.chunks += 1
-        if isinstance(line, Event):
+        if isinstance(line, EventLine):
             if line.seq != self.events + 1:
                 raise Refused(f"event {self.events + 1} is missing")
             recorded = from_message(line.seq, line.subject, line.headers, line.body)
-            self.hash = link(self.hash, recorded)
+            self.hash = next_hash(self.hash, recorded)
             self.events = line.seq
 
-    def end(self) -> End:
-        """The last line."""
-        return End(self.events, self.chunks, self.hash.hex(), self._digest.hexdigest())
+    def end_line(self) -> EndLine:
+        """Return the last line."""
+        return EndLine(self.events, self.chunks, self.hash.hex(), self._digest.hexdigest())
 
 
-class Writer:
-    """Writes lines, and the seal behind them."""
+class PortableFileWriter:
+    """Writes lines, and the checksums at the end."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Write to an open file, and leave it open."""
-        # Without name and time: the same history is the same file.
-        self._zip = gzip.GzipFile("", "wb", compresslevel=LEVEL, fileobj=file, mtime=0)
-        self.seal = Seal()
-        self.write(Header())
+        """Write to an open file, which stays open."""
+        # Without name and time: the same log makes the same file.
+        self._zip = gzip.GzipFile("", "wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0)
+        self.checksums = Checksums()
+        self.write(HeaderLine())
 
-    def write(self, line: Line) -> None:
-        """Write one line. Raises as :meth:`Seal.take`."""
+    def write(self, line: FileLine) -> None:
+        """Write one line. Raises as :meth:`Checksums.add`."""
         raw = _encode(line) + b"\n"
-        self.seal.take(line, raw)
+        self.checksums.add(line, raw)
         self._zip.write(raw)
 
-    def close(self) -> End:
-        """Write the seal; without it the file is not complete."""
-        end = self.seal.end()
-        self._zip.write(_encode(end) + b"\n")
+    def close(self) -> EndLine:
+        """Write the last line; without it the file is not complete."""
+        end_line = self.checksums.end_line()
+        self._zip.write(_encode(end_line) + b"\n")
         self._zip.close()
-        return end
+        return end_line
 
 
-def lines(file: BinaryIO, name: str | Path) -> Iterator[Event | Output | End]:
-    """What is in an open file, the seal last.
+def read_lines(file: BinaryIO, name: str | Path) -> Iterator[EventLine | OutputLine | EndLine]:
+    """Yield the lines of an open file; the last is an ``EndLine``.
 
     Raises:
-        Refused: it is not such a file, it is damaged, or its end is missing.
+        Refused: the file has another format, is damaged, or is cut off.
     """
-    seal, number = Seal(), 0
+    checksums, number = Checksums(), 0
     try:
         with gzip.GzipFile(fileobj=file) as unzipped:
             for number, raw in enumerate(unzipped, 1):
                 line = _decode(raw)
-                _check_place(line, number)
-                if isinstance(line, End):
-                    _check_end(line, seal, rest=unzipped.read(1))
+                _check_position(line, number)
+                if isinstance(line, EndLine):
+                    _check_end(line, checksums, rest=unzipped.read(1))
                     yield line
                     return
-                seal.take(line, raw)
-                if not isinstance(line, Header):
+                checksums.add(line, raw)
+                if not isinstance(line, HeaderLine):
                     yield line
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise Refused(f"{name} is damaged behind line {number}: {error}") from None
     except Refused as error:
         raise Refused(f"{name}: {error}") from None
     raise Refused(f"{name} is cut off behind line {number}: its end is missing")
 
 
-def _check_place(line: Line, number: int) -> None:
-    if isinstance(line, Header) != (number == 1):
+def _check_position(line: FileLine, number: int) -> None:
+    if isinstance(line, HeaderLine) != (number == 1):
         raise Refused(f"line {number} is not in its place")
-    if isinstance(line, Header) and line != Header():
+    if isinstance(line, HeaderLine) and line != HeaderLine():
         raise Refused(f"format {line.format} of {line.stream} is not known here")
 
 
-def _check_end(end: End, seal: Seal, rest: bytes) -> None:
-    if end != seal.end() or rest:
+def _check_end(end_line: EndLine, checksums: Checksums, rest: bytes) -> None:
+    if end_line != checksums.end_line() or rest:
         raise Refused("it is damaged: it does not hold what its end says")

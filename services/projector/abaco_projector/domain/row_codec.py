@@ -1,8 +1,8 @@
-"""States as rows, and back.
+"""Encodes states as rows, and decodes them.
 
-Postgres takes rows as JSON and gives them as JSON: one parameter a table however many rows and
-columns, and both ends read it in C. Columns are the aggregates' field names, so there is little
-to map. Executions are by far the most, and most of them are new: these are copied in.
+Postgres takes and returns rows as JSON: one parameter per table, decoded in C at both ends.
+Columns are the field names of the aggregates, so little is mapped. Most rows are executions, and
+most of these are new: they are inserted with COPY.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from abaco_proto.keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
 from abaco_proto.worker import Worker
 
 
-class StoredActor(Actor, frozen=True, kw_only=True):
+class ActorRow(Actor, frozen=True, kw_only=True):
     """A row of ``actors``; ``state`` is JSON text."""
 
     tenant: str
@@ -33,13 +33,13 @@ class StoredActor(Actor, frozen=True, kw_only=True):
     total_runtime_ms: float
 
 
-_actors = msgspec.json.Decoder(list[StoredActor])
+_actors = msgspec.json.Decoder(list[ActorRow])
 _executions = msgspec.json.Decoder(list[tuple[str, Execution]])
 _workers = msgspec.json.Decoder(list[tuple[str, Worker]])
 
 
 def decode_states(actors: str, executions: str, workers: str) -> States:
-    """The states in the answers of ``load_actors``, ``load_executions`` and ``load_workers``.
+    """Decode the answers of ``load_actors``, ``load_executions`` and ``load_workers``.
 
     Raises:
         msgspec.ValidationError: a row holds what no aggregate can, e.g. a time before year 1.
@@ -53,13 +53,13 @@ def decode_states(actors: str, executions: str, workers: str) -> States:
     )
 
 
-def _actor(row: StoredActor) -> Actor:
-    """The aggregate in a row. Its state stays as it is written: no fold looks into it."""
+def _actor(row: ActorRow) -> Actor:
+    """Return the aggregate of a row. Its state stays encoded: no fold reads it."""
     fields = {name: getattr(row, name) for name in Actor.__struct_fields__}
     return Actor(**{**fields, "state": msgspec.Raw(row.state.encode())})
 
 
-def _totals(row: StoredActor) -> Totals:
+def _totals(row: ActorRow) -> Totals:
     return Totals(**{name: getattr(row, name) for name in Totals.__struct_fields__})
 
 
@@ -67,10 +67,10 @@ EXECUTION_COLUMNS = ("tenant", *Execution.__struct_fields__)
 _FINAL_STATE = EXECUTION_COLUMNS.index("final_state")
 
 
-def born_rows(changes: Changes) -> list[list[Any]]:
-    """Rows with the ``EXECUTION_COLUMNS`` of the executions that no row holds yet."""
+def inserted_rows(changes: Changes) -> list[list[Any]]:
+    """Return rows with the ``EXECUTION_COLUMNS`` of the executions that no row holds yet."""
     executions = changes.states.executions
-    return [_execution_row(key[0], executions[key]) for key in changes.born]
+    return [_execution_row(key[0], executions[key]) for key in changes.inserted]
 
 
 def _execution_row(tenant: str, execution: Execution) -> list[Any]:
@@ -81,30 +81,37 @@ def _execution_row(tenant: str, execution: Execution) -> list[Any]:
 
 
 Statement = tuple[str, tuple[Any, ...]]
-"""A statement of ``queries.sql``, and its parameters."""
+"""The name of a statement in ``queries.sql``, and its parameters."""
 
 
 def statements(changes: Changes) -> list[Statement]:
-    """What writes the changes of a batch, but for the rows that are copied in."""
+    """Return the statements that write a batch, except for the rows that are inserted with COPY."""
     states = changes.states
-    known = {key: one for key, one in states.executions.items() if key not in changes.born}
+    updated = {key: e for key, e in states.executions.items() if key not in changes.inserted}
     rows: list[tuple[str, dict[Any, Any], Callable[[Any], str]]] = [
         ("write_actors", states.actors, actor_rows),
         ("write_totals", states.totals, totals_rows),
-        ("write_executions", known, execution_rows),
+        ("write_executions", updated, execution_rows),
         ("write_workers", states.workers, worker_rows),
         ("write_subscriptions", changes.subscriptions, subscription_rows),
     ]
-    sweeps = [
-        (*s.key, s.up_to_ordinal, s.status.value, s.status_message, s.finished_at, s.spared)
-        for s in changes.sweeps
+    bulk_updates = [
+        (
+            *s.key,
+            s.up_to_ordinal,
+            s.status.value,
+            s.status_message,
+            s.finished_at,
+            s.excluded_ordinals,
+        )
+        for s in changes.bulk_updates
     ]
     written = [(query, (encode(found),)) for query, found, encode in rows if found]
-    return [*written, *(("sweep", parameters) for parameters in sweeps)]
+    return [*written, *(("bulk_update", parameters) for parameters in bulk_updates)]
 
 
 def actor_rows(actors: dict[ActorKey, Actor]) -> str:
-    """Rows of ``actors``, with totals of zero for those that are new."""
+    """Return rows of ``actors``; the totals are zero for new rows, and not written to others."""
     return _encode([_actor_row(tenant, actor) for (tenant, _), actor in actors.items()])
 
 
@@ -122,25 +129,25 @@ def _actor_row(tenant: str, actor: Actor) -> dict[str, Any]:
 
 
 def totals_rows(totals: dict[ActorKey, Totals]) -> str:
-    """The totals columns of ``actors``."""
+    """Return the totals columns of ``actors``."""
     return _rows(
-        _with({"tenant": tenant, "actor_id": actor_id}, sums)
+        _joined({"tenant": tenant, "actor_id": actor_id}, sums)
         for (tenant, actor_id), sums in totals.items()
     )
 
 
 def execution_rows(executions: dict[ExecutionKey, Execution]) -> str:
-    """Rows of ``executions``."""
-    return _rows(_with({"tenant": key[0]}, state) for key, state in executions.items())
+    """Return rows of ``executions``."""
+    return _rows(_joined({"tenant": key[0]}, state) for key, state in executions.items())
 
 
 def worker_rows(workers: dict[WorkerKey, Worker]) -> str:
-    """Rows of ``workers``."""
-    return _rows(_with({"tenant": key[0]}, state) for key, state in workers.items())
+    """Return rows of ``workers``."""
+    return _rows(_joined({"tenant": key[0]}, state) for key, state in workers.items())
 
 
 def subscription_rows(subscriptions: dict[SubscriptionKey, Subscription | None]) -> str:
-    """Rows of ``subscriptions``; those that were removed have no ``event_pattern``."""
+    """Return rows of ``subscriptions``; a removed one has no ``event_pattern``."""
     return _encode(
         [
             {
@@ -163,8 +170,8 @@ def _rows(objects: Iterable[bytes]) -> str:
     return f"[{b','.join(objects).decode()}]"
 
 
-def _with(key: dict[str, str], state: msgspec.Struct) -> bytes:
-    """One JSON object of both: what comes first ends in a brace, what comes second begins so."""
+def _joined(key: dict[str, str], state: msgspec.Struct) -> bytes:
+    """Return one JSON object of both: the first ends, and the second begins, with a brace."""
     return _json(key)[:-1] + b"," + _json(state)[1:]
 
 

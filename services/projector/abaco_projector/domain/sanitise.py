@@ -1,6 +1,6 @@
-"""Text that Postgres refuses is made fit before the fold: NUL becomes U+FFFD.
+"""Replaces NUL, which Postgres refuses in text, with U+FFFD.
 
-It is done to events, not to rows, so that keys are the same wherever they are compared.
+Events are sanitised, not rows, so that keys are equal wherever they are compared.
 """
 
 from typing import Any
@@ -13,12 +13,14 @@ from abaco_proto.envelope import Recorded
 
 NUL = "\x00"
 REPLACEMENT = "\ufffd"
-_SIGN = b"\\u0000"
+_ESCAPED_NUL = b"\\u0000"
 
 
-def clean(recorded: Recorded) -> Recorded:
-    """The same event without NUL. An actor's state keeps it: it is stored as escaped JSON."""
-    if _SIGN not in (recorded.raw or encode(recorded.event)):
+def sanitise(recorded: Recorded) -> Recorded:
+    """Return the event without NUL. An actor's state keeps it: the state is stored as escaped
+    JSON.
+    """
+    if _ESCAPED_NUL not in (recorded.raw or encode(recorded.event)):
         return recorded
     event = recorded.event
     if isinstance(event, ev.Unrecognized | ev.ActorStateSet):

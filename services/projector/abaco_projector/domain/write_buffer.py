@@ -1,8 +1,8 @@
-"""Changes that are written later, while a generation is built that nobody reads yet.
+"""Buffers writes while a shadow schema is built, which nobody reads yet.
 
-Every run changes its actor's totals and its worker, and goes through several states of its own.
-Written with each batch, these rows are written again and again; put off, a row is written once: an
-execution when it has ended, the rest at the end, or whenever it is many.
+Every run changes its actor's totals and its worker, and passes through several states. Written with
+each batch, these rows would be written many times. Buffered, an execution is written once, when it
+has ended; the rest at the end, or when the buffer is full.
 """
 
 from msgspec.structs import replace
@@ -11,41 +11,43 @@ from abaco_projector.domain.batch_fold import Changes
 from abaco_proto.fold import States
 from abaco_proto.keys import ExecutionKey
 
-MOST_STATES = 15_000
-"""Fewer than a store remembers, so that what is put off is never looked for in the rows."""
+MAX_STATES = 15_000
+"""Fewer than the state cache holds, so that a buffered state is never loaded from the rows."""
 
 
-class Deferral:
-    """What is put off."""
+class WriteBuffer:
+    """Changes that are not written yet."""
 
     def __init__(self) -> None:
-        """Nothing."""
+        """Start empty."""
         self._states = States()
-        self._born: set[ExecutionKey] = set()
+        self._inserted: set[ExecutionKey] = set()
 
-    def put_off(self, changes: Changes) -> Changes:
-        """Take in what a batch changed; what of it, and of what was put off, is to be written now.
+    def add(self, changes: Changes) -> Changes:
+        """Add the changes of a batch; return those, also of earlier batches, to write now.
 
-        A sweep is a statement over rows, so these must be there before it.
+        A bulk update is a statement over rows, so all changes before it must be written first.
         """
         for name in States.__struct_fields__:
             getattr(self._states, name).update(getattr(changes.states, name))
-        self._born |= changes.born
-        if changes.sweeps or self._many():
-            due = self.due()
-            return replace(changes, states=due.states, born=due.born)
-        ended = {key: one for key, one in changes.states.executions.items() if one.ended}
-        born = self._born & ended.keys()
-        self._born -= born
+        self._inserted |= changes.inserted
+        if changes.bulk_updates or self._is_full():
+            everything = self.take_all()
+            return replace(changes, states=everything.states, inserted=everything.inserted)
+        ended = {key: e for key, e in changes.states.executions.items() if e.ended}
+        inserted = self._inserted & ended.keys()
+        self._inserted -= inserted
         for key in ended:
             del self._states.executions[key]
-        return replace(changes, states=States(executions=ended), born=born)
+        return replace(changes, states=States(executions=ended), inserted=inserted)
 
-    def due(self) -> Changes:
-        """All that was put off, to be written; nothing is put off any more."""
+    def take_all(self) -> Changes:
+        """Return all buffered changes, and empty the buffer."""
         states, self._states = self._states, States()
-        born, self._born = self._born, set()
-        return Changes(states=states, born=born, subscriptions={}, sweeps=[], unrecognized=[])
+        inserted, self._inserted = self._inserted, set()
+        return Changes(
+            states=states, inserted=inserted, subscriptions={}, bulk_updates=[], unrecognized=[]
+        )
 
-    def _many(self) -> bool:
-        return any(len(getattr(self._states, n)) > MOST_STATES for n in States.__struct_fields__)
+    def _is_full(self) -> bool:
+        return any(len(getattr(self._states, n)) > MAX_STATES for n in States.__struct_fields__)

@@ -8,7 +8,7 @@ import pytest
 
 import builders as b
 from abaco_projector.app import projection
-from abaco_projector.app.projection import ahead
+from abaco_projector.app.projection import read_ahead
 from deadlines import LIMIT_SECONDS
 
 PATIENT = "patient"
@@ -39,14 +39,14 @@ async def taken(batches: AsyncGenerator[Sequence[Any], None]) -> Sequence[Any]:
 
 
 @pytest.fixture
-def long_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projection, "PATIENCE_SECONDS", 1000.0)
+def long_debounce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "DEBOUNCE_SECONDS", 1000.0)
 
 
-@pytest.mark.usefixtures("long_patience")
+@pytest.mark.usefixtures("long_debounce")
 async def test_what_is_patient_comes_with_what_is_not() -> None:
     source = Source()
-    batches = ahead(source.batches(), 10, patient)
+    batches = read_ahead(source.batches(), 10, patient)
     source.put.put_nowait(["patient 1"])
     source.put.put_nowait(["patient 2", "urgent"])
     assert await taken(batches) == ["patient 1", "patient 2", "urgent"]
@@ -59,28 +59,28 @@ async def test_what_is_patient_comes_with_what_is_not() -> None:
     await batches.aclose()
 
 
-@pytest.mark.usefixtures("long_patience")
+@pytest.mark.usefixtures("long_debounce")
 async def test_what_is_left_of_a_rush_does_not_wait() -> None:
     """Only what is patient may be left: somebody waits for the rest of what came with it."""
     source = Source()
-    batches = ahead(source.batches(), 2, patient)
+    batches = read_ahead(source.batches(), 2, patient)
     source.put.put_nowait(["urgent", "2", "3", "4", "patient"])
     assert [await taken(batches) for _ in range(3)] == [["urgent", "2"], ["3", "4"], ["patient"]]
     await batches.aclose()
 
 
-@pytest.mark.usefixtures("long_patience")
+@pytest.mark.usefixtures("long_debounce")
 async def test_the_end_is_not_waited_for() -> None:
     source = Source()
     source.put.put_nowait(["patient"])
     source.put.put_nowait(None)
-    found = [batch async for batch in ahead(source.batches(), 10, patient) if batch]
+    found = [batch async for batch in read_ahead(source.batches(), 10, patient) if batch]
     assert found == [["patient"]]
 
 
 async def test_patience_has_an_end() -> None:
     source = Source()
-    batches = ahead(source.batches(), 10, patient)
+    batches = read_ahead(source.batches(), 10, patient)
     source.put.put_nowait(["patient"])
     assert await taken(batches) == ["patient"]
     await batches.aclose()
@@ -89,11 +89,11 @@ async def test_patience_has_an_end() -> None:
 async def test_a_batch_of_large_messages_is_bounded_by_their_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(projection, "MOST_BYTES", 1000)
+    monkeypatch.setattr(projection, "MAX_BATCH_BYTES", 1000)
     events = [b.record(b.received(n, message="x" * 150), n + 1) for n in range(9)]
     huge = b.record(b.received(9, message="x" * 5000), 10)
     source = Source()
-    batches = ahead(source.batches(), 100)
+    batches = read_ahead(source.batches(), 100)
     for recorded in (*events, huge):
         source.put.put_nowait([recorded])
     first = await taken(batches)

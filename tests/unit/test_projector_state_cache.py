@@ -3,9 +3,9 @@
 import pytest
 
 import builders as b
-from abaco_projector.domain import state_cache as memory
+from abaco_projector.domain import state_cache
 from abaco_projector.domain.batch_fold import Changes
-from abaco_projector.domain.state_cache import Loaded, Memory
+from abaco_projector.domain.state_cache import LoadedRows, StateCache
 from abaco_proto.actor import Actor
 from abaco_proto.fold import States, Totals
 from abaco_proto.keys import Keys
@@ -16,7 +16,9 @@ LARGE = "x" * 10_000
 def changed(actors: dict[tuple[str, str], Actor]) -> Changes:
     totals = dict.fromkeys(actors, Totals())
     states = States(actors=actors, totals=totals)
-    return Changes(states=states, born=set(), subscriptions={}, sweeps=[], unrecognized=[])
+    return Changes(
+        states=states, inserted=set(), subscriptions={}, bulk_updates=[], unrecognized=[]
+    )
 
 
 def actor(number: int, state: str) -> dict[tuple[str, str], Actor]:
@@ -24,19 +26,19 @@ def actor(number: int, state: str) -> dict[tuple[str, str], Actor]:
     return {("default", actor_id): Actor(actor_id=actor_id, definition=b.definition(), state=state)}
 
 
-def known(memory: Memory) -> list[str]:
+def known(memory: StateCache) -> list[str]:
     keys = Keys(actors={("default", f"foo_{n}") for n in range(100)})
     return sorted(key[1] for key in memory.known(keys).actors)
 
 
 def test_large_states_are_forgotten_before_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MOST_ACTOR_BYTES", 50_000)
-    found = Memory()
+    monkeypatch.setattr(state_cache, "MAX_ACTOR_BYTES", 50_000)
+    found = StateCache()
     for number in range(100):
-        found.take(Loaded(States(), {}), changed(actor(number, LARGE)))
+        found.update(LoadedRows(States(), {}), changed(actor(number, LARGE)))
     assert known(found) == ["foo_96", "foo_97", "foo_98", "foo_99"]
     for number in range(96, 100):  # they have become small
-        found.take(Loaded(States(), {}), changed(actor(number, "")))
+        found.update(LoadedRows(States(), {}), changed(actor(number, "")))
     for number in range(50):
-        found.take(Loaded(States(), {}), changed(actor(number, "")))
+        found.update(LoadedRows(States(), {}), changed(actor(number, "")))
     assert len(known(found)) == 54
