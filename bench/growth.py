@@ -88,7 +88,7 @@ class Growth:
             await self._starts(size, services)
             await asyncio.sleep(CALM_SECONDS)
             self._memory("after the start", size, services)
-            await self._seats(size, services, JetStreamEventLog(connection))
+            await self._worker_requests(size, services, JetStreamEventLog(connection))
             await self._load(size, services)
             self._memory("after the load", size, services)
         finally:
@@ -115,7 +115,9 @@ class Growth:
         self.samples[_key("POST message", size)] += found["POST"]
         self.samples[_key("GET execution", size)] += found["GET"]
 
-    async def _seats(self, size: Size, services: Services, log: JetStreamEventLog) -> None:
+    async def _worker_requests(
+        self, size: Size, services: Services, log: JetStreamEventLog
+    ) -> None:
         """From the POST of an actor to the request for its worker, in the log."""
         wire = await connect(services.api.port)
         last = await log.last(all_events_filter())
@@ -187,7 +189,7 @@ def _figure(key: str, samples: list[float]) -> Figure:
 
 
 def picture(found: report.Report) -> str:
-    """A panel for each unit; the largest size is drawn in our colour."""
+    """A panel for each unit; the largest size has our colour."""
     titles = {"ms": "an answer", "s": "a start", "MB": "memory"}
     largest = found.figures[-1].name.partition(", ")[2]
     return draw(

@@ -75,7 +75,7 @@ class Subscriber(asyncio.Protocol):
         self._rest = data[max(end, len(data) - 40) :]
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.abort()
 

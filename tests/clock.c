@@ -2,7 +2,7 @@
  *
  * The file holds one signed 64-bit number of seconds, which is added to the real time; it is mapped,
  * so a step is seen at once by a process that runs. The monotonic clocks are left as they are, as
- * they are when somebody sets a machine's clock.
+ * they are when an operator sets a machine's clock.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

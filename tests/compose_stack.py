@@ -42,7 +42,7 @@ class ComposeStack(Stack):
 
     @property
     def reader_url(self) -> str:
-        """Where somebody who may only read reaches the log."""
+        """The address of the log for a user who may only read."""
         return (self.secrets / "nats_reader_url").read_text().strip()
 
     def events(self) -> list[Recorded]:

@@ -1,4 +1,4 @@
-"""The servers that tests ask for. Whoever asks for none starts none.
+"""The servers that tests ask for. A test that asks for none starts none.
 
 =======================  ==========================================================================
 fixture                  is

@@ -225,8 +225,8 @@ def read_log(url: str) -> list[Recorded]:
 
 def try_append(url: str, event: ev.Event) -> int:
     """Append an event as who the address says, against the will of its owner."""
-    wish = draft(event, tenant="default", time=datetime.now(UTC), causation_id="test")
-    return asyncio.run(_with_log(url, lambda log: log.append(wish)))
+    drafted = draft(event, tenant="default", time=datetime.now(UTC), causation_id="test")
+    return asyncio.run(_with_log(url, lambda log: log.append(drafted)))
 
 
 async def _with_log(url: str, use: Callable[[JetStreamEventLog], Awaitable[T]]) -> T:

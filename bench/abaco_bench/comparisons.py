@@ -82,7 +82,7 @@ def by_turn(samples: Samples) -> list[float]:
 
 
 def picture(found: Sequence[Figure]) -> str:
-    """The figures, drawn: times on a logarithmic axis, rates on a linear one."""
+    """The figures as a picture: times on a logarithmic axis, rates on a linear one."""
     mine = frozenset(
         f.name for f in found if f.name.startswith(("pool", "cold", "sustained: ours"))
     )

@@ -27,7 +27,7 @@ Scale = Callable[[float], float]
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
-    """Bars with one axis. ``ours`` are the names of the figures to be drawn in our colour."""
+    """Bars with one axis. ``ours`` are the names of the figures that have our colour."""
 
     title: str
     figures: Sequence[Figure]

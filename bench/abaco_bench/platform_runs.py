@@ -13,7 +13,7 @@ from images import QUICK
 
 REFILL_SECONDS = 5.0
 NEVER_SEEN_SECONDS = 0.3
-SEATS = 1
+WORKERS = 1
 
 
 class PoolRuns:
@@ -22,8 +22,8 @@ class PoolRuns:
     def __init__(self, stage: Stage) -> None:
         """Register the actor, and wait until it is ready."""
         self._stage = stage
-        self._actor_id = stage.register("bench-pool", QUICK, least=SEATS, most=SEATS)
-        self._patience, self._seen = REFILL_SECONDS, False
+        self._actor_id = stage.register("bench-pool", QUICK, least=WORKERS, most=WORKERS)
+        self._timeout, self._seen = REFILL_SECONDS, False
         self.kinds: Counter[str] = Counter()
         self.steps: list[dict[str, float]] = []
         stage.wait_ready(self._actor_id)
@@ -51,10 +51,10 @@ class PoolRuns:
 
     def _settle(self) -> None:
         """Until the next sandbox waits; where none ever did, that is not waited for again."""
-        if self._stage.wait_waiting(self._actor_id, SEATS, self._patience):
-            self._seen, self._patience = True, REFILL_SECONDS
+        if self._stage.wait_waiting(self._actor_id, WORKERS, self._timeout):
+            self._seen, self._timeout = True, REFILL_SECONDS
         elif not self._seen:
-            self._patience = NEVER_SEEN_SECONDS
+            self._timeout = NEVER_SEEN_SECONDS
 
 
 class ColdRuns:

@@ -56,7 +56,7 @@ class Wire(asyncio.Protocol):
         return json.loads(body)["result"]
 
     def close(self) -> None:
-        """Let go."""
+        """Close the connection."""
         self._transport.close()
 
 

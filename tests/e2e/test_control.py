@@ -58,23 +58,23 @@ def test_a_deleted_actor_stops_and_what_it_did_stays_readable(stack: Stack) -> N
     assert shown(stack, running)["final_state"]["ended_by"] == "halt"
     assert stack.status_of(waiting) == "PURGED"
     assert stack.logs(running).startswith("1\n2\n")
-    eventually(lambda: not seats_of(stack, actor_id), what="its workers are gone")
+    eventually(lambda: not workers_of(stack, actor_id), what="its workers are gone")
     eventually(lambda: not left_of(actor_id, stack.host_id()), what="its containers are gone")
     assert stack.http.get(f"/actors/{actor_id}").status_code == 404
     purged = stack.http.delete(f"/actors/{actor_id}/executions/{waiting}")
     assert purged.status_code == 409
 
 
-def seats_of(stack: Stack, actor_id: str) -> set[str]:
+def workers_of(stack: Stack, actor_id: str) -> set[str]:
     """The workers of an actor that take a slot, by the log."""
-    seats: set[str] = set()
+    workers: set[str] = set()
     for event in (recorded.event for recorded in stack.events()):
         if getattr(event, "actor_id", "") == actor_id:
             if isinstance(event, ev.WorkerRequested):
-                seats.add(event.worker_id)
+                workers.add(event.worker_id)
             elif isinstance(event, ev.WorkerStopped | ev.WorkerFailed | ev.WorkerLost):
-                seats.discard(event.worker_id)
-    return seats
+                workers.discard(event.worker_id)
+    return workers
 
 
 def test_an_actors_own_limits_hold(stack: Stack) -> None:

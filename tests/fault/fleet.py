@@ -1,4 +1,4 @@
-"""Many executions in flight on many seats, and what must be true of them after a fault."""
+"""Many executions in flight on many workers, and what must be true of them after a fault."""
 
 import random
 
@@ -9,24 +9,24 @@ MANY = 40
 
 
 class Fleet:
-    """An actor with as many seats as messages: all of them run at the same time."""
+    """An actor with as many workers as messages: all of them run at the same time."""
 
     def __init__(self, stack: Stack, name: str, count: int = MANY) -> None:
-        """The seats are ready, and a sandbox waits on each."""
+        """The workers are ready, each with an idle sandbox."""
         self.stack = stack
         self.count = count
         self.actor_id = stack.register(
             name, "abaco-test/numbers", min_workers=count, max_workers=count
         )
         self.sent: list[str] = []
-        eventually(lambda: len(self._ready()) == count, seconds=120, what=f"{count} seats")
+        eventually(lambda: len(self._ready()) == count, seconds=120, what=f"{count} workers")
 
     def _ready(self) -> list[str]:
         workers = self.stack.try_list(f"/actors/{self.actor_id}/workers")
         return [w["id"] for w in workers if w["status"] == "READY"]
 
     def launch(self, chance: random.Random, seconds: float) -> None:
-        """One message for each seat: numbers, one each tenth of a second, for up to so long."""
+        """One message per worker: a number each tenth of a second, for at most ``seconds``."""
         for _ in range(self.count):
             lines = chance.randint(1, int(seconds * 10))
             self.sent.append(self.stack.send(self.actor_id, str(lines)))

@@ -1,6 +1,6 @@
-"""Writers who race one another for the next ordinal of an inbox, and followers, until told to stop.
+"""Writers that race for the next ordinal of an inbox, and followers, until they are cancelled.
 
-What they were told is kept, to be compared with what the servers have in the end.
+Acknowledged events are kept, to be compared with the servers at the end.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ class Writer:
         self._tries = 0
 
     def __str__(self) -> str:
-        """How it stands, for who waits for it in vain."""
+        """Its progress, for the message of a test that fails."""
         client = self._connection.client
         where = client.connected_url.netloc if client.connected_url else "no server"
-        return f"{self._name} at {where}: {len(self.acknowledged)} told, {self._refusal}"
+        return f"{self._name} at {where}: {len(self.acknowledged)} acknowledged, {self._refusal}"
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -48,24 +48,24 @@ class Writer:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             expected = Expected(filter=inbox, sequence=last.sequence if last else 0)
-            await self._write(self._wish(last), expected)
+            await self._write(self._next_draft(last), expected)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _write(self, wish: Draft, expected: Expected) -> None:
-        """Until it is known whether it is in the log: the same wish again where it is not."""
+    async def _write(self, drafted: Draft, expected: Expected) -> None:
+        """Until it is known whether it is in the log: the same draft again where it is not."""
         while True:
             try:
-                sequence = await self._log.append(wish, expected=expected)
+                sequence = await self._log.append(drafted, expected=expected)
             except Unavailable as error:
                 self._refusal = f"not appended: {error}"
                 await asyncio.sleep(PAUSE_SECONDS)
             except Conflict:
                 return
             else:
-                self.acknowledged[sequence] = wish
+                self.acknowledged[sequence] = drafted
                 return
 
-    def _wish(self, last: Recorded | None) -> Draft:
+    def _next_draft(self, last: Recorded | None) -> Draft:
         self._tries += 1
         ordinal = 0
         if last is not None and isinstance(last.event, ev.MessageReceived):

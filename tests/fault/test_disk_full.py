@@ -52,7 +52,7 @@ def test_a_full_disk_loses_nothing_and_needs_nobody(disk_and_stack: tuple[Disk, 
             break
     assert refused == 3, "the disk was not full"
 
-    # Who only asks is answered, and whoever cannot write says so once.
+    # Queries are answered, and each service that cannot append logs it once.
     shown = stack.call("GET", f"/actors/{actor_id}/executions")
     assert shown["total_executions"] == len(accepted)
     eventually(lambda: "waiting until there are" in log_of(stack, "healer"), what="it is told")

@@ -40,7 +40,7 @@ def test_everything_killed_at_once(new_stack: Stack) -> None:
 
 
 def test_up_while_the_api_is_starting_again(new_stack: Stack) -> None:
-    """It listens before its supervisor calls it running, and its port is not somebody else's."""
+    """It listens before its supervisor calls it running, and its port is its own."""
     for _ in range(3):
         old = new_stack.pid("api")
         assert old is not None

@@ -116,8 +116,8 @@ async def test_all_executions_end_on_the_other_host(places: Places, cluster: Clu
         async with asyncio.timeout(LIMIT_SECONDS):
             while await hosts(log) != {*HOSTS}:
                 await asyncio.sleep(0.05)
-        seats = {"min_workers": 4, "max_workers": 4}
-        body = {"name": "last", "image": images.SLOW, **seats}
+        workers = {"min_workers": 4, "max_workers": 4}
+        body = {"name": "last", "image": images.SLOW, **workers}
         assert (await client.post("/actors", json=body)).status_code == 201
         sent = [await send(client, n) for n in range(MESSAGES)]
         async with asyncio.timeout(LIMIT_SECONDS):

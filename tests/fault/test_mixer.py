@@ -23,7 +23,7 @@ async def test_mixer(
 ) -> None:
     def say(words: str) -> None:
         with capsys.disabled():
-            print(f"mixer: {words}", flush=True)  # noqa: T201 - whoever waits for it wants to know
+            print(f"mixer: {words}", flush=True)  # noqa: T201 - progress of a long test
 
     seed = random.SystemRandom().randrange(10**6) if SEED == "random" else int(SEED)
     plan = draw(seed, SECONDS, gap_seconds=4.0 if SECONDS > 60 else 1.6)

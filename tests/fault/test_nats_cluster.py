@@ -75,7 +75,9 @@ class Load:
 
     @property
     def acknowledged(self) -> dict[int, Draft]:
-        return {at: wish for writer in self.writers for at, wish in writer.acknowledged.items()}
+        return {
+            at: drafted for writer in self.writers for at, drafted in writer.acknowledged.items()
+        }
 
     async def goes_on(self, count: int = 50, seconds: float = 60) -> None:
         """Wait until every writer was told of so many more."""
@@ -110,7 +112,7 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
         assert isinstance(result, asyncio.CancelledError), result
 
 
-async def patiently(connection: Connection, call: Callable[[], Awaitable[T]]) -> T:
+async def retried(connection: Connection, call: Callable[[], Awaitable[T]]) -> T:
     """The answer to what only looks: again until there is one."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
@@ -123,7 +125,7 @@ async def leader(connection: Connection) -> str:
     def look() -> Awaitable[StreamInfo]:
         return connection.jetstream.stream_info("ABACO_EVENTS")
 
-    info = await patiently(connection, look)
+    info = await retried(connection, look)
     assert info.cluster is not None
     return info.cluster.leader or ""
 
@@ -148,11 +150,11 @@ async def made_leader(connection: Connection, member: Member) -> None:
 
 
 async def history(connection: Connection) -> list[Recorded]:
-    tip = await JetStreamEventLog(connection).last(all_events_filter())
-    assert tip is not None
+    last = await JetStreamEventLog(connection).last(all_events_filter())
+    assert last is not None
     found: list[Recorded] = []
-    for start in range(1, tip.sequence + 1, 100):
-        some = range(start, min(start + 100, tip.sequence + 1))
+    for start in range(1, last.sequence + 1, 100):
+        some = range(start, min(start + 100, last.sequence + 1))
         found += await asyncio.gather(*(at(connection, sequence) for sequence in some))
     return found
 
@@ -163,7 +165,7 @@ async def at(connection: Connection, sequence: int) -> Recorded:
     def look() -> Awaitable[RawStreamMsg]:
         return connection.jetstream.get_msg("ABACO_EVENTS", seq=sequence)
 
-    found = await patiently(connection, look)
+    found = await retried(connection, look)
     assert found.subject is not None
     return from_message(sequence, found.subject, found.headers, found.data or b"")
 
@@ -202,7 +204,7 @@ def check(histories: list[list[Recorded]], load: Load) -> None:
     assert all(history == whole for history in histories)
     told = load.acknowledged
     assert len(told) > 500
-    missing = [at for at, wish in told.items() if at > end or not whole[at - 1].says(wish)]
+    missing = [at for at, drafted in told.items() if at > end or not whole[at - 1].says(drafted)]
     assert missing == []
     for actor_id in ("foo_0", "foo_1"):
         events = [r.event for r in whole]

@@ -1,4 +1,4 @@
-"""Poison in the log: whoever meets it says so once and goes on, and so after a restart."""
+"""Poison in the log: each service logs it once and continues, also after a restart."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def append(stack: Stack, messages: Sequence[Message]) -> list[int]:
 
 
 def poison(actor_id: str, host_id: str) -> dict[str, Message]:
-    """What nobody can read, everywhere that somebody reads."""
+    """Unreadable events, everywhere that a service reads."""
     subject = f"abaco.event.default.{actor_id}"
     garbage = b"\xff\xfe\x00 not json"
     newer = b'{"type":"execution.finished","actor_id":7,"version":"of the year 2031"}'
@@ -44,7 +44,7 @@ def poison(actor_id: str, host_id: str) -> dict[str, Message]:
         "a version from the future": (f"{subject}.execution.finished", newer, {}),
         "a definition": (f"{subject}.actor.updated", garbage, {}),
         "work for a host": (f"{subject}.execution.assigned.{host_id}", garbage, {}),
-        "a seat for a host": (f"{subject}.worker.requested.{host_id}", b"{}", {}),
+        "a worker for a host": (f"{subject}.worker.requested.{host_id}", b"{}", {}),
         "a halt": (f"{subject}.execution.halt_requested", b"[]", {}),
         "the last moment": (f"{subject}.moon.landed", b"{}", {TIME: LAST_MOMENT}),
         "a time before time": (f"{subject}.moon.set", b"{}", {TIME: "0001-01-01T00:00:00+14:00"}),
@@ -107,7 +107,7 @@ def test_what_nobody_understands_stops_nobody(new_stack: Stack) -> None:
     for name, kinds in {
         "projector": set(wanted),
         "scheduler": set(wanted),
-        "worker": {"work for a host", "a seat for a host", "a halt"},
+        "worker": {"work for a host", "a worker for a host", "a halt"},
         "api": {"brackets", "a definition"},
     }.items():
         for what in kinds:

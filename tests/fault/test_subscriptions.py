@@ -32,7 +32,7 @@ def kill(stack: Stack, name: str) -> None:
     eventually(stack.ready, what="ready again")
 
 
-def test_each_event_once_whoever_is_killed(new_stack: Stack) -> None:
+def test_each_event_once_whichever_process_is_killed(new_stack: Stack) -> None:
     stack = new_stack
     source = stack.register("source", "abaco-test/slow", max_workers=2)
     listener = stack.register("listener", "abaco-test/slow", max_workers=2)

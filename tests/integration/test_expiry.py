@@ -27,12 +27,12 @@ async def store(postgres_dsn: str) -> AsyncIterator[ReadModelStore]:
 def ran(ordinal: int, actor_id: str, seconds_ago: float) -> list[ev.Event]:
     at = format_time(datetime.now(UTC) - timedelta(seconds=seconds_ago))
     final = ev.FinalState(status="exited", exit_code=0, started_at=at, finished_at=at)
-    seat = {"worker_id": f"{actor_id}_wkr_0"}
+    worker_id = {"worker_id": f"{actor_id}_wkr_0"}
     return [
         b.received(ordinal, actor_id),
-        b.assigned(ordinal, actor_id, **seat),
-        b.started(ordinal, actor_id, **seat),
-        b.finished(ordinal, actor_id, final_state=final, **seat),
+        b.assigned(ordinal, actor_id, **worker_id),
+        b.started(ordinal, actor_id, **worker_id),
+        b.finished(ordinal, actor_id, final_state=final, **worker_id),
     ]
 
 

@@ -1,6 +1,6 @@
-"""The pages that are drawn from the code are as the code is.
+"""The pages that are generated from the code are up to date.
 
-``WRITE_DOCS=1 pytest tests/unit/test_docs.py`` draws them anew.
+``WRITE_DOCS=1 pytest tests/unit/test_docs.py`` generates them.
 """
 
 import inspect
@@ -93,7 +93,7 @@ def states_page() -> str:
     lines = [
         "# States",
         "",
-        "Drawn from the tables `TRANSITIONS` in `proto/abaco_proto`; what is not in a table cannot",
+        "Made from the tables `TRANSITIONS` in `proto/abaco_proto`; what is not in a table cannot",
         "happen. An event that does not fit leaves the state as it is.",
     ]
     tables: dict[str, Mapping[Any, StrEnum]] = {
@@ -123,7 +123,7 @@ def events_page() -> str:
     lines = [
         "# Events",
         "",
-        "Drawn from `proto/abaco_proto/events.py`. The body is JSON with the type under `type`.",
+        "Made from `proto/abaco_proto/events.py`. The body is JSON with the type under `type`.",
         "The subject is `abaco.event.<tenant>.<actor_id>.<type>`, with `.<host_id>` behind it",
         "where the event is addressed to a host. `tests/contract/golden/` holds the bytes of each.",
         "",
@@ -140,7 +140,7 @@ def events_page() -> str:
 METRICS_HEAD = """\
 # Metrics
 
-Drawn from the code: the metrics module of each service, and
+Made from the code: the metrics module of each service, and
 `telemetry/abaco_telemetry/event_log.py` for what all have. A counter is read with `_total` behind
 its name, a histogram with `_bucket`, `_sum` and `_count`; times are in seconds. Beside these each
 service has those of its process (`process_resident_memory_bytes`, `process_cpu_seconds_total`,

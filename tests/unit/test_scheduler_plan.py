@@ -271,7 +271,7 @@ def test_an_idle_worker_is_preempted_for_an_actor_without_one() -> None:
     cluster = given(*base, b.registered("bar_0", min_workers=1))
     [stop] = decide(cluster)
     assert isinstance(stop, ev.WorkerStopRequested)
-    assert stop.reason == "actor bar_0 needs the seat"
+    assert stop.reason == "actor bar_0 needs the slot"
     apply_event(cluster, b.record(stop, 8))
     assert decide(cluster) == []
     apply_event(cluster, b.record(b.stopped(0), 9))
@@ -295,7 +295,7 @@ def test_min_workers_preempts_a_surplus_worker_but_not_one_of_the_minimum() -> N
     newcomer = [b.registered("bar_0", min_workers=2), b.requested(0, "bar_0"), b.ready(0, "bar_0")]
     [stop] = decide(given(*three_idle(2), *newcomer))
     assert isinstance(stop, ev.WorkerStopRequested)
-    assert (stop.actor_id, stop.reason) == ("foo_0", "actor bar_0 needs the seat")
+    assert (stop.actor_id, stop.reason) == ("foo_0", "actor bar_0 needs the slot")
     assert decide(given(*three_idle(3), *newcomer)) == []
 
 
@@ -536,7 +536,7 @@ def test_a_worker_that_a_person_stopped_is_not_replaced_while_nothing_waits() ->
 
 
 def test_one_that_was_stopped_for_another_reason_is_replaced() -> None:
-    stopped = (b.stop_requested(1, reason="actor bar_0 needs the seat"), b.stopped(1))
+    stopped = (b.stop_requested(1, reason="actor bar_0 needs the slot"), b.stopped(1))
     assert kinds(decide(given(*TWO_READY, *stopped))) == ["worker.requested"]
 
 

@@ -293,7 +293,7 @@ class World:
         return state if state.worker_id == found.worker_id else None
 
     def endless(self, running: Execution) -> bool:
-        """The programs of deleted actors run until somebody ends them."""
+        """The programs of deleted actors run until a halt ends them."""
         runs = running.status is ExecutionStatus.RUNNING and not running.halt_requested
         return runs and running.actor_id not in self.actors
 

@@ -153,7 +153,7 @@ async def test_a_message_is_one_connected_trace(
 async def test_only_requests_and_what_comes_of_them_are_told(
     stage: Stage, told: InMemorySpanExporter
 ) -> None:
-    """Heartbeats, hosts and seats are nobody's request, and probes are none of any use."""
+    """Heartbeats, hosts and workers belong to no request, and probes are none of any use."""
     system = System(stage)
     async with system.running():
         await system.send()

@@ -85,8 +85,8 @@ class Load:
                 await self._register(step.role)
 
     async def _register(self, role: str) -> None:
-        drawn = ROLES[role]
-        wanted = {"image": drawn.image, "min_workers": 1, **drawn.more}
+        chosen = ROLES[role]
+        wanted = {"image": chosen.image, "min_workers": 1, **chosen.more}
         if role in self.actors:
             try:
                 self.actors[role] = await self._new(role, wanted)

@@ -153,7 +153,7 @@ class Mix:
         return len(self._history.events) - before
 
     async def _leaks(self, before: Holdings) -> list[str]:
-        """What is held that was not, after some patience."""
+        """Resources that are held and were not before, after a timeout."""
         deadline = time.monotonic() + LEAK_SECONDS
         while True:
             after = await self._books.look(self._connection)

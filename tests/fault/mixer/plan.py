@@ -1,6 +1,6 @@
 """What a mixer does and when, all of it from a seed: the load, and the plugs. Pure.
 
-Theory: the plan is drawn once, before anything runs, so that a seed names it. What the processes
+Theory: the plan is made once, before anything runs, so that a seed names it. What the processes
 make of it depends on the machine; what was asked of them, and when they were killed, does not.
 """
 
@@ -116,11 +116,11 @@ def _plugs(chance: random.Random, gap_seconds: float) -> Iterator[Plug]:
 
 def _deeds(role: str, chance: random.Random) -> Iterator[Step]:
     """What is done to one actor, without end."""
-    drawn, after = ROLES[role], AFTER.get(role)
+    chosen, after = ROLES[role], AFTER.get(role)
     at = 0.0
     for number in itertools.count(1):
-        at += chance.expovariate(1 / drawn.gap_seconds)
-        message = str(chance.randint(1, drawn.most)) if drawn.most else f"message {number}"
+        at += chance.expovariate(1 / chosen.gap_seconds)
+        message = str(chance.randint(1, chosen.most)) if chosen.most else f"message {number}"
         yield Step(at=at, role=role, what=What.SEND, body={"message": message})
         if after is not None:
             for step in after(number, chance):

@@ -1,7 +1,7 @@
 """The reckoning: what was sent, against what the log says became of it. Pure.
 
-Accepted is what is in the log, whoever got to know of it. A request whose answer never came may
-have been accepted or not: the log says which. One that was refused must not be there.
+Accepted is what is in the log, even if no client got the answer. A request without an answer may
+have been accepted or not: the log decides. A request that was refused must not be there.
 """
 
 import hashlib

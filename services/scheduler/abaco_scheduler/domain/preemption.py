@@ -133,7 +133,7 @@ def _preempt_unused(unused: list[_UnusedWorker], demand: WorkerDemand) -> Preemp
             return None
         if state.key != demand.key:
             del unused[index]
-            reason = f"actor {demand.actor_id} needs the seat"
+            reason = f"actor {demand.actor_id} needs the slot"
             return Preemption(state=state, worker=worker, reason=reason)
     return None
 

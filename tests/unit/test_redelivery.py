@@ -1,4 +1,4 @@
-"""Every event told again, to whoever folds the log or is handed work: nothing is done twice."""
+"""Every event delivered again, to each fold and each work queue: nothing is done twice."""
 
 import asyncio
 from collections import Counter
