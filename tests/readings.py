@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from abaco_telemetry.catalogue import Catalogue
+from abaco_telemetry.metric_registry import MetricRegistry
 
 Reading = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -18,8 +18,8 @@ def read(text: str) -> Reading:
     }
 
 
-def of(catalogue: Catalogue) -> Reading:
-    return read(catalogue.text().decode())
+def of(registry: MetricRegistry) -> Reading:
+    return read(registry.text().decode())
 
 
 def value(reading: Reading, name: str, **labels: str) -> float:

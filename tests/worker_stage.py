@@ -11,7 +11,7 @@ from typing import Any
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_telemetry.spans import OFF, Spans
+from abaco_telemetry.spans import NO_SPANS, Spans
 from abaco_worker.app.host import Host
 from abaco_worker.app.worker_loop import Service
 from abaco_worker.app.worker_metrics import Metrics
@@ -73,7 +73,7 @@ class Stage:
         self.queue = InMemoryWorkQueue(self.log, "h1")
         self.heartbeats = InMemoryHeartbeats()
         self.metrics = Metrics()
-        self.spans: Spans = OFF
+        self.spans: Spans = NO_SPANS
         self.running: Service | None = None
 
     def host(self, gate: Gate = open_gate) -> Host:

@@ -1,8 +1,8 @@
-"""Spans: how long each step of a chain took, and which step it was part of.
+"""Spans: the duration of each step of a chain of events, and its parent.
 
-Theory: an event carries in ``traceparent`` the step that appended it, so that the next service
-goes on from there. Within a process the step at hand is known to the context. Where nobody looks
-(:data:`OFF`) there are no steps, and the ``traceparent`` of whoever asked is passed on as it came.
+An event carries in ``traceparent`` the span that appended it, so the next service continues the
+trace. Within a process the current span is in a context variable. Without tracing
+(:data:`NO_SPANS`) there are no spans, and the ``traceparent`` of a request is passed on unchanged.
 """
 
 import logging
@@ -16,25 +16,25 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""Where spans go, as everywhere: https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
+"""The standard variables: https://opentelemetry.io/docs/specs/otel/protocol/exporter/."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-_now: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
-class Step:
-    """A step that is under way; this one is told to nobody."""
+class Span:
+    """A span that has not ended; this one is not recorded."""
 
-    def note(self, facts: Mapping[str, str | int], *, name: str = "") -> None:
-        """Add what has become known meanwhile: facts, and a better name."""
+    def annotate(self, attributes: Mapping[str, str | int], *, name: str = "") -> None:
+        """Add attributes, and set the name if there is a better one."""
 
 
-NO_STEP = Step()
+NO_SPAN = Span()
 
 
 class Spans(Protocol):
-    """Where steps are told to."""
+    """Makes spans."""
 
     def span(
         self,
@@ -42,22 +42,22 @@ class Spans(Protocol):
         *,
         parent: str | None = None,
         since: datetime | None = None,
-        first: bool = False,
-    ) -> AbstractContextManager[Step]:
-        """A step that lasts as long as the block, or began earlier: ``since``.
+        root: bool = False,
+    ) -> AbstractContextManager[Span]:
+        """Record a span for the duration of the block, or from ``since``.
 
-        It is a part of ``parent``, or else of the step at hand. Where there is neither, it is the
-        ``first`` of a trace, or none at all. An error out of the block is noted.
+        Its parent is ``parent``, or else the current span. Without either, it is recorded only if
+        it is a ``root``. An error in the block sets its status.
         """
         ...
 
     def close(self) -> None:
-        """Send what was not sent yet, without waiting long."""
+        """Export what is left, for at most a second."""
         ...
 
 
-class Off:
-    """Nobody looks."""
+class NoSpans:
+    """Records no spans."""
 
     def span(
         self,
@@ -65,55 +65,59 @@ class Off:
         *,
         parent: str | None = None,
         since: datetime | None = None,  # noqa: ARG002
-        first: bool = False,  # noqa: ARG002
-    ) -> AbstractContextManager[Step]:
+        root: bool = False,  # noqa: ARG002
+    ) -> AbstractContextManager[Span]:
         """See :meth:`Spans.span`."""
-        return nullcontext(NO_STEP) if parent is None else within(parent)
+        return nullcontext(NO_SPAN) if parent is None else use_traceparent(parent)
 
     def close(self) -> None:
         """See :meth:`Spans.close`."""
 
 
-OFF = Off()
+NO_SPANS = NoSpans()
 
 
 def current() -> str | None:
-    """The ``traceparent`` of the step at hand: what is appended now is a part of it."""
-    return _now.get()
+    """Return the ``traceparent`` of the current span: events that are appended now carry it."""
+    return _current.get()
 
 
 @contextmanager
-def within(traceparent: str, step: Step = NO_STEP) -> Generator[Step, None, None]:
-    """Be in a step while inside."""
-    token = _now.set(traceparent)
+def use_traceparent(traceparent: str, span: Span = NO_SPAN) -> Generator[Span, None, None]:
+    """Make a span the current one inside the block."""
+    token = _current.set(traceparent)
     try:
-        yield step
+        yield span
     finally:
-        _now.reset(token)
+        _current.reset(token)
 
 
-def valid(text: str | None) -> str | None:
-    """A ``traceparent`` from outside, if it is one (W3C Trace Context, version 00)."""
+def valid_traceparent(text: str | None) -> str | None:
+    """Return ``text`` if it is a ``traceparent`` (W3C Trace Context, version 00), else None."""
     return text if text is not None and _TRACEPARENT.fullmatch(text) else None
 
 
 def trace_id(traceparent: str | None) -> str:
-    """The trace that a ``traceparent`` belongs to; empty for none."""
+    """Return the trace id of a ``traceparent``; empty if there is none."""
     found = _TRACEPARENT.fullmatch(traceparent or "")
     return found[1] if found else ""
 
 
-def spans(service: str, environ: Mapping[str, str]) -> Spans:
-    """Where the steps of a process go: nowhere, if the environment names no place.
+def create_spans(service: str, environ: Mapping[str, str]) -> Spans:
+    """Return the spans of a process: not recorded unless an endpoint is configured.
 
-    The packages that speak OpenTelemetry are wanted only then: the extra ``otel``.
+    The OpenTelemetry packages are needed only then: the extra ``otel``.
     """
-    wanted = any(environ.get(name) for name in ENDPOINTS)
-    if not wanted or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return OFF
+    configured = any(environ.get(name) for name in ENDPOINTS)
+    if not configured or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return NO_SPANS
     try:
-        from abaco_telemetry.otel import exporting  # noqa: PLC0415 - it may not be installed
+        from abaco_telemetry.opentelemetry_spans import create_exporting_spans  # noqa: PLC0415 - it may not be installed
     except ImportError as error:
-        logger.warning("no traces: %s; install abaco-telemetry[otel]", error)
-        return OFF
-    return exporting(service, environ)
+        logger.warning(
+            "traces are not exported: %s. Install abaco-telemetry[otel], or unset %s",
+            error,
+            " and ".join(ENDPOINTS),
+        )
+        return NO_SPANS
+    return create_exporting_spans(service, environ)

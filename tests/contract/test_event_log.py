@@ -6,8 +6,8 @@ import pytest
 
 from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto.errors import Unavailable
-from abaco_telemetry.catalogue import Catalogue
-from abaco_telemetry.event_log import LogMetrics, WatchedEventLog
+from abaco_telemetry.instrumented_event_log import InstrumentedEventLog, LogMetrics
+from abaco_telemetry.metric_registry import MetricRegistry
 from contract.event_log_suite import EventLogSuite, message
 from fakes import InMemoryEventLog
 
@@ -23,8 +23,8 @@ class TestInMemoryEventLog(EventLogSuite):
 
 class TestWatchedEventLog(EventLogSuite):
     @pytest.fixture
-    def log(self) -> WatchedEventLog:
-        return WatchedEventLog(InMemoryEventLog(), LogMetrics(Catalogue()))
+    def log(self) -> InstrumentedEventLog:
+        return InstrumentedEventLog(InMemoryEventLog(), LogMetrics(MetricRegistry()))
 
 
 async def test_a_log_that_is_away_refuses(log: InMemoryEventLog) -> None:

@@ -21,7 +21,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Unknown
 from abaco_proto.subjects import event_subject
-from abaco_telemetry.spans import within
+from abaco_telemetry.spans import use_traceparent
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
@@ -97,7 +97,7 @@ async def test_a_message_made_of_an_event_goes_on_in_its_trace() -> None:
         await register(api, "src")
         await register(api, "dst")
         await subscribe(api, "dst_0", "src_*.message.received")
-        with within(traceparent):
+        with use_traceparent(traceparent):
             await send(api, "src_0", "traced")
         await arrived(log, "dst_0", 1)
         await send(api, "src_0", "not traced")

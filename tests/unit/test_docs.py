@@ -28,8 +28,8 @@ from abaco_proto import actor, events, execution, settings, worker
 from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS
 from abaco_scheduler.scheduler_settings import SchedulerSettings
-from abaco_telemetry.catalogue import Catalogue, Described
-from abaco_telemetry.event_log import LogMetrics
+from abaco_telemetry.instrumented_event_log import LogMetrics
+from abaco_telemetry.metric_registry import MetricDescription, MetricRegistry
 from abaco_worker.app.worker_metrics import Metrics as WorkerMetrics
 from abaco_worker.worker_settings import Config as WorkerConfig
 
@@ -140,11 +140,11 @@ def events_page() -> str:
 METRICS_HEAD = """\
 # Metrics
 
-Made from the code: the metrics module of each service, and
-`telemetry/abaco_telemetry/event_log.py` for what all have. A counter is read with `_total` behind
-its name, a histogram with `_bucket`, `_sum` and `_count`; times are in seconds. Beside these each
-service has those of its process (`process_resident_memory_bytes`, `process_cpu_seconds_total`,
-`process_open_fds`, …).
+Generated from the metrics module of each service, and from
+`telemetry/abaco_telemetry/instrumented_event_log.py` for those that all services have. The series
+of a counter ends in `_total`, those of a histogram in `_bucket`, `_sum` and `_count`; times are in
+seconds. Each service also has those about its process (`process_resident_memory_bytes`,
+`process_cpu_seconds_total`, `process_open_fds`, …).
 
 No label has values that people can make up: there is no series per execution, image or path, and
 of actors only the {named} with the longest queues are named.
@@ -174,31 +174,31 @@ def metrics_page() -> str:
     return "\n".join([*lines, ""])
 
 
-def catalogues() -> dict[str, Catalogue]:
+def catalogues() -> dict[str, MetricRegistry]:
     return {
-        "api": ApiMetrics().catalogue,
-        "scheduler": SchedulerMetrics().catalogue,
-        "worker": WorkerMetrics().catalogue,
-        "projector": ProjectorMetrics().catalogue,
+        "api": ApiMetrics().registry,
+        "scheduler": SchedulerMetrics().registry,
+        "worker": WorkerMetrics().registry,
+        "projector": ProjectorMetrics().registry,
     }
 
 
-def everywhere() -> list[Described]:
+def everywhere() -> list[MetricDescription]:
     """What every service counts."""
-    LogMetrics(catalogue := Catalogue())
-    return catalogue.described
+    LogMetrics(registry := MetricRegistry())
+    return registry.descriptions
 
 
-def own(service: str) -> list[Described]:
+def own(service: str) -> list[MetricDescription]:
     """What only this one does."""
-    return [metric for metric in catalogues()[service].described if metric not in everywhere()]
+    return [metric for metric in catalogues()[service].descriptions if metric not in everywhere()]
 
 
-def table(metrics: Sequence[Described]) -> list[str]:
+def table(metrics: Sequence[MetricDescription]) -> list[str]:
     lines = ["| metric | kind | labels | says |", "| --- | --- | --- | --- |"]
     for metric in metrics:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.words} |")
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help_text} |")
     return lines
 
 
@@ -293,9 +293,9 @@ def queries() -> list[str]:
 def exported() -> dict[str, set[str]]:
     """Every series of every service, with its labels."""
     found: dict[str, set[str]] = {}
-    for catalogue in catalogues().values():
-        found |= {name: set() for name in catalogue.of_the_process}
-        for metric in catalogue.described:
+    for registry in catalogues().values():
+        found |= {name: set() for name in registry.process_series}
+        for metric in registry.descriptions:
             buckets = {"le"} if metric.kind == "histogram" else set()
             found |= {name: {*metric.labels} | buckets for name in metric.series}
     return found

@@ -13,7 +13,7 @@ from abaco_projector.app.instrumented_projection import instrumented
 from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Undecodable
-from abaco_telemetry.spans import OFF
+from abaco_telemetry.spans import NO_SPANS
 from fakes import InMemoryEventLog
 
 
@@ -39,11 +39,11 @@ class Rows:
 async def projected(log: InMemoryEventLog, rows: Any) -> tuple[ProjectorMetrics, readings.Reading]:
     """What is counted up to the outage that ends it."""
     metrics = ProjectorMetrics()
-    projection = instrumented(projection_module.events_projection(log), metrics, OFF)
+    projection = instrumented(projection_module.events_projection(log), metrics, NO_SPANS)
     with pytest.raises(Unavailable):
         await projection_module.project(projection, rows, 2, 1)
     await metrics.measure_lag(log)
-    return metrics, readings.of(metrics.catalogue)
+    return metrics, readings.of(metrics.registry)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_the_lag_is_what_the_log_has_and_the_rows_have_not(log: InMemoryEv
     assert readings.value(found, "abaco_projector_lag_seconds") > 0
     metrics.applied("events", 3, 10)
     await metrics.measure_lag(log)
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     assert readings.value(found, "abaco_projector_lag_events") == 0
     assert readings.value(found, "abaco_projector_lag_seconds") == 0
 
@@ -81,9 +81,9 @@ async def test_a_lag_that_cannot_be_told_is_no_number(log: InMemoryEventLog) -> 
     metrics, _ = await projected(log, Rows(away_at=8))
     log.available = False
     await metrics.measure_lag(log)
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     assert math.isnan(readings.value(found, "abaco_projector_lag_events"))
     fresh = ProjectorMetrics()
     await fresh.measure_lag(InMemoryEventLog())
-    found = readings.of(fresh.catalogue)
+    found = readings.of(fresh.registry)
     assert math.isnan(readings.value(found, "abaco_projector_lag_events"))

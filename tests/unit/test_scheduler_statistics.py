@@ -47,13 +47,13 @@ def test_however_many_actors_only_the_longest_queues_are_named() -> None:
         events += [b.received(ordinal, actor_id) for ordinal in range(n % 7)]
     metrics = SchedulerMetrics()
     metrics.update(counted(*events), len(events))
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     named = [labels for name, labels in found if name == "abaco_actor_messages_waiting"]
     assert len(named) == MAX_NAMED_ACTORS
     assert readings.value(found, "abaco_messages_waiting_most") == 6
     assert readings.value(found, "abaco_messages_waiting") == sum(n % 7 for n in range(len(actors)))
     metrics.update(counted(b.registered()), 1)
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     assert not [name for name, _ in found if name == "abaco_actor_messages_waiting"]
     assert readings.value(found, "abaco_messages_waiting_most") == 0
     assert readings.value(found, "abaco_seats") == 0

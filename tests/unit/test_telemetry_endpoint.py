@@ -9,8 +9,8 @@ import pytest
 
 import readings
 from abaco_proto.errors import Malformed
-from abaco_telemetry.catalogue import Catalogue
-from abaco_telemetry.endpoint import HEAD_BYTES, Endpoint
+from abaco_telemetry.metric_registry import MetricRegistry
+from abaco_telemetry.metrics_endpoint import MAX_HEAD_BYTES, MetricsEndpoint
 from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, free_port
 
@@ -22,14 +22,14 @@ def port() -> int:
 
 @pytest.fixture
 async def client(port: int) -> AsyncIterator[httpx.AsyncClient]:
-    catalogue = Catalogue()
-    asked = catalogue.gauge("asked", "How often it was refreshed.")
+    registry = MetricRegistry()
+    asked = registry.gauge("asked", "How often it was refreshed.")
 
     async def refresh() -> None:
         asked.inc()
 
     async with (
-        Endpoint(catalogue, refresh).listening(LOOPBACK, port),
+        MetricsEndpoint(registry, refresh).listening(LOOPBACK, port),
         httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}") as client,
     ):
         yield client
@@ -48,7 +48,7 @@ async def test_there_is_nothing_else(client: httpx.AsyncClient) -> None:
     assert (await client.head("/metrics")).text == ""
 
 
-@pytest.mark.parametrize("sent", [b"\r\n\r\n", b"GET", b"\xff" * (2 * HEAD_BYTES)])
+@pytest.mark.parametrize("sent", [b"\r\n\r\n", b"GET", b"\xff" * (2 * MAX_HEAD_BYTES)])
 async def test_who_is_strange_is_let_go(client: httpx.AsyncClient, port: int, sent: bytes) -> None:
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(sent)
@@ -62,10 +62,10 @@ async def test_who_is_strange_is_let_go(client: httpx.AsyncClient, port: int, se
 
 async def test_a_port_in_use_is_named(client: httpx.AsyncClient, port: int) -> None:
     with pytest.raises(Malformed, match=f"^ABACO_METRICS_PORT: cannot listen on {LOOPBACK}:{port}"):
-        async with Endpoint(Catalogue()).listening(LOOPBACK, port):
+        async with MetricsEndpoint(MetricRegistry()).listening(LOOPBACK, port):
             pass
 
 
 async def test_no_port_is_none(port: int) -> None:
-    async with Endpoint(Catalogue()).listening(LOOPBACK, 0):
+    async with MetricsEndpoint(MetricRegistry()).listening(LOOPBACK, 0):
         pass

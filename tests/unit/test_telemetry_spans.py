@@ -13,13 +13,20 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from abaco_telemetry.about import about
-from abaco_telemetry.otel import OpenTelemetrySpans
-from abaco_telemetry.spans import OFF, current, spans, trace_id, valid, within
+from abaco_telemetry.log_context import log_context
+from abaco_telemetry.opentelemetry_spans import OpenTelemetrySpans
+from abaco_telemetry.spans import (
+    NO_SPANS,
+    create_spans,
+    current,
+    trace_id,
+    use_traceparent,
+    valid_traceparent,
+)
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-PATIENCE_SECONDS = 5.0
+REQUEST_SECONDS = 5.0
 """Much longer than it should take, and much shorter than the exporter's own ten."""
 
 UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-00"
@@ -38,11 +45,11 @@ def on(told: InMemorySpanExporter) -> OpenTelemetrySpans:
 
 
 def test_off_passes_on_what_came() -> None:
-    with OFF.span("run", parent=TRACEPARENT) as step:
-        step.note({"a": 1}, name="b")
-        with OFF.span("report"):
+    with NO_SPANS.span("run", parent=TRACEPARENT) as step:
+        step.annotate({"a": 1}, name="b")
+        with NO_SPANS.span("report"):
             assert current() == TRACEPARENT
-    with OFF.span("request", first=True):
+    with NO_SPANS.span("request", root=True):
         assert current() is None
 
 
@@ -54,14 +61,14 @@ def test_off_passes_on_what_came() -> None:
     ],
 )
 def test_what_is_no_traceparent_is_none(text: str | None) -> None:
-    assert valid(text) is None
+    assert valid_traceparent(text) is None
     assert trace_id(text) == ""
-    assert valid(TRACEPARENT) == TRACEPARENT
+    assert valid_traceparent(TRACEPARENT) == TRACEPARENT
 
 
 def test_steps_are_parts_of_one_another(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
     begin = datetime.now(UTC) - timedelta(seconds=5)
-    with about(execution_id="foo_0_exc_0"), on.span("run", parent=TRACEPARENT, since=begin):
+    with log_context(execution_id="foo_0_exc_0"), on.span("run", parent=TRACEPARENT, since=begin):
         between = current()
         with on.span("report"):
             pass
@@ -83,11 +90,11 @@ def test_only_what_is_first_begins_a_trace(
     on: OpenTelemetrySpans, told: InMemorySpanExporter
 ) -> None:
     with on.span("report") as step:
-        step.note({})
+        step.annotate({})
         assert current() is None
-    with on.span("request", first=True) as step:
-        step.note({"status": 200}, name="POST /x")
-        assert valid(current())
+    with on.span("request", root=True) as step:
+        step.annotate({"status": 200}, name="POST /x")
+        assert valid_traceparent(current())
     [span] = told.get_finished_spans()
     assert (span.name, span.attributes) == ("POST /x", {"status": 200})
 
@@ -101,7 +108,7 @@ def test_who_asked_decides_whether_it_is_told(
 
 
 def test_an_error_is_noted_by_its_kind(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
-    with within(TRACEPARENT), pytest.raises(ValueError, match="secret"), on.span("run"):
+    with use_traceparent(TRACEPARENT), pytest.raises(ValueError, match="secret"), on.span("run"):
         raise ValueError("secret")
     [span] = told.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
@@ -113,15 +120,18 @@ def test_an_error_is_noted_by_its_kind(on: OpenTelemetrySpans, told: InMemorySpa
     "environ", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_SDK_DISABLED": "true"}]
 )
 def test_it_is_off_where_nobody_looks(environ: dict[str, str]) -> None:
-    assert spans("abaco-api", environ) is OFF
+    assert create_spans("abaco-api", environ) is NO_SPANS
 
 
 def test_without_the_packages_it_is_off_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "abaco_telemetry.otel", None)
+    monkeypatch.setitem(sys.modules, "abaco_telemetry.opentelemetry_spans", None)
     with caplog.at_level(logging.WARNING):
-        assert spans("abaco-api", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}) is OFF
+        assert (
+            create_spans("abaco-api", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+            is NO_SPANS
+        )
     assert "[otel]" in caplog.text
 
 
@@ -129,12 +139,12 @@ def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
     before = set(threading.enumerate())
-    found = spans("abaco-api", os.environ)
+    found = create_spans("abaco-api", os.environ)
     assert isinstance(found, OpenTelemetrySpans)
-    with found.span("request", first=True):
+    with found.span("request", root=True):
         pass
     began = time.monotonic()
     found.close()
-    assert time.monotonic() - began < PATIENCE_SECONDS
+    assert time.monotonic() - began < REQUEST_SECONDS
     for left in set(threading.enumerate()) - before:
         left.join()  # it draws random pauses, which no other test may see

@@ -29,14 +29,14 @@ async def run_one(stage: Stage, service: Service) -> None:
 @pytest.mark.parametrize("launcher", [False, True])
 async def test_a_run_is_counted_step_by_step(tmp_path: Path, *, launcher: bool) -> None:
     stage = Stage(folder=tmp_path if launcher else None)
-    catalogue = stage.metrics.catalogue
+    registry = stage.metrics.registry
     kind = "pool" if launcher else "cold"
     async with stage.service() as service:
         await run_one(stage, service)
-        found = readings.of(catalogue)
+        found = readings.of(registry)
         stage.queue.redeliver(stage.queue.handed_out[-1].recorded)
         await stage.until(
-            lambda: readings.value(readings.of(catalogue), "abaco_redeliveries_total") == 1
+            lambda: readings.value(readings.of(registry), "abaco_redeliveries_total") == 1
         )
     stage.kill()
     for name in ("abaco_accepted_to_taken", "abaco_run", "abaco_started_to_recorded"):
@@ -54,7 +54,7 @@ def test_clocks_of_two_machines_give_no_time_below_none() -> None:
     metrics = Metrics()
     metrics.taken(b.T0, EPOCH)
     metrics.taken(EPOCH, b.T0)  # nobody knows when it was accepted
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     assert readings.value(found, "abaco_accepted_to_taken_seconds_count") == 1
     assert readings.value(found, "abaco_accepted_to_taken_seconds_sum") == 0
 
@@ -65,7 +65,7 @@ async def test_calls_of_the_engine_are_counted_by_kind_and_failure() -> None:
     await engine.find_image(IMAGE)
     with pytest.raises(ImageMissing):
         await engine.find_image("no/such")
-    found = readings.of(metrics.catalogue)
+    found = readings.of(metrics.registry)
     assert readings.value(found, "abaco_engine_call_seconds_count", call="find_image") == 2
     failures = {"call": "find_image", "error": "ImageMissing"}
     assert readings.value(found, "abaco_engine_call_failures_total", **failures) == 1

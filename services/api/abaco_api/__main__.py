@@ -10,7 +10,7 @@ from abaco_api.api_settings import Config
 from abaco_api.http.server import run
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_telemetry import lines, spans
+from abaco_telemetry import log_format, spans
 
 USAGE = 2
 YOUNG_OBJECTS = 10_000
@@ -23,8 +23,8 @@ def main() -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 2 for what a person must change."""
     try:
         config = settings.read(Config, os.environ)
-        lines.log("api", level=config.log_level, form=config.log_format)
-        telling = spans.spans("abaco-api", os.environ)
+        log_format.configure_logging("api", level=config.log_level, log_format=config.log_format)
+        telling = spans.create_spans("abaco-api", os.environ)
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
         uvloop.run(run(config, telling))

@@ -35,7 +35,7 @@ from abaco_api.subscriptions.dispatcher import Dispatcher
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
-from abaco_telemetry.spans import OFF, Spans
+from abaco_telemetry.spans import NO_SPANS, Spans
 
 AFTER = "Abaco-After"
 
@@ -118,7 +118,7 @@ def assemble(
     outputs: OutputLog,
     *,
     metrics: Metrics | None = None,
-    spans: Spans = OFF,
+    spans: Spans = NO_SPANS,
 ) -> Service:
     """The service over a log and the output stream; nothing is opened or started."""
     metrics = metrics or Metrics()

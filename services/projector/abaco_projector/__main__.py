@@ -10,7 +10,7 @@ from abaco_projector.app.projection_loop import run
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused
-from abaco_telemetry import lines, spans
+from abaco_telemetry import log_format, spans
 from abaco_telemetry.spans import Spans
 
 USAGE_ERROR = 2
@@ -22,8 +22,10 @@ def main() -> int:
     """
     try:
         config = settings.read(ProjectorSettings, os.environ)
-        lines.log("projector", level=config.log_level, form=config.log_format)
-        tracing = spans.spans("abaco-projector", os.environ)
+        log_format.configure_logging(
+            "projector", level=config.log_level, log_format=config.log_format
+        )
+        tracing = spans.create_spans("abaco-projector", os.environ)
         event_loop_runner.run(_run(config, tracing))
         tracing.close()
     except (Malformed, Refused) as error:

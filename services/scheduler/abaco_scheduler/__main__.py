@@ -23,9 +23,9 @@ from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.app.snapshot_manager import SnapshotManager
 from abaco_scheduler.domain.policy import Policy
 from abaco_scheduler.scheduler_settings import SchedulerSettings
-from abaco_telemetry import lines, spans
-from abaco_telemetry.endpoint import Endpoint
-from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry import log_format, spans
+from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
+from abaco_telemetry.metrics_endpoint import MetricsEndpoint
 from abaco_telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def main() -> None:
         config = settings.read(SchedulerSettings, os.environ)
     except Malformed as error:
         _exit_malformed(error)
-    lines.log("scheduler", level=config.log_level, form=config.log_format)
-    tracing = spans.spans("abaco-scheduler", os.environ)
+    log_format.configure_logging("scheduler", level=config.log_level, log_format=config.log_format)
+    tracing = spans.create_spans("abaco-scheduler", os.environ)
     try:
         uvloop.run(run(config, tracing))
     except Malformed as error:
@@ -65,7 +65,7 @@ async def run(config: SchedulerSettings, tracing: Spans) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     metrics = SchedulerMetrics()
     scheduler = build_scheduler(connection, config, metrics, tracing)
-    endpoint = Endpoint(metrics.catalogue, scheduler.update_metrics)
+    endpoint = MetricsEndpoint(metrics.registry, scheduler.update_metrics)
     try:
         async with endpoint.listening(config.metrics_host, config.metrics_port):
             await connection.open()
@@ -84,7 +84,7 @@ def build_scheduler(
 ) -> Scheduler:
     """Return a scheduler on the real adapters."""
     metrics.log.watch(connection)
-    log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
+    log = InstrumentedEventLog(JetStreamEventLog(connection), metrics.log)
     return Scheduler(
         log,
         NatsHeartbeats(connection),

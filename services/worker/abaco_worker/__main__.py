@@ -20,9 +20,9 @@ from abaco_jetstream import (
 )
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_telemetry import lines, spans
-from abaco_telemetry.endpoint import Endpoint
-from abaco_telemetry.event_log import WatchedEventLog
+from abaco_telemetry import log_format, spans
+from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
+from abaco_telemetry.metrics_endpoint import MetricsEndpoint
 from abaco_telemetry.spans import Spans
 from abaco_worker import worker_settings as configuration
 from abaco_worker.app import confinement
@@ -58,10 +58,10 @@ def main() -> None:
     except Malformed as error:
         sys.stderr.write(f"abaco-worker: {error}\n")
         sys.exit(2)
-    lines.log("worker", level=config.log_level, form=config.log_format)
+    log_format.configure_logging("worker", level=config.log_level, log_format=config.log_format)
     kernel = int(MOST_OPEN_FILES.read_text())
     config = replace(config, container_open_files=configuration.open_files(config, kernel))
-    telling = spans.spans("abaco-worker", os.environ)
+    telling = spans.create_spans("abaco-worker", os.environ)
     code = uvloop.run(serve(config, telling))
     telling.close()
     logging.shutdown()
@@ -103,7 +103,7 @@ async def work(config: Config, telling: Spans) -> None:
     engine = WatchedEngine(docker, metrics.call)
     telling_once: asyncio.Task[None] | None = None
     try:
-        log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
+        log = InstrumentedEventLog(JetStreamEventLog(connection), metrics.log)
         images, sweeper = Images(engine, config.pull_policy), Sweeper(engine)
         host = Host(
             host_id=host_id,
@@ -122,7 +122,7 @@ async def work(config: Config, telling: Spans) -> None:
         )
         queue = JetStreamWorkQueue(connection, host_id)
         service = Service(host, queue, NatsHeartbeats(connection))
-        endpoint = Endpoint(metrics.catalogue, service.count)
+        endpoint = MetricsEndpoint(metrics.registry, service.count)
         telling_once = asyncio.create_task(confinement.tell(engine, metrics))
         async with endpoint.listening(config.metrics_host, config.metrics_port):
             await connection.open()

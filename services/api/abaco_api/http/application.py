@@ -23,7 +23,7 @@ from abaco_api.http.uploads import Uploads
 from abaco_api.idempotency.idempotent_endpoint import with_idempotency
 from abaco_api.routes import OPERATIONS
 from abaco_proto.errors import AbacoError
-from abaco_telemetry.catalogue import CONTENT_TYPE
+from abaco_telemetry.metric_registry import CONTENT_TYPE
 
 MOMENT = "Abaco-As-Of"
 """In an answer about the past: the sequence that ``as_of`` meant."""
@@ -127,7 +127,7 @@ async def _metrics(request: Request) -> Response:
     metrics.readers.set(api.live.readers)
     metrics.subscribers.set(api.streams.count)
     metrics.cut = api.dispatcher.cut
-    return Response(metrics.catalogue.text(), media_type=CONTENT_TYPE)
+    return Response(metrics.registry.text(), media_type=CONTENT_TYPE)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

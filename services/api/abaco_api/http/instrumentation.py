@@ -10,8 +10,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from abaco_api.http.api_metrics import Metrics
-from abaco_telemetry.about import about
-from abaco_telemetry.spans import Spans, valid
+from abaco_telemetry.log_context import log_context
+from abaco_telemetry.spans import Spans, valid_traceparent
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 OTHER = "other"
@@ -37,17 +37,17 @@ class Watched:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        parent = valid(Headers(scope=scope).get("traceparent"))
-        first = scope["path"] not in PROBES
+        parent = valid_traceparent(Headers(scope=scope).get("traceparent"))
+        root = scope["path"] not in PROBES
         with (
             self._metrics.in_flight.track_inprogress(),
-            self._spans.span("request", parent=parent, first=first) as step,
+            self._spans.span("request", parent=parent, root=root) as step,
         ):
 
             async def watch(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     method, route, status = self._what(scope), self._where(scope), message["status"]
-                    step.note({"http.response.status_code": status}, name=f"{method} {route}")
+                    step.annotate({"http.response.status_code": status}, name=f"{method} {route}")
                     labelled = self._metrics.requests.labels(method, route, status)
                     labelled.observe(perf_counter() - began)
                 await send(message)
@@ -67,4 +67,6 @@ class Watched:
 def about_request(request: Request) -> AbstractContextManager[None]:
     """Say to all lines that are logged inside which actor and execution the request names."""
     named = request.path_params
-    return about(actor_id=named.get("actor_id", ""), execution_id=named.get("execution_id", ""))
+    return log_context(
+        actor_id=named.get("actor_id", ""), execution_id=named.get("execution_id", "")
+    )

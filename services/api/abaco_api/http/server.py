@@ -20,8 +20,8 @@ from abaco_api.http.application import create_app
 from abaco_api.http.wire_protocol import protocol
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.errors import Malformed
-from abaco_telemetry.event_log import WatchedEventLog
-from abaco_telemetry.spans import OFF, Spans
+from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
+from abaco_telemetry.spans import NO_SPANS, Spans
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         self._at_stop()
 
 
-async def run(config: Config, spans: Spans = OFF) -> None:
+async def run(config: Config, spans: Spans = NO_SPANS) -> None:
     """Serve until a signal comes.
 
     Raises:
@@ -68,7 +68,7 @@ async def run(config: Config, spans: Spans = OFF) -> None:
     metrics.log.watch(connection)
     service = assemble(
         config,
-        WatchedEventLog(JetStreamEventLog(connection), metrics.log),
+        InstrumentedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
         metrics=metrics,
         spans=spans,

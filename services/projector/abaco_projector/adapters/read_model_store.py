@@ -24,7 +24,7 @@ from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.keys import Keys, keys_of
 from abaco_proto.output import RecordedOutput
-from abaco_telemetry.about import about_event
+from abaco_telemetry.log_context import event_context
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ class ReadModelStore:
             self.forget()
             raise
         for recorded in prepared.unrecognized:
-            with about_event(recorded):
+            with event_context(recorded):
                 logger.warning("%s", not_understood(recorded))
 
     async def skip_event(self, recorded: Recorded) -> None:

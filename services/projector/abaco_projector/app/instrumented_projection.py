@@ -11,7 +11,7 @@ from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.output import RecordedOutput
-from abaco_telemetry.about import about_event
+from abaco_telemetry.log_context import event_context
 from abaco_telemetry.spans import Spans
 
 
@@ -47,5 +47,5 @@ def record_spans(batch: Sequence[Recorded | RecordedOutput], spans: Spans) -> No
     for item in batch:
         if isinstance(item, Recorded) and isinstance(item.event, ev.ExecutionFinished):
             span = spans.span("project", parent=item.traceparent, since=item.time)
-            with about_event(item), span:
+            with event_context(item), span:
                 pass

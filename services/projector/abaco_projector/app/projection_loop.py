@@ -28,9 +28,9 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.output import RecordedOutput
-from abaco_telemetry.endpoint import Endpoint
-from abaco_telemetry.event_log import WatchedEventLog
-from abaco_telemetry.spans import OFF, Spans
+from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
+from abaco_telemetry.metrics_endpoint import MetricsEndpoint
+from abaco_telemetry.spans import NO_SPANS, Spans
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class PostgresOutage:
         self._pause = 0.0
 
 
-async def run(config: ProjectorSettings, stop: asyncio.Event, spans: Spans = OFF) -> None:
+async def run(config: ProjectorSettings, stop: asyncio.Event, spans: Spans = NO_SPANS) -> None:
     """Project until ``stop`` is set.
 
     Raises:
@@ -73,12 +73,12 @@ async def run(config: ProjectorSettings, stop: asyncio.Event, spans: Spans = OFF
     connection = Connection(config.nats_url, name="abaco-projector", replicas=config.nats_replicas)
     metrics = ProjectorMetrics()
     metrics.log.watch(connection)
-    log = WatchedEventLog(JetStreamEventLog(connection), metrics.log)
+    log = InstrumentedEventLog(JetStreamEventLog(connection), metrics.log)
     projections = (
         instrumented(events_projection(log), metrics, spans),
         instrumented(output_projection(JetStreamOutputLog(connection)), metrics, spans),
     )
-    endpoint = Endpoint(metrics.catalogue, lambda: metrics.measure_lag(log))
+    endpoint = MetricsEndpoint(metrics.registry, lambda: metrics.measure_lag(log))
     async with endpoint.listening(config.metrics_host, config.metrics_port):
         work = asyncio.ensure_future(main_loop(config, connection, *projections))
         stopping = asyncio.ensure_future(stop.wait())

@@ -8,8 +8,8 @@ from abaco_jetstream.ports import EventLog
 from abaco_projector.adapters.read_model_store import EVENTS
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
-from abaco_telemetry.catalogue import COUNTS, Catalogue
-from abaco_telemetry.event_log import LogMetrics
+from abaco_telemetry.instrumented_event_log import LogMetrics
+from abaco_telemetry.metric_registry import COUNT_BUCKETS, MetricRegistry
 
 UNKNOWN = float("nan")
 
@@ -21,9 +21,9 @@ class ProjectorMetrics:
 
     def __init__(self) -> None:
         """Register all metrics in a new catalogue."""
-        self.catalogue = Catalogue()
-        self.log = LogMetrics(self.catalogue)
-        gauge, counter = self.catalogue.gauge, self.catalogue.counter
+        self.registry = MetricRegistry()
+        self.log = LogMetrics(self.registry)
+        gauge, counter = self.registry.gauge, self.registry.counter
         self.lag_events = gauge(
             "abaco_projector_lag_events", "Events in the log that are not in the rows."
         )
@@ -48,13 +48,13 @@ class ProjectorMetrics:
             "Batches that failed because Postgres was unavailable.",
             "projection",
         )
-        self.sizes = self.catalogue.histogram(
+        self.sizes = self.registry.histogram(
             "abaco_projection_batch_messages",
             "Messages in one transaction.",
             "projection",
-            borders=COUNTS,
+            buckets=COUNT_BUCKETS,
         )
-        self.seconds = self.catalogue.histogram(
+        self.seconds = self.registry.histogram(
             "abaco_projection_batch_seconds", "Duration of a transaction.", "projection"
         )
         self._positions: dict[str, int] = {}

@@ -28,8 +28,8 @@ from abaco_scheduler.domain.decision import Decision, Now
 from abaco_scheduler.domain.event_clock import EventClock
 from abaco_scheduler.domain.plan import plan
 from abaco_scheduler.domain.policy import Policy
-from abaco_telemetry.about import about
-from abaco_telemetry.spans import OFF, Spans, current
+from abaco_telemetry.log_context import log_context
+from abaco_telemetry.spans import NO_SPANS, Spans, current
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Scheduler:
         *,
         snapshots: SnapshotManager,
         metrics: SchedulerMetrics | None = None,
-        spans: Spans = OFF,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """Start nothing yet. ``tenant`` is that of the hosts."""
         self._log = log
@@ -284,7 +284,7 @@ def _group(decision: Decision) -> str:
 
 def _log_context(decision: Decision) -> AbstractContextManager[None]:
     event = decision.event
-    return about(
+    return log_context(
         correlation_id=decision.correlation_id or "",
         actor_id=getattr(event, "actor_id", ""),
         execution_id=getattr(event, "execution_id", ""),

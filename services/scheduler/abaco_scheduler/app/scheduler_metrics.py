@@ -3,8 +3,8 @@
 from abaco_proto.actor import ActorStatus
 from abaco_proto.worker import LIVE
 from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS, ClusterStatistics
-from abaco_telemetry.catalogue import Catalogue
-from abaco_telemetry.event_log import LogMetrics
+from abaco_telemetry.instrumented_event_log import LogMetrics
+from abaco_telemetry.metric_registry import MetricRegistry
 
 ACTOR_STATUSES = (ActorStatus.SUBMITTED, ActorStatus.READY, ActorStatus.ERROR)
 PRESENCE = ("joined", "away")
@@ -15,12 +15,10 @@ class SchedulerMetrics:
 
     def __init__(self) -> None:
         """Register all metrics in a new catalogue."""
-        self.catalogue = Catalogue()
-        self.log = LogMetrics(self.catalogue)
-        gauge = self.catalogue.gauge
-        self.plan_seconds = self.catalogue.histogram(
-            "abaco_plan_seconds", "Time to compute a plan."
-        )
+        self.registry = MetricRegistry()
+        self.log = LogMetrics(self.registry)
+        gauge = self.registry.gauge
+        self.plan_seconds = self.registry.histogram("abaco_plan_seconds", "Time to compute a plan.")
         self.waiting = gauge("abaco_messages_waiting", "Messages that no worker has.")
         self.waiting_by_actor = gauge(
             "abaco_actor_messages_waiting",

@@ -12,7 +12,7 @@ from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_telemetry.spans import OFF, Spans, current
+from abaco_telemetry.spans import NO_SPANS, Spans, current
 from abaco_worker.app.waiting import patiently
 from abaco_worker.app.worker_metrics import Metrics
 from abaco_worker.domain import work_item_state
@@ -50,7 +50,7 @@ class Host:
     disks: Disks
     sandboxes: Sandboxes | None = None
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
-    spans: Spans = OFF
+    spans: Spans = NO_SPANS
     interruptions: Interruptions = dataclasses.field(default_factory=Interruptions)
     starting: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 

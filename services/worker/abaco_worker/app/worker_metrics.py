@@ -7,8 +7,8 @@ from datetime import datetime
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH, parse_time
 from abaco_proto.errors import AbacoError
-from abaco_telemetry.catalogue import Catalogue
-from abaco_telemetry.event_log import LogMetrics
+from abaco_telemetry.instrumented_event_log import LogMetrics
+from abaco_telemetry.metric_registry import MetricRegistry
 from abaco_worker.sandbox.sandbox_pool import Stock
 
 
@@ -17,10 +17,10 @@ class Metrics:
 
     def __init__(self) -> None:
         """Nothing is counted yet."""
-        self.catalogue = Catalogue()
-        self.log = LogMetrics(self.catalogue)
-        gauge, counter = self.catalogue.gauge, self.catalogue.counter
-        histogram = self.catalogue.histogram
+        self.registry = MetricRegistry()
+        self.log = LogMetrics(self.registry)
+        gauge, counter = self.registry.gauge, self.registry.counter
+        histogram = self.registry.histogram
         self.capacity = gauge("abaco_host_capacity", "Seats that this host offers.")
         self.confined = gauge(
             "abaco_host_confinement", "Whether the engine confines containers with it.", "by"

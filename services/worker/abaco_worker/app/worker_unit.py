@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from abaco_jetstream.ports import Delivery
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_telemetry.about import about_event
+from abaco_telemetry.log_context import event_context
 from abaco_worker.app.host import Host
 from abaco_worker.app.work_items import Outcome, give_up, perform
 from abaco_worker.domain.disposition import Disposition, back_off, disposition
@@ -59,7 +59,7 @@ class Seat:
         recorded = delivery.recorded
         name = "run" if isinstance(recorded.event, ev.ExecutionAssigned) else "seat"
         step = self._host.spans.span(name, parent=recorded.traceparent)
-        with about_event(recorded), step:
+        with event_context(recorded), step:
             return await self._try(delivery, recorded)
 
     async def _try(self, delivery: Delivery, recorded: Recorded) -> Outcome:

@@ -9,33 +9,35 @@ import pytest
 
 import builders as b
 from abaco_telemetry import spans
-from abaco_telemetry.about import about, about_event, current
-from abaco_telemetry.lines import Json, Text, masked
+from abaco_telemetry.log_context import current, event_context, log_context
+from abaco_telemetry.log_format import JsonFormatter, TextFormatter, mask_passwords
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-def line(words: str = "hello", *, error: BaseException | None = None) -> logging.LogRecord:
+def line(help_text: str = "hello", *, error: BaseException | None = None) -> logging.LogRecord:
     info = (type(error), error, None) if error is not None else None
-    return logging.LogRecord("abaco_x.y", logging.WARNING, __file__, 1, words, (), info)
+    return logging.LogRecord("abaco_x.y", logging.WARNING, __file__, 1, help_text, (), info)
 
 
 def test_for_people_it_says_what_it_is_about() -> None:
-    assert Text().format(line()).endswith("WARNING abaco_x.y: hello")
-    with about(correlation_id="foo_0_exc_0.received"):
-        assert Text().format(line()).endswith("abaco_x.y: hello [foo_0_exc_0.received]")
+    assert TextFormatter().format(line()).endswith("WARNING abaco_x.y: hello")
+    with log_context(correlation_id="foo_0_exc_0.received"):
+        assert TextFormatter().format(line()).endswith("abaco_x.y: hello [foo_0_exc_0.received]")
 
 
 def test_for_programs_it_is_one_object_with_what_is_known() -> None:
-    assert json.loads(Json("worker").format(line("a\nb"))).keys() == {
+    assert json.loads(JsonFormatter("worker").format(line("a\nb"))).keys() == {
         *("time", "level", "service", "logger", "message")
     }
     with (
-        about(correlation_id="foo_0_exc_0.received", actor_id="foo_0", execution_id="foo_0_exc_0"),
-        spans.within(TRACEPARENT),
+        log_context(
+            correlation_id="foo_0_exc_0.received", actor_id="foo_0", execution_id="foo_0_exc_0"
+        ),
+        spans.use_traceparent(TRACEPARENT),
     ):
-        text = Json("worker").format(line("a\nb"))
+        text = JsonFormatter("worker").format(line("a\nb"))
     assert "\n" not in text
     found = json.loads(text)
     assert found.pop("time").endswith("Z")
@@ -56,9 +58,9 @@ def test_a_traceback_is_in_the_line() -> None:
         raise ValueError("nats://api:secret@h:1 is away")  # noqa: TRY301
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, __file__, 1, "w", (), sys.exc_info())
-    found = json.loads(Json("api").format(record))
+    found = json.loads(JsonFormatter("api").format(record))
     assert "ValueError: nats://api:***@h:1" in found["error"]
-    assert "secret" not in Text().format(record)
+    assert "secret" not in TextFormatter().format(record)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,8 @@ def test_a_traceback_is_in_the_line() -> None:
     ],
 )
 def test_passwords_of_addresses_are_masked(text: str, shown: str) -> None:
-    assert masked(text) == shown
-    assert json.loads(Json("api").format(line(text)))["message"] == shown
+    assert mask_passwords(text) == shown
+    assert json.loads(JsonFormatter("api").format(line(text)))["message"] == shown
 
 
 async def test_tasks_know_what_they_were_begun_for() -> None:
@@ -82,9 +84,9 @@ async def test_tasks_know_what_they_were_begun_for() -> None:
         await asyncio.sleep(0)
         return current().execution_id
 
-    with about_event(b.record(b.assigned(1))):
+    with event_context(b.record(b.assigned(1))):
         one = asyncio.create_task(work())
-    with about_event(b.record(b.assigned(2))):
+    with event_context(b.record(b.assigned(2))):
         other = asyncio.create_task(work())
     assert [await one, await other] == ["foo_0_exc_1", "foo_0_exc_2"]
     assert current().execution_id == ""

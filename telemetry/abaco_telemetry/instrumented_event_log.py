@@ -1,4 +1,4 @@
-"""The event log, watched: how long appends take, how many conflict, what cannot be read."""
+"""An event log with metrics: duration and conflicts of appends, events that cannot be read."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,66 +11,66 @@ from abaco_proto import events as ev
 from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Draft, Recorded
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_telemetry.catalogue import Catalogue
+from abaco_telemetry.metric_registry import MetricRegistry
 
 
-class Connected(Protocol):
-    """What is asked of the connection; ``generation`` counts how often it was made anew."""
+class ConnectionStatus(Protocol):
+    """The state of a connection; ``generation`` counts its reconnects."""
 
     generation: int
 
     @property
     def connected(self) -> bool:
-        """Whether it is there now."""
+        """Whether the connection is open now."""
         ...
 
 
 class LogMetrics:
-    """What every service counts of its side of the log."""
+    """The metrics of the event log that every service has."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        """Nothing is counted yet."""
-        self.appends = catalogue.histogram(
-            "abaco_append_seconds", "Time until an event was in the log.", "type"
+    def __init__(self, registry: MetricRegistry) -> None:
+        """Register the metrics."""
+        self.appends = registry.histogram(
+            "abaco_append_seconds", "Time until the log confirmed an event.", "type"
         )
-        self.conflicts = catalogue.counter(
-            "abaco_append_conflicts", "Appends that another writer was faster than.", "type"
+        self.conflicts = registry.counter(
+            "abaco_append_conflicts",
+            "Appends refused because another writer appended first.",
+            "type",
         )
-        self.failures = catalogue.counter(
-            "abaco_append_failures", "Appends that the log did not answer in time.", "type"
+        self.failures = registry.counter(
+            "abaco_append_failures", "Appends that the log did not confirm in time.", "type"
         )
-        self.read = catalogue.counter("abaco_events_read", "Events read from the log.")
-        self.unrecognized = catalogue.counter(
-            "abaco_events_unrecognized", "Events read that no type of ours explains."
+        self.read = registry.counter("abaco_events_read", "Events read from the log.")
+        self.unrecognized = registry.counter(
+            "abaco_events_unrecognized", "Events read whose type is unknown here."
         )
-        catalogue.gauge(
+        registry.gauge(
             "abaco_nats_connected", "1 while there is a connection to NATS."
         ).set_function(lambda: float(self._connection is not None and self._connection.connected))
-        catalogue.looked_up(
-            "abaco_nats_reconnects", "How often the connection to NATS was made anew.", self._anew
-        )
-        self._connection: Connected | None = None
+        registry.collected_counter("abaco_nats_reconnects", "Reconnects to NATS.", self._reconnects)
+        self._connection: ConnectionStatus | None = None
 
-    def watch(self, connection: Connected) -> None:
-        """Tell of this connection from now on."""
+    def watch(self, connection: ConnectionStatus) -> None:
+        """Report the state of this connection."""
         self._connection = connection
 
-    def saw(self, events: Sequence[Recorded]) -> None:
-        """Take note of events that were read."""
+    def count_read(self, events: Sequence[Recorded]) -> None:
+        """Count events that were read."""
         self.read.inc(len(events))
-        strange = sum(isinstance(recorded.event, ev.Unrecognized) for recorded in events)
-        if strange:
-            self.unrecognized.inc(strange)
+        unrecognized = sum(isinstance(recorded.event, ev.Unrecognized) for recorded in events)
+        if unrecognized:
+            self.unrecognized.inc(unrecognized)
 
-    def _anew(self) -> float:
+    def _reconnects(self) -> float:
         return self._connection.generation if self._connection is not None else 0
 
 
-class WatchedEventLog:
-    """Implements :class:`abaco_jetstream.ports.EventLog` by another one, and counts its calls."""
+class InstrumentedEventLog:
+    """Implements :class:`abaco_jetstream.ports.EventLog` with another one, and counts its calls."""
 
     def __init__(self, log: EventLog, metrics: LogMetrics) -> None:
-        """Count in ``metrics`` what is done with ``log``."""
+        """Count the calls to ``log`` in ``metrics``."""
         self._log = log
         self._metrics = metrics
         self._seconds = cache(metrics.appends.labels)
@@ -100,7 +100,7 @@ class WatchedEventLog:
         events = self._log.read(filters, after=after, since=since, headers_only=headers_only)
         async with aclosing(events) as batches:
             async for batch in batches:
-                self._metrics.saw(batch)
+                self._metrics.count_read(batch)
                 yield batch
 
     async def follow(
@@ -109,7 +109,7 @@ class WatchedEventLog:
         """See :meth:`abaco_jetstream.ports.EventLog.follow`."""
         async with aclosing(self._log.follow(filters, after=after)) as batches:
             async for batch in batches:
-                self._metrics.saw(batch.events)
+                self._metrics.count_read(batch.events)
                 yield batch
 
     async def last(self, filter: str) -> Recorded | None:  # noqa: A002

@@ -1,4 +1,4 @@
-"""Spans to OpenTelemetry. Only this module imports it, and only where traces are wanted."""
+"""Spans for OpenTelemetry. Only this module imports it, and only if traces are exported."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -10,11 +10,12 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span as OpenTelemetrySpan
+from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from abaco_telemetry import about
-from abaco_telemetry.spans import NO_STEP, Step, current, valid, within
+from abaco_telemetry import log_context
+from abaco_telemetry.spans import NO_SPAN, Span, current, use_traceparent, valid_traceparent
 
 CLOSE_SECONDS = 1.0
 
@@ -27,7 +28,7 @@ class OpenTelemetrySpans:
     """Implements :class:`abaco_telemetry.spans.Spans`."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        """Spans by way of a provider, which is this process' own."""
+        """Make spans with a provider of this process."""
         self._provider = provider
         self._tracer = provider.get_tracer("abaco")
 
@@ -38,23 +39,23 @@ class OpenTelemetrySpans:
         *,
         parent: str | None = None,
         since: datetime | None = None,
-        first: bool = False,
-    ) -> Generator[Step, None, None]:
+        root: bool = False,
+    ) -> Generator[Span, None, None]:
         """See :meth:`abaco_telemetry.spans.Spans.span`."""
-        whole = valid(parent or current())
-        if whole is None and not first:
-            yield NO_STEP
+        traceparent = valid_traceparent(parent or current())
+        if traceparent is None and not root:
+            yield NO_SPAN
             return
         span = self._tracer.start_span(
             name,
-            context=_context(whole),
+            context=_context(traceparent),
             kind=KINDS.get(name, SpanKind.INTERNAL),
-            attributes=_about(),
+            attributes=_context_attributes(),
             start_time=int(since.timestamp() * 1e9) if since is not None else None,
         )
         try:
-            with within(_traceparent(span), _Step(span)) as step:
-                yield step
+            with use_traceparent(_traceparent(span), _OpenSpan(span)) as open_span:
+                yield open_span
         except BaseException as error:
             span.set_status(StatusCode.ERROR, type(error).__name__)
             raise
@@ -64,27 +65,27 @@ class OpenTelemetrySpans:
     def close(self) -> None:
         """See :meth:`abaco_telemetry.spans.Spans.close`.
 
-        An exporter tries for ten seconds to reach who is not there, whatever time it is given.
+        The exporter retries an unreachable endpoint for ten seconds, whatever timeout it is given.
         """
         closing = Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
 
 
-class _Step(Step):
-    """A span that is under way."""
+class _OpenSpan(Span):
+    """A span that has not ended."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: OpenTelemetrySpan) -> None:
         self._span = span
 
-    def note(self, facts: Mapping[str, str | int], *, name: str = "") -> None:
-        self._span.set_attributes(facts)
+    def annotate(self, attributes: Mapping[str, str | int], *, name: str = "") -> None:
+        self._span.set_attributes(attributes)
         if name:
             self._span.update_name(name)
 
 
-def exporting(service: str, environ: Mapping[str, str]) -> OpenTelemetrySpans:
-    """Spans to where the variables ``OTEL_*`` say, in the background."""
+def create_exporting_spans(service: str, environ: Mapping[str, str]) -> OpenTelemetrySpans:
+    """Return spans that are exported in the background, as the variables ``OTEL_*`` configure."""
     name = environ.get("OTEL_SERVICE_NAME") or service
     provider = TracerProvider(
         resource=Resource.create({SERVICE_NAME: name}), shutdown_on_exit=False
@@ -94,21 +95,21 @@ def exporting(service: str, environ: Mapping[str, str]) -> OpenTelemetrySpans:
 
 
 def _context(traceparent: str | None) -> Context:
-    """The step that a ``traceparent`` names; of its own accord a span is in none."""
+    """Return the context of a ``traceparent``; without one, an empty context."""
     carrier = {} if traceparent is None else {"traceparent": traceparent}
     return _propagator.extract(carrier, Context())
 
 
-def _traceparent(span: Span) -> str:
+def _traceparent(span: OpenTelemetrySpan) -> str:
     found = span.get_span_context()
     return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
 
 
-def _about() -> dict[str, str]:
-    what = about.current()
+def _context_attributes() -> dict[str, str]:
+    context = log_context.current()
     known = {
-        "abaco.correlation_id": what.correlation_id,
-        "abaco.actor_id": what.actor_id,
-        "abaco.execution_id": what.execution_id,
+        "abaco.correlation_id": context.correlation_id,
+        "abaco.actor_id": context.actor_id,
+        "abaco.execution_id": context.execution_id,
     }
     return {name: value for name, value in known.items() if value}

@@ -1,7 +1,7 @@
-"""A small HTTP endpoint for who reads the metrics of a service that has no other.
+"""A small HTTP endpoint for metrics, for services that have no HTTP server.
 
-It runs on the service's own loop: what is read belongs to that loop, so nothing needs a lock, and
-what is only worth knowing when somebody asks is worked out then.
+It runs on the event loop of the service, so metrics need no lock, and values that cost time are
+computed only for a scrape.
 """
 
 import asyncio
@@ -9,42 +9,42 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from abaco_proto.errors import Malformed
-from abaco_telemetry.catalogue import CONTENT_TYPE, Catalogue
+from abaco_telemetry.metric_registry import CONTENT_TYPE, MetricRegistry
 
-HEAD_BYTES = 16 * 1024
-PATIENCE_SECONDS = 10.0
+MAX_HEAD_BYTES = 16 * 1024
+REQUEST_SECONDS = 10.0
 
 Refresh = Callable[[], Awaitable[None]]
 
 
-async def _nothing() -> None:
-    """For who keeps no metric that must be refreshed."""
+async def _no_refresh() -> None:
+    """Do nothing: the default of ``refresh``."""
 
 
-class Endpoint:
-    """``GET /metrics``, one request a connection."""
+class MetricsEndpoint:
+    """Answers ``GET /metrics``, one request per connection."""
 
-    def __init__(self, catalogue: Catalogue, refresh: Refresh = _nothing) -> None:
-        """``refresh`` brings up to date what is worked out only when it is asked for."""
-        self._catalogue = catalogue
+    def __init__(self, registry: MetricRegistry, refresh: Refresh = _no_refresh) -> None:
+        """``refresh`` is awaited before each answer."""
+        self._catalogue = registry
         self._refresh = refresh
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncGenerator[None, None]:
-        """Answer while inside; port 0 is: not at all.
+        """Listen inside the block; not at all if the port is 0.
 
         Raises:
-            Malformed: the port is in use, or the address is none of this machine's.
+            Malformed: the port is in use, or the address does not belong to this machine.
         """
         if not port:
             yield
             return
         try:
-            server = await asyncio.start_server(self._answer, host, port, limit=HEAD_BYTES)
+            server = await asyncio.start_server(self._answer, host, port, limit=MAX_HEAD_BYTES)
         except OSError as error:
-            where = f"{host}:{port}"
+            address = f"{host}:{port}"
             raise Malformed(
-                f"ABACO_METRICS_PORT: cannot listen on {where}: {error.strerror}"
+                f"ABACO_METRICS_PORT: cannot listen on {address}: {error.strerror}"
             ) from None
         try:
             yield
@@ -52,11 +52,11 @@ class Endpoint:
             server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request and its answer; who is slow or strange is let go."""
+        """Answer one request. A slow or malformed request is disconnected."""
         with suppress(
             OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
         ):
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(await self._response(head.split(b"\r\n")[0]))
                 await writer.drain()
@@ -66,13 +66,13 @@ class Endpoint:
         method, _, rest = line.partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD") or path != b"/metrics":
-            return _message("404 Not Found", "text/plain", b"GET /metrics\n")
+            return _http_response("404 Not Found", "text/plain", b"GET /metrics\n")
         await self._refresh()
         body = self._catalogue.text()
-        return _message("200 OK", CONTENT_TYPE, body if method == b"GET" else b"")
+        return _http_response("200 OK", CONTENT_TYPE, body if method == b"GET" else b"")
 
 
-def _message(status: str, kind: str, body: bytes) -> bytes:
+def _http_response(status: str, kind: str, body: bytes) -> bytes:
     head = (
         f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
         "connection: close\r\n\r\n"

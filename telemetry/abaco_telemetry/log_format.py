@@ -1,0 +1,86 @@
+"""Log lines: text for people, or one JSON object per line for programs.
+
+Both contain the log context, and neither contains the password of an address.
+"""
+
+import logging
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from abaco_proto.envelope import format_time
+from abaco_telemetry import log_context, spans
+
+LogFormat = Literal["text", "json"]
+
+_PASSWORD = re.compile(r"(://[^:@/\s]*):[^@/\s]+@")
+
+
+class JsonLine(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A line for programs. ``time`` is RFC 3339; ``trace_id`` is that of the traceparent."""
+
+    time: str
+    level: str
+    service: str
+    logger: str
+    message: str
+    correlation_id: str = ""
+    actor_id: str = ""
+    execution_id: str = ""
+    trace_id: str = ""
+    error: str = ""
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-02 03:04:05,006 WARNING abaco_worker: message [foo_0_exc_0.received]``."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line with the correlation id."""
+        correlation_id = log_context.current().correlation_id
+        return super().formatMessage(record) + (f" [{correlation_id}]" if correlation_id else "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, followed by a traceback if there is one."""
+        return mask_passwords(super().format(record))
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats each record as a :class:`JsonLine`."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; a traceback is part of it."""
+        context = log_context.current()
+        line = JsonLine(
+            time=format_time(datetime.fromtimestamp(record.created, UTC)),
+            level=record.levelname.lower(),
+            service=self._service,
+            logger=record.name,
+            message=mask_passwords(record.getMessage()),
+            correlation_id=context.correlation_id,
+            actor_id=context.actor_id,
+            execution_id=context.execution_id,
+            trace_id=spans.trace_id(spans.current()),
+            error=mask_passwords(self.formatException(record.exc_info)) if record.exc_info else "",
+        )
+        return msgspec.json.encode(line).decode()
+
+
+def mask_passwords(text: str) -> str:
+    """Replace the passwords of addresses with ``***``."""
+    return _PASSWORD.sub(r"\1:***@", text) if "://" in text else text
+
+
+def configure_logging(service: str, *, level: str, log_format: LogFormat) -> None:
+    """Log to standard error. Called once, by the process."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter(service) if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
