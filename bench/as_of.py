@@ -18,7 +18,7 @@ from typing import Any
 
 import uvloop
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.moment import Past
 from abaco_bench.progress import say as tell
@@ -85,7 +85,7 @@ async def measure(nats_url: str, sizes: list[int], readers: int) -> None:
     """One line a size."""
     connection = Connection(nats_url, name="bench", timeout=30)
     await connection.open()
-    config = Config()
+    config = ApiSettings()
     say = sys.stdout.write
     say(f"{'workers':>8} {'one answer':>11} {f'{readers} at once':>11} {'peak memory':>12}\n")
     try:

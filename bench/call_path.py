@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
 from fakes import InMemoryEventLog, InMemoryOutputLog
@@ -71,7 +71,7 @@ class CallPath:
 async def trace(headers: dict[str, str]) -> CallPath:
     """The path of one POST of a message, the second one to its actor."""
     service = assemble(
-        Config(postgres_dsn=NO_DATABASE),
+        ApiSettings(postgres_dsn=NO_DATABASE),
         InMemoryEventLog(),
         InMemoryOutputLog(),
     )

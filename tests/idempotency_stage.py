@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 import httpx
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
 from abaco_proto.append_condition import Expected
@@ -18,7 +18,7 @@ from fakes import InMemoryEventLog, InMemoryOutputLog
 T = TypeVar("T")
 
 STEP_SECONDS = 0.01
-CONFIG = Config(append_timeout_seconds=5, postgres_dsn="postgresql://abaco@127.0.0.1:9/none")
+CONFIG = ApiSettings(append_timeout_seconds=5, postgres_dsn="postgresql://abaco@127.0.0.1:9/none")
 Side = Literal["before", "after"]
 
 
@@ -91,7 +91,7 @@ class GatedLog(InMemoryEventLog):
 class Process:
     """An api process without a socket."""
 
-    def __init__(self, log: InMemoryEventLog, config: Config) -> None:
+    def __init__(self, log: InMemoryEventLog, config: ApiSettings) -> None:
         self.gate = Gate()
         self.service = assemble(config, GatedLog(log, self.gate), InMemoryOutputLog())
         transport = httpx.ASGITransport(create_app(self.service))
@@ -105,13 +105,13 @@ class Process:
 class World:
     """The log and the processes."""
 
-    def __init__(self, count: int, config: Config) -> None:
+    def __init__(self, count: int, config: ApiSettings) -> None:
         self.log = InMemoryEventLog()
         self.processes = [Process(self.log, config) for _ in range(count)]
 
 
 @asynccontextmanager
-async def world(count: int = 2, config: Config = CONFIG) -> AsyncGenerator[World, None]:
+async def world(count: int = 2, config: ApiSettings = CONFIG) -> AsyncGenerator[World, None]:
     """Processes that fold what is in the log, from here to the end of the block."""
     made = World(count, config)
     folds = [asyncio.create_task(p.service.directory.run()) for p in made.processes]

@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.contract.operation import Endpoint, Operation
-from abaco_api.dependencies import assemble
+from abaco_api.dependencies import Service, assemble
 from abaco_api.http import application as app_module
 from abaco_api.http.application import create_app
 from abaco_api.http.response_envelope import success
@@ -35,20 +35,20 @@ class Broken(Response):
 
 
 def raising(error: Exception) -> Endpoint:
-    async def endpoint(_: Request) -> Response:
+    async def endpoint(_: Service, __: Request) -> Response:
         raise error
 
     return endpoint
 
 
 def breaking(error: Exception) -> Endpoint:
-    async def endpoint(_: Request) -> Response:
+    async def endpoint(_: Service, __: Request) -> Response:
         return Broken(error)
 
     return endpoint
 
 
-async def works(request: Request) -> Response:
+async def works(_: Service, request: Request) -> Response:
     return success(dict(request.path_params))
 
 
@@ -74,7 +74,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ASGIApp]:
     monkeypatch.setattr(app_module, "OPERATIONS", tuple(operations))
     nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
     service = assemble(
-        Config(postgres_dsn=nobody, max_requests=1),
+        ApiSettings(postgres_dsn=nobody, max_requests=1),
         InMemoryEventLog(),
         InMemoryOutputLog(),
     )

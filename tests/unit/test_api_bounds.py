@@ -7,10 +7,10 @@ import pytest
 
 import builders as b
 from abaco_api.commands import execution_control
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
-from abaco_api.commands.inbox_capacity import Room
+from abaco_api.commands.inbox import InboxCapacity
 from abaco_api.domain import commands as cmd
 from abaco_api.domain import subscription_fold as subscriptions_module
 from abaco_api.domain.subscription_fold import Subscriptions
@@ -43,7 +43,7 @@ class Away:
 
 async def test_nothing_is_kept_of_actors_that_were_deleted() -> None:
     log = InMemoryEventLog()
-    directory = Directory(log, "default")
+    directory = ActorDirectory(log, "default")
     folding = asyncio.create_task(directory.run())
     for n in range(50):
         actor_id = f"foo_{n}"
@@ -51,13 +51,13 @@ async def test_nothing_is_kept_of_actors_that_were_deleted() -> None:
     await appended(log, b.registered("foo_50"))
     await directory.refresh("foo_50")
     assert [*directory._entries] == ["foo_50"]
-    await directory.known("foo_3")
-    for find in (directory.find("foo_3"), directory.known("bar_0")):
+    await directory.check_registered("foo_3")
+    for find in (directory.find("foo_3"), directory.check_registered("bar_0")):
         with pytest.raises(Unknown):
             await find
     assert await directory.next_number("foo") == 51
     for recorded in log.events[:2]:  # this process had appended them, and hears of it late
-        directory.learn(recorded)
+        directory.apply(recorded)
     assert [*directory._entries] == ["foo_50"]
     folding.cancel()
 
@@ -65,9 +65,9 @@ async def test_nothing_is_kept_of_actors_that_were_deleted() -> None:
 async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(execution_control, "MAX_ORDERS", 4)
+    monkeypatch.setattr(execution_control, "MAX_EXECUTIONS", 4)
     log, models = InMemoryEventLog(), Away()
-    directory = Directory(log, "default")
+    directory = ActorDirectory(log, "default")
     folding = asyncio.create_task(directory.run())
     reads: Any = models
     handler = CommandHandler(log, "default", KeyIndex(log, 60), seconds=5)
@@ -87,7 +87,7 @@ async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
         await control.retry(again, ordinal)
         with pytest.raises(Refused, match="not abandoned"):
             await control.retry(again, ordinal)
-        assert sum(len(each.orders) for each in control._sources._cached.values()) <= 4
+        assert sum(len(each.executions) for each in control._sources._cached.values()) <= 4
     assert [*control._sources._cached] == ["baz_0"]
     folding.cancel()
 
@@ -116,11 +116,11 @@ def test_what_was_delivered_is_remembered_up_to_a_bound(monkeypatch: pytest.Monk
 async def test_whose_room_was_looked_at_is_remembered_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("abaco_api.commands.inbox_capacity.REMEMBERED", 3)
+    monkeypatch.setattr("abaco_api.commands.inbox.MAX_INBOXES", 3)
     models: Any = Away()
-    room = Room(InMemoryEventLog(), models, "default", 1)
+    capacity = InboxCapacity(InMemoryEventLog(), models, "default", 1)
     for n in range(10):
-        await room.look(f"foo_{n}")
-    assert (len(room._behind), len(room._asked_at)) == (3, 3)
+        await capacity.refresh(f"foo_{n}")
+    assert (len(capacity._begun), len(capacity._asked_at)) == (3, 3)
     with pytest.raises(InboxFull):
-        room.check("foo_0", 1)
+        capacity.check("foo_0", 1)

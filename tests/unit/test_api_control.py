@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api.api_settings import Config
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.api_settings import ApiSettings
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
 from abaco_api.domain import commands as cmd
@@ -19,7 +19,7 @@ from abaco_proto.errors import Refused, Unavailable, Unknown
 from abaco_proto.fold import Fold
 from fakes import InMemoryEventLog
 
-CONFIG = Config(append_timeout_seconds=0.3)
+CONFIG = ApiSettings(append_timeout_seconds=0.3)
 HALT = cmd.HaltExecution(actor_id="foo_0", execution_id="foo_0_exc_0")
 RETRY = cmd.RetryExecution(actor_id="foo_0", execution_id="foo_0_exc_0")
 PURGE = cmd.PurgeInbox(actor_id="foo_0")
@@ -51,7 +51,7 @@ class Stage:
     def __init__(self, log: InMemoryEventLog) -> None:
         self.log = log
         self.models = Models(log)
-        self.directory = Directory(log, "default")
+        self.directory = ActorDirectory(log, "default")
         self.control = self.process()
 
     def process(self) -> ExecutionControl:

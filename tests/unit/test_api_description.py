@@ -2,7 +2,7 @@
 
 import pytest
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.contract import openapi
 from abaco_api.queries.read_models import SQL
 from abaco_api.routes import OPERATIONS
@@ -37,7 +37,7 @@ def test_every_statement_has_a_name() -> None:
 
 
 def test_settings_have_defaults() -> None:
-    config = settings.read(Config, {})
+    config = settings.read(ApiSettings, {})
     assert (config.api_host, config.init_count) == ("127.0.0.1", 2)
 
 
@@ -57,4 +57,4 @@ def test_settings_have_defaults() -> None:
 )
 def test_a_bad_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(Malformed, match=name):
-        settings.read(Config, {name: value})
+        settings.read(ApiSettings, {name: value})

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 import builders as b
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.event_message import MOST_BYTES, text
@@ -26,7 +26,7 @@ from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
 STEP_BACK = 0.04
-CONFIG = Config(append_timeout_seconds=2, max_hops=4)
+CONFIG = ApiSettings(append_timeout_seconds=2, max_hops=4)
 
 
 @pytest.fixture(autouse=True)

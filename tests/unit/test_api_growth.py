@@ -20,7 +20,7 @@ from abaco_api.http.content_coding import decoded
 from abaco_api.http.content_negotiation import accept
 from abaco_api.http.multipart_form import fields
 from abaco_api.http.request_body import Parameters, decode_json, text_parameters
-from abaco_api.idempotency.idempotent_endpoint import checked_key
+from abaco_api.idempotency.idempotency_key import checked_key
 from abaco_api.streams.domain import selection
 from abaco_api.streams.domain.output_offset import place
 from abaco_api.streams.events import event_query

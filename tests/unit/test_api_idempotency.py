@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -14,9 +15,9 @@ from msgspec.structs import replace
 from starlette.requests import Request
 
 import builders as b
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.idempotency import key_index
-from abaco_api.idempotency.idempotency_key import AlreadyExecuted, key_of_event, key_of_request
+from abaco_api.idempotency.idempotency_key import AlreadyExecuted, idempotency_key, key_of_event
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.routes import OPERATIONS, explain_routes
 from abaco_proto import events as ev
@@ -70,7 +71,7 @@ async def send(process: Process, name: str, key: str = KEY) -> httpx.Response:
 
 def test_every_post_takes_a_key() -> None:
     posts = {o.path for o in OPERATIONS if o.kind == "command" and o.method == "POST"}
-    assert posts == {o.path for o in OPERATIONS if o.once is not None}
+    assert posts == {o.path for o in OPERATIONS if o.repeated is not None}
     assert len(posts) == 7
 
 
@@ -94,7 +95,8 @@ async def test_a_rerun_is_told_by_its_event() -> None:
     """What it answers with comes from the read models, which nobody has here."""
     again = ev.Rerun(execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="i")
     recorded = b.record(b.received(7, rerun=again), 42)
-    answer = await explain_routes.ordered(Request({"type": "http"}), recorded)
+    nothing: Any = None
+    answer = await explain_routes.ordered(nothing, Request({"type": "http"}), recorded)
     assert (answer.status_code, answer.headers["Abaco-Sequence"]) == (201, "42")
     assert json.loads(bytes(answer.body))["result"] == {
         "execution_id": "foo_0_exc_7",
@@ -222,7 +224,7 @@ async def test_a_key_of_a_request_that_never_began_can_be_used_again() -> None:
 
 
 async def test_a_full_inbox_does_not_use_a_key_up() -> None:
-    config = Config(max_inbox_messages=2, postgres_dsn=CONFIG.postgres_dsn)
+    config = ApiSettings(max_inbox_messages=2, postgres_dsn=CONFIG.postgres_dsn)
     async with world(config=config) as stage:
         await prepare(stage)
         one, other = stage.processes
@@ -415,7 +417,7 @@ async def test_the_log_holds_no_key_in_clear() -> None:
 
 def test_keys_of_tenants_operations_and_paths_are_apart() -> None:
     def scope(tenant: str = "a", method: str = "POST", path: str = "/p", key: str = "k") -> str:
-        return key_of_request(
+        return idempotency_key(
             key, tenant=tenant, method=method, path=path, query="", parameters=None
         ).scope
 
@@ -440,7 +442,7 @@ def test_other_causes_are_no_keys(text: str) -> None:
 
 async def append_keyed(log: InMemoryEventLog, ordinal: int, actor: str = "foo") -> Recorded:
     """A message that a request with a key has led to."""
-    key = key_of_request(
+    key = idempotency_key(
         f"key {ordinal}", tenant="t", method="POST", path=actor, query="", parameters=None
     )
     event = replace(

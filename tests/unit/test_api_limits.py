@@ -1,4 +1,4 @@
-"""Limits: room in an inbox, and requests in flight."""
+"""Limits: the capacity of an inbox, and requests in flight."""
 
 import asyncio
 from typing import Any
@@ -7,11 +7,13 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 import builders as b
-from abaco_api.commands.inbox_capacity import Room
-from abaco_api.http.admission import Admission
+from abaco_api.commands.inbox import InboxCapacity
+from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.http_errors import InboxFull
+from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
+from abaco_telemetry.spans import NO_SPANS
 from fakes import InMemoryEventLog
 
 
@@ -39,15 +41,15 @@ class Stage:
         self.log = InMemoryEventLog()
         self.models = Models()
         models: Any = self.models
-        self.room = Room(self.log, models, "default", 10)
+        self.capacity = InboxCapacity(self.log, models, "default", 10)
 
-    async def has_room(self, next_ordinal: int) -> bool:
+    async def has_capacity(self, next_ordinal: int) -> bool:
         """As the inbox asks: by what is known, and once more when that was not enough."""
         for _ in range(2):
             try:
-                self.room.check("foo_0", next_ordinal)
+                self.capacity.check("foo_0", next_ordinal)
             except InboxFull:
-                await self.room.look("foo_0")
+                await self.capacity.refresh("foo_0")
             else:
                 return True
         return False
@@ -59,47 +61,47 @@ def stage() -> Stage:
 
 
 async def test_an_inbox_takes_so_many(stage: Stage) -> None:
-    assert await stage.has_room(9)
-    assert not await stage.has_room(10)
+    assert await stage.has_capacity(9)
+    assert not await stage.has_capacity(10)
     with pytest.raises(InboxFull, match="10 messages wait for foo_0, at most 10"):
-        stage.room.check("foo_0", 10)
+        stage.capacity.check("foo_0", 10)
 
 
 async def test_what_was_handed_out_waits_no_more(stage: Stage) -> None:
     for n in (3, 4):
         await stage.log.append(b.envelope_of(b.assigned(n)))
-    assert await stage.has_room(14)
-    assert not await stage.has_room(15)
+    assert await stage.has_capacity(14)
+    assert not await stage.has_capacity(15)
 
 
 async def test_what_was_purged_waits_no_more(stage: Stage) -> None:
     purged = ev.InboxPurged(actor_id="foo_0", up_to_ordinal=6)
     await stage.log.append(b.envelope_of(purged))
-    assert await stage.has_room(16)
-    assert not await stage.has_room(17)
+    assert await stage.has_capacity(16)
+    assert not await stage.has_capacity(17)
 
 
 async def test_what_is_tried_again_does_not_make_an_inbox_full(stage: Stage) -> None:
     """A person has a message of long ago tried again, and nobody sends anything meanwhile."""
     await stage.log.append(b.envelope_of(b.assigned(0, attempt=4)))
-    assert not await stage.has_room(500)
+    assert not await stage.has_capacity(500)
     stage.models.complete = 497
-    stage.room._asked_at.clear()
-    assert await stage.has_room(500)
+    stage.capacity._asked_at.clear()
+    assert await stage.has_capacity(500)
 
 
 async def test_what_is_known_is_not_forgotten_by_a_retry(stage: Stage) -> None:
     await stage.log.append(b.envelope_of(b.assigned(99)))
-    assert await stage.has_room(100)
-    await stage.has_room(110)
+    assert await stage.has_capacity(100)
+    await stage.has_capacity(110)
     await stage.log.append(b.envelope_of(b.assigned(0, attempt=4)))
-    assert not await stage.has_room(110)
-    assert await stage.has_room(109)
+    assert not await stage.has_capacity(110)
+    assert await stage.has_capacity(109)
 
 
 async def test_the_read_models_are_asked_seldom(stage: Stage) -> None:
     for _ in range(50):
-        assert not await stage.has_room(10)
+        assert not await stage.has_capacity(10)
     assert stage.models.asked == 1
 
 
@@ -123,6 +125,13 @@ class App:
         self.serving -= 1
 
 
+def admission_of(app: Any, most: int) -> RequestMiddleware:
+    uploads = Uploads(limit=1000, seconds=1, rate=0, most=10, most_bytes=1000)
+    return RequestMiddleware(
+        app, [], uploads=uploads, max_requests=most, metrics=ApiMetrics(), spans=NO_SPANS
+    )
+
+
 async def status(app: Any, path: str = "/actors") -> int:
     sent: list[Message] = []
 
@@ -139,7 +148,7 @@ async def status(app: Any, path: str = "/actors") -> int:
 
 async def test_a_request_counts_until_its_answer_begins() -> None:
     app = App()
-    admission = Admission(app, 2)
+    admission = admission_of(app, 2)
     streams = [asyncio.create_task(status(admission)) for _ in range(2)]
     while app.serving < 2:
         await asyncio.sleep(0)
@@ -157,7 +166,7 @@ async def test_probes_are_always_answered() -> None:
     app = App()
     app.begin.set()
     app.end.set()
-    admission = Admission(app, 1)
+    admission = admission_of(app, 1)
     admission.unanswered = 1
     assert await status(admission) == 429
     assert await status(admission, "/healthz") == 200
@@ -168,7 +177,7 @@ async def test_a_request_that_fails_counts_no_more() -> None:
     async def broken(_: Scope, __: Receive, ___: Send) -> None:
         raise RuntimeError
 
-    admission = Admission(broken, 1)
+    admission = admission_of(broken, 1)
     with pytest.raises(RuntimeError):
         await status(admission)
     assert admission.unanswered == 0

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import readings
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
 from abaco_api.http.application import create_app
 from fakes import InMemoryEventLog, InMemoryOutputLog
@@ -19,7 +19,7 @@ COUNT = "abaco_http_request_seconds_count"
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
-    config = Config(postgres_dsn=nobody, read_wait_seconds=0.05)
+    config = ApiSettings(postgres_dsn=nobody, read_wait_seconds=0.05)
     service = assemble(config, InMemoryEventLog(), InMemoryOutputLog())
     folding = asyncio.create_task(service.directory.run())
     yield service

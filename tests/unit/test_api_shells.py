@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 import builders as b
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.commands.keyed_queue import KeyedQueue
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
@@ -18,8 +18,8 @@ from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
-CONFIG = Config(append_timeout_seconds=30)
-HASTY = Config(append_timeout_seconds=0.3)
+CONFIG = ApiSettings(append_timeout_seconds=30)
+HASTY = ApiSettings(append_timeout_seconds=0.3)
 """For who waits in vain."""
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from abaco_api.http.uploads import Uploads
+from abaco_api.http.api_metrics import ApiMetrics
+from abaco_api.http.request_body import BODY
+from abaco_api.http.request_middleware import RequestMiddleware, Uploads
+from abaco_telemetry.spans import NO_SPANS
 
 WINDOW = 0.05
 LONG = 30.0
@@ -52,17 +55,28 @@ class Client:
         self._sent.append(message)
 
 
-async def echo(_: Scope, receive: Receive, send: Send) -> None:
-    """Tells how long the body is."""
-    message = await receive()
-    assert not message["more_body"]
+async def echo(scope: Scope, _: Receive, send: Send) -> None:
+    """Answers with the length of the body."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"%d" % len(message["body"])})
+    await send({"type": "http.response.body", "body": b"%d" % len(scope[BODY])})
 
 
-def uploads(app: Any = echo, **limits: Any) -> Uploads:
+class Stage(Uploads):
+    """Reads bodies for an application behind the middleware."""
+
+    def __init__(self, app: Any, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._middleware = RequestMiddleware(
+            app, [], uploads=self, max_requests=100, metrics=ApiMetrics(), spans=NO_SPANS
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._middleware(scope, receive, send)
+
+
+def uploads(app: Any = echo, **limits: Any) -> Stage:
     usual = {"limit": 1000, "seconds": LONG, "rate": 0, "most": 10, "most_bytes": 10_000}
-    return Uploads(app, **{**usual, "window_seconds": WINDOW, **limits})
+    return Stage(app, **{**usual, "window_seconds": WINDOW, **limits})
 
 
 async def test_a_request_goes_on_when_its_body_is_there() -> None:

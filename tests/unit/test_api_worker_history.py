@@ -11,7 +11,7 @@ import pytest
 
 import builders as b
 from abaco_api.commands import worker_history
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.commands import StopWorker
@@ -72,7 +72,7 @@ class Stage:
     def __init__(self) -> None:
         self.log = CountingEventLog()
         self.models = Models(self.log)
-        self.directory = Directory(self.log, "default")
+        self.directory = ActorDirectory(self.log, "default")
         self.commands = self.process()
 
     def process(self) -> WorkerCommands:
@@ -164,7 +164,7 @@ async def test_of_stops_at_once_through_two_processes_one_is_recorded(stage: Sta
 async def test_a_long_history_is_read_over_several_requests(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, models: str
 ) -> None:
-    monkeypatch.setattr(worker_history, "MOST_BEHIND", 1000)
+    monkeypatch.setattr(worker_history, "MAX_LAG", 1000)
     last = await stage.workers(1000)
     stage.models.sequence = 1 if models == "far behind" else None
     stage.log.pause = 0.05  # 1.5 s for the whole of it; a request has 0.5 s

@@ -20,7 +20,7 @@ import pytest
 import builders as b
 from abaco_api.as_of import as_of_parameter
 from abaco_api.commands import parse
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.domain import event_pattern, message_environment
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.byte_size import size
@@ -110,7 +110,7 @@ def read_message(mutator: Mutator, raw: bytes) -> None:
 
 def in_api(recorded: envelope.Recorded) -> None:
     if matches(subjects.actors_filter("default"), recorded.subject):
-        Directory(InMemoryEventLog(), "default").learn(recorded)
+        ActorDirectory(InMemoryEventLog(), "default").apply(recorded)
     found = item(recorded)
     json.loads(found.json)
     assert found.frame.count(b"\n\n") == 1

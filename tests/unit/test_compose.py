@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from abaco_api import VERSION
-from abaco_api.api_settings import Config as ApiConfig
+from abaco_api.api_settings import ApiSettings as ApiConfig
 from abaco_proto import permissions
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,9 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 
-from abaco_api.api_settings import Config as ApiConfig
+from abaco_api.api_settings import ApiSettings as ApiConfig
 from abaco_api.contract import asyncapi, openapi
-from abaco_api.http.api_metrics import Metrics as ApiMetrics
+from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.routes import OPERATIONS
 from abaco_local import nats_chart, nats_server
 from abaco_local.config import Config as LocalConfig

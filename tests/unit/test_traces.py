@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
 from abaco_projector.app import projection
@@ -46,7 +46,7 @@ class System:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._api = assemble(Config(), stage.log, stage.outputs, spans=stage.spans)
+        self._api = assemble(ApiSettings(), stage.log, stage.outputs, spans=stage.spans)
         app = create_app(self._api)
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
 

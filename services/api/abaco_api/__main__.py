@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.http.server import run
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
@@ -22,7 +22,7 @@ in a cycle; after Python's own 700 it would look through all that is under way, 
 def main() -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 2 for what a person must change."""
     try:
-        config = settings.read(Config, os.environ)
+        config = settings.read(ApiSettings, os.environ)
         log_format.configure_logging("api", level=config.log_level, log_format=config.log_format)
         telling = spans.create_spans("abaco-api", os.environ)
         gc.freeze()

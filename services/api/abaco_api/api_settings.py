@@ -9,7 +9,7 @@ from abaco_proto.ids import TENANT_PATTERN
 from abaco_proto.settings import NATS_URL_PATTERN
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
     nats_url: Annotated[

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from abaco_api.commands.actor_directory import Directory
-from abaco_api.commands.command_handler import CommandHandler, request_cause
+from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import RegisterActor, ScaleWorkers, UpdateActor
 from abaco_api.domain.decide import ActorCommand, decide, decide_register
 from abaco_jetstream.ports import EventLog
@@ -29,14 +29,14 @@ class ActorCommands:
     """Registers actors, and changes those that exist."""
 
     def __init__(
-        self, handler: CommandHandler, log: EventLog, directory: Directory, tenant: str
+        self, handler: CommandHandler, log: EventLog, directory: ActorDirectory, tenant: str
     ) -> None:
         self._handler = handler
         self._log = log
         self._directory = directory
         self._tenant = tenant
 
-    async def register(self, command: RegisterActor) -> Outcome:
+    async def register(self, command: RegisterActor, cause: Cause | None = None) -> Outcome:
         """Register an actor under the next number of its name."""
         name = command.definition.name
         history = NameHistory(self._log, self._directory, self._tenant, name)
@@ -44,19 +44,19 @@ class ActorCommands:
         def register(number: int) -> Sequence[ev.Event]:
             return decide_register(ids.actor_id(name, number), command)
 
-        executed = await self._handler.execute(history, register, request_cause())
+        executed = await self._handler.execute(history, register, cause)
         [recorded] = executed.events
         return Outcome(
             actor=evolve(INITIAL, recorded), events=[recorded.event], sequence=recorded.sequence
         )
 
-    async def change(self, command: ActorCommand) -> Outcome:
+    async def change(self, command: ActorCommand, cause: Cause | None = None) -> Outcome:
         """Execute a command on an actor that exists."""
         history = ActorHistory(self._log, self._directory, self._tenant, command)
         executed = await self._handler.execute(
             history,
             lambda state: decide(state.actor, command, stopped=state.stopped),
-            request_cause(),
+            cause,
         )
         events = [recorded.event for recorded in executed.events]
         return Outcome(actor=executed.state.actor, events=events, sequence=executed.state.head)
@@ -65,7 +65,7 @@ class ActorCommands:
 class ActorState(msgspec.Struct, frozen=True):
     """What a command on an actor is decided on.
 
-    ``stopped``: a worker was stopped since the definition was set; known to commands that scale.
+    ``stopped``: a worker was stopped since the definition was set; read for ``ScaleWorkers`` only.
     """
 
     actor: Actor
@@ -76,12 +76,12 @@ class ActorState(msgspec.Struct, frozen=True):
 class ActorHistory:
     """The history of one actor's definition, as the directory has folded it.
 
-    An update is answered with the whole actor, so for it the actor is completed with what the
-    directory does not keep.
+    The response to an update shows the whole actor, so for an update the actor is completed with
+    what the directory does not keep.
     """
 
     def __init__(
-        self, log: EventLog, directory: Directory, tenant: str, command: ActorCommand
+        self, log: EventLog, directory: ActorDirectory, tenant: str, command: ActorCommand
     ) -> None:
         self._log = log
         self._directory = directory
@@ -116,7 +116,7 @@ class ActorHistory:
 
     def evolve(self, state: ActorState, recorded: Recorded) -> ActorState:
         """See ``History``."""
-        self._directory.learn(recorded)
+        self._directory.apply(recorded)
         return ActorState(evolve(state.actor, recorded), recorded.sequence)
 
     async def _stopped(self, actor: Actor) -> bool:
@@ -137,7 +137,7 @@ class ActorHistory:
 class NameHistory:
     """The registrations of one name; the state is the first number that is free."""
 
-    def __init__(self, log: EventLog, directory: Directory, tenant: str, name: str) -> None:
+    def __init__(self, log: EventLog, directory: ActorDirectory, tenant: str, name: str) -> None:
         self._log = log
         self._directory = directory
         self._tenant = tenant
@@ -151,11 +151,11 @@ class NameHistory:
 
     async def reload(self, state: int) -> int:
         """See ``History``."""
-        self._directory.used(self._name, state)
+        self._directory.take_number(self._name, state)
         return await self._directory.next_number(self._name)
 
     async def head(self, _: int) -> int:
-        """All registrations there are now: those of one name cannot be told by a filter."""
+        """The last registration of any name: no filter selects those of one name."""
         last = await self._log.last(self.key_filter)
         return 0 if last is None else last.sequence
 
@@ -166,5 +166,5 @@ class NameHistory:
 
     def evolve(self, state: int, recorded: Recorded) -> int:
         """See ``History``."""
-        self._directory.learn(recorded)
+        self._directory.apply(recorded)
         return state + 1

@@ -10,11 +10,12 @@ processes the condition decides.
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
+from uuid import uuid4
 
 import msgspec
 
 from abaco_api.commands.keyed_queue import KeyedQueue
-from abaco_api.idempotency.idempotency_key import IdempotencyKey, current_key, request_causation_id
+from abaco_api.idempotency.idempotency_key import IdempotencyKey
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
@@ -27,26 +28,23 @@ from abaco_telemetry import spans
 S = TypeVar("S")
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """What the events of a command are caused by.
+def _request_id() -> str:
+    return f"req-{uuid4()}"
 
-    ``time`` is when it was decided, by default now. Without ``correlation_id`` an event is the
-    first of its chain.
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """The cause of a command's events; by default, a request without an idempotency key.
+
+    ``traceparent`` is by default that of the current span. ``time`` is when the command was
+    decided, by default now. Without ``correlation_id`` an event is the first of its chain.
     """
 
-    causation_id: str
+    causation_id: str = msgspec.field(default_factory=_request_id)
     key: IdempotencyKey | None = None
     correlation_id: str | None = None
     hops: int = 0
-    traceparent: str | None = None
+    traceparent: str | None = msgspec.field(default_factory=spans.current)
     time: datetime | None = None
-
-
-def request_cause() -> Cause:
-    """The cause of the events of the request at hand."""
-    return Cause(
-        causation_id=request_causation_id(), key=current_key(), traceparent=spans.current()
-    )
 
 
 class History(Protocol[S]):
@@ -107,9 +105,9 @@ class CommandHandler:
         self,
         history: History[S],
         decide: Callable[[S], Sequence[ev.Event]],
-        cause: Cause,
+        cause: Cause | None = None,
     ) -> Executed[S]:
-        """Execute a command: ``decide`` gives its events, and is called anew after a conflict.
+        """Execute a command: ``decide`` returns its events, and is called again after a conflict.
 
         Raises:
             AlreadyExecuted: a request with the cause's key was executed before.
@@ -117,10 +115,11 @@ class CommandHandler:
             Unavailable: the log did not answer in time.
             AbacoError: what ``decide`` and the history raise.
         """
-        if cause.key is not None:
+        known = cause or Cause()
+        if known.key is not None:
             await self._keys.prepare(history.key_filter)
         return await self._queue.run(
-            history.queue_key, lambda: self._decide_and_append(history, decide, cause)
+            history.queue_key, lambda: self._decide_and_append(history, decide, known)
         )
 
     async def _decide_and_append(
@@ -146,7 +145,7 @@ class CommandHandler:
                 return Executed(state, appended)
 
     async def _load(self, history: History[S], cause: Cause) -> S:
-        """The state to decide on. What was executed is answered, also if its actor is gone."""
+        """The state to decide on. An executed request is found even if its actor was deleted."""
         try:
             return await history.load()
         except Unknown:

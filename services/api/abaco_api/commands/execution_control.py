@@ -1,7 +1,7 @@
 """Execution control: halt an execution, retry an abandoned one, purge an inbox.
 
 These commands are decided on the log, so they work while the read models are unavailable. The
-read models are asked only where they may know more than the few events that a decision rests on.
+read models are asked only where they may have newer facts than the few events that are read.
 """
 
 from collections import OrderedDict
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from abaco_api.commands.actor_directory import Directory
-from abaco_api.commands.command_handler import CommandHandler, request_cause
+from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import HaltExecution, PurgeInbox, RetryExecution
-from abaco_api.domain.control_state import INITIAL, KINDS, Order, evolve
+from abaco_api.domain.control_state import INITIAL, KINDS, ExecutionControlState, evolve
 from abaco_api.domain.decide import decide_halt, decide_purge, decide_retry
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
@@ -27,8 +27,8 @@ from abaco_proto.execution import ExecutionStatus
 from abaco_proto.subjects import event_subject, inbox_filter, type_filter
 
 MAX_ACTORS = 1000
-MAX_ORDERS = 100_000
-"""Of all cached actors together. A longer history is read for each command."""
+MAX_EXECUTIONS = 100_000
+"""Executions of all cached actors together. A longer history is read for each command."""
 
 
 @dataclass(slots=True)
@@ -39,19 +39,19 @@ class ControlEvents:
     """
 
     position: int = 0
-    orders: dict[int, Order] = field(default_factory=dict)
+    executions: dict[int, ExecutionControlState] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
     complete: bool = True
 
     def take(self, recorded: Recorded, wanted: int) -> None:
-        """Fold one more event. If there are too many, that of the ``wanted`` ordinal is kept."""
+        """Fold one more event. If there are too many, only those of ``wanted`` are kept."""
         self.position = self.heads[recorded.subject] = recorded.sequence
         execution_id = getattr(recorded.event, "execution_id", "")
         ordinal = ids.execution_ordinal(execution_id, getattr(recorded.event, "actor_id", ""))
         if ordinal is None:
             return
-        if ordinal in self.orders or ordinal == wanted or len(self.orders) < MAX_ORDERS:
-            self.orders[ordinal] = evolve(self.orders.get(ordinal, INITIAL), recorded)
+        if ordinal in self.executions or ordinal == wanted or len(self.executions) < MAX_EXECUTIONS:
+            self.executions[ordinal] = evolve(self.executions.get(ordinal, INITIAL), recorded)
         else:
             self.complete = False
 
@@ -60,7 +60,7 @@ class ControlState(msgspec.Struct, frozen=True):
     """What a halt or a retry is decided on."""
 
     events: ControlEvents
-    order: Order
+    control: ExecutionControlState
     status: ExecutionStatus | None
 
 
@@ -79,17 +79,17 @@ class ExecutionControl:
         self,
         handler: CommandHandler,
         log: EventLog,
-        directory: Directory,
+        directory: ActorDirectory,
         models: ReadModels,
         tenant: str,
     ) -> None:
         self._handler = handler
         self._sources = ControlSources(log, directory, models, tenant)
 
-    async def halt(self, command: HaltExecution, ordinal: int) -> int:
+    async def halt(self, command: HaltExecution, ordinal: int, cause: Cause | None = None) -> int:
         """Request the end of an execution; the sequence of the request, or of an earlier one.
 
-        The actor may be deleted: what it runs can be halted all the same.
+        A running execution of a deleted actor can be halted, too.
 
         Raises:
             Unknown: there never was such an actor, or there is no such execution.
@@ -97,14 +97,14 @@ class ExecutionControl:
         """
         history = HaltHistory(self._sources, command.actor_id, ordinal)
         executed = await self._handler.execute(
-            history, lambda s: decide_halt(command, s.order, s.status), request_cause()
+            history, lambda s: decide_halt(command, s.control, s.status), cause
         )
         for recorded in executed.events:
             return recorded.sequence
-        return executed.state.order.halted_at
+        return executed.state.control.halted_at
 
-    async def retry(self, command: RetryExecution, ordinal: int) -> int:
-        """Have an abandoned execution tried again; the sequence of the request.
+    async def retry(self, command: RetryExecution, ordinal: int, cause: Cause | None = None) -> int:
+        """Retry an abandoned execution; the sequence of the request.
 
         Raises:
             Unknown: there is no such actor, or no such execution.
@@ -112,27 +112,27 @@ class ExecutionControl:
         """
         history = RetryHistory(self._sources, command.actor_id, ordinal)
         executed = await self._handler.execute(
-            history, lambda s: decide_retry(command, s.order, s.status), request_cause()
+            history, lambda s: decide_retry(command, s.control, s.status), cause
         )
         [recorded] = executed.events
         return recorded.sequence
 
-    async def purge(self, command: PurgeInbox) -> int:
+    async def purge(self, command: PurgeInbox, cause: Cause | None = None) -> int:
         """End all waiting messages; the sequence of the purge, or of an earlier one, or 0."""
         history = PurgeHistory(self._sources, command.actor_id)
 
         def purge(state: PurgeState) -> Sequence[ev.Event]:
             return decide_purge(command.actor_id, state.count, state.purged)
 
-        executed = await self._handler.execute(history, purge, request_cause())
+        executed = await self._handler.execute(history, purge, cause)
         return executed.state.head
 
 
 class ControlSources:
-    """What control commands read: the log, and where they may know more, the read models."""
+    """What control commands read: the log, and the read models where those may be newer."""
 
     def __init__(
-        self, log: EventLog, directory: Directory, models: ReadModels, tenant: str
+        self, log: EventLog, directory: ActorDirectory, models: ReadModels, tenant: str
     ) -> None:
         self._log = log
         self._directory = directory
@@ -146,7 +146,7 @@ class ControlSources:
         Raises:
             Unknown: it does not.
         """
-        await (self._directory.known if deleted else self._directory.find)(actor_id)
+        await (self._directory.check_registered if deleted else self._directory.find)(actor_id)
         if ordinal >= await self.count(actor_id):
             execution_id = ids.execution_id(actor_id, ordinal)
             raise Unknown(f"execution_id: {actor_id} has no execution {execution_id!r}")
@@ -156,7 +156,7 @@ class ControlSources:
         await self._directory.find(actor_id)
 
     async def count(self, actor_id: str) -> int:
-        """How many messages an actor ever got."""
+        """How many messages an actor ever received."""
         last = await self._log.last(inbox_filter(self.tenant, actor_id))
         if last is None:
             return 0
@@ -165,7 +165,7 @@ class ControlSources:
         return last.event.ordinal + 1
 
     async def events(self, actor_id: str, ordinal: int) -> ControlEvents:
-        """The control events up to now, those of an ordinal among them; the rest is read."""
+        """The control events up to now, with those of one ordinal; events not cached are read."""
         events = self._cached.pop(actor_id, None) or ControlEvents()
         filters = [type_filter(self.tenant, actor_id, kind) for kind in KINDS]
         async with aclosing(self._log.read(filters, after=events.position)) as batches:
@@ -179,10 +179,10 @@ class ControlSources:
         if not events.complete:
             return
         self._cached[actor_id] = events
-        orders = sum(len(each.orders) for each in self._cached.values())
-        while orders > MAX_ORDERS or len(self._cached) > MAX_ACTORS:
+        count = sum(len(each.executions) for each in self._cached.values())
+        while count > MAX_EXECUTIONS or len(self._cached) > MAX_ACTORS:
             _, dropped = self._cached.popitem(last=False)
-            orders -= len(dropped.orders)
+            count -= len(dropped.executions)
 
     async def status(
         self, actor_id: str, ordinal: int, *, since: int = 0
@@ -223,8 +223,8 @@ class _ControlHistory:
         """See ``History``."""
         await self._sources.check(self._actor_id, self._ordinal, deleted=self.deleted)
         events = await self._sources.events(self._actor_id, self._ordinal)
-        order = events.orders.get(self._ordinal, INITIAL)
-        return ControlState(events, order, await self._status(order))
+        control = events.executions.get(self._ordinal, INITIAL)
+        return ControlState(events, control, await self._status(control))
 
     async def reload(self, _: ControlState) -> ControlState:
         """See ``History``."""
@@ -240,10 +240,10 @@ class _ControlHistory:
         return Expected(filter=subject, sequence=state.events.heads.get(subject, 0))
 
     def evolve(self, state: ControlState, _: Recorded) -> ControlState:
-        """The event is read with those that come next."""
+        """The state is unchanged: the next command reads the event from the log."""
         return state
 
-    async def _status(self, order: Order) -> ExecutionStatus | None:
+    async def _status(self, control: ExecutionControlState) -> ExecutionStatus | None:
         raise NotImplementedError
 
 
@@ -253,7 +253,7 @@ class HaltHistory(_ControlHistory):
     kind = ev.ExecutionHaltRequested
     deleted = True
 
-    async def _status(self, _: Order) -> ExecutionStatus | None:
+    async def _status(self, _: ExecutionControlState) -> ExecutionStatus | None:
         return await self._sources.status(self._actor_id, self._ordinal)
 
 
@@ -263,8 +263,8 @@ class RetryHistory(_ControlHistory):
     kind = ev.ExecutionRetryRequested
     deleted = False
 
-    async def _status(self, order: Order) -> ExecutionStatus | None:
-        return await self._sources.status(self._actor_id, self._ordinal, since=order.abandoned_at)
+    async def _status(self, control: ExecutionControlState) -> ExecutionStatus | None:
+        return await self._sources.status(self._actor_id, self._ordinal, since=control.abandoned_at)
 
 
 class PurgeHistory:

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from abaco_proto.errors import Unavailable
@@ -21,20 +22,16 @@ MAX_WAIT_SECONDS = 10.0
 """The longest wait in a queue that moves."""
 
 
+@dataclass(slots=True)
 class _Entry:
-    """A job in a queue, when it arrived, and the future of its result."""
+    """A job in a queue, the time of its arrival, and the future of its result."""
 
-    __slots__ = ("arrived", "job", "result")
-
-    def __init__(
-        self, job: Callable[[], Awaitable[Any]], arrived: float, result: "asyncio.Future[Any]"
-    ) -> None:
-        self.job = job
-        self.arrived = arrived
-        self.result = result
+    job: Callable[[], Awaitable[Any]]
+    arrived: float
+    result: "asyncio.Future[Any]"
 
     def fail(self, error: BaseException) -> None:
-        """Fail the job, unless its caller has gone."""
+        """Fail the job, unless its caller was cancelled."""
         if not self.result.done():
             self.result.set_exception(error)
 
@@ -76,7 +73,7 @@ class KeyedQueue:
             while queue:
                 entry = queue.popleft()
                 if entry.result.done():
-                    continue  # its caller has gone
+                    continue  # its caller was cancelled
                 if clock() - entry.arrived > MAX_WAIT_SECONDS:
                     entry.fail(Unavailable(f"too many requests wait for {key}"))
                 elif not await self._run_one(entry):

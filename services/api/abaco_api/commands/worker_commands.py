@@ -2,9 +2,9 @@
 
 import msgspec
 
-from abaco_api.commands.actor_directory import Directory
-from abaco_api.commands.command_handler import CommandHandler, request_cause
-from abaco_api.commands.worker_history import Seen, WorkerHistory
+from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.command_handler import Cause, CommandHandler
+from abaco_api.commands.worker_history import ProjectedWorker, WorkerHistory
 from abaco_api.domain.commands import StopWorker
 from abaco_api.domain.decide import decide_stop
 from abaco_api.queries.read_models import ReadModels
@@ -16,7 +16,7 @@ from abaco_proto.worker import Worker, evolve
 
 
 class WorkerState(msgspec.Struct, frozen=True):
-    """A worker, and the sequence of an event that this rests on."""
+    """A worker, and the sequence of the last event that its state includes."""
 
     worker: Worker
     head: int
@@ -29,7 +29,7 @@ class WorkerCommands:
         self,
         handler: CommandHandler,
         log: EventLog,
-        directory: Directory,
+        directory: ActorDirectory,
         models: ReadModels,
         tenant: str,
     ) -> None:
@@ -38,31 +38,31 @@ class WorkerCommands:
         self._history = WorkerHistory(log, models, tenant)
         self._tenant = tenant
 
-    async def stop(self, command: StopWorker) -> int:
-        """Request the end of a worker; the sequence of the request, or of what ended it before."""
-        seen = await self._history.seen(command.actor_id, command.worker_id)
-        history = StopHistory(self._history, self._directory, self._tenant, command, seen)
+    async def stop(self, command: StopWorker, cause: Cause | None = None) -> int:
+        """Request the end of a worker; the sequence of the request, or of an earlier end."""
+        projected = await self._history.projected(command.actor_id, command.worker_id)
+        history = StopHistory(self._history, self._directory, self._tenant, command, projected)
         executed = await self._handler.execute(
-            history, lambda state: decide_stop(state.worker, command), request_cause()
+            history, lambda state: decide_stop(state.worker, command), cause
         )
         return executed.state.head
 
 
 class StopHistory:
-    """One worker, as far as a stop depends on it."""
+    """What the stop of a worker is decided on."""
 
     def __init__(
         self,
         workers: WorkerHistory,
-        directory: Directory,
+        directory: ActorDirectory,
         tenant: str,
         command: StopWorker,
-        seen: Seen | None,
+        projected: ProjectedWorker | None,
     ) -> None:
         self._workers = workers
         self._directory = directory
         self._command = command
-        self._seen = seen
+        self._projected = projected
         self.queue_key = f"workers of {command.actor_id}"
         self.key_filter = stop_requests_filter(tenant, command.actor_id)
 
@@ -71,7 +71,7 @@ class StopHistory:
         command = self._command
         await self._directory.find(command.actor_id)
         return WorkerState(
-            *await self._workers.worker(command.actor_id, command.worker_id, self._seen)
+            *await self._workers.worker(command.actor_id, command.worker_id, self._projected)
         )
 
     async def reload(self, _: WorkerState) -> WorkerState:
@@ -83,7 +83,7 @@ class StopHistory:
         return state.head
 
     def expected(self, _: WorkerState, __: ev.Event) -> None:
-        """No condition: its id lets one stop of a worker in, and a late one changes nothing."""
+        """None: the event's id admits one stop per worker, and a late one changes nothing."""
 
     def evolve(self, state: WorkerState, recorded: Recorded) -> WorkerState:
         """See ``History``."""

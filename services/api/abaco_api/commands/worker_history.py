@@ -1,8 +1,8 @@
-"""What the log says of one worker, at a cost that does not grow with how many its actor ever had.
+"""The state of one worker, at a cost independent of how many workers its actor ever had.
 
-The read models have the worker as it was at their checkpoint; the events since then are read from
-the log. Without the read models, or when they are far behind, the actor's whole worker history is
-folded. Such a fold goes on when a request runs out of time, and later requests begin where it is.
+The read models have the worker as of their checkpoint; the events since then are read from the log.
+If the read models are unavailable or far behind, the actor's whole worker history is folded. The
+fold continues after a request's timeout, and later requests use it.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import workers_filter
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus, evolve
 
-MOST_BEHIND = 10_000
-"""Events that the read models may be behind; more are left to the fold, which can be resumed."""
+MAX_LAG = 10_000
+"""If the read models are more events behind than this, the history is folded instead."""
 
-REMEMBERED = 100
-"""Actors whose fold is kept."""
+MAX_FOLDS = 100
+"""Actors whose fold is cached."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class _Fold:
     count: int = 0
     reading: "asyncio.Task[None] | None" = None
 
-    def learn(self, recorded: Recorded) -> None:
+    def apply(self, recorded: Recorded) -> None:
         """Fold one more event."""
         self.position = recorded.sequence
         worker_id = getattr(recorded.event, "worker_id", "")
@@ -47,7 +47,7 @@ class _Fold:
             self.live[worker_id] = worker
 
     def worker(self, actor_id: str, worker_id: str) -> Worker:
-        """A worker; of one that has ended, no more than that."""
+        """A worker; of an ended one only its ids and that it is stopped."""
         number = ids.worker_number(worker_id, actor_id)
         if worker_id in self.live or number is None or number >= self.count:
             return self.live.get(worker_id, INITIAL)
@@ -55,8 +55,8 @@ class _Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker as the read models have it, and the sequence of their last event."""
+class ProjectedWorker:
+    """A worker in the read models, and the sequence of their last event."""
 
     worker: Worker
     sequence: int
@@ -72,30 +72,32 @@ class WorkerHistory:
         self._tenant = tenant
         self._folds: OrderedDict[str, _Fold] = OrderedDict()
 
-    async def seen(self, actor_id: str, worker_id: str) -> Seen | None:
-        """What the read models have of a worker; None when they do not answer."""
+    async def projected(self, actor_id: str, worker_id: str) -> ProjectedWorker | None:
+        """A worker in the read models; None if they are unavailable."""
         try:
-            return Seen(*await self._models.worker_at(actor_id, worker_id))
+            return ProjectedWorker(*await self._models.worker_at(actor_id, worker_id))
         except Unavailable:
             return None
 
-    async def worker(self, actor_id: str, worker_id: str, seen: Seen | None) -> tuple[Worker, int]:
-        """A worker as it is now, and the sequence of an event that this rests on.
+    async def worker(
+        self, actor_id: str, worker_id: str, projected: ProjectedWorker | None
+    ) -> tuple[Worker, int]:
+        """The state of a worker, and the sequence of the last event that it includes.
 
         Raises:
             Unavailable: the log does not answer.
         """
         last = await self._log.last(workers_filter(self._tenant, actor_id))
         end = last.sequence if last is not None else 0
-        if seen is not None and end - seen.sequence <= MOST_BEHIND:
-            return await self._since(seen, actor_id, worker_id, end)
+        if projected is not None and end - projected.sequence <= MAX_LAG:
+            return await self._since(projected, actor_id, worker_id, end)
         fold = await self._folded(actor_id)
         return fold.worker(actor_id, worker_id), fold.position
 
     async def _since(
-        self, seen: Seen, actor_id: str, worker_id: str, end: int
+        self, projected: ProjectedWorker, actor_id: str, worker_id: str, end: int
     ) -> tuple[Worker, int]:
-        worker, head = seen.worker, seen.sequence
+        worker, head = projected.worker, projected.sequence
         if end <= head:
             return worker, head
         history = self._log.read([workers_filter(self._tenant, actor_id)], after=head)
@@ -110,9 +112,9 @@ class WorkerHistory:
     async def _folded(self, actor_id: str) -> _Fold:
         fold = self._folds.setdefault(actor_id, _Fold())
         self._folds.move_to_end(actor_id)
-        while len(self._folds) > REMEMBERED:
+        while len(self._folds) > MAX_FOLDS:
             self._folds.popitem(last=False)
-        if fold.reading is not None:  # begun for an earlier request, up to the end as it was then
+        if fold.reading is not None:  # of an earlier request, up to the end at its time
             await asyncio.shield(fold.reading)
         fold.reading = asyncio.create_task(self._read_on(actor_id, fold))
         fold.reading.add_done_callback(_retrieved)
@@ -125,12 +127,12 @@ class WorkerHistory:
             async with aclosing(history) as batches:
                 async for batch in batches:
                     for recorded in batch:
-                        fold.learn(recorded)
+                        fold.apply(recorded)
         finally:
             fold.reading = None
 
 
 def _retrieved(task: "asyncio.Task[None]") -> None:
-    """Its error is for whoever waits; nobody may."""
+    """Retrieve the error of a read that no request waits for, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -138,7 +138,7 @@ def _parameters(operation: Operation) -> list[Json]:
         found.append(_any_query(operation.any_query))
     if operation.kind == "query":
         found.append(_after())
-    if operation.once is not None:
+    if operation.repeated is not None:
         found.append(_key_header())
     return found
 
@@ -208,7 +208,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
     if operation.kind == "command":
         success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
     errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
-    if operation.once is not None:
+    if operation.repeated is not None:
         errors.add(409)
     if operation.body is not None or operation.any_query:
         errors |= set(ERRORS_OF_BODY)

@@ -1,20 +1,22 @@
-"""Operations: one table that the routes and their published description are both made from."""
+"""Operations: the table that both the routes and the OpenAPI description are made from."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from abaco_proto.envelope import Recorded
 from abaco_proto.events import Event
 
 KEY = "Idempotency-Key"
 MAX_KEY = 255
 KEY_PATTERN = "^[!-~]([ -~]*[!-~])?$"
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[..., Awaitable[Response]]
+"""Called with the service and the request; for a command also with the cause of its events."""
+
+RepeatedResponse = Callable[..., Awaitable[Response]]
+"""Called with the service, the request, and the recorded event of the first request."""
 
 
 class QueryParameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,23 +28,24 @@ class QueryParameter(msgspec.Struct, frozen=True, kw_only=True):
     where: Literal["query", "header"] = "query"
 
 
-class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes an operation heed ``Idempotency-Key``: how the one event that it leads to is told.
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
+    """How an operation answers a repeated request with an ``Idempotency-Key``.
 
-    ``event`` is its type, ``answer`` gives the answer that the request had, or would have had.
+    ``event`` is the type of the one event that the operation leads to. ``response`` makes the
+    response of the first request from that event.
     """
 
     event: type[Event]
-    answer: Callable[[Request, Recorded], Awaitable[Response]]
+    response: RepeatedResponse
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path.
 
-    ``kind`` says what it needs: a command the log, a query the read models, a probe nothing.
-    ``result`` is the type of the answer's result, ``body`` that of the request's parameters.
-    ``any_query`` is said of query parameters with names of the client's choice. ``media`` are the
-    content types it can answer with beside JSON. Every POST that is a command has ``once``.
+    A command needs the log, a query the read models, a probe nothing. ``result`` is the type of the
+    result, ``body`` that of the request's parameters. ``any_query`` describes query parameters
+    whose names the client chooses. ``media`` lists content types of responses besides JSON. Every
+    POST that is a command has ``repeated``.
     """
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
@@ -58,7 +61,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[int, ...] = ()
     unready: Any = None
     media: tuple[str, ...] = ()
-    once: Once | None = None
+    repeated: Repeated | None = None
 
 
 PAST = (

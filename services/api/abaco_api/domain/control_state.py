@@ -1,7 +1,7 @@
-"""Orders: which executions of an actor were halted, given up, or sent again, folded from the log.
+"""Control state: whether an execution was halted, abandoned or retried, folded from the log.
 
-Such events are few, so this can be read for the occasion, where all that happened to an actor's
-executions could not. What it cannot know is how an execution ended by itself.
+Events of these types are few, so a command can read them when it needs them. How an execution ended
+by itself is not part of this state.
 """
 
 import msgspec
@@ -11,11 +11,11 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one execution. Sequences are 0 for what did not happen.
+class ExecutionControlState(msgspec.Struct, frozen=True, kw_only=True):
+    """Halt, abandonment and retry of one execution. A sequence is 0 if there was no such event.
 
-    ``halted_at`` is the halt that holds, ``abandoned_at`` where it was given up after
-    ``attempts``; a retry takes both back.
+    ``halted_at`` is the first halt, ``abandoned_at`` the abandonment after ``attempts``; a retry
+    resets both.
     """
 
     halted_at: int = 0
@@ -24,27 +24,27 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def abandoned(self) -> bool:
-        """Whether it was given up and nothing else has happened since; a halt is for good."""
+        """Whether it was abandoned and not retried. An execution that was halted first is not."""
         return self.abandoned_at > 0 and not 0 < self.halted_at < self.abandoned_at
 
 
-INITIAL = Order()
+INITIAL = ExecutionControlState()
 
 KINDS: tuple[type[ev.Event], ...] = (
     ev.ExecutionHaltRequested,
     ev.ExecutionAbandoned,
     ev.ExecutionRetryRequested,
 )
-"""The events it is folded from."""
+"""The types of the events that it is folded from."""
 
 
-def evolve(order: Order, recorded: Recorded) -> Order:
-    """The order after one more event about its execution."""
+def evolve(state: ExecutionControlState, recorded: Recorded) -> ExecutionControlState:
+    """The state after one more event of its execution."""
     match recorded.event:
-        case ev.ExecutionHaltRequested() if not order.halted_at:
-            return replace(order, halted_at=recorded.sequence)
+        case ev.ExecutionHaltRequested() if not state.halted_at:
+            return replace(state, halted_at=recorded.sequence)
         case ev.ExecutionAbandoned() as event:
-            return replace(order, abandoned_at=recorded.sequence, attempts=event.attempts)
-        case ev.ExecutionRetryRequested() if order.abandoned:
+            return replace(state, abandoned_at=recorded.sequence, attempts=event.attempts)
+        case ev.ExecutionRetryRequested() if state.abandoned:
             return INITIAL
-    return order
+    return state

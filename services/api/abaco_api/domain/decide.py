@@ -1,12 +1,12 @@
-"""What comes of a command: ``(state, command) -> events``. Nothing to do is no events.
+"""Decisions: ``(state, command) -> events``; no events if there is nothing to do.
 
-Each function raises ``Unknown`` when the thing is not there, ``Refused`` when its state does not
-allow the command, and ``BadParameter`` when command and state together make no sense.
+Each function raises ``Unknown`` if the subject of the command does not exist, ``Refused`` if its
+state does not allow the command, and ``BadParameter`` if the command does not fit the state.
 """
 
 from abaco_api.domain import actor_definition, message_environment
 from abaco_api.domain import commands as cmd
-from abaco_api.domain.control_state import Order
+from abaco_api.domain.control_state import ExecutionControlState
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.actor import Actor
@@ -25,7 +25,7 @@ ActorCommand = (
 
 
 def decide(actor: Actor, command: ActorCommand, *, stopped: bool = False) -> list[ev.Event]:
-    """Dispatch the commands on an actor's definition and state; ``stopped`` as for a scale."""
+    """Decide a command on an actor; ``stopped`` as in ``decide_scale``."""
     match command:
         case cmd.UpdateActor():
             return decide_update(actor, command)
@@ -47,7 +47,7 @@ def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]
 
 
 def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:
-    """The whole new definition, even when nothing changed: that, too, clears an error."""
+    """The whole new definition, even when nothing changed: an update clears an error."""
     _existing(actor)
     changed = actor_definition.changed(actor.definition, command.changes)
     another_image = changed.image != actor.definition.image
@@ -69,7 +69,7 @@ def decide_set_state(actor: Actor, command: cmd.SetState) -> list[ev.Event]:
 
 
 def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
-    """A subscription, named after the place in the actor's history it was decided on."""
+    """A subscription, named after the sequence of the actor's last event."""
     _existing(actor)
     return [
         ev.ActorSubscribed(
@@ -95,8 +95,8 @@ def decide_scale(
 ) -> list[ev.Event]:
     """A definition that keeps more or fewer workers.
 
-    ``stopped``: a worker was stopped since the definition was set, and may not be replaced. Then
-    the same number is worth an event, which says that all of them are wanted again.
+    ``stopped``: a worker was stopped since the definition was set, and is not replaced. Then the
+    same number leads to an event, after which all workers are kept again.
     """
     _existing(actor)
     scaled = actor_definition.scaled(actor.definition, command.num)
@@ -125,7 +125,7 @@ def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev
 
 
 def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
-    """An order to give a seat up; one that was given already needs no other."""
+    """The request that a worker stops; none if it was requested before."""
     if worker.status is WorkerStatus.UNKNOWN:
         raise Unknown(f"worker_id: {command.actor_id} has no worker {command.worker_id!r}")
     if worker.status is WorkerStatus.STOPPING:
@@ -143,16 +143,16 @@ def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
 
 
 def decide_halt(
-    command: cmd.HaltExecution, order: Order, status: ExecutionStatus | None
+    command: cmd.HaltExecution, control: ExecutionControlState, status: ExecutionStatus | None
 ) -> list[ev.Event]:
-    """The wish that an execution ends. ``status`` is None where nobody can tell.
+    """The request that an execution ends. ``status`` is None if it is unknown.
 
-    The fold makes a halt that comes too late harmless, so that a doubt need not be resolved. Of
-    ERROR the orders know more: it is the only end that can be taken back.
+    A halt of an ended execution changes nothing, so an unknown status is no obstacle. An ERROR is
+    decided by ``control``: it is the only end that a retry can undo.
     """
-    if order.abandoned:
+    if control.abandoned:
         raise Refused(f"execution_id: {command.execution_id} was abandoned already")
-    if order.halted_at:
+    if control.halted_at:
         return []
     if status in ENDED and status is not ExecutionStatus.ERROR:
         raise Refused(f"execution_id: {command.execution_id} is {status} already")
@@ -160,22 +160,22 @@ def decide_halt(
 
 
 def decide_purge(actor_id: str, next_ordinal: int, purged: int) -> list[ev.Event]:
-    """The end of all that waits below ``next_ordinal``, if more came than was ``purged``."""
+    """The end of all messages that wait below ``next_ordinal``; none if they were ``purged``."""
     if purged >= next_ordinal:
         return []
     return [ev.InboxPurged(actor_id=actor_id, up_to_ordinal=next_ordinal - 1)]
 
 
 def decide_retry(
-    command: cmd.RetryExecution, order: Order, status: ExecutionStatus | None
+    command: cmd.RetryExecution, control: ExecutionControlState, status: ExecutionStatus | None
 ) -> list[ev.Event]:
-    """Another round of attempts for what was abandoned. ``status`` is None when it is no news."""
+    """New attempts for an abandoned execution. ``status`` is None if it is unknown or old."""
     execution_id = command.execution_id
-    if not order.abandoned or status not in (None, ExecutionStatus.ERROR):
+    if not control.abandoned or status not in (None, ExecutionStatus.ERROR):
         raise Refused(f"execution_id: {execution_id} is not abandoned: there is nothing to retry")
     return [
         ev.ExecutionRetryRequested(
-            actor_id=command.actor_id, execution_id=execution_id, attempts=order.attempts
+            actor_id=command.actor_id, execution_id=execution_id, attempts=control.attempts
         )
     ]
 

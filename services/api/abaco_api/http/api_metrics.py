@@ -1,4 +1,4 @@
-"""What the api counts."""
+"""The metrics of the api."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,33 +8,33 @@ from abaco_telemetry.instrumented_event_log import LogMetrics
 from abaco_telemetry.metric_registry import MetricRegistry
 
 
-class Metrics:
+class ApiMetrics:
     """All metrics of one api process."""
 
     def __init__(self) -> None:
-        """Nothing is counted yet."""
+        """All metrics are at zero."""
         self.registry = MetricRegistry()
         self.log = LogMetrics(self.registry)
         self.requests = self.registry.histogram(
             "abaco_http_request_seconds",
-            "Time until the answer to a request began.",
+            "Seconds until the response to a request began.",
             *("method", "route", "status"),
         )
         self.in_flight = self.registry.gauge(
-            "abaco_http_requests_in_flight", "Requests whose answer is not complete."
+            "abaco_http_requests_in_flight", "Requests whose response is not complete."
         )
         self.readers = self.registry.gauge("abaco_output_readers", "Readers of live output.")
         self.subscribers = self.registry.gauge(
-            "abaco_event_subscribers", "Clients that the log is streamed to."
+            "abaco_event_subscribers", "Clients with a stream of events."
         )
-        self.cut = 0
+        self.chains_cut = 0
         self.registry.collected_counter(
             "abaco_chains_cut",
-            "Events that became no message: too many subscriptions lay behind them.",
-            lambda: self.cut,
+            "Events that were not delivered because their chain of subscriptions is too long.",
+            lambda: self.chains_cut,
         )
         self.queries = self.registry.histogram(
-            "abaco_query_seconds", "Time that queries took in Postgres, the way there included."
+            "abaco_query_seconds", "Seconds that queries of Postgres took, with the network."
         )
         self.query_failures = self.registry.counter(
             "abaco_query_failures", "Queries that Postgres did not answer in time."
@@ -42,6 +42,6 @@ class Metrics:
 
     @contextmanager
     def query(self) -> Generator[None, None, None]:
-        """Count what is asked of Postgres inside."""
+        """Measure a query, and count it if Postgres is unavailable."""
         with self.queries.time(), self.query_failures.count_exceptions(Unavailable):
             yield

@@ -4,7 +4,7 @@ import asyncio
 
 import msgspec
 
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.contract.result_types import ReadinessResult
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
@@ -16,7 +16,7 @@ UNKNOWN = "cannot be told"
 
 
 async def readiness(
-    log: EventLog, models: ReadModels, directory: Directory, *, max_lag: int
+    log: EventLog, models: ReadModels, directory: ActorDirectory, *, max_lag: int
 ) -> ReadinessResult:
     """Ask every part; each has a timeout of its own."""
     head, checkpoint = await asyncio.gather(_head(log), _checkpoint(models))

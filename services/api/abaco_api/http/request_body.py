@@ -1,4 +1,4 @@
-"""Request bodies and query strings to plain parameters; JSON and both kinds of forms."""
+"""The parameters of a request: from its query string, and from a body in JSON or as a form."""
 
 import asyncio
 import json
@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from abaco_api.http.content_coding import decoded
-from abaco_api.http.http_errors import BadParameter, BodyTooLarge, UnsupportedBody
+from abaco_api.http.http_errors import BadParameter, UnsupportedBody
 from abaco_api.http.multipart_form import MAX_FIELDS, fields
 from abaco_proto.errors import Malformed
 
@@ -21,21 +21,24 @@ MULTIPART = "multipart/form-data"
 KINDS = (JSON, URLENCODED, MULTIPART)
 
 MAX_DEPTH = 64
-"""Deeper JSON is refused: every later reader of the log must be able to read it, too."""
+"""Deeper JSON is refused: every reader of the log must be able to decode it."""
+
+BODY = "abaco.body"
+"""The key of the complete body in the scope of a request."""
 
 PARAMETERS = "abaco.parameters"
-"""Where the scope of a request keeps what was read of its body."""
+"""The key of the decoded parameters in the scope of a request."""
 
 LARGE_BYTES = 64 * 1024
 _large = ThreadPoolExecutor(1, "large-body")
-"""One large body at a time: threads that only compute would slow each other down."""
+"""One large body at a time: threads that only compute slow each other down."""
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What a request says.
+    """The parameters in a body.
 
-    In a form every value is text, and is read as what it stands for. In JSON every value is its
-    text as it was sent (``Raw``): whoever keeps it need not know what a number can hold.
+    In a form every value is a text, converted later to the type of its parameter. In JSON every
+    value is its text as it was sent (``Raw``), so numbers keep all their digits.
     """
 
     values: dict[str, Any]
@@ -43,26 +46,29 @@ class Parameters(msgspec.Struct, frozen=True):
 
 
 async def read_parameters(request: Request, limit: int) -> Parameters:
-    """The parameters in a body of at most ``limit`` bytes; none when there is no body.
+    """The parameters in the body of a request; none when there is no body.
 
-    They are read once: whoever asks again for those of the same request gets the same.
+    They are decoded once and kept in the scope. ``limit`` is in bytes, without any coding.
 
     Raises:
         BodyTooLarge: the body is longer.
-        UnsupportedBody: it is of a content type that is not one of ``KINDS``.
-        Malformed: it is not what its content type says.
+        UnsupportedBody: its content type is not one of ``KINDS``, or its coding is unknown.
+        Malformed: it does not conform to its content type or coding.
     """
-    found: Parameters | None = request.scope.get(PARAMETERS)
-    if found is None:
-        raw = await read_body(request, limit)
-        kind = request.headers.get("content-type", "")
-        if len(raw) > LARGE_BYTES:  # what takes tens of milliseconds must not hold up others
+    parameters: Parameters | None = request.scope.get(PARAMETERS)
+    if parameters is None:
+        raw: bytes = request.scope[BODY]
+        codings = request.headers.getlist("content-encoding")
+        if raw and codings:
+            raw = decoded(raw, codings, limit)
+        content_type = request.headers.get("content-type", "")
+        if len(raw) > LARGE_BYTES:  # decoding takes tens of milliseconds; other requests go on
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(_large, _parameters, kind, raw)
+            parameters = await loop.run_in_executor(_large, _parameters, content_type, raw)
         else:
-            found = _parameters(kind, raw)
-        request.scope[PARAMETERS] = found
-    return found
+            parameters = _parameters(content_type, raw)
+        request.scope[PARAMETERS] = parameters
+    return parameters
 
 
 def _parameters(content_type: str, raw: bytes) -> Parameters:
@@ -82,12 +88,12 @@ def _parameters(content_type: str, raw: bytes) -> Parameters:
 
 
 def query_parameters(request: Request) -> dict[str, str]:
-    """The query string's parameters, each named once."""
+    """The parameters of the query string. Each name may occur once."""
     return text_parameters(request.scope["query_string"])
 
 
 def text_parameters(raw: bytes) -> dict[str, str]:
-    """The parameters in URL encoding."""
+    """The parameters in a URL-encoded text. Each name may occur once."""
     if not raw:
         return {}
     try:
@@ -102,15 +108,15 @@ def text_parameters(raw: bytes) -> dict[str, str]:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs as a dictionary; a name that comes twice is refused."""
+    """The pairs as a dictionary. Raises ``BadParameter`` for a repeated name."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise BadParameter(_doubled(pairs)[:100], "is there more than once")
+        raise BadParameter(_repeated_name(pairs)[:100], "is there more than once")
     return values
 
 
-def _doubled(pairs: list[tuple[str, Any]]) -> str:
-    """The first name that was there before."""
+def _repeated_name(pairs: list[tuple[str, Any]]) -> str:
+    """The first name that occurs for the second time."""
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -120,7 +126,7 @@ def _doubled(pairs: list[tuple[str, Any]]) -> str:
 
 
 def decode_json(raw: bytes | str, what: str) -> Any:
-    """The JSON value in ``raw``; strict about encoding, depth, repeated keys and numbers."""
+    """The JSON value in ``raw``. Encoding, depth, repeated keys and numbers are checked."""
     _check_json(raw, what)
     try:
         return msgspec.json.decode(raw)
@@ -145,7 +151,7 @@ _NAMES = {"array": "a list", "str": "a string", "bool": "a boolean"}
 
 
 def _check_json(raw: bytes | str, what: str) -> None:
-    """Refuse what other readers of JSON would understand otherwise, or not at all."""
+    """Refuse JSON that other decoders read differently or not at all."""
     try:
         text = raw if isinstance(raw, str) else raw.decode()
         value = json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
@@ -172,26 +178,3 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, without its ``Content-Encoding``.
-
-    Raises:
-        BodyTooLarge: it has more than ``limit`` bytes, coded or not.
-        UnsupportedCoding: its coding is unknown.
-        Malformed: it is not what its coding says.
-    """
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise BodyTooLarge(f"the body: more than {limit} bytes")
-    raw = b"".join(parts)
-    return decoded(raw, request.headers.getlist("content-encoding"), limit) if raw else raw

@@ -1,4 +1,4 @@
-"""The envelope every answer comes in: ``status``, ``msg``, ``result``, ``version``."""
+"""The envelope of every JSON response: ``status``, ``msg``, ``result``, ``version``."""
 
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Success(msgspec.Struct, Generic[T], kw_only=True):
-    """An answer to a request that worked."""
+    """The envelope of a request that succeeded."""
 
     status: Literal["success"] = "success"
     msg: str
@@ -29,7 +29,7 @@ class Success(msgspec.Struct, Generic[T], kw_only=True):
 
 
 class Failure(msgspec.Struct, kw_only=True):
-    """An answer to a request that did not: ``msg`` is for a person, ``error`` for a program."""
+    """The envelope of a request that failed: ``msg`` is for people, ``error`` for programs."""
 
     status: Literal["error"] = "error"
     msg: str
@@ -45,13 +45,13 @@ def success(
     status: int = 200,
     sequence: int | None = None,
 ) -> Response:
-    """The answer to a request that worked; ``sequence`` is where its event stands in the log."""
+    """The response to a request that succeeded; ``sequence`` is that of its event in the log."""
     headers = {} if sequence is None else {SEQUENCE: str(sequence)}
-    return Response(success_body(result, msg), status, headers, MEDIA_TYPE)
+    return Response(_encode(Success(msg=msg, result=result)), status, headers, MEDIA_TYPE)
 
 
 def success_body(result: Any, msg: str = REQUEST_DONE) -> bytes:
-    """The bytes of such an answer."""
+    """The bytes of the envelope of a request that succeeded."""
     return _encode(Success(msg=msg, result=result))
 
 
@@ -63,17 +63,17 @@ def failure(
     result: Any = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """The answer to a request that did not work."""
+    """The response to a request that failed."""
     return Response(failure_body(error, msg, result), status, headers, MEDIA_TYPE)
 
 
 def failure_body(error: str, msg: str, result: Any = None) -> bytes:
-    """The bytes of such an answer."""
+    """The bytes of the envelope of a request that failed."""
     return _encode(Failure(msg=msg, error=error, result=result))
 
 
 def failure_of(error: AbacoError) -> Response:
-    """The answer that an error of ours is."""
+    """The response to an error of ours."""
     status, slug = answer_of(error)
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if isinstance(error, BodyTooLarge | TimedOut):

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
-from abaco_api.api_settings import Config
+from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
-from abaco_api.http.api_metrics import Metrics
+from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.application import create_app
 from abaco_api.http.wire_protocol import protocol
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         self._at_stop()
 
 
-async def run(config: Config, spans: Spans = NO_SPANS) -> None:
+async def run(config: ApiSettings, spans: Spans = NO_SPANS) -> None:
     """Serve until a signal comes.
 
     Raises:
@@ -64,7 +64,7 @@ async def run(config: Config, spans: Spans = NO_SPANS) -> None:
         timeout=config.append_timeout_seconds,
         replicas=config.nats_replicas,
     )
-    metrics = Metrics()
+    metrics = ApiMetrics()
     metrics.log.watch(connection)
     service = assemble(
         config,
@@ -79,7 +79,7 @@ async def run(config: Config, spans: Spans = NO_SPANS) -> None:
         await shutdown(service, connection)
 
 
-def listen(config: Config) -> socket.socket:
+def listen(config: ApiSettings) -> socket.socket:
     """The socket clients connect to."""
     family = socket.AF_INET6 if ":" in config.api_host else socket.AF_INET
     address = (config.api_host, config.api_port)
@@ -123,7 +123,7 @@ def _server(service: Service) -> Server:
     return Server(
         uvicorn.Config(
             create_app(service),
-            http=protocol(service.config.head_seconds),
+            http=protocol(service.settings.head_seconds),
             ws="none",
             lifespan="off",
             log_config=None,

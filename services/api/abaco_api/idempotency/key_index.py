@@ -26,21 +26,22 @@ from abaco_proto.errors import Unavailable
 logger = logging.getLogger(__name__)
 
 EXPIRE_EVERY = 64
-"""Keys of a history between two looks at its oldest ones."""
+"""After this many new keys of a history, its oldest ones are checked for expiry."""
 
 MAX_KEYS = 200_000
 """Keys in memory, about 50 MB. Beyond that the least recently used histories are dropped."""
 
 
 class _Window:
-    """The keys of one history. ``covered`` is the sequence up to which they are all known."""
+    """The keys of one history, all up to the sequence ``covered`` unless it is ``incomplete``."""
 
-    __slots__ = ("covered", "keys", "loaded", "loading")
+    __slots__ = ("covered", "incomplete", "keys", "loaded", "loading")
 
     def __init__(self) -> None:
         self.covered = 0
         self.keys: dict[str, tuple[int, datetime]] = {}
         self.loaded = False
+        self.incomplete = False
         self.loading: asyncio.Task[None] | None = None
 
 
@@ -58,8 +59,8 @@ class KeyIndex:
     async def prepare(self, history: str) -> None:
         """Load the keys of a history, if they are not loaded.
 
-        A long history takes its time. The load goes on when the caller's time is over, so a
-        repeated request finds it further.
+        A long history may take longer than the caller's timeout. The load continues after it, so a
+        repeated request succeeds.
         """
         window = self._used(history)
         if window.loaded:
@@ -93,25 +94,25 @@ class KeyIndex:
         raise AlreadyExecuted(recorded)
 
     def appended(self, history: str, head: int, recorded: Recorded) -> None:
-        """Take in an event that this process appended behind ``head``."""
+        """Index an event that this process appended behind ``head``."""
         window = self._windows.get(history)
         if window is not None and window.loaded and window.covered >= head:
-            self._take(history, window, recorded)
+            self._index(history, window, recorded)
 
     # -- reading ---------------------------------------------------------------------------------
 
     async def _read(self, history: str, window: _Window, head: int) -> None:
-        """Take in the keys behind those that are known, up to ``head`` or the present end."""
+        """Index the keys behind ``covered``, up to ``head`` or the present end of the history."""
         since = None if window.loaded else datetime.now(UTC) - self._age
         batches = self._log.read([history], after=window.covered, since=since, headers_only=True)
         async with aclosing(batches):
             async for batch in batches:
                 for recorded in batch:
-                    self._take(history, window, recorded)
+                    self._index(history, window, recorded)
         window.covered = max(window.covered, head)
         window.loaded = True
 
-    def _take(self, history: str, window: _Window, recorded: Recorded) -> None:
+    def _index(self, history: str, window: _Window, recorded: Recorded) -> None:
         window.covered = max(window.covered, recorded.sequence)
         key = key_of_event(recorded.causation_id)
         if key is None or self._windows.get(history) is not window:
@@ -127,14 +128,16 @@ class KeyIndex:
     # -- the bound -------------------------------------------------------------------------------
 
     def _used(self, history: str) -> _Window:
-        window = self._windows.setdefault(history, _Window())
+        window = self._windows.get(history)
+        if window is None:
+            window = self._windows[history] = _Window()
+            while len(self._windows) > self._max_keys:
+                self._drop()
         self._windows.move_to_end(history)
-        while len(self._windows) > self._max_keys:
-            self._drop()
         return window
 
     def _expire(self, window: _Window) -> None:
-        """Forget the oldest keys, a few at a time, if their time is over."""
+        """Drop the oldest keys that have expired, a few at a time."""
         limit = datetime.now(UTC) - self._age
         for scope in list(islice(window.keys, 2 * EXPIRE_EVERY)):
             if window.keys[scope][1] >= limit:
@@ -143,7 +146,7 @@ class KeyIndex:
             self.count -= 1
 
     def _drop(self) -> None:
-        """Forget the least recently used history; of a single one, its oldest key."""
+        """Drop the least recently used history; of a single history, its oldest key."""
         if len(self._windows) > 1:
             _, window = self._windows.popitem(last=False)
             self.count -= len(window.keys)
@@ -153,8 +156,12 @@ class KeyIndex:
         oldest = next(iter(window.keys))
         del window.keys[oldest]
         self.count -= 1
+        if window.incomplete:
+            return
+        window.incomplete = True
         logger.warning(
-            "more than %d idempotency keys within %s in %s: the oldest are forgotten",
+            "more than %d idempotency keys within %s in %s: the oldest are forgotten, and a"
+            " request that repeats one is executed again; lower ABACO_IDEMPOTENCY_SECONDS",
             self._max_keys,
             self._age,
             history,
@@ -166,7 +173,7 @@ _loading: set["asyncio.Task[None]"] = set()
 
 
 def _loaded(task: "asyncio.Task[None]") -> None:
-    """Look at the error of a load that nobody waits for any more, so that it is not logged."""
+    """Retrieve the error of a load that no request waits for, so that asyncio does not log it."""
     _loading.discard(task)
     if not task.cancelled():
         task.exception()

@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
+from abaco_api.commands.command_handler import Cause
 from abaco_api.contract import request_schemas
-from abaco_api.contract.operation import PAST, Once, Operation, paging
+from abaco_api.contract.operation import PAST, Operation, Repeated, paging
 from abaco_api.contract.result_types import ActorResult
-from abaco_api.dependencies import Service, service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import DeleteActor
 from abaco_api.domain.views import Row
@@ -24,31 +25,29 @@ from abaco_proto.actor import INITIAL, Actor, evolve
 from abaco_proto.envelope import Recorded
 
 
-async def register(request: Request) -> Response:
+async def register(api: Service, request: Request, cause: Cause) -> Response:
     """Make an actor of an image."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.actors.register(parse.register(parameters, api.defaults))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    outcome = await api.actors.register(parse.register(parameters, api.defaults), cause)
     return _registered(api, outcome.actor, outcome.sequence)
 
 
-async def registered(request: Request, recorded: Recorded) -> Response:
+async def registered(api: Service, _: Request, recorded: Recorded) -> Response:
     """The answer to who registered an actor that is in the log."""
-    return _registered(service(request), evolve(INITIAL, recorded), recorded.sequence)
+    return _registered(api, evolve(INITIAL, recorded), recorded.sequence)
 
 
 def _registered(api: Service, actor: Actor, sequence: int) -> Response:
     return _changed(api, actor, sequence, "Actor created successfully.", status=201)
 
 
-async def list_actors(request: Request) -> Response:
+async def list_actors(api: Service, request: Request) -> Response:
     """All actors, in the order of their registration.
 
     A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. When there
     are more, the header Link holds the address of the next page, and Abaco-Next its `offset`.
     """
-    api = service(request)
     query = query_parameters(request)
     asked = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
     models = await api.as_of(request)
@@ -63,9 +62,8 @@ async def list_actors(request: Request) -> Response:
     return answer
 
 
-async def show(request: Request) -> Response:
+async def show(api: Service, request: Request) -> Response:
     """One actor."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -73,25 +71,23 @@ async def show(request: Request) -> Response:
     return success(views.actor(row), "Actor retrieved successfully.")
 
 
-async def update(request: Request) -> Response:
+async def update(api: Service, request: Request, cause: Cause) -> Response:
     """Change a definition; what is not named stays. Clears an error."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.actors.change(parse.update(actor_id, parameters, api.defaults))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    outcome = await api.actors.change(parse.update(actor_id, parameters, api.defaults), cause)
     return _changed(api, outcome.actor, outcome.sequence, "Actor updated successfully.")
 
 
-async def delete(request: Request) -> Response:
+async def delete(api: Service, request: Request, cause: Cause) -> Response:
     """End an actor: what waits in its inbox never runs, and what runs is halted.
 
     Its executions and their output can still be read, each by its id.
     """
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    outcome = await api.actors.change(DeleteActor(actor_id=actor_id))
+    outcome = await api.actors.change(DeleteActor(actor_id=actor_id), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
 
@@ -111,7 +107,7 @@ OPERATIONS = (
         result=ActorResult,
         status=201,
         body=request_schemas.Registration,
-        once=Once(event=ev.ActorRegistered, answer=registered),
+        repeated=Repeated(event=ev.ActorRegistered, response=registered),
     ),
     Operation(
         method="GET",

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from abaco_api.commands import parse
 from abaco_api.contract.operation import Operation, QueryParameter
-from abaco_api.dependencies import Service, service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.views import Row
 from abaco_api.http.content_negotiation import accept
@@ -23,7 +23,7 @@ from abaco_api.streams.events.event_stream import MEDIA_TYPE
 from abaco_proto.errors import Unknown
 
 
-async def list_events(request: Request) -> Response:
+async def list_events(api: Service, request: Request) -> Response:
     """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
 
     A page ends at `limit` events, or behind the one that makes it longer than 8 MiB. When there
@@ -31,22 +31,21 @@ async def list_events(request: Request) -> Response:
     stream gives history from Last-Event-ID or `after` on (without either: from now on), then what
     happens, each event once.
     """
-    return await _events(request)
+    return await _events(api, request)
 
 
-async def list_actor_events(request: Request) -> Response:
+async def list_actor_events(api: Service, request: Request) -> Response:
     """The same of one actor, deleted or not."""
-    return await _events(request, parse.actor_id(request.path_params["actor_id"]))
+    return await _events(api, request, parse.actor_id(request.path_params["actor_id"]))
 
 
-async def _events(request: Request, actor_id: str | None = None) -> Response:
+async def _events(api: Service, request: Request, actor_id: str | None = None) -> Response:
     query = query_parameters(request)
     asked = q.asked(query, request.headers.get(q.RESUME), actor_id)
-    api = service(request)
     if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
         parse.nothing_else({name: query[name] for name in query if name == "limit"})
         if actor_id is not None:
-            await api.known(actor_id)
+            await api.check_registered(actor_id)
         return api.streams.open(asked.selection, after=asked.after, before=asked.before)
     await api.fresh(request, EVERYTHING)
 
@@ -61,9 +60,8 @@ async def _events(request: Request, actor_id: str | None = None) -> Response:
     return answer
 
 
-async def show(request: Request) -> Response:
+async def show(api: Service, request: Request) -> Response:
     """One event of the verified copy, with its hash."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     text = request.path_params["sequence"]
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
@@ -72,9 +70,8 @@ async def show(request: Request) -> Response:
     return success(views.sealed_event(await api.models.event(int(text))))
 
 
-async def head(request: Request) -> Response:
+async def head(api: Service, request: Request) -> Response:
     """The end of the verified copy: note it down, and later nobody can have changed the past."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     await _fresh(api, request)
     return success(views.head(await api.models.head()))

@@ -8,9 +8,10 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
-from abaco_api.contract.operation import PAST, Once, Operation, QueryParameter, paging
+from abaco_api.commands.command_handler import Cause
+from abaco_api.contract.operation import PAST, Operation, QueryParameter, Repeated, paging
 from abaco_api.contract.result_types import ExecutionResult, ExecutionsResult
-from abaco_api.dependencies import Service, service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import HaltExecution, RetryExecution
 from abaco_api.domain.views import Row
@@ -28,13 +29,12 @@ DEFAULT_LIMIT = 1000
 POLL_SECONDS = 0.02
 
 
-async def list_executions(request: Request) -> Response:
+async def list_executions(api: Service, request: Request) -> Response:
     """Ids in the order of the log, and totals over all executions.
 
     When there are more, the header Link holds the address of the next page, and Abaco-Next its
     `offset`.
     """
-    api = service(request)
     query = query_parameters(request)
     page = parse.page(query, AS_OF, default=DEFAULT_LIMIT)
     actor_id = parse.actor_id(request.path_params["actor_id"])
@@ -47,9 +47,8 @@ async def list_executions(request: Request) -> Response:
     return answer
 
 
-async def show(request: Request) -> Response:
+async def show(api: Service, request: Request) -> Response:
     """One execution."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
@@ -58,7 +57,7 @@ async def show(request: Request) -> Response:
     return success(views.execution(row), "Actor execution retrieved successfully.")
 
 
-async def logs(request: Request) -> Response:
+async def logs(api: Service, request: Request) -> Response:
     """The output of the latest attempt, as one text; while it runs, what there is so far.
 
     With `follow=true` it is sent as it appears, until the execution has ended, as plain text, or
@@ -67,7 +66,6 @@ async def logs(request: Request) -> Response:
     execution. A new attempt begins with a line that says so. After `log_ex` seconds nothing is
     shown any more.
     """
-    api = service(request)
     query = query_parameters(request)
     parse.nothing_else(query, "follow")
     follow = parse.flag("follow", query)
@@ -95,27 +93,25 @@ async def _logs_so_far(api: Service, row: Row) -> Response:
     return await text_answer(text, long=api.long_outputs, msg=msg)
 
 
-async def halt(request: Request) -> Response:
+async def halt(api: Service, request: Request, cause: Cause) -> Response:
     """End an execution: at once where it waits, by SIGTERM and then SIGKILL where it runs."""
-    api = service(request)
     actor_id, execution_id, ordinal = _named(request)
     command = HaltExecution(actor_id=actor_id, execution_id=execution_id)
-    sequence = await api.control.halt(command, ordinal)
+    sequence = await api.control.halt(command, ordinal, cause)
     api.freshness.wrote(sequence, actor_id)
     return success(None, "Execution is being halted.", sequence=sequence)
 
 
-async def retry(request: Request) -> Response:
+async def retry(api: Service, request: Request, cause: Cause) -> Response:
     """Have an execution that was abandoned tried again, with as many attempts as a new one."""
-    api = service(request)
     actor_id, execution_id, ordinal = _named(request)
     command = RetryExecution(actor_id=actor_id, execution_id=execution_id)
-    sequence = await api.control.retry(command, ordinal)
+    sequence = await api.control.retry(command, ordinal, cause)
     api.freshness.wrote(sequence, actor_id)
     return _retried(sequence)
 
 
-async def retried(_: Request, recorded: Recorded) -> Response:
+async def retried(_: Service, __: Request, recorded: Recorded) -> Response:
     """The answer to who ordered a retry that is in the log."""
     return _retried(recorded.sequence)
 
@@ -142,7 +138,7 @@ async def _execution(api: Service, request: Request) -> Row:
 async def _stored(api: Service, execution_id: str, attempt: int, whole: int) -> int:
     """Wait for the output of an ended run: it comes by another way than the word of its end."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + api.config.read_wait_seconds
+    deadline = clock() + api.settings.read_wait_seconds
     while whole > 0:
         stored = await api.models.stored_output(execution_id, attempt)
         if stored >= whole or clock() > deadline:
@@ -210,6 +206,6 @@ OPERATIONS = (
         summary="Retry an abandoned execution",
         result=None,
         errors=(409,),
-        once=Once(event=ev.ExecutionRetryRequested, answer=retried),
+        repeated=Repeated(event=ev.ExecutionRetryRequested, response=retried),
     ),
 )

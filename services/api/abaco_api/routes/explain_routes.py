@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api.commands import parse
-from abaco_api.commands.inbox import Accepted, InboxHead
-from abaco_api.contract.operation import Once, Operation, QueryParameter
-from abaco_api.dependencies import Service, service
+from abaco_api.commands.command_handler import Cause
+from abaco_api.commands.inbox import Accepted, InboxState
+from abaco_api.contract.operation import Operation, QueryParameter, Repeated
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.views import Row
 from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, words
@@ -23,7 +24,7 @@ from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.stored_output import stored_text
 from abaco_proto import events as ev
 from abaco_proto import ids
-from abaco_proto.actor import Actor, ActorStatus
+from abaco_proto.actor import ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import INITIAL
@@ -32,24 +33,23 @@ from abaco_proto.subjects import history_filter, hosts_filter, seats_filter
 WITH = "with"
 
 
-async def run_again(request: Request) -> Response:
+async def run_again(api: Service, request: Request, cause: Cause) -> Response:
     """A new execution with the image, message, environment and state of an old one."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id, ordinal = _named(request)
     await api.fresh(request, actor_id)
     row = await api.models.execution(actor_id, ordinal)
     inputs = await read_inputs(api.log, row)
 
-    def decide(_: Actor, head: InboxHead) -> ev.MessageReceived:
-        return rerun(row, inputs, head.next_ordinal)
+    def decide(state: InboxState) -> list[ev.MessageReceived]:
+        return [rerun(row, inputs, state.head.next_ordinal)]
 
-    accepted = await api.inbox.accept(actor_id, decide)
+    accepted = await api.inbox.accept(actor_id, decide, cause)
     api.freshness.wrote(accepted.sequence, actor_id)
     return _again(accepted, row["execution_id"], row["image_digest"])
 
 
-async def ordered(_: Request, recorded: Recorded) -> Response:
+async def ordered(_: Service, __: Request, recorded: Recorded) -> Response:
     """The answer to who ordered a rerun that is in the log."""
     event = recorded.event
     assert isinstance(event, ev.MessageReceived)
@@ -64,9 +64,8 @@ def _again(accepted: Accepted, rerun_of: str, image: str) -> Response:
     return success(result, msg, status=201, sequence=accepted.sequence)
 
 
-async def compare(request: Request) -> Response:
+async def compare(api: Service, request: Request) -> Response:
     """Exit code, output and duration side by side; whether the inputs were the same."""
-    api = service(request)
     query = query_parameters(request)
     parse.nothing_else(query, WITH)
     actor_id, ordinal = _named(request)
@@ -105,12 +104,11 @@ async def _output(api: Service, row: Row) -> OutputHead:
     return OutputHead(head, digest.digest())
 
 
-async def why(request: Request) -> Response:
+async def why(api: Service, request: Request) -> Response:
     """What caused it, each step, what it waits for or what ended it, and what it caused."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id, ordinal = _named(request)
-    seconds = api.config.max_replay_seconds
+    seconds = api.settings.max_replay_seconds
     try:
         async with api.replay.slots.slot(), asyncio.timeout(seconds):
             found = await _inquire(api, actor_id, ordinal)
@@ -120,7 +118,7 @@ async def why(request: Request) -> Response:
 
 
 async def _inquire(api: Service, actor_id: str, ordinal: int) -> WhyResult:
-    tenant = api.config.tenant
+    tenant = api.settings.tenant
     past = api.replay.until(await api.replay.head())
     inquiry = Inquiry(tenant, actor_id, ordinal)
     async with aclosing(past.history([history_filter(tenant, actor_id)])) as history:
@@ -185,7 +183,7 @@ OPERATIONS = (
         result=RerunResult,
         status=201,
         errors=(409,),
-        once=Once(event=ev.MessageReceived, answer=ordered),
+        repeated=Repeated(event=ev.MessageReceived, response=ordered),
     ),
     Operation(
         method="GET",

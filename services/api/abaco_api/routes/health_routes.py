@@ -5,20 +5,19 @@ from starlette.responses import Response
 
 from abaco_api.contract.operation import Operation
 from abaco_api.contract.result_types import ReadinessResult
-from abaco_api.dependencies import service
+from abaco_api.dependencies import Service
 from abaco_api.http.readiness import readiness, ready, wrong
 from abaco_api.http.response_envelope import failure, success
 
 
-async def healthz(_: Request) -> Response:
+async def healthz(_: Service, __: Request) -> Response:
     """The process lives."""
     return success(None, "alive")
 
 
-async def readyz(request: Request) -> Response:
+async def readyz(api: Service, _: Request) -> Response:
     """Every part is as it should be, or which is not."""
-    api = service(request)
-    found = await readiness(api.log, api.models, api.directory, max_lag=api.config.max_lag_events)
+    found = await readiness(api.log, api.models, api.directory, max_lag=api.settings.max_lag_events)
     if ready(found):
         return success(found, "ready")
     msg = f"not ready: {', '.join(wrong(found))}"

@@ -5,11 +5,12 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
+from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.inbox import Accepted
 from abaco_api.contract import request_schemas
-from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.operation import PAST, Operation, Repeated
 from abaco_api.contract.result_types import MessageResult, WaitingResult
-from abaco_api.dependencies import service
+from abaco_api.dependencies import Service
 from abaco_api.domain.commands import PurgeInbox
 from abaco_api.http.request_body import Parameters, query_parameters, read_parameters
 from abaco_api.http.response_envelope import success
@@ -17,22 +18,21 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
-async def send(request: Request) -> Response:
+async def send(api: Service, request: Request, cause: Cause) -> Response:
     """Put a message into an inbox: once it is accepted it is exactly one execution."""
-    api = service(request)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     query = query_parameters(request)
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    accepted = await api.inbox.send(parse.send(actor_id, parameters, query))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    accepted = await api.inbox.send(parse.send(actor_id, parameters, query), cause)
     api.freshness.wrote(accepted.sequence, actor_id)
     return _accepted(accepted, parameters)
 
 
-async def sent(request: Request, recorded: Recorded) -> Response:
+async def sent(api: Service, request: Request, recorded: Recorded) -> Response:
     """The answer to who sent a message that is in the log."""
     event = recorded.event
     assert isinstance(event, ev.MessageReceived)
-    parameters = await read_parameters(request, service(request).config.max_body_bytes)
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
     return _accepted(Accepted(event.execution_id, recorded.sequence), parameters)
 
 
@@ -41,21 +41,19 @@ def _accepted(accepted: Accepted, parameters: Parameters) -> Response:
     return success(result, sequence=accepted.sequence)
 
 
-async def count(request: Request) -> Response:
+async def count(api: Service, request: Request) -> Response:
     """How many messages wait."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     return success(WaitingResult(messages=await models.waiting(actor_id)))
 
 
-async def purge(request: Request) -> Response:
+async def purge(api: Service, request: Request, cause: Cause) -> Response:
     """End all messages that wait; what runs goes on."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    sequence = await api.control.purge(PurgeInbox(actor_id=actor_id))
+    sequence = await api.control.purge(PurgeInbox(actor_id=actor_id), cause)
     api.freshness.wrote(sequence, actor_id)
     return success(None, "Messages purged successfully.", sequence=sequence)
 
@@ -71,7 +69,7 @@ OPERATIONS = (
         body=request_schemas.Message,
         any_query="Every query parameter becomes an environment variable of this execution, over "
         "the actor's default environment; MSG and _abaco_* are the platform's.",
-        once=Once(event=ev.MessageReceived, answer=sent),
+        repeated=Repeated(event=ev.MessageReceived, response=sent),
     ),
     Operation(
         method="GET",

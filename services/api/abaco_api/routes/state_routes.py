@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
+from abaco_api.commands.command_handler import Cause
 from abaco_api.contract import request_schemas
-from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.operation import PAST, Operation, Repeated
 from abaco_api.contract.result_types import StateResult
-from abaco_api.dependencies import service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.http.request_body import query_parameters, read_parameters
 from abaco_api.http.response_envelope import success
@@ -17,9 +18,8 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
-async def show(request: Request) -> Response:
+async def show(api: Service, request: Request) -> Response:
     """The state, and how often it was set."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -27,19 +27,18 @@ async def show(request: Request) -> Response:
     return success(views.state(row), "Actor state retrieved successfully.")
 
 
-async def replace(request: Request) -> Response:
+async def replace(api: Service, request: Request, cause: Cause) -> Response:
     """Replace the state."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.actors.change(parse.set_state(actor_id, parameters))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    outcome = await api.actors.change(parse.set_state(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
     return _replaced(event, outcome.sequence)
 
 
-async def replaced(_: Request, recorded: Recorded) -> Response:
+async def replaced(_: Service, __: Request, recorded: Recorded) -> Response:
     """The answer to who set a state that is in the log."""
     return _replaced(recorded.event, recorded.sequence)
 
@@ -68,6 +67,6 @@ OPERATIONS = (
         summary="Replace an actor's state",
         result=StateResult,
         body=request_schemas.State,
-        once=Once(event=ev.ActorStateSet, answer=replaced),
+        repeated=Repeated(event=ev.ActorStateSet, response=replaced),
     ),
 )

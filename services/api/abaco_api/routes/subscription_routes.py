@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
+from abaco_api.commands.command_handler import Cause
 from abaco_api.contract import request_schemas
-from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.operation import PAST, Operation, Repeated
 from abaco_api.contract.result_types import SubscriptionResult
-from abaco_api.dependencies import service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import Unsubscribe
 from abaco_api.http.request_body import query_parameters, read_parameters
@@ -18,9 +19,8 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
-async def list_subscriptions(request: Request) -> Response:
+async def list_subscriptions(api: Service, request: Request) -> Response:
     """An actor's subscriptions."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -29,19 +29,18 @@ async def list_subscriptions(request: Request) -> Response:
     return success(result, "Subscriptions retrieved successfully.")
 
 
-async def subscribe(request: Request) -> Response:
+async def subscribe(api: Service, request: Request, cause: Cause) -> Response:
     """Send an actor the events that match: each becomes one message, the event as JSON."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.actors.change(parse.subscribe(actor_id, parameters))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    outcome = await api.actors.change(parse.subscribe(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
     return _subscribed(event, outcome.sequence)
 
 
-async def subscribed(_: Request, recorded: Recorded) -> Response:
+async def subscribed(_: Service, __: Request, recorded: Recorded) -> Response:
     """The answer to who made a subscription that is in the log."""
     return _subscribed(recorded.event, recorded.sequence)
 
@@ -57,14 +56,13 @@ def _subscribed(event: ev.Event, sequence: int) -> Response:
     return success(result, msg, status=201, sequence=sequence)
 
 
-async def unsubscribe(request: Request) -> Response:
+async def unsubscribe(api: Service, request: Request, cause: Cause) -> Response:
     """End a subscription; what it made messages already stays."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     subscription_id = request.path_params["subscription_id"]
     command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
-    outcome = await api.actors.change(command)
+    outcome = await api.actors.change(command, cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return success(None, "Subscription deleted successfully.", sequence=outcome.sequence)
 
@@ -88,7 +86,7 @@ OPERATIONS = (
         result=SubscriptionResult,
         status=201,
         body=request_schemas.Subscription,
-        once=Once(event=ev.ActorSubscribed, answer=subscribed),
+        repeated=Repeated(event=ev.ActorSubscribed, response=subscribed),
     ),
     Operation(
         method="DELETE",

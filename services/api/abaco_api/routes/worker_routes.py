@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
 from abaco_api.commands import parse
+from abaco_api.commands.command_handler import Cause
 from abaco_api.contract import request_schemas
-from abaco_api.contract.operation import PAST, Once, Operation
+from abaco_api.contract.operation import PAST, Operation, Repeated
 from abaco_api.contract.result_types import ScaleResult, WorkerResult
-from abaco_api.dependencies import service
+from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import StopWorker
 from abaco_api.http.request_body import query_parameters, read_parameters
@@ -18,9 +19,8 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 
 
-async def list_workers(request: Request) -> Response:
+async def list_workers(api: Service, request: Request) -> Response:
     """The workers that have a seat now."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -28,18 +28,17 @@ async def list_workers(request: Request) -> Response:
     return success([views.worker(row) for row in rows], "Workers retrieved successfully.")
 
 
-async def scale(request: Request) -> Response:
+async def scale(api: Service, request: Request, cause: Cause) -> Response:
     """Keep at least this many workers from now on."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
-    parameters = await read_parameters(request, api.config.max_body_bytes)
-    outcome = await api.actors.change(parse.scale(actor_id, parameters))
+    parameters = await read_parameters(request, api.settings.max_body_bytes)
+    outcome = await api.actors.change(parse.scale(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return _scaled(actor_id, outcome.actor.definition, outcome.sequence)
 
 
-async def scaled(_: Request, recorded: Recorded) -> Response:
+async def scaled(_: Service, __: Request, recorded: Recorded) -> Response:
     """The answer to who asked for a number of workers that is in the log."""
     event = recorded.event
     assert isinstance(event, ev.ActorUpdated)
@@ -55,9 +54,8 @@ def _scaled(actor_id: str, definition: ev.Definition, sequence: int) -> Response
     return success(result, "Workers scheduled successfully.", sequence=sequence)
 
 
-async def show(request: Request) -> Response:
+async def show(api: Service, request: Request) -> Response:
     """One worker, gone or not."""
-    api = service(request)
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
@@ -66,13 +64,12 @@ async def show(request: Request) -> Response:
     return success(views.worker(row), "Worker retrieved successfully.")
 
 
-async def stop(request: Request) -> Response:
+async def stop(api: Service, request: Request, cause: Cause) -> Response:
     """Give a worker up as soon as it is idle."""
-    api = service(request)
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
-    sequence = await api.workers.stop(StopWorker(actor_id=actor_id, worker_id=worker_id))
+    sequence = await api.workers.stop(StopWorker(actor_id=actor_id, worker_id=worker_id), cause)
     api.freshness.wrote(sequence, actor_id)
     return success(None, "Worker scheduled to be stopped.", sequence=sequence)
 
@@ -95,7 +92,7 @@ OPERATIONS = (
         summary="Keep a number of workers",
         result=ScaleResult,
         body=request_schemas.Scale,
-        once=Once(event=ev.ActorUpdated, answer=scaled),
+        repeated=Repeated(event=ev.ActorUpdated, response=scaled),
     ),
     Operation(
         method="GET",

@@ -17,16 +17,15 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from abaco_api.commands.actor_directory import Directory
+from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause
-from abaco_api.commands.inbox import Inboxes, InboxHead
+from abaco_api.commands.inbox import Inboxes, InboxState
 from abaco_api.domain.event_message import message
 from abaco_api.domain.subscription_fold import Subscription, Subscriptions
 from abaco_api.streams.domain.encoded_event import Item
 from abaco_api.streams.events.event_feed import Feed
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.actor import Actor
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.subjects import type_filters
 
@@ -56,7 +55,7 @@ class Dispatcher:
         log: EventLog,
         feed: Feed,
         inbox: Inboxes,
-        directory: Directory,
+        directory: ActorDirectory,
         *,
         tenant: str,
         max_hops: int,
@@ -191,12 +190,12 @@ class Dispatcher:
         actor_id, key = subscription.actor_id, subscription.subscription_id
         time = datetime.now(UTC)
 
-        def decide(_: Actor, head: InboxHead) -> ev.MessageReceived | None:
-            if (head.delivered or {}).get(key, 0) >= item.sequence:
-                return None
+        def decide(state: InboxState) -> list[ev.MessageReceived]:
+            if (state.head.delivered or {}).get(key, 0) >= item.sequence:
+                return []
             self._own[key, item.sequence] = time
             _shrink(self._own)
-            return message(subscription, item, head.next_ordinal)
+            return [message(subscription, item, state.head.next_ordinal)]
 
         cause = Cause(
             causation_id=item.id,
