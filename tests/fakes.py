@@ -15,7 +15,7 @@ from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.events import Event
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.output import Output, RecordedOutput
-from abaco_proto.subjects import event_subject, host_work_filter
+from abaco_proto.subjects import host_work_filter
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -43,7 +43,7 @@ class InMemoryEventLog:
         await asyncio.sleep(0)
         self._check()
         self.before_append(draft)
-        subject = event_subject(draft.tenant, draft.event)
+        subject = draft.subject
         if expected is not None and self._tip(expected.filter) != expected.sequence:
             last = await self.last(subject)
             if last is not None and last.says(draft):

@@ -20,7 +20,6 @@ from abaco_proto.envelope import (
 )
 from abaco_proto.errors import Conflict
 from abaco_proto.events import Event
-from abaco_proto.subjects import event_subject
 
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -35,16 +34,15 @@ class JetStreamEventLog:
 
     async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
         """See :meth:`abaco_jetstream.ports.EventLog.append`."""
-        subject = event_subject(draft.tenant, draft.event)
         headers = to_headers(draft)
         if expected is not None:
             headers[EXPECTED_SEQUENCE] = str(expected.sequence)
             headers[EXPECTED_FILTER] = expected.filter
         try:
-            answer = await self._connection.request(subject, encode(draft.event), headers)
+            answer = await self._connection.request(draft.subject, encode(draft.event), headers)
         except Conflict:
             # A stale expectation may be the echo of our own earlier try.
-            return self._mine(await self.last(subject), draft)
+            return self._mine(await self.last(draft.subject), draft)
         if answer.get("duplicate"):
             # The same id may be someone else's equal wish: only our own counts as success.
             return self._mine(await self.at(int(answer["seq"])), draft)

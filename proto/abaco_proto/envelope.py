@@ -23,7 +23,7 @@ import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto.codec import decode
-from abaco_proto.subjects import tenant_of
+from abaco_proto.subjects import event_subject, tenant_of
 
 ID = "Nats-Msg-Id"
 TIME = "Abaco-Time"
@@ -38,9 +38,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """An event about to be appended."""
+    """An event about to be appended to ``subject``."""
 
     tenant: str
+    subject: str
     event: ev.Event
     id: str
     time: datetime
@@ -137,6 +138,7 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
     own_id = event_id(event, position=position)
     return Draft(
         tenant=tenant,
+        subject=event_subject(tenant, event),
         event=event,
         id=own_id,
         time=time,

@@ -23,18 +23,14 @@ ADDRESSED = (WorkerRequested, WorkerStopRequested, ExecutionAssigned)
 # abaco.event.<tenant>.<actor_id>.<entity>.<verb>[.<host_id>]
 def event_subject(tenant: str, event: Event) -> str:
     """The subject an event is appended to."""
-    subject = f"abaco.event.{tenant}.{actor_token(event)}.{type_of(event)}"
+    if isinstance(event, HostJoined | HostLost):
+        actor_token = HOST_ACTOR_PREFIX + event.host_id
+    else:
+        actor_token = event.actor_id  # type: ignore[attr-defined]
+    subject = f"abaco.event.{tenant}.{actor_token}.{type_of(event)}"
     if isinstance(event, ADDRESSED):
         return f"{subject}.{event.host_id}"
     return subject
-
-
-def actor_token(event: Event) -> str:
-    """The actor token of an event's subject; host facts use a reserved one."""
-    if isinstance(event, HostJoined | HostLost):
-        return HOST_ACTOR_PREFIX + event.host_id
-    token: str = event.actor_id  # type: ignore[attr-defined]
-    return token
 
 
 # abaco.event.>

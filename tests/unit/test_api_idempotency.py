@@ -482,7 +482,7 @@ async def test_an_index_takes_own_events_only_without_a_gap() -> None:
     await index.prepare(history)
     foreign = await append_keyed(log, 1)
     own = await append_keyed(log, 2)
-    index.appended(history, foreign.sequence, own)
+    index.appended(history, foreign.sequence, own, key_of_event(own.causation_id))
     for recorded in (first, foreign, own):
         assert await is_known(index, "foo", own.sequence, recorded)
 
@@ -516,6 +516,7 @@ async def test_keys_whose_time_is_over_take_no_memory(monkeypatch: pytest.Monkey
         recorded = await append_keyed(log, n)
         old = n < 15
         time = recorded.time - timedelta(seconds=61 if old else 0)
-        index.appended(history, head, replace(recorded, time=time))
+        key = key_of_event(recorded.causation_id)
+        index.appended(history, head, replace(recorded, time=time), key)
         head = recorded.sequence
     assert 5 <= index.count < 10

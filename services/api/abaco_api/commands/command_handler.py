@@ -22,7 +22,6 @@ from abaco_proto import events as ev
 from abaco_proto.append_condition import Expected
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict, Unknown
-from abaco_proto.subjects import event_subject
 from abaco_telemetry import spans
 
 S = TypeVar("S")
@@ -175,7 +174,7 @@ class CommandHandler:
         sequence = await self._log.append(wanted, expected=expected)
         recorded = Recorded(
             sequence=sequence,
-            subject=event_subject(self._tenant, event),
+            subject=wanted.subject,
             tenant=self._tenant,
             event=event,
             id=wanted.id,
@@ -186,5 +185,5 @@ class CommandHandler:
             traceparent=wanted.traceparent,
         )
         if expected is not None:
-            self._keys.appended(expected.filter, expected.sequence, recorded)
+            self._keys.appended(expected.filter, expected.sequence, recorded, cause.key)
         return recorded

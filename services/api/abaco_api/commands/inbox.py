@@ -92,11 +92,11 @@ class Inboxes:
 
     async def send(self, command: SendMessage, cause: Cause | None = None) -> Accepted:
         """Accept a message: once this returns, it is exactly one execution."""
-
-        def decide(state: InboxState) -> Sequence[ev.MessageReceived]:
-            return decide_send(state.actor, command, state.head.next_ordinal)
-
-        return await self.accept(command.actor_id, decide, cause)
+        return await self.accept(
+            command.actor_id,
+            lambda state: decide_send(state.actor, command, state.head.next_ordinal),
+            cause,
+        )
 
     async def accept(
         self, actor_id: str, decide: MessageDecision, cause: Cause | None = None

@@ -63,7 +63,8 @@ def send(actor_id: str, parameters: Parameters, query: dict[str, str]) -> comman
     message_environment.check_string("message", message_environment.MESSAGE_NAME, message)
     for name, value in query.items():
         message_environment.check(name[:100] or "the query string", {name: value})
-    message_environment.check_total("the query string", query)
+    if query:
+        message_environment.check_total("the query string", query)
     return commands.SendMessage(
         actor_id=actor_id, message=message, content_type=kind, environment=query
     )
@@ -281,7 +282,7 @@ def _said(body: msgspec.Struct) -> dict[str, Any]:
 def _convert(parameters: Parameters, kind: type[T]) -> T:
     known = kind.__struct_fields__
     values = {
-        name: _whole(name, _value(name, value) if name in known else None)
+        name: _value(name, value) if name in known else None
         for name, value in parameters.values.items()
     }
     try:
@@ -291,21 +292,16 @@ def _convert(parameters: Parameters, kind: type[T]) -> T:
 
 
 def _value(name: str, value: Any) -> Any:
-    """What a text of JSON stands for; of a message the text itself, but for a string."""
-    if not isinstance(value, msgspec.Raw):
-        return value
-    if name in KEPT_AS_SENT and not bytes(value).startswith(b'"'):
-        return value
-    try:
-        return msgspec.json.decode(value)
-    except ValueError as error:
-        raise BadParameter(name, f"cannot be read: {error}") from None
-
-
-def _whole(name: str, value: Any) -> Any:
-    """To JSON, 3.0 is as good a whole number as 3."""
+    """The decoded value of a parameter; a message that is no JSON string is kept as it was sent."""
+    if isinstance(value, msgspec.Raw):
+        if name in KEPT_AS_SENT and not bytes(value).startswith(b'"'):
+            return value
+        try:
+            value = msgspec.json.decode(value)
+        except ValueError as error:
+            raise BadParameter(name, f"cannot be read: {error}") from None
     if name in WHOLE_NUMBERS and isinstance(value, float) and value.is_integer():
-        return int(value)
+        return int(value)  # in JSON, 3.0 is the number 3
     return value
 
 

@@ -49,10 +49,11 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
 
 async def _execute(operation: Operation, api: Service, request: Request) -> Response:
     """Execute a command; with a key in the request it leads to one event at most."""
-    cause = Cause()
     if operation.repeated is not None and KEY in request.headers:
         key = await key_of_request(request, api.settings, body=operation.body is not None)
         cause = Cause(causation_id=key.causation_id(uuid4().hex[:8]), key=key)
+    else:
+        cause = Cause()
     try:
         return await operation.endpoint(api, request, cause)
     except AlreadyExecuted as executed:

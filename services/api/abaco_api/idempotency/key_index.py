@@ -93,11 +93,13 @@ class KeyIndex:
             raise KeyReused("Idempotency-Key: was sent with another request before")
         raise AlreadyExecuted(recorded)
 
-    def appended(self, history: str, head: int, recorded: Recorded) -> None:
-        """Index an event that this process appended behind ``head``."""
+    def appended(
+        self, history: str, head: int, recorded: Recorded, key: IdempotencyKey | None
+    ) -> None:
+        """Index an event that this process appended behind ``head`` for a request with a key."""
         window = self._windows.get(history)
         if window is not None and window.loaded and window.covered >= head:
-            self._index(history, window, recorded)
+            self._index(history, window, recorded, key)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -108,13 +110,15 @@ class KeyIndex:
         async with aclosing(batches):
             async for batch in batches:
                 for recorded in batch:
-                    self._index(history, window, recorded)
+                    key = key_of_event(recorded.causation_id)
+                    self._index(history, window, recorded, key)
         window.covered = max(window.covered, head)
         window.loaded = True
 
-    def _index(self, history: str, window: _Window, recorded: Recorded) -> None:
+    def _index(
+        self, history: str, window: _Window, recorded: Recorded, key: IdempotencyKey | None
+    ) -> None:
         window.covered = max(window.covered, recorded.sequence)
-        key = key_of_event(recorded.causation_id)
         if key is None or self._windows.get(history) is not window:
             return
         self.count -= window.keys.pop(key.scope, None) is not None
