@@ -72,7 +72,7 @@ lock: run-setup           ## requirements/*.txt anew from the manifests
 	local/lock
 
 engine: run-setup
-	@$(PYTHON) -m abaco_local.engine
+	@$(PYTHON) -m abaco_local.servers.container_engine
 
 image: engine
 	@$(PYTHON) examples/abaco_test/build.py

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from docker.errors import DockerException
 
-from abaco_local.engine import forget_dead
+from abaco_local.servers.container_engine import remove_stale_pid_file
 from servers import Server, scratch_folder
 
 
@@ -69,8 +69,8 @@ class EngineServer(Server):
         """Start it; what an engine that was killed says of itself is forgotten first."""
         if not self.running:
             self._share_root()
-            forget_dead("dockerd", self.pid_file)
-            forget_dead("containerd", self.exec_root / "containerd" / "containerd.pid")
+            remove_stale_pid_file("dockerd", self.pid_file)
+            remove_stale_pid_file("containerd", self.exec_root / "containerd" / "containerd.pid")
         super().start()
 
     def _share_root(self) -> None:

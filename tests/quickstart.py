@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from abaco_local.demo import Request
+from abaco_local.cli.quickstart import Request
 from stack import Stack, eventually
 
 VERSION = "0.1.0"

@@ -1,1 +1,1 @@
-"""The embedded one-machine stack: NATS, Postgres and the four services under one supervisor."""
+"""The embedded stack on one machine: NATS, Postgres and the four services under one supervisor."""

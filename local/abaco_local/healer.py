@@ -1,12 +1,13 @@
-"""Starts the NATS server anew when it cannot write any more, and there is room again.
+"""The healer: restarts the NATS server after a failed write, once there is free space.
 
-Theory: nats-server takes a write that failed for final. The stream answers no append from then on,
-also when there is room again, until the server is started anew; what it has acknowledged is on the
-disk and it reads on. It says so in its log, again with every append. The supervisor hands every
-line of that, and a tick each five seconds, to this process, an "event listener" in the words of
-its manual. So no port is opened for it, and it needs no password.
+nats-server treats a failed write as final: its stream rejects every append from then on, even when
+there is free space again, until the server restarts. Acknowledged events are on the disk and stay
+readable. The server logs the failure with each append. The supervisor passes every log line of the
+server, and a tick every five seconds, to this process, an "event listener" in its manual. So the
+healer needs no port and no password.
 
-``python -m abaco_local.healer <supervisor's socket> <folder of the streams>``
+``python -m abaco_local.healer <supervisor's socket> <folder of the streams>``. Running supervisors
+have this name in their configuration.
 """
 
 import os
@@ -17,97 +18,100 @@ from typing import NoReturn
 
 from supervisor import childutils
 
-from abaco_local.control import Control
-from abaco_local.status import RUNNING
+from abaco_local.stack.stack_status import RUNNING
+from abaco_local.stack.supervisor_client import SupervisorClient
 from abaco_proto.errors import Unavailable
 
 NAME = "healer"
-PATIENT = "nats"
-SIGNS = ("critical write error", "no space left on device")
-ROOM_BYTES = 16 * 1024 * 1024
-"""Twice the largest message. With less it would only fail again."""
+SERVER = "nats"
+WRITE_FAILURES = ("critical write error", "no space left on device")
+MIN_FREE_BYTES = 16 * 1024 * 1024
+"""Twice the largest message. With less space the next write would fail."""
 
 PAUSE_SECONDS = 30.0
-"""At least so long between two starts: not every failed write is for want of room."""
+"""The shortest time between two restarts: not every failed write is caused by a full disk."""
 
 
 class Healer:
-    """What it was told, and what it does about it."""
+    """Detects failed writes in log lines, and restarts the server."""
 
     def __init__(
         self,
         restart: Callable[[], None],
-        room: Callable[[], int],
+        free_bytes: Callable[[], int],
         clock: Callable[[], float],
-        say: Callable[[str], object],
+        log: Callable[[str], object],
     ) -> None:
-        """``room`` are bytes, ``clock`` seconds."""
+        """``free_bytes`` returns bytes, ``clock`` seconds."""
         self._restart = restart
-        self._room = room
+        self._free_bytes = free_bytes
         self._clock = clock
-        self._say = say
-        self._ill = self._waits = False
-        self._not_before = float("-inf")
+        self._log = log
+        self._write_failed = self._waiting = False
+        self._next_restart = float("-inf")
 
-    def hear(self, line: str) -> None:
-        """Take note of what the server says."""
-        if not self._ill and any(sign in line for sign in SIGNS):
-            self._ill = True
-            self._say("nats cannot write to its disk: no command is accepted until it can again")
+    def read_line(self, line: str) -> None:
+        """Look for a failed write in a line of the server's log."""
+        if not self._write_failed and any(sign in line for sign in WRITE_FAILURES):
+            self._write_failed = True
+            self._log(
+                "NATS cannot write to its disk, so commands are rejected. Free at least"
+                f" {MIN_FREE_BYTES >> 20} MiB; NATS is then restarted"
+            )
 
-    def tick(self) -> None:
-        """Do something about it, if that makes sense now."""
-        if not self._ill or self._clock() < self._not_before:
+    def on_tick(self) -> None:
+        """Restart the server if a write has failed and there is free space."""
+        if not self._write_failed or self._clock() < self._next_restart:
             return
-        if self._room() < ROOM_BYTES:
-            if not self._waits:
-                self._say(f"waiting until there are {ROOM_BYTES >> 20} MiB free for nats")
-            self._waits = True
+        if self._free_bytes() < MIN_FREE_BYTES:
+            if not self._waiting:
+                self._log(f"waiting until {MIN_FREE_BYTES >> 20} MiB are free for NATS")
+            self._waiting = True
             return
-        self._say("there is room: nats is started anew")
-        self._ill = self._waits = False
-        self._not_before = self._clock() + PAUSE_SECONDS
+        self._log("there is free space again: restarting NATS")
+        self._write_failed = self._waiting = False
+        self._next_restart = self._clock() + PAUSE_SECONDS
         self._restart()
 
 
-def restart(control: Control) -> None:
-    """Start the server anew, unless somebody has stopped it."""
+def restart(control: SupervisorClient) -> None:
+    """Restart the server, unless it is stopped."""
     try:
-        if control.process(PATIENT).state == RUNNING:
-            control.stop(PATIENT)
-            control.start(PATIENT)
+        if control.process(SERVER).state == RUNNING:
+            control.stop(SERVER)
+            control.start(SERVER)
     except Unavailable as error:
-        say(str(error))
+        log(str(error))
 
 
-def room(folder: str) -> int:
-    """How many bytes can be written."""
+def free_bytes(folder: str) -> int:
+    """Return how many bytes can be written."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 
 
-def say(line: str) -> None:
-    """Write to the log; what the supervisor reads is the other stream."""
+def log(line: str) -> None:
+    """Write a line to the log. The supervisor reads the other stream."""
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} WARNING {line}\n")
 
 
-def take(healer: Healer, headers: Mapping[str, str], payload: str) -> None:
-    """One event of the supervisor's."""
+def handle_event(healer: Healer, headers: Mapping[str, str], payload: str) -> None:
+    """Handle one event of the supervisor."""
     if headers["eventname"].startswith("TICK"):
-        healer.tick()
+        healer.on_tick()
         return
-    about, data = childutils.eventdata(payload)
-    if about["processname"] == PATIENT:
-        healer.hear(data)
+    process, data = childutils.eventdata(payload)
+    if process["processname"] == SERVER:
+        healer.read_line(data)
 
 
 def main(socket: str, folder: str) -> NoReturn:
-    """Listen until the supervisor ends."""
-    control = Control(socket)
-    healer = Healer(lambda: restart(control), lambda: room(folder), time.monotonic, say)
+    """Handle events until the supervisor ends."""
+    control = SupervisorClient(socket)
+    healer = Healer(lambda: restart(control), lambda: free_bytes(folder), time.monotonic, log)
     while True:
         headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
-        take(healer, headers, payload)
+        handle_event(healer, headers, payload)
         childutils.listener.ok(sys.stdout)
 
 

@@ -17,7 +17,7 @@ from abaco_jetstream import (
     JetStreamSnapshots,
     JetStreamWorkQueue,
 )
-from abaco_local.nats_server import authorization
+from abaco_local.servers.nats_server import authorization
 from abaco_proto import events as ev
 from abaco_proto import permissions
 from abaco_proto.envelope import draft

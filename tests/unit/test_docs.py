@@ -20,8 +20,8 @@ from abaco_api.api_settings import ApiSettings as ApiConfig
 from abaco_api.contract import asyncapi, openapi
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.routes import OPERATIONS
-from abaco_local import nats_chart, nats_server
-from abaco_local.config import Config as LocalConfig
+from abaco_local.local_settings import LocalSettings
+from abaco_local.servers import nats_chart, nats_server
 from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import actor, events, execution, settings, worker
@@ -40,7 +40,7 @@ CONFIGS: dict[str, type[msgspec.Struct]] = {
     "scheduler": SchedulerSettings,
     "worker": WorkerConfig,
     "projector": ProjectorSettings,
-    "stack": LocalConfig,
+    "stack": LocalSettings,
 }
 
 
@@ -230,7 +230,7 @@ PAGES = {
     "reference/metrics.md": metrics_page,
     "../compose.yaml": compose_file,
     "../compose.cluster.yaml": lambda: compose_file("compose.cluster.yaml"),
-    "../compose/nats.conf": nats_server.in_container,
+    "../compose/nats.conf": nats_server.container_configuration,
     "reference/asyncapi.json": asyncapi_page,
     "../kubernetes/nats-values.yaml": nats_chart.values,
 }

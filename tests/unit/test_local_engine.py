@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from abaco_local import engine
+from abaco_local.servers import container_engine
 from abaco_proto.errors import Unavailable
 
 
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "answers", lambda: False)
+    monkeypatch.setattr(container_engine, "is_available", lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -26,23 +26,23 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_debian_and_its_children_are_known(text: str, expected: bool) -> None:  # noqa: FBT001
-    assert engine.is_debian(text) is expected
+    assert container_engine.is_debian(text) is expected
 
 
 def test_an_engine_that_was_named_is_never_installed() -> None:
     with pytest.raises(Unavailable, match="DOCKER_HOST=unix:///nope"):
-        engine.ensure(pytest.fail, {"DOCKER_HOST": "unix:///nope"})
+        container_engine.ensure(pytest.fail, {"DOCKER_HOST": "unix:///nope"})
 
 
 def test_an_ordinary_account_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable, match="start Docker, or set DOCKER_HOST"):
-        engine.ensure(pytest.fail, {})
+        container_engine.ensure(pytest.fail, {})
 
 
 def test_a_running_engine_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "answers", lambda: True)
-    engine.ensure(pytest.fail, {})
+    monkeypatch.setattr(container_engine, "is_available", lambda: True)
+    container_engine.ensure(pytest.fail, {})
 
 
 def test_a_bare_machine_gets_docker_and_its_control_groups(
@@ -52,12 +52,12 @@ def test_a_bare_machine_gets_docker_and_its_control_groups(
     said: list[str] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "dockerd" else name)
-    monkeypatch.setattr(engine, "is_debian", lambda _: True)
-    monkeypatch.setattr(engine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(engine, "SETTLE_SECONDS", 0)
-    monkeypatch.setattr(engine, "_run", lambda *argv: ran.append(argv))
-    monkeypatch.setattr(engine, "_start", lambda _: ran.append(("start",)))
-    engine.ensure(said.append, {})
+    monkeypatch.setattr(container_engine, "is_debian", lambda _: True)
+    monkeypatch.setattr(container_engine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(container_engine, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(container_engine, "_run", lambda *argv: ran.append(argv))
+    monkeypatch.setattr(container_engine, "_start", lambda _: ran.append(("start",)))
+    container_engine.ensure(said.append, {})
     assert [words[:2] for words in ran] == [
         ("apt-get", "update"),
         ("apt-get", "install"),
@@ -75,12 +75,12 @@ def test_an_engine_that_does_not_start_says_why(
     dockerd.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(engine, "LOG", tmp_path / "dockerd.log")
-    monkeypatch.setattr(engine, "SYSTEMD", tmp_path / "none")
-    monkeypatch.setattr(engine, "CGROUPS", tmp_path)
-    monkeypatch.setattr(engine, "_run", lambda *_: None)
+    monkeypatch.setattr(container_engine, "DOCKERD_LOG", tmp_path / "dockerd.log")
+    monkeypatch.setattr(container_engine, "SYSTEMD", tmp_path / "none")
+    monkeypatch.setattr(container_engine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(container_engine, "_run", lambda *_: None)
     with pytest.raises(Unavailable, match="does not start: no iptables"):
-        engine.ensure(lambda _: None, {})
+        container_engine.ensure(lambda _: None, {})
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_a_pid_file_of_nobody_is_removed(tmp_path: Path, stat: str | None, kept:
     if stat is not None:
         (tmp_path / "proc" / "4711").mkdir(parents=True)
         (tmp_path / "proc" / "4711" / "stat").write_text(f"{stat}\n")
-    engine.forget_dead("dockerd", pid_file, tmp_path / "proc")
+    container_engine.remove_stale_pid_file("dockerd", pid_file, tmp_path / "proc")
     assert pid_file.exists() == kept
 
 
 def test_no_pid_file_is_nothing_to_remove(tmp_path: Path) -> None:
-    engine.forget_dead("dockerd", tmp_path / "docker.pid")
+    container_engine.remove_stale_pid_file("dockerd", tmp_path / "docker.pid")

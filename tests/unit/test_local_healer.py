@@ -1,6 +1,6 @@
 """A NATS server that cannot write: it is started anew when that can help, and not before."""
 
-from abaco_local.healer import PAUSE_SECONDS, ROOM_BYTES, Healer, take
+from abaco_local.healer import MIN_FREE_BYTES, PAUSE_SECONDS, Healer, handle_event
 
 SIGN = "[ERR] JetStream stream '$G > X' critical write error: write 1.blk: no space left on device"
 
@@ -19,10 +19,10 @@ class Ward:
 
     def line(self, text: str, of: str = "nats") -> None:
         payload = f"processname:{of} groupname:{of} pid:1 channel:stdout\n{text}"
-        take(self.healer, {"eventname": "PROCESS_LOG_STDOUT"}, payload)
+        handle_event(self.healer, {"eventname": "PROCESS_LOG_STDOUT"}, payload)
 
     def tick(self) -> None:
-        take(self.healer, {"eventname": "TICK_5"}, "when:1")
+        handle_event(self.healer, {"eventname": "TICK_5"}, "when:1")
 
 
 def test_it_waits_for_room_and_says_each_thing_once() -> None:
@@ -32,7 +32,7 @@ def test_it_waits_for_room_and_says_each_thing_once() -> None:
         ward.tick()
     assert ward.restarts == 0
     assert len(ward.said) == 2
-    ward.free = ROOM_BYTES
+    ward.free = MIN_FREE_BYTES
     ward.tick()
     ward.tick()
     assert ward.restarts == 1
@@ -41,7 +41,7 @@ def test_it_waits_for_room_and_says_each_thing_once() -> None:
 
 def test_it_leaves_a_server_alone_that_is_well() -> None:
     ward = Ward()
-    ward.free = ROOM_BYTES
+    ward.free = MIN_FREE_BYTES
     ward.line("[INF] Server is ready")
     ward.line(SIGN, of="api")
     ward.tick()
@@ -50,7 +50,7 @@ def test_it_leaves_a_server_alone_that_is_well() -> None:
 
 def test_it_does_not_start_it_again_and_again() -> None:
     ward = Ward()
-    ward.free = ROOM_BYTES
+    ward.free = MIN_FREE_BYTES
     for _ in range(5):
         ward.line(SIGN)
         ward.tick()

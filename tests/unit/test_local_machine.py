@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from abaco_local import engine
-from abaco_local.machine import GIBIBYTE, of_engine, of_host
+from abaco_local.servers import container_engine
+from abaco_local.servers.machine_check import GIBIBYTE, engine_shortcomings, host_shortcomings
 from abaco_proto.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +32,9 @@ def on_the_page(line: str) -> bool:
 
 
 def test_a_machine_that_lacks_nothing_is_told_nothing() -> None:
-    assert of_host(2 * GIBIBYTE, 2 * GIBIBYTE, FOLDER) == []
-    assert of_engine(GOOD) == []
-    assert of_engine({}) == []
+    assert host_shortcomings(2 * GIBIBYTE, 2 * GIBIBYTE, FOLDER) == []
+    assert engine_shortcomings(GOOD) == []
+    assert engine_shortcomings({}) == []
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_machine_that_lacks_nothing_is_told_nothing() -> None:
     ],
 )
 def test_too_little_memory_or_disk_is_said(memory: float, free: float, line: str) -> None:
-    assert of_host(int(memory * GIBIBYTE), int(free * GIBIBYTE), FOLDER) == [line]
+    assert host_shortcomings(int(memory * GIBIBYTE), int(free * GIBIBYTE), FOLDER) == [line]
     assert on_the_page(line)
 
 
@@ -76,16 +76,16 @@ def test_too_little_memory_or_disk_is_said(memory: float, free: float, line: str
     ],
 )
 def test_an_engine_that_is_not_supported_is_said(info: dict[str, object], line: str) -> None:
-    assert of_engine({**GOOD, **info}) == [line]
+    assert engine_shortcomings({**GOOD, **info}) == [line]
     assert on_the_page(line)
 
 
 def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "answers", lambda: False)
+    monkeypatch.setattr(container_engine, "is_available", lambda: False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for environ in ({}, {"DOCKER_HOST": "unix:///nope"}):
         with pytest.raises(Unavailable) as refused:
-            engine.ensure(pytest.fail, environ)
+            container_engine.ensure(pytest.fail, environ)
         assert on_the_page(f"abaco: {refused.value}")
 
 
@@ -94,12 +94,12 @@ def test_an_engine_is_installed_on_debian_alone(
     release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "os-release").write_text(release)
-    monkeypatch.setattr(engine, "answers", lambda: False)
-    monkeypatch.setattr(engine, "OS_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(container_engine, "is_available", lambda: False)
+    monkeypatch.setattr(container_engine, "OS_RELEASE", tmp_path / "os-release")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(Unavailable) as refused:
-        engine.ensure(pytest.fail, {})
+        container_engine.ensure(pytest.fail, {})
     assert on_the_page(f"abaco: {refused.value}")
 
 

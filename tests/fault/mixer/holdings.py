@@ -12,9 +12,9 @@ import msgspec
 import psutil
 
 from abaco_jetstream import Connection
-from abaco_local import identity
-from abaco_local.control import Control
-from abaco_local.folder import Folder
+from abaco_local import stack_identity
+from abaco_local.data_folder import DataFolder
+from abaco_local.stack.supervisor_client import SupervisorClient
 from abaco_proto import streams
 from engine_server import EngineServer
 
@@ -36,10 +36,10 @@ class Books:
 
     def __init__(self, folder: Path, engine: EngineServer) -> None:
         """``folder`` is the data folder of the stack."""
-        known = identity.load(Folder(folder))
+        known = stack_identity.load(DataFolder(folder))
         assert known is not None
         self._known = known
-        self._control = Control(known.socket)
+        self._control = SupervisorClient(known.socket)
         self._engine = engine
         self._worker_dir = folder / "worker"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import docker
 import docker.errors
 
-from abaco_local import identity
-from abaco_local.control import Control
-from abaco_local.folder import Folder
+from abaco_local import stack_identity
+from abaco_local.data_folder import DataFolder
+from abaco_local.stack.supervisor_client import SupervisorClient
 from abaco_proto.errors import Unavailable
 from engine_server import EngineServer
 from fault.mixer.plan import Plan, Plug
@@ -23,9 +23,9 @@ class Plugs:
 
     def __init__(self, folder: Path, engine: EngineServer) -> None:
         """``folder`` is the data folder of the stack."""
-        known = identity.load(Folder(folder))
+        known = stack_identity.load(DataFolder(folder))
         assert known is not None
-        self._control = Control(known.socket)
+        self._control = SupervisorClient(known.socket)
         self._engine = engine
         self.pulled: Counter[str] = Counter()
 

@@ -1,6 +1,6 @@
-"""The container engine: the machine's Docker, installed and started where that is possible.
+"""The container engine: the Docker of this machine, installed and started if possible.
 
-``python -m abaco_local.engine`` makes sure of it without starting anything else.
+``python -m abaco_local.servers.container_engine`` does only that.
 """
 
 import os
@@ -16,15 +16,15 @@ import click
 import docker
 from docker.errors import DockerException
 
-from abaco_local.wait import until
+from abaco_local.polling import poll_until
 from abaco_proto.errors import AbacoError, Unavailable
 
-Say = Callable[[str], object]
+Report = Callable[[str], object]
 
 ANSWER_SECONDS = 10
 START_SECONDS = 60
 SETTLE_SECONDS = 3
-LOG = Path("/var/log/dockerd.log")
+DOCKERD_LOG = Path("/var/log/dockerd.log")
 SYSTEMD = Path("/run/systemd/system")
 CGROUPS = Path("/sys/fs/cgroup")
 OS_RELEASE = Path("/etc/os-release")
@@ -32,14 +32,14 @@ PID_FILES = {
     "dockerd": Path("/var/run/docker.pid"),
     "containerd": Path("/var/run/docker/containerd/containerd.pid"),
 }
-DEBIANS = {"debian", "ubuntu"}
+DEBIAN_IDS = {"debian", "ubuntu"}
 
 
-def answers() -> bool:
-    """Tell whether an engine answers, at ``DOCKER_HOST`` or at the usual place.
+def is_available() -> bool:
+    """Return whether an engine answers, at ``DOCKER_HOST`` or the default address.
 
     Raises:
-        Unavailable: if there is one, but not for this account.
+        Unavailable: it refuses this account.
     """
     try:
         client = docker.from_env(timeout=ANSWER_SECONDS)
@@ -49,17 +49,15 @@ def answers() -> bool:
             client.close()
     except DockerException as error:
         if "Permission denied" in str(error):
-            sentence = (
-                "the container engine is not open to this account: is it in the group docker?"
-            )
-            raise Unavailable(sentence) from None
+            message = "the container engine is not open to this account: is it in the group docker?"
+            raise Unavailable(message) from None
         return False
-    except OSError:  # what docker-py lets through of its own connection's errors
+    except OSError:  # docker-py does not translate all errors of its connection
         return False
 
 
-def info() -> Mapping[str, Any]:
-    """What an engine says of itself; empty where none answers."""
+def read_info() -> Mapping[str, Any]:
+    """Return what an engine reports about itself; empty if none answers."""
     with suppress(DockerException, OSError):
         client = docker.from_env(timeout=ANSWER_SECONDS)
         try:
@@ -70,44 +68,49 @@ def info() -> Mapping[str, Any]:
     return {}
 
 
-def ensure(say: Say, environ: Mapping[str, str] = os.environ) -> None:
-    """Make sure that an engine answers; install and start it if that is ours to do.
+def ensure(report: Report, environ: Mapping[str, str] = os.environ) -> None:
+    """Make sure that an engine answers; install and start it if this is root on Debian.
 
     Raises:
         Unavailable: one sentence that says what to do.
     """
-    if answers():
+    if is_available():
         return
     if environ.get("DOCKER_HOST"):
         raise Unavailable(f"no container engine answers at DOCKER_HOST={environ['DOCKER_HOST']}")
     if os.geteuid() != 0:
         raise Unavailable("no container engine answers: start Docker, or set DOCKER_HOST")
     if not shutil.which("dockerd"):
-        _install(say)
-        # The package may have started it already.
-        if until(answers, SETTLE_SECONDS):
+        _install(report)
+        # The package may have started it.
+        if poll_until(is_available, SETTLE_SECONDS):
             return
-    _start(say)
+    _start(report)
 
 
-def remove_waiting(host_id: str, folder: Path) -> int:
-    """Remove a host's sandboxes that wait for nothing any more; return how many there were.
+def remove_idle_containers(host_id: str, folder: Path) -> int:
+    """Remove a host's idle sandboxes; return their number.
 
-    What runs an execution stays: its worker finds it when it is back. One after another, because
-    containers that end at the same time can lock an engine up (docs/adr/0008).
+    Containers that run an execution stay: their worker finds them at its next start. They are
+    removed one after another: containers that end at the same time can block an engine
+    (docs/adr/0008).
     """
     removed = 0
     with suppress(DockerException, OSError):
         client = docker.from_env(
             timeout=ANSWER_SECONDS
-        ).api  # an APIClient alone heeds no DOCKER_HOST
+        ).api  # a plain APIClient ignores DOCKER_HOST
         try:
             labels = {"label": [f"abaco.host_id={host_id}"]}
             for found in client.containers(all=True, filters=labels):
-                place = folder / (found["Names"] or [""])[0].lstrip("/")
-                if place.name and place.is_dir() and not (place / "assignment").exists():
+                directory = folder / (found["Names"] or [""])[0].lstrip("/")
+                if (
+                    directory.name
+                    and directory.is_dir()
+                    and not (directory / "assignment").exists()
+                ):
                     client.remove_container(found["Id"], force=True, v=True)
-                    shutil.rmtree(place, ignore_errors=True)
+                    shutil.rmtree(directory, ignore_errors=True)
                     removed += 1
         finally:
             client.close()
@@ -115,64 +118,64 @@ def remove_waiting(host_id: str, folder: Path) -> int:
 
 
 def is_debian(os_release: str) -> bool:
-    """Tell from the text of ``/etc/os-release`` whether this is Debian, Ubuntu or a child."""
+    """Return whether the text of ``/etc/os-release`` is of Debian, Ubuntu or a derivative."""
     pairs = (line.partition("=") for line in os_release.splitlines())
     names = {key: value.strip("\"'").split() for key, _, value in pairs}
-    return bool(DEBIANS & {*names.get("ID", []), *names.get("ID_LIKE", [])})
+    return bool(DEBIAN_IDS & {*names.get("ID", []), *names.get("ID_LIKE", [])})
 
 
-def _install(say: Say) -> None:
-    known = OS_RELEASE.exists() and is_debian(OS_RELEASE.read_text())
-    if not (known and shutil.which("apt-get")):
+def _install(report: Report) -> None:
+    supported = OS_RELEASE.exists() and is_debian(OS_RELEASE.read_text())
+    if not (supported and shutil.which("apt-get")):
         raise Unavailable("no container engine is installed: install Docker, or set DOCKER_HOST")
     packages = ["docker.io"]
-    # Without an init that mounts the control groups somebody has to.
+    # Needed if no init process mounts the control groups.
     if not any(CGROUPS.iterdir()):
         packages.append("cgroupfs-mount")
-    say(f"engine: installing {' and '.join(packages)} with apt-get")
-    # One broken source of many is no reason to stop: the installation tells whether it matters.
+    report(f"engine: installing {' and '.join(packages)} with apt-get")
+    # A broken package source may not matter: the installation decides.
     with suppress(Unavailable):
         _run("apt-get", "update", "-qq")
     _run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
 
 
-def _start(say: Say) -> None:
+def _start(report: Report) -> None:
     if SYSTEMD.is_dir():
-        say("engine: starting docker with systemctl")
+        report("engine: starting docker with systemctl")
         _run("systemctl", "start", "docker")
-        up = until(answers, START_SECONDS)
+        started = poll_until(is_available, START_SECONDS)
     else:
-        up = _start_dockerd(say)
-    if not up:
+        started = _start_dockerd(report)
+    if not started:
         raise Unavailable(f"the container engine does not start: {_last_line()}")
 
 
-def _start_dockerd(say: Say) -> bool:
+def _start_dockerd(report: Report) -> bool:
     if not any(CGROUPS.iterdir()) and shutil.which("cgroupfs-mount"):
         _run("cgroupfs-mount")
     for name, path in PID_FILES.items():
-        forget_dead(name, path)
-    # Not `service docker start`: it wants to raise limits, which not every machine permits.
-    say(f"engine: starting dockerd, its log is {LOG}")
-    process = _detached("dockerd")
-    until(lambda: answers() or process.poll() is not None, START_SECONDS)
-    return answers()
+        remove_stale_pid_file(name, path)
+    # Not `service docker start`: it raises limits, which not every machine permits.
+    report(f"engine: starting dockerd, its log is {DOCKERD_LOG}")
+    process = _start_detached("dockerd")
+    poll_until(lambda: is_available() or process.poll() is not None, START_SECONDS)
+    return is_available()
 
 
-def forget_dead(name: str, pid_file: Path, proc: Path = Path("/proc")) -> None:
-    """Remove a pid file that names no process of this name.
+def remove_stale_pid_file(name: str, pid_file: Path, proc: Path = Path("/proc")) -> None:
+    """Remove a pid file whose process is not running under this name.
 
-    An engine that was killed leaves it behind, and one that starts takes whoever has that number
-    now, after a restart of the machine say, for its own.
+    An engine that was killed leaves its pid file. The next one takes any process with that number,
+    perhaps another program after a reboot, for itself.
     """
     with suppress(OSError):
         pid = pid_file.read_text().strip()
-        if not pid.isdecimal() or not _lives(proc / pid / "stat", name):
+        if not pid.isdecimal() or not _is_running(proc / pid / "stat", name):
             pid_file.unlink()
 
 
-def _lives(stat: Path, name: str) -> bool:
-    """Tell whether a process has this name and has not ended, waited for or not."""
+def _is_running(stat: Path, name: str) -> bool:
+    """Return whether a process has this name and has not exited."""
     try:
         _, _, rest = stat.read_text().partition("(")
     except OSError:
@@ -191,9 +194,9 @@ def _run(*argv: str) -> None:
         raise Unavailable(f"{' '.join(argv[:2])} failed: {lines[-1]}")
 
 
-def _detached(*argv: str) -> subprocess.Popen[bytes]:
-    """Start what outlives us, in a session of its own."""
-    with LOG.open("ab") as log:
+def _start_detached(*argv: str) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this one, in its own session."""
+    with DOCKERD_LOG.open("ab") as log:
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -205,7 +208,9 @@ def _detached(*argv: str) -> subprocess.Popen[bytes]:
 
 
 def _last_line() -> str:
-    lines = LOG.read_text(errors="replace").strip().splitlines() if LOG.exists() else []
+    lines = (
+        DOCKERD_LOG.read_text(errors="replace").strip().splitlines() if DOCKERD_LOG.exists() else []
+    )
     return lines[-1] if lines else f"it did not answer within {START_SECONDS} seconds"
 
 

@@ -1,4 +1,4 @@
-"""The data folder: where everything the embedded stack keeps has its place."""
+"""The data folder: all files of the embedded stack."""
 
 import fcntl
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 import msgspec
 
 
-class Folder(msgspec.Struct, frozen=True):
-    """The paths below one data folder."""
+class DataFolder(msgspec.Struct, frozen=True):
+    """The paths in one data folder."""
 
     root: Path
 
     @property
     def identity(self) -> Path:
-        """What was chosen once for this folder: ports, passwords, the host's id."""
+        """Ports, passwords and the host's id."""
         return self.root / "identity.json"
 
     @property
     def nats(self) -> Path:
-        """JetStream's store: the log itself."""
+        """The store of JetStream, which holds the log."""
         return self.root / "nats"
 
     @property
@@ -31,32 +31,32 @@ class Folder(msgspec.Struct, frozen=True):
 
     @property
     def run(self) -> Path:
-        """What is generated anew at each ``up``, and holds secrets."""
+        """Files that each ``up`` writes again; they contain secrets."""
         return self.root / "run"
 
     @property
     def commands(self) -> Path:
-        """What each supervised process is: see ``launch``."""
+        """The command lines and environments of the processes; see ``launch``."""
         return self.run / "commands.json"
 
     @property
     def supervisord_conf(self) -> Path:
-        """The supervisor's configuration."""
+        """The configuration of the supervisor."""
         return self.run / "supervisord.conf"
 
     @property
     def supervisord_pid(self) -> Path:
-        """The supervisor's process id."""
+        """The process id of the supervisor."""
         return self.run / "supervisord.pid"
 
     @property
     def nats_conf(self) -> Path:
-        """The NATS server's configuration."""
+        """The configuration of the NATS server."""
         return self.run / "nats.conf"
 
     @property
     def logs(self) -> Path:
-        """One file per process."""
+        """One log file per process."""
         return self.root / "logs"
 
     def log(self, name: str) -> Path:
@@ -64,33 +64,33 @@ class Folder(msgspec.Struct, frozen=True):
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Make the folders; what holds secrets or output is its owner's alone."""
+        """Make the folders; only their owner may read those with secrets or output."""
         self.root.mkdir(parents=True, exist_ok=True)
         for path in (self.nats, self.run, self.logs):
             path.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let one command at a time change what runs; a second one waits."""
+        """Hold the lock that lets one command at a time change the stack."""
         with (self.run / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner only from its first byte on."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Replace a file atomically; only its owner may read it, from the first byte on."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(descriptor)
-    fresh.replace(path)
+    new.replace(path)
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text, or nothing if there is no such file."""
+    """Return the text of a file; empty if there is no such file."""
     try:
         return path.read_text()
     except FileNotFoundError:

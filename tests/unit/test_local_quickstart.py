@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from abaco_local import demo
+from abaco_local.cli import quickstart
 from abaco_proto.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -23,14 +23,14 @@ def actor(status: str) -> dict[str, Any]:
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the API answers, one after another."""
     coming: list[dict[str, Any]] = []
-    monkeypatch.setattr(demo.Request, "send", lambda _: coming.pop(0))
-    monkeypatch.setattr(demo, "POLL_SECONDS", 0)
+    monkeypatch.setattr(quickstart.Request, "send", lambda _: coming.pop(0))
+    monkeypatch.setattr(quickstart, "POLL_SECONDS", 0)
     return coming
 
 
 def test_a_query_that_times_out_is_sent_again(answers: list[dict[str, Any]]) -> None:
     answers += [actor("SUBMITTED"), UNAVAILABLE, UNAVAILABLE, actor("READY")]
-    demo.show_when(demo.Request("http://x/actors/foo_0"), "READY", 60)
+    quickstart.wait_for_status(quickstart.Request("http://x/actors/foo_0"), "READY", 60)
     assert answers == []
 
 
@@ -40,13 +40,13 @@ def test_an_answer_that_will_not_change_is_the_end(
 ) -> None:
     answers += [answer]
     with pytest.raises(Unavailable):
-        demo.show_when(demo.Request("http://x/actors/foo_0"), "READY", 60)
+        quickstart.wait_for_status(quickstart.Request("http://x/actors/foo_0"), "READY", 60)
 
 
 def test_what_stays_unavailable_is_the_end(answers: list[dict[str, Any]]) -> None:
     answers += [UNAVAILABLE]
     with pytest.raises(Unavailable, match="Postgres does not answer"):
-        demo.show_when(demo.Request("http://x/actors/foo_0"), "READY", -1)
+        quickstart.wait_for_status(quickstart.Request("http://x/actors/foo_0"), "READY", -1)
 
 
 def programs(path: Path) -> Iterator[str]:
@@ -65,5 +65,5 @@ def test_neither_the_tests_nor_the_quickstart_need_the_programs_of_docker_or_cur
     ]
     assert len(files) > 200
     assert {path for path in files if {"docker", "curl"} & {*programs(path)}} == {
-        ROOT / "local" / "abaco_local" / "demo.py"  # where there is one
+        ROOT / "local" / "abaco_local" / "cli" / "quickstart.py"  # where there is one
     }

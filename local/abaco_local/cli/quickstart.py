@@ -1,4 +1,4 @@
-"""The quickstart, walked through against a running stack: each command and its real answer."""
+"""The quickstart against a running stack: prints each request and its answer."""
 
 import json
 import shutil
@@ -29,14 +29,14 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """What a user types."""
+        """The command line that a user types."""
         return f'curl -X POST --data "{self.data}" {self.url}' if self.data else f"curl {self.url}"
 
     def send(self) -> Any:
-        """Send it, with curl where there is one; return the answer's JSON.
+        """Send the request, with curl if it is installed; return the answer's JSON.
 
         Raises:
-            Unavailable: if there is no answer, or none in JSON.
+            Unavailable: there is no answer, or it is not JSON.
         """
         text = self._curl() if shutil.which("curl") else self._urllib()
         try:
@@ -47,12 +47,12 @@ class Request(msgspec.Struct, frozen=True):
     def _curl(self) -> str:
         data = ["-X", "POST", "--data", self.data] if self.data else []
         words = ["curl", "-sS", "--noproxy", "*", "--max-time", str(ANSWER_SECONDS)]
-        done = subprocess.run(
+        finished = subprocess.run(
             [*words, *data, self.url], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise Unavailable(done.stderr.strip())
-        return done.stdout
+        if finished.returncode:
+            raise Unavailable(finished.stderr.strip())
+        return finished.stdout
 
     def _urllib(self) -> str:
         body = self.data.encode() or None
@@ -67,57 +67,61 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def run(api_url: str) -> None:
-    """Walk the five steps.
+    """Run the five steps.
 
     Raises:
-        Unavailable: a sentence about what did not arrive.
+        Unavailable: a step failed; the message says which.
     """
     actors = f"{api_url}/actors"
-    _step("1. Register an image as an actor")
-    created = show(Request(actors, "image=jstubbs/abaco_test&name=foo"))
+    _print_step("1. Register an image as an actor")
+    created = print_answer(Request(actors, "image=jstubbs/abaco_test&name=foo"))
     actor = f"{actors}/{created['id']}"
-    _step("2. Wait until its workers are ready")
-    show_when(Request(actor), "READY", READY_SECONDS)
-    _step("3. Send it a message")
-    sent = show(Request(f"{actor}/messages", "message=execute yourself"))
+    _print_step("2. Wait until its workers are ready")
+    wait_for_status(Request(actor), "READY", READY_SECONDS)
+    _print_step("3. Send it a message")
+    sent = print_answer(Request(f"{actor}/messages", "message=execute yourself"))
     execution = f"{actor}/executions/{sent['execution_id']}"
-    _step("4. Wait until the message is executed, and look at the statistics")
-    show_when(Request(execution), "COMPLETE", COMPLETE_SECONDS)
-    show(Request(f"{actor}/executions"))
-    _step("5. Read what it wrote")
-    logs = show(Request(f"{execution}/logs"))
+    _print_step("4. Wait until the message is executed, and look at the statistics")
+    wait_for_status(Request(execution), "COMPLETE", COMPLETE_SECONDS)
+    print_answer(Request(f"{actor}/executions"))
+    _print_step("5. Read what it wrote")
+    logs = print_answer(Request(f"{execution}/logs"))
     if "Contents of MSG: execute yourself" not in str(logs):
         raise Unavailable("the logs do not hold the message")
     click.echo(f"\n{logs}")
 
 
-def show(request: Request) -> Any:
-    """Print a request and its answer; return the answer's result."""
+def print_answer(request: Request) -> Any:
+    """Send a request, print it and its answer, and return the result."""
     click.echo(f"$ {request.line}")
-    return _shown(request.send())
+    return _print_result(request.send())
 
 
-def show_when(request: Request, status: str, seconds: float) -> None:
-    """Ask until the result has the status, saying each new one, and print the last answer.
+def wait_for_status(request: Request, status: str, seconds: float) -> None:
+    """Poll until the result has the status; print each new status and the last answer.
 
-    An answer that a service is unavailable is no end: on a slow machine a query can time out.
+    A 503 is not an error: a query may time out on a slow machine.
     """
     click.echo(f"$ {request.line}")
     deadline = time.monotonic() + seconds
-    before = ""
+    last_status = ""
     while True:
         answer = request.send()
-        now = _status(answer)
-        if now != before:
-            click.echo(f"  … {now}")
-        if now == status:
-            _shown(answer)
+        status_now = _status(answer)
+        if status_now != last_status:
+            click.echo(f"  … {status_now}")
+        if status_now == status:
+            _print_result(answer)
             return
         late = time.monotonic() > deadline
-        if late or now == "ERROR" or (answer.get("status") != "success" and now != UNAVAILABLE):
-            _shown(answer)
-            raise Unavailable(f"{request.url} did not become {status}: it is {now}")
-        before = now
+        if (
+            late
+            or status_now == "ERROR"
+            or (answer.get("status") != "success" and status_now != UNAVAILABLE)
+        ):
+            _print_result(answer)
+            raise Unavailable(f"{request.url} did not become {status}: it is {status_now}")
+        last_status = status_now
         time.sleep(POLL_SECONDS)
 
 
@@ -127,12 +131,12 @@ def _status(answer: Any) -> str:
     return str((answer.get("result") or {}).get("status"))
 
 
-def _shown(answer: Any) -> Any:
+def _print_result(answer: Any) -> Any:
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("status") != "success":
         raise Unavailable(f"the API refused: {answer.get('msg')}")
     return answer["result"]
 
 
-def _step(title: str) -> None:
+def _print_step(title: str) -> None:
     click.echo(f"\n{title}\n")

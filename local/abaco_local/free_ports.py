@@ -8,25 +8,25 @@ from pathlib import Path
 
 from abaco_proto.errors import Refused
 
-# Never a port the kernel gives to outgoing connections: a client that retries a dead server on
-# such a port can be given that very port as its own, connect to itself, and keep the server out.
-FIRST = 20_000
+# Never a port that the kernel gives to outgoing connections: a client that retries a stopped server
+# on such a port can be given that port as its own, connect to itself, and block the server.
+FIRST_PORT = 20_000
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-USUAL_EPHEMERAL = 32_768
+DEFAULT_EPHEMERAL = 32_768
 
 LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Tell whether a server could listen there now.
+    """Return whether a server could listen on the port now.
 
     Raises:
-        OSError: if it could not listen there in any case: no address of this machine, or a port
-            that is not for this account.
+        OSError: it could never listen there: the address does not belong to this machine, or this
+            account may not use the port.
     """
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
-        # As servers do: what lingers of closed connections is in nobody's way, a listener is.
+        # As servers do: closed connections in TIME_WAIT do not block the port, a listener does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -37,27 +37,29 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def candidates() -> Iterable[int]:
-    """Yield ports worth trying, in random order."""
+def candidate_ports() -> Iterable[int]:
+    """Yield ports to try, in random order."""
     try:
         end = int(EPHEMERAL_RANGE.read_text().split()[0])
     except (OSError, ValueError):
-        end = USUAL_EPHEMERAL
-    room = range(FIRST, end) if end > FIRST + 1000 else range(FIRST, USUAL_EPHEMERAL)
-    return random.sample(room, 200)
+        end = DEFAULT_EPHEMERAL
+    candidates = (
+        range(FIRST_PORT, end) if end > FIRST_PORT + 1000 else range(FIRST_PORT, DEFAULT_EPHEMERAL)
+    )
+    return random.sample(candidates, 200)
 
 
-def choose(
+def choose_port(
     setting: str,
     wanted: int,
     remembered: int,
     free: Callable[[int], bool] = is_free,
-    among: Callable[[], Iterable[int]] = candidates,
+    candidates: Callable[[], Iterable[int]] = candidate_ports,
 ) -> int:
-    """Return the port that was asked for, else the remembered one, else another free one.
+    """Return the wanted port, or else the remembered one, or else another free port.
 
     Raises:
-        Refused: if the port that ``setting`` asks for is taken, or none is free.
+        Refused: the wanted port of ``setting`` is taken, or no port is free.
     """
     if wanted:
         if not free(wanted):
@@ -65,7 +67,7 @@ def choose(
         return wanted
     if remembered and free(remembered):
         return remembered
-    for port in among():
+    for port in candidates():
         if free(port):
             return port
     raise Refused(f"{setting}: found no free port")

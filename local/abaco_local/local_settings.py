@@ -1,4 +1,4 @@
-"""The settings of the embedded stack itself; the services have their own."""
+"""The settings of the embedded stack itself; each service has its own."""
 
 from typing import Annotated
 
@@ -7,8 +7,8 @@ import msgspec
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
-class Config(msgspec.Struct, frozen=True):
-    """Read once by each ``abaco`` command; a port of 0 is chosen once and remembered."""
+class LocalSettings(msgspec.Struct, frozen=True):
+    """Read by each ``abaco`` command. A port of 0 is chosen once and stored in the data folder."""
 
     data_dir: Annotated[
         str,
@@ -32,7 +32,9 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def api_url(self) -> str:
-        """Where a client on this machine reaches the API: a wildcard address is the loopback's."""
+        """The address of the API for clients on this machine; a wildcard address becomes
+        loopback.
+        """
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.api_host, self.api_host)  # noqa: S104
         return (
             f"http://[{host}]:{self.api_port}" if ":" in host else f"http://{host}:{self.api_port}"

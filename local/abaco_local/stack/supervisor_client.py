@@ -1,4 +1,4 @@
-"""Talking to the supervisor: XML-RPC over its Unix socket."""
+"""A client of the supervisor: XML-RPC over its Unix socket."""
 
 import http.client
 import socket
@@ -9,12 +9,12 @@ import msgspec
 
 from abaco_proto.errors import Unavailable, Unknown
 
-# As long as the slowest stop may take.
+# Longer than the slowest stop.
 TIMEOUT_SECONDS = 240
 ALREADY_STARTED, NOT_RUNNING, BAD_NAME = 60, 70, 10
 
 
-class Process(msgspec.Struct, frozen=True):
+class SupervisedProcess(msgspec.Struct, frozen=True):
     """One supervised process."""
 
     name: str
@@ -22,39 +22,39 @@ class Process(msgspec.Struct, frozen=True):
     state: str
 
 
-class Control:
-    """The supervisor at one socket."""
+class SupervisorClient:
+    """A client of the supervisor at one socket."""
 
     def __init__(self, path: str) -> None:
-        """Remember the path; every call connects anew."""
+        """Store the path; every call opens a connection."""
         self._proxy: Any = xmlrpc.client.ServerProxy(
             "http://localhost/RPC2", transport=_Transport(path)
         )
 
-    def answers(self) -> bool:
-        """Tell whether the supervisor is there."""
+    def is_available(self) -> bool:
+        """Return whether the supervisor answers."""
         try:
             self._call("getState")
         except Unavailable:
             return False
         return True
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[SupervisedProcess]:
         """Return all processes, running or not."""
         infos = self._call("getAllProcessInfo")
-        return [Process(i["name"], i["pid"] or None, i["statename"]) for i in infos]
+        return [SupervisedProcess(i["name"], i["pid"] or None, i["statename"]) for i in infos]
 
-    def process(self, name: str) -> Process:
+    def process(self, name: str) -> SupervisedProcess:
         """Return one process.
 
         Raises:
-            Unknown: if there is none of that name.
+            Unknown: there is no process of that name.
         """
         info = self._call("getProcessInfo", name)
-        return Process(info["name"], info["pid"] or None, info["statename"])
+        return SupervisedProcess(info["name"], info["pid"] or None, info["statename"])
 
     def start(self, name: str) -> None:
-        """Start a process, without waiting for it; a running one is left as it is."""
+        """Start a process without waiting; a running one is left as it is."""
         self._call("startProcess", name, False, ignore=ALREADY_STARTED)
 
     def stop(self, name: str) -> None:
@@ -62,7 +62,7 @@ class Control:
         self._call("stopProcess", name, True, ignore=NOT_RUNNING)
 
     def shutdown(self) -> None:
-        """End the supervisor itself."""
+        """Stop the supervisor itself."""
         self._call("shutdown")
 
     def _call(self, method: str, *arguments: object, ignore: int = 0) -> Any:
@@ -98,5 +98,5 @@ class _Transport(xmlrpc.client.Transport):
 
     def make_connection(self, host: str) -> http.client.HTTPConnection:  # type: ignore[override]
         connection = _Connection(self._path)
-        self._connection = host, connection  # where `close` looks for it
+        self._connection = host, connection  # `close` closes this one
         return connection

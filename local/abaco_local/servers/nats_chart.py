@@ -1,6 +1,6 @@
-"""The values of the official NATS chart: three servers that promise and allow what ours do.
+"""The values of the official NATS chart: three servers with the same limits and permissions.
 
-``python -m abaco_local.nats_chart`` prints ``kubernetes/nats-values.yaml``.
+``python -m abaco_local.servers.nats_chart`` prints ``kubernetes/nats-values.yaml``.
 """
 
 import json
@@ -10,7 +10,7 @@ from abaco_proto import permissions
 
 VALUES = """\
 # For the official chart (https://github.com/nats-io/k8s), as release `nats`: kubernetes/README.md.
-# Drawn from proto/abaco_proto/permissions.py by `python -m abaco_local.nats_chart`.
+# Generated from proto/abaco_proto/permissions.py by `python -m abaco_local.servers.nats_chart`.
 config:
   cluster: {enabled: true, replicas: 3}
   jetstream:

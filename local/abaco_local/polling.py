@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline."""
+"""Polls a condition, with a deadline."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 INTERVAL_SECONDS = 0.1
 
 
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Ask until the answer is yes or the time is over; return the last answer."""
+def poll_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Poll until the condition holds or the time is over; return the last result."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,0 +1,1 @@
+"""The commands of ``abaco``, by section of its help."""

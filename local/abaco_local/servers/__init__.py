@@ -1,0 +1,1 @@
+"""What the stack runs on: NATS, Postgres, the container engine, the machine."""

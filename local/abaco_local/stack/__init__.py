@@ -1,0 +1,1 @@
+"""The supervised processes: their start, state and stop."""
