@@ -26,7 +26,7 @@ from abaco_proto.errors import Refused, Unavailable
 
 READY_SECONDS = 120
 SERVICE_SETTINGS: tuple[type[msgspec.Struct], ...] = (
-    abaco_api.api_settings.Config,
+    abaco_api.api_settings.ApiSettings,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
     abaco_worker.worker_settings.Config,
     abaco_projector.projector_settings.ProjectorSettings,
