@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+from abaco_proto.settings import Port
 
 
 class LocalSettings(msgspec.Struct, frozen=True):

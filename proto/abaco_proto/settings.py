@@ -11,11 +11,13 @@ content of that file as ``ABACO_NATS_URL``.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from abaco_proto.errors import Malformed
+from abaco_proto.ids import TENANT_PATTERN
 
 PREFIX = "ABACO_"
 FROM_FILE = "_FILE"
@@ -100,6 +102,60 @@ NAMES = frozenset(
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+PostgresDsn = Annotated[
+    str,
+    Meta(
+        description="The address of Postgres, which holds the read models.",
+        pattern=r"^postgres(ql)?://",
+    ),
+]
+
+Tenant = Annotated[
+    str, Meta(description="The tenant that all actors belong to.", pattern=TENANT_PATTERN)
+]
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that every service has."""
+
+    nats_url: Annotated[
+        str,
+        Meta(
+            description="The address of NATS, which holds the log; of a cluster, the addresses of"
+            " all servers, separated by commas.",
+            pattern=NATS_URL_PATTERN,
+        ),
+    ] = "nats://127.0.0.1:4222"
+    nats_replicas: Annotated[
+        Literal[1, 3, 5],
+        Meta(description="The number of NATS servers that each keep the whole log: 1, 3 or 5."),
+    ] = 1
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The lowest level of messages that are logged."),
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="The format of log lines: text for people, json for programs."),
+    ] = "text"
+
+
+class MetricsServiceSettings(ServiceSettings, frozen=True, kw_only=True):
+    """Settings of services that listen on a port only for metrics."""
+
+    metrics_host: Annotated[
+        str, Meta(description="The address that serves the metrics.", min_length=1)
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        Port,
+        Meta(
+            description="The port that serves the metrics; 0 for none. The api serves its metrics"
+            " at its own port, as /metrics.",
+        ),
+    ] = 0
 
 
 def read(config: type[T], environ: Mapping[str, str]) -> T:

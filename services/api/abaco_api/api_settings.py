@@ -1,42 +1,17 @@
 """The settings of the api, as one frozen value."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-from abaco_proto.ids import TENANT_PATTERN
-from abaco_proto.settings import NATS_URL_PATTERN
+from abaco_proto.settings import PostgresDsn, ServiceSettings, Tenant
 
 
-class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
+class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation."""
 
-    nats_url: Annotated[
-        str,
-        Meta(
-            description="Where the log is; of a cluster, all servers with commas between them.",
-            pattern=NATS_URL_PATTERN,
-        ),
-    ] = "nats://127.0.0.1:4222"
-    nats_replicas: Annotated[
-        Literal[1, 3, 5],
-        Meta(description="On how many servers of a NATS cluster the log is kept: 1, 3 or 5."),
-    ] = 1
-    postgres_dsn: Annotated[
-        str, Meta(description="Where the read models are.", pattern=r"^postgres(ql)?://")
-    ] = "postgresql://abaco@127.0.0.1:5432/abaco"
-    tenant: Annotated[str, Meta(description="Whose actors these are.", pattern=TENANT_PATTERN)] = (
-        "default"
-    )
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        Meta(description="The least serious message that is logged."),
-    ] = "info"
-    log_format: Annotated[
-        Literal["text", "json"],
-        Meta(description="How lines are logged: text for people, json for programs."),
-    ] = "text"
+    postgres_dsn: PostgresDsn = "postgresql://abaco@127.0.0.1:5432/abaco"
+    tenant: Tenant = "default"
     api_host: Annotated[str, Meta(description="The address the api listens on.", min_length=1)] = (
         "127.0.0.1"
     )
