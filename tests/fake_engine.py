@@ -18,13 +18,13 @@ from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.containers import (
+    BridgeEndpoint,
     Container,
     ContainerSpec,
-    Endpoint,
     Image,
-    Labelled,
+    LabelledContainer,
     PullProgress,
-    Usage,
+    ResourceUsage,
 )
 from abaco_worker.domain.engine_errors import (
     CannotStart,
@@ -33,8 +33,8 @@ from abaco_worker.domain.engine_errors import (
     ImageMissing,
     ImageRefused,
 )
-from abaco_worker.sandbox.launcher_client import started
-from abaco_worker.sandbox.sandbox_directory import Process
+from abaco_worker.sandbox.launcher_client import process_start_ticks
+from abaco_worker.sandbox.sandbox_directory import ProcessIdentity
 
 IMAGE = "test/image"
 UNSTARTABLE = "test/unstartable"
@@ -131,13 +131,13 @@ class FakeHelper:
         self._engine = engine
         self._folder = folder
 
-    async def start(self, container_id: str, pid: int, name: str) -> Process:
+    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
         await asyncio.sleep(0)
         container = self._engine.containers.get(container_id)
         if container is None:
             raise EngineFault("it went away")
         pid = container.launch(self._folder / name / "run")
-        return Process(pid=pid, started=started(pid))
+        return ProcessIdentity(pid=pid, started=process_start_ticks(pid))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -170,7 +170,7 @@ class FakeEngine:
         self.starts: list[str] = []
         self.faults: list[EngineFault] = []
         self.swallows = 0
-        self.connected: Endpoint | None = None
+        self.connected: BridgeEndpoint | None = None
         self._numbers = itertools.count()
 
     async def confinements(self) -> frozenset[str]:
@@ -250,15 +250,15 @@ class FakeEngine:
         if follow:
             await container.ended.wait()
 
-    async def endpoint(self, container_id: str) -> Endpoint | None:
+    async def endpoint(self, container_id: str) -> BridgeEndpoint | None:
         await self._check()
         self._find(container_id)
         return self.connected
 
-    async def usage(self, container_id: str) -> Usage:
+    async def usage(self, container_id: str) -> ResourceUsage:
         await self._check()
         running = self._find(container_id).state.status == "running"
-        return Usage(cpu_ns=1_000_000, io_bytes=10) if running else Usage()
+        return ResourceUsage(cpu_ns=1_000_000, io_bytes=10) if running else ResourceUsage()
 
     async def stop(self, container_id: str, grace_seconds: float) -> None:
         await self._check()
@@ -270,21 +270,23 @@ class FakeEngine:
         await self._check()
         return self._find(container_id).written
 
-    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
+    async def remove(self, container_id: str, *, exit_seconds: float = 0.0) -> None:
         await self._check()
-        if patience_seconds > 0:
+        if exit_seconds > 0:
             with suppress(ContainerMissing):
-                await self.wait(container_id, patience_seconds)
+                await self.wait(container_id, exit_seconds)
         for key, container in list(self.containers.items()):
             if container_id in (key, container.spec.name):
                 del self.containers[key]
                 container.kill()
                 container.end(137)
 
-    async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
+    async def labelled(self, label: str, value: str) -> Sequence[LabelledContainer]:
         await self._check()
         return [
-            Labelled(container_id=key, name=container.spec.name, labels=container.state.labels)
+            LabelledContainer(
+                container_id=key, name=container.spec.name, labels=container.state.labels
+            )
             for key, container in self.containers.items()
             if container.state.labels.get(label) == value
         ]

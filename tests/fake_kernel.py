@@ -3,8 +3,8 @@
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from abaco_worker.domain.containers import Endpoint, NetworkFiles
-from abaco_worker.network.netlink import Port
+from abaco_worker.domain.containers import BridgeEndpoint, NetworkFiles
+from abaco_worker.network.netlink import BridgePort
 
 BRIDGE = IPv4Interface("172.17.0.1/16")
 MODEL = "172.17.0.2/16"
@@ -17,13 +17,13 @@ class FakeKernel:
         self.bridge: IPv4Interface | None = bridge
         self.allowed = True
         self.here = True
-        self.ports: list[Port] = []
-        self.tries: list[Port] = []
+        self.ports: list[BridgePort] = []
+        self.tries: list[BridgePort] = []
         self.taken = 0
         self.refusal: OSError | None = None
         self.without_ipv6: tuple[tuple[str, str], ...] = (("all", "1"), ("lo", "0"))
 
-    def may(self) -> bool:
+    def has_capabilities(self) -> bool:
         return self.allowed
 
     def address(self, device: str) -> IPv4Interface:
@@ -37,7 +37,7 @@ class FakeKernel:
     def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
         return self.without_ipv6
 
-    def connect(self, namespace: int, port: Port) -> None:
+    def attach(self, namespace: int, port: BridgePort) -> None:
         self.tries.append(port)
         if self.refusal is not None:
             raise self.refusal
@@ -47,12 +47,12 @@ class FakeKernel:
         self.ports.append(port)
 
 
-def model(folder: Path, address: str = MODEL, gateway: str = str(BRIDGE.ip)) -> Endpoint:
+def model(folder: Path, address: str = MODEL, gateway: str = str(BRIDGE.ip)) -> BridgeEndpoint:
     """How an engine has connected a container, with the files it made for it."""
     hosts, resolv_conf = folder / "model-hosts", folder / "model-resolv.conf"
     hosts.write_text(f"127.0.0.1\tlocalhost\n{address.partition('/')[0]}\tmodel\n")
     resolv_conf.write_text("nameserver 10.0.0.1\n")
-    return Endpoint(
+    return BridgeEndpoint(
         bridge="docker0",
         address=address,
         gateway=gateway,

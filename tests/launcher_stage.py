@@ -12,11 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from abaco_worker.domain.run_report import Report
-from abaco_worker.domain.run_request import Request
+from abaco_worker.domain.run_report import RunReport
+from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.launcher import build
-from abaco_worker.sandbox.launcher_client import Launcher, connect, started, tail
-from abaco_worker.sandbox.sandbox_directory import Place, Process
+from abaco_worker.sandbox.launcher_client import (
+    LauncherClient,
+    connect,
+    follow_output,
+    process_start_ticks,
+)
+from abaco_worker.sandbox.sandbox_directory import ProcessIdentity, SandboxDirectory
 
 SECONDS = 60.0
 KEPT_BYTES = 1_000_000
@@ -27,7 +32,7 @@ ME = f"{os.getuid()}:{os.getgid()}" if os.getuid() else ""
 
 
 class Ended(msgspec.Struct, frozen=True):
-    report: Report
+    report: RunReport
     output: bytes
 
 
@@ -38,45 +43,45 @@ def program() -> Path:
     return built
 
 
-def request(*argv: str, environment: Mapping[str, str] | None = None, **more: Any) -> Request:
-    return Request(
+def request(*argv: str, environment: Mapping[str, str] | None = None, **more: Any) -> RunRequest:
+    return RunRequest(
         argv=argv, environment=environment or {}, **{"output_bytes": KEPT_BYTES, "user": ME, **more}
     )
 
 
-def shell(script: str, environment: Mapping[str, str] | None = None, **more: Any) -> Request:
+def shell(script: str, environment: Mapping[str, str] | None = None, **more: Any) -> RunRequest:
     return request("/bin/sh", "-c", script, environment=environment, **more)
 
 
-def new_place(folder: Path) -> Place:
-    place = Place(folder)
-    place.make()
+def new_place(folder: Path) -> SandboxDirectory:
+    place = SandboxDirectory(folder)
+    place.create()
     return place
 
 
 @contextmanager
-def process(place: Place) -> Iterator[subprocess.Popen[bytes]]:
+def process(place: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher as a plain process; a path as short as this one is never too long."""
     with subprocess.Popen(
         [program(), "./socket"],
-        cwd=place.mounted,
+        cwd=place.socket_folder,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as running:
-        place.expect(process_of(running.pid))
+        place.write_launcher(process_of(running.pid))
         try:
             yield running
         finally:
             running.kill()
 
 
-def process_of(pid: int) -> Process:
+def process_of(pid: int) -> ProcessIdentity:
     """What the kernel calls a process."""
-    return Process(pid=pid, started=started(pid))
+    return ProcessIdentity(pid=pid, started=process_start_ticks(pid))
 
 
 @asynccontextmanager
-async def connected(place: Place) -> AsyncGenerator[Launcher, None]:
+async def connected(place: SandboxDirectory) -> AsyncGenerator[LauncherClient, None]:
     launcher = await connect(place, SECONDS)
     try:
         async with asyncio.timeout(2 * SECONDS):
@@ -85,25 +90,25 @@ async def connected(place: Place) -> AsyncGenerator[Launcher, None]:
         launcher.close()
 
 
-async def ended(place: Place, wanted: Request) -> Ended:
+async def ended(place: SandboxDirectory, wanted: RunRequest) -> Ended:
     """Run it in the launcher that waits there."""
     async with connected(place) as launcher:
         await launcher.launch(wanted)
         over = asyncio.Event()
         reading = asyncio.create_task(read(place, over))
         try:
-            report = await launcher.report()
+            report = await launcher.wait_for_report()
         finally:
             over.set()
         return Ended(report, await reading)
 
 
-async def read(place: Place, over: asyncio.Event) -> bytes:
-    async with contextlib.aclosing(tail(place, over)) as pieces:
+async def read(place: SandboxDirectory, over: asyncio.Event) -> bytes:
+    async with contextlib.aclosing(follow_output(place, over)) as pieces:
         return b"".join([piece async for piece in pieces])
 
 
-async def run(folder: Path, wanted: Request) -> Ended:
+async def run(folder: Path, wanted: RunRequest) -> Ended:
     """Run it in a launcher of its own, a plain process."""
     place = new_place(folder)
     with process(place):

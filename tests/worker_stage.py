@@ -13,15 +13,15 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.spans import NO_SPANS, Spans
 from abaco_worker.app.host import Host
-from abaco_worker.app.worker_loop import Service
-from abaco_worker.app.worker_metrics import Metrics
-from abaco_worker.engine.image_store import Images
-from abaco_worker.network.bridge_network import Network
-from abaco_worker.runs.disk_limit import Disks
-from abaco_worker.runs.run_spec_reader import Orders
-from abaco_worker.sandbox.container_garbage_collector import Sweeper
-from abaco_worker.sandbox.sandbox_store import Sandboxes
-from abaco_worker.worker_settings import Config
+from abaco_worker.app.worker_loop import WorkerLoop
+from abaco_worker.app.worker_metrics import WorkerMetrics
+from abaco_worker.engine.image_store import ImageStore
+from abaco_worker.network.bridge_network import BridgeNetwork
+from abaco_worker.runs.disk_limit import DiskMonitor
+from abaco_worker.runs.run_spec_reader import RunSpecReader
+from abaco_worker.sandbox.container_garbage_collector import ContainerGarbageCollector
+from abaco_worker.sandbox.sandbox_store import SandboxStore
+from abaco_worker.worker_settings import WorkerSettings
 from fake_engine import IMAGE, FakeEngine, FakeHelper, Program, message
 from fake_kernel import FakeKernel
 from fakes import InMemoryEventLog, InMemoryHeartbeats, InMemoryOutputLog, InMemoryWorkQueue
@@ -65,22 +65,25 @@ class Stage:
 
     def __init__(self, *, folder: Path | None = None, **settings: Any) -> None:
         self.folder = folder
-        self.config = Config(**{"heartbeat_seconds": 0.01, **settings})
+        self.config = WorkerSettings(**{"heartbeat_seconds": 0.01, **settings})
         self.log = InMemoryEventLog()
         self.outputs = InMemoryOutputLog()
         self.engine = FakeEngine()
         self.kernel = FakeKernel()
         self.queue = InMemoryWorkQueue(self.log, "h1")
         self.heartbeats = InMemoryHeartbeats()
-        self.metrics = Metrics()
+        self.metrics = WorkerMetrics()
         self.spans: Spans = NO_SPANS
-        self.running: Service | None = None
+        self.running: WorkerLoop | None = None
 
     def host(self, gate: Gate = open_gate) -> Host:
         engine: Any = Gated(self.engine, gate)
         log: Any = Gated(self.log, gate)
         outputs: Any = Gated(self.outputs, gate)
-        images, sweeper = Images(engine, self.config.pull_policy), Sweeper(engine)
+        images, sweeper = (
+            ImageStore(engine, self.config.pull_policy),
+            ContainerGarbageCollector(engine),
+        )
         return Host(
             host_id="h1",
             capacity=4,
@@ -89,32 +92,34 @@ class Stage:
             outputs=outputs,
             engine=engine,
             images=images,
-            sweeper=sweeper,
-            orders=Orders(log),
-            disks=Disks(engine),
+            garbage_collector=sweeper,
+            run_specs=RunSpecReader(log),
+            disks=DiskMonitor(engine),
             sandboxes=self.sandboxes(engine, images, sweeper),
             metrics=self.metrics,
             spans=self.spans,
         )
 
-    def sandboxes(self, engine: Any, images: Images, sweeper: Sweeper) -> Sandboxes | None:
+    def sandboxes(
+        self, engine: Any, images: ImageStore, sweeper: ContainerGarbageCollector
+    ) -> SandboxStore | None:
         if self.folder is None:
             return None
-        return Sandboxes(
+        return SandboxStore(
             engine,
             images,
             sweeper,
-            Network(engine, self.kernel),
+            BridgeNetwork(engine, self.kernel),
             FakeHelper(self.engine, self.folder),
             folder=self.folder,
             program=program(),
-            starts_at_once=2,
+            max_starts=2,
         )
 
     @asynccontextmanager
-    async def service(self, gate: Gate = open_gate) -> AsyncGenerator[Service, None]:
+    async def service(self, gate: Gate = open_gate) -> AsyncGenerator[WorkerLoop, None]:
         """A running service; the end of the block is its end, without warning."""
-        service = Service(self.host(gate), self.queue, self.heartbeats)
+        service = WorkerLoop(self.host(gate), self.queue, self.heartbeats)
         running = asyncio.create_task(service.run())
         self.running = service
         try:
@@ -129,8 +134,8 @@ class Stage:
 
     def stocked(self) -> int:
         """For how many workers of the running service a container waits, whole and connected."""
-        seats = [] if self.running is None else self.running._seats.values()
-        return sum(seat.stock.waits is not None for seat in seats)
+        seats = [] if self.running is None else self.running._workers.values()
+        return sum(seat.pool.idle is not None for seat in seats)
 
     @staticmethod
     async def _end_background() -> None:
@@ -138,7 +143,7 @@ class Stage:
         background = [
             task
             for task in asyncio.all_tasks()
-            if getattr(task.get_coro(), "__qualname__", "") == "Sandboxes.make"
+            if getattr(task.get_coro(), "__qualname__", "") == "SandboxStore.make"
         ]
         for task in background:
             task.cancel()

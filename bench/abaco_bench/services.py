@@ -28,7 +28,7 @@ from projection import reached
 LOOK_SECONDS = 0.01
 PATIENCE_SECONDS = 300.0
 CAUGHT_UP = "caught up at event"
-RESTORED = "seats of before"
+RESTORED = "live workers restored"
 
 Ready = Callable[[Process], Awaitable[None]]
 

@@ -88,10 +88,10 @@ class EngineSuite:
 
     async def test_a_new_container_is_fresh(self, engine: Engine, yard: Yard) -> None:
         container = await engine.create(spec_of(yard))
-        assert container.fresh
+        assert container.never_started
         assert not container.ended
         found = await engine.inspect(container.container_id)
-        assert found.fresh
+        assert found.never_started
         assert found.labels[OWNER] == yard.host_id
 
     async def test_a_name_is_one_container(self, engine: Engine, yard: Yard) -> None:
@@ -133,7 +133,7 @@ class EngineSuite:
             with pytest.raises(CannotStart, match="/nope") as refusal:
                 await engine.start(container.container_id)
             assert refusal.value.exit_code == 127
-            assert (await engine.inspect(container.container_id)).fresh
+            assert (await engine.inspect(container.container_id)).never_started
 
     async def test_output_is_whole_once_the_container_ended(
         self, engine: Engine, yard: Yard
@@ -200,7 +200,7 @@ class EngineSuite:
         """It is not killed before its time is up; and then it is."""
         container_id = await started(engine, spec_of(yard, Program(forever=True)))
         begun = time.monotonic()
-        await engine.remove(container_id, patience_seconds=1.0)
+        await engine.remove(container_id, exit_seconds=1.0)
         assert time.monotonic() - begun > 0.9
         with pytest.raises(ContainerMissing):
             await engine.inspect(container_id)
@@ -210,8 +210,8 @@ class EngineSuite:
     ) -> None:
         container_id = await started(engine, spec_of(yard, Program()))
         async with asyncio.timeout(LIMIT_SECONDS):
-            await engine.remove(container_id, patience_seconds=600.0)
-            await engine.remove(container_id, patience_seconds=600.0)
+            await engine.remove(container_id, exit_seconds=600.0)
+            await engine.remove(container_id, exit_seconds=600.0)
         with pytest.raises(ContainerMissing):
             await engine.inspect(container_id)
 

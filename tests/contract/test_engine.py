@@ -3,8 +3,8 @@
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.app.worker_metrics import Metrics
-from abaco_worker.engine.instrumented_engine import WatchedEngine
+from abaco_worker.app.worker_metrics import WorkerMetrics
+from abaco_worker.engine.instrumented_engine import InstrumentedEngine
 from contract.engine_suite import EngineSuite, spec_of
 from fake_engine import IMAGE, UNSTARTABLE, FakeEngine, Program, message
 
@@ -32,10 +32,10 @@ class TestFakeEngine(EngineSuite):
     pass
 
 
-class TestWatchedEngine(EngineSuite):
+class TestInstrumentedEngine(EngineSuite):
     @pytest.fixture
-    def engine(self) -> WatchedEngine:
-        return WatchedEngine(FakeEngine(), Metrics().call)
+    def engine(self) -> InstrumentedEngine:
+        return InstrumentedEngine(FakeEngine(), WorkerMetrics().measure_call)
 
 
 async def test_an_engine_that_is_away_is_unavailable(engine: FakeEngine, yard: FakeYard) -> None:

@@ -12,7 +12,7 @@ from abaco_proto.errors import Unavailable
 from abaco_worker.domain.containers import NetworkFiles
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
 from abaco_worker.engine.docker_engine import DockerEngine
-from abaco_worker.network.netlink import Linux
+from abaco_worker.network.netlink import LinuxKernel
 from contract.engine_suite import EngineSuite, read, spec_of, started
 from deadlines import LIMIT_SECONDS
 from fake_engine import Program
@@ -59,7 +59,7 @@ async def test_bytes_that_are_no_text_become_replacement_characters(
 
 
 async def test_limits_are_in_force(engine: DockerEngine, yard: DockerYard) -> None:
-    script = {"MSG": "busybox cat /proc/self/status; busybox tail /dev/zero"}
+    script = {"MSG": "busybox cat /proc/self/status; busybox follow_output /dev/zero"}
     container_id = await started(engine, spec_of(yard, environment=script))
     container = await engine.wait(container_id, 30)
     assert container.oom_killed
@@ -107,7 +107,7 @@ async def test_how_a_container_on_the_bridge_is_connected(
     spec = spec_of(yard, Program(forever=True), network_mode="bridge")
     endpoint = await engine.endpoint(await started(engine, spec))
     assert endpoint is not None
-    here = Linux().address(endpoint.bridge)
+    here = LinuxKernel().address(endpoint.bridge)
     assert IPv4Interface(endpoint.address).network == here.network
     assert endpoint.gateway == str(here.ip)
     own = endpoint.address.partition("/")[0]

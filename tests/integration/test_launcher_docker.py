@@ -16,12 +16,12 @@ import pytest
 from docker.errors import APIError
 
 import images
-from abaco_worker.domain.containers import PROGRAM
-from abaco_worker.domain.run_request import Request
+from abaco_worker.domain.containers import LAUNCHER_PATH
+from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.docker_helper import LABEL, ContainerChannel
-from abaco_worker.sandbox.launcher_client import leave
-from abaco_worker.sandbox.sandbox_directory import Place, Process
+from abaco_worker.sandbox.launcher_client import request_exit
+from abaco_worker.sandbox.sandbox_directory import ProcessIdentity, SandboxDirectory
 from launcher_stage import Ended, connected, ended, new_place, process_of, program, request, shell
 
 SHELL = "abaco-test/launcher-shell"
@@ -91,12 +91,12 @@ class Yard:
             text=True,
         )
 
-    def waiting(self, image: str = "", **limits: Any) -> Place:
+    def waiting(self, image: str = "", **limits: Any) -> SandboxDirectory:
         """A started container, in which the launcher waits."""
         place = new_place(self._folder / str(len(self.ids)))
         made = self._api.create_container(
             image or self._image,
-            entrypoint=[PROGRAM, "pause"],
+            entrypoint=[LAUNCHER_PATH, "pause"],
             user="0:0",
             healthcheck={"Test": ["NONE"]},
             host_config={
@@ -108,19 +108,19 @@ class Yard:
                 "SecurityOpt": ["no-new-privileges"],
                 "Init": False,
                 **limits,
-                "Binds": [f"{program()}:{PROGRAM}:ro", *limits.get("Binds", [])],
+                "Binds": [f"{program()}:{LAUNCHER_PATH}:ro", *limits.get("Binds", [])],
             },
         )
         self.ids.append(made["Id"])
         self._api.start(made["Id"])
         pid = self._api.inspect_container(made["Id"])["State"]["Pid"]
-        place.expect(self._launcher(made["Id"], pid, place.name))
+        place.write_launcher(self._launcher(made["Id"], pid, place.name))
         return place
 
-    def _launcher(self, container_id: str, pid: int, name: str) -> Process:
+    def _launcher(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
         answer = self.ask(f"start {pid} {container_id} {name}\n").split()
         assert answer[0] == "started", answer
-        launcher = Process(pid=int(answer[1]), started=int(answer[2]))
+        launcher = ProcessIdentity(pid=int(answer[1]), started=int(answer[2]))
         assert launcher == process_of(launcher.pid)
         return launcher
 
@@ -132,11 +132,11 @@ class Yard:
         self._helper.stdin.flush()
         return self._helper.stdout.readline()
 
-    async def run(self, wanted: Request, image: str = "", **limits: Any) -> Ended:
+    async def run(self, wanted: RunRequest, image: str = "", **limits: Any) -> Ended:
         place = await asyncio.to_thread(self.waiting, image, **limits)
         return await ended(place, wanted)
 
-    async def said(self, wanted: Request, **limits: Any) -> str:
+    async def said(self, wanted: RunRequest, **limits: Any) -> str:
         return (await self.run(wanted, **limits)).output.decode().strip()
 
     def state(self, index: int = -1) -> Mapping[str, Any]:
@@ -181,17 +181,17 @@ def yard(tmp_path: Path, shell_image: str) -> Iterator[Yard]:
 
 async def test_a_scratch_image_with_one_binary_runs(yard: Yard, scratch_image: str) -> None:
     run = await yard.run(request("/true", user="4242:43"), scratch_image)
-    assert (run.report.status, run.report.words) == (0, "")
+    assert (run.report.shell_exit_code, run.report.error) == (0, "")
 
 
 async def test_what_a_scratch_image_lacks_is_said(yard: Yard, scratch_image: str) -> None:
     named = await yard.run(request("/true", user="anna"), scratch_image)
-    assert named.report.status == 126
-    assert named.report.words == "unable to find user anna in /etc/passwd of the image"
+    assert named.report.shell_exit_code == 126
+    assert named.report.error == "unable to find user anna in /etc/passwd of the image"
     group = await yard.run(request("/true", user="0:staff"), scratch_image)
-    assert group.report.words == "unable to find group staff in /etc/group of the image"
+    assert group.report.error == "unable to find group staff in /etc/group of the image"
     missing = await yard.run(request("sh"), scratch_image)
-    assert missing.report.status == 127
+    assert missing.report.shell_exit_code == 127
 
 
 async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
@@ -203,7 +203,7 @@ async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
     await asyncio.to_thread(yard.kill_program, "sleep 60")
     assert (await killing).report.signal == 9
     assert [yard.look(n)["State"]["Status"] for n in (0, 1)] == ["running", "running"]
-    assert [await leave(place) for place in places] == [True, True]
+    assert [await request_exit(place) for place in places] == [True, True]
     assert [yard.state(n)["ExitCode"] for n in (0, 1)] == [42, 137]
 
 
@@ -211,15 +211,15 @@ async def test_a_container_does_not_go_while_its_program_runs(yard: Yard) -> Non
     place = yard.waiting()
     async with connected(place) as launcher:
         await launcher.launch(shell("read line < /dev/null; while [ ! -e /go ]; do :; done"))
-        assert not await leave(place)
+        assert not await request_exit(place)
         await launcher.halt()
-        assert (await launcher.report()).halted
-    assert await leave(place)
+        assert (await launcher.wait_for_report()).halted
+    assert await request_exit(place)
     assert yard.state()["Status"] == "exited"
-    assert not await leave(place)
+    assert not await request_exit(place)
 
 
-async def until_written(place: Place) -> None:
+async def until_written(place: SandboxDirectory) -> None:
     while not (place.output.exists() and place.output.read_bytes()):
         await asyncio.sleep(0.01)
 
@@ -283,8 +283,8 @@ def docker_run(user: str, script: str, **more: Any) -> str:
 @pytest.mark.parametrize("user", ["nobody-knows", "odd", "4294967296", "-1", "anna:nobody-knows"])
 async def test_a_user_that_is_not_there_is_said_so(yard: Yard, user: str) -> None:
     report = (await yard.run(shell("true", user=user))).report
-    assert report.status == 126
-    assert "unable to find" in report.words
+    assert report.shell_exit_code == 126
+    assert "unable to find" in report.error
 
 
 async def test_a_user_has_no_capability_and_root_those_of_the_container(yard: Yard) -> None:
@@ -325,7 +325,7 @@ async def test_the_directory_is_the_users(yard: Yard) -> None:
     run = await yard.run(shell("pwd", directory="/secret", user="anna"))
     assert run.output == b"/secret\n"  # root enters it, as with Docker
     missing = (await yard.run(shell("pwd", directory="/nowhere"))).report
-    assert missing.words == "cannot enter the working directory /nowhere: No such file or directory"
+    assert missing.error == "cannot enter the working directory /nowhere: No such file or directory"
 
 
 async def test_the_environment_is_the_requests_and_the_hostname_the_containers(yard: Yard) -> None:
@@ -340,11 +340,11 @@ async def test_the_environment_is_the_requests_and_the_hostname_the_containers(y
 
 async def test_the_waiting_container_knows_nothing(yard: Yard) -> None:
     place = yard.waiting()
-    assert {entry.name for entry in place.folder.iterdir()} == {"run", "launcher"}
+    assert {entry.name for entry in place.path.iterdir()} == {"run", "launcher"}
     first, launcher = yard.processes()
     assert (first[-1], launcher[-1]) == (
-        f"{PROGRAM} pause",
-        f"{program()} helper {place.folder.parent}",
+        f"{LAUNCHER_PATH} pause",
+        f"{program()} helper {place.path.parent}",
     )
     environment = Path(f"/proc/{first[1]}/environ").read_text()
     names = {line.split("=")[0] for line in environment.rstrip("\0").split("\0")}
@@ -374,7 +374,7 @@ async def test_root_finds_nothing_of_the_launcher(yard: Yard) -> None:
 async def test_a_descriptor_is_no_way_out(yard: Yard, number: int) -> None:
     """CVE-2024-21626: a directory that was open in the launcher led to the host."""
     report = (await yard.run(shell("pwd; ls /", directory=f"/proc/self/fd/{number}"))).report
-    assert report.status == 126
+    assert report.shell_exit_code == 126
 
 
 async def test_a_read_only_container_has_its_launcher_too(yard: Yard) -> None:
@@ -479,13 +479,13 @@ async def test_a_fork_bomb_meets_the_limit_and_the_launcher_survives(yard: Yard)
     script = "bomb() { bomb | bomb & }; bomb; sleep 1; exit 5"
     run = await yard.run(shell(script, run_seconds=8, grace_seconds=1), PidsLimit=40)
     assert b"can't fork" in run.output
-    assert run.report.status in {5, 2}  # the shell's own, when it can't start "sleep"
+    assert run.report.shell_exit_code in {5, 2}  # the shell's own, when it can't start "sleep"
 
 
 async def test_a_limit_that_leaves_no_process_is_said(yard: Yard) -> None:
     report = (await yard.run(shell("true"), PidsLimit=1)).report
-    assert report.status == 126
-    assert report.words == "cannot fork: Resource temporarily unavailable"
+    assert report.shell_exit_code == 126
+    assert report.error == "cannot fork: Resource temporarily unavailable"
 
 
 async def test_docker_stop_reaches_the_program(yard: Yard) -> None:
@@ -509,7 +509,7 @@ async def test_a_killed_container_has_no_report(yard: Yard) -> None:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(yard.call, lambda api, container: api.kill(container))
         with pytest.raises(Exception, match="without a report"):
-            await launcher.report()
+            await launcher.wait_for_report()
     assert place.output.read_bytes() == b"before\n"
 
 
@@ -518,7 +518,7 @@ async def test_it_is_found_again_after_the_worker_crashed(yard: Yard) -> None:
     async with connected(place) as launcher:
         await launcher.launch(shell("echo one; sleep 0.5; echo two; exit 4"))
     async with connected(place) as launcher:
-        report = await launcher.report()
+        report = await launcher.wait_for_report()
     assert (report.exit_code, place.output.read_bytes()) == (4, b"one\ntwo\n")
     assert place.read_report() == report
 
@@ -556,7 +556,7 @@ async def test_peak_memory_is_within_20_percent(yard: Yard, megabytes: int) -> N
 
 
 async def test_out_of_memory_is_said(yard: Yard) -> None:
-    report = (await yard.run(shell("exec tail /dev/zero"))).report
+    report = (await yard.run(shell("exec follow_output /dev/zero"))).report
     assert report.out_of_memory
     assert report.signal == 9
     fine = (await yard.run(shell("true"))).report
@@ -564,7 +564,7 @@ async def test_out_of_memory_is_said(yard: Yard) -> None:
 
 
 async def test_out_of_memory_of_a_grandchild_is_said(yard: Yard) -> None:
-    report = (await yard.run(shell("tail /dev/zero; exit 3"))).report
+    report = (await yard.run(shell("follow_output /dev/zero; exit 3"))).report
     assert (report.out_of_memory, report.exit_code) == (True, 3)
 
 
@@ -573,7 +573,7 @@ async def test_memory_filled_with_files_is_no_end_of_the_launcher(yard: Yard) ->
     script = "for n in 1 2 3; do dd if=/dev/zero of=/dev/shm/$n bs=1M count=100; done; exit 3"
     report = (await yard.run(shell(script), ShmSize=200 * MEBIBYTE)).report
     assert report.out_of_memory
-    assert report.status in {3, 137}
+    assert report.shell_exit_code in {3, 137}
 
 
 async def test_bytes_on_the_disk_are_counted(yard: Yard) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
-from abaco_worker.network.netlink import Linux, Port
+from abaco_worker.network.netlink import BridgePort, LinuxKernel
 
 BRIDGE = "docker0"
 LISTEN = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()"
@@ -22,16 +22,18 @@ LO_UP = (
     "import fcntl, socket, struct; "
     "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"
 )
-MAY = "from abaco_worker.network.netlink import Linux; print(Linux().may())"
+MAY = (
+    "from abaco_worker.network.netlink import LinuxKernel; print(LinuxKernel().has_capabilities())"
+)
 
 
 @pytest.fixture
-def port() -> Port:
+def port() -> BridgePort:
     """A port of the engine's own bridge, with an address that nobody else has."""
-    gateway = Linux().address(BRIDGE)
+    gateway = LinuxKernel().address(BRIDGE)
     network = gateway.network
     address = IPv4Interface(f"{network[-3]}/{network.prefixlen}")
-    return Port(
+    return BridgePort(
         name=f"veth{uuid4().hex[:8]}",
         bridge=BRIDGE,
         mtu=1400,
@@ -69,9 +71,9 @@ def seen(pid: int, name: str) -> str:
     return Path(f"/proc/{pid}/net/{name}").read_text()
 
 
-def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: Port) -> None:
+def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: BridgePort) -> None:
     with another_namespace() as pid, opened(pid) as namespace:
-        Linux().connect(namespace, port)
+        LinuxKernel().attach(namespace, port)
         assert "eth0:" in seen(pid, "dev")
         assert str(port.address.ip) in seen(pid, "fib_trie")
         routes = [line.split()[:4] for line in seen(pid, "route").splitlines()[1:]]
@@ -92,19 +94,19 @@ def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: Port) -> 
         {"all": "0"},
     ],
 )
-def test_ipv6_is_where_the_engine_has_left_it(port: Port, values: dict[str, str]) -> None:
+def test_ipv6_is_where_the_engine_has_left_it(port: BridgePort, values: dict[str, str]) -> None:
     """One namespace is changed as an engine does; the other one is connected after it."""
     with another_namespace(LO_UP) as theirs, another_namespace(LO_UP) as ours:
         with opened(theirs) as namespace:
-            Linux().connect(namespace, replace(port, name=f"{port.name}0", disable_ipv6=()))
+            LinuxKernel().attach(namespace, replace(port, name=f"{port.name}0", disable_ipv6=()))
             for name, value in values.items():
                 write = f"echo {value} >/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
                 subprocess.run(["nsenter", "-t", str(theirs), "-n", "sh", "-c", write], check=True)
-            learned = Linux().disable_ipv6(namespace)
+            learned = LinuxKernel().disable_ipv6(namespace)
         assert {name: dict(learned)[name] for name in values} == values
         with opened(ours) as namespace:
-            Linux().connect(namespace, replace(port, disable_ipv6=learned))
-            assert Linux().disable_ipv6(namespace) == learned
+            LinuxKernel().attach(namespace, replace(port, disable_ipv6=learned))
+            assert LinuxKernel().disable_ipv6(namespace) == learned
         assert loopback(ours) == loopback(theirs)
         assert bool(loopback(ours)) is (dict(learned)["lo"] == "0")
 
@@ -114,18 +116,18 @@ def loopback(pid: int) -> list[str]:
     return [line for line in seen(pid, "if_inet6").splitlines() if line.endswith(" lo")]
 
 
-def test_a_name_is_one_port(port: Port) -> None:
+def test_a_name_is_one_port(port: BridgePort) -> None:
     with another_namespace() as first, another_namespace() as second:
         with opened(first) as namespace:
-            Linux().connect(namespace, port)
+            LinuxKernel().attach(namespace, port)
         with opened(second) as namespace, pytest.raises(FileExistsError):
-            Linux().connect(namespace, port)
+            LinuxKernel().attach(namespace, port)
         assert "eth0" not in seen(second, "dev")
 
 
-def test_a_port_goes_with_its_namespace(port: Port) -> None:
+def test_a_port_goes_with_its_namespace(port: BridgePort) -> None:
     with another_namespace() as pid, opened(pid) as namespace:
-        Linux().connect(namespace, port)
+        LinuxKernel().attach(namespace, port)
     here = Path("/sys/class/net", port.name)
     deadline = time.monotonic() + 10
     while here.exists():
@@ -133,7 +135,7 @@ def test_a_port_goes_with_its_namespace(port: Port) -> None:
         time.sleep(0.01)
 
 
-def test_whatever_becomes_of_it_this_process_stays_where_it_is(port: Port) -> None:
+def test_whatever_becomes_of_it_this_process_stays_where_it_is(port: BridgePort) -> None:
     def namespaces() -> set[int]:
         return {path.stat().st_ino for path in Path("/proc/self/task").glob("*/ns/net")}
 
@@ -144,21 +146,21 @@ def test_whatever_becomes_of_it_this_process_stays_where_it_is(port: Port) -> No
     assert len(before) == 1
     with another_namespace() as pid:
         with opened(pid) as namespace:
-            Linux().connect(namespace, port)
+            LinuxKernel().attach(namespace, port)
             with pytest.raises(OSError, match="File exists"):
-                Linux().connect(namespace, replace(port, name=f"{port.name}2"))
+                LinuxKernel().attach(namespace, replace(port, name=f"{port.name}2"))
             with pytest.raises(OSError, match="no interface"):
-                Linux().connect(namespace, replace(port, bridge="no"))
+                LinuxKernel().attach(namespace, replace(port, bridge="no"))
         with Path("/dev/null").open() as nothing, pytest.raises(OSError, match="Invalid"):
-            Linux().connect(nothing.fileno(), port)
+            LinuxKernel().attach(nothing.fileno(), port)
     assert namespaces() == before
     assert files_open() == files
 
 
 def test_the_address_of_a_device() -> None:
-    assert Linux().address("lo") == IPv4Interface("127.0.0.1/8")
+    assert LinuxKernel().address("lo") == IPv4Interface("127.0.0.1/8")
     with pytest.raises(OSError, match="No such device"):
-        Linux().address("no")
+        LinuxKernel().address("no")
 
 
 def test_an_engine_is_here_or_in_another_namespace(tmp_path: Path) -> None:
@@ -166,11 +168,11 @@ def test_an_engine_is_here_or_in_another_namespace(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(here))
         listening.listen()
-        assert Linux().engine_is_here(f"unix://{here}")
+        assert LinuxKernel().engine_is_here(f"unix://{here}")
     with another_namespace(LISTEN, str(there)):
-        assert not Linux().engine_is_here(f"unix://{there}")
+        assert not LinuxKernel().engine_is_here(f"unix://{there}")
     with pytest.raises(OSError, match="No such file"):
-        Linux().engine_is_here(f"unix://{tmp_path}/nobody")
+        LinuxKernel().engine_is_here(f"unix://{tmp_path}/nobody")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ async def test_a_seat_and_a_run(world: World) -> None:
 async def test_a_run_that_uses_too_much_memory_is_ended_by_its_limit(world: World) -> None:
     world.start()
     await world.seat(mem_limit=16 * 1024 * 1024)
-    await world.send("exec busybox tail /dev/zero")
+    await world.send("exec busybox follow_output /dev/zero")
     [finished] = await world.seen(ev.ExecutionFinished)
     state = finished.final_state
     assert (finished.exit_code, state.ended_by, state.oom_killed) == (
@@ -220,7 +220,7 @@ async def test_containers_of_other_hosts_are_left_alone(world: World) -> None:
 
 
 async def test_heartbeats_reach_the_scheduler(world: World, nats_server: NatsServer) -> None:
-    connection = Connection(nats_server.url, name="listener")
+    connection = Connection(nats_server.url, name="peer_pid")
     await connection.open()
     world.start(ABACO_HOST_CAPACITY="3", ABACO_HEARTBEAT_SECONDS="0.05")
     async for heartbeat in NatsHeartbeats(connection).listen():

@@ -39,7 +39,7 @@ class DockerYard:
 
 @contextmanager
 def docker_yard() -> Iterator[DockerYard]:
-    """Images built (the engine remembers them), containers gone afterwards."""
+    """ImageStore built (the engine remembers them), containers gone afterwards."""
     client = docker.APIClient(version="auto")
     try:
         images.build(DockerYard.image, f"{RECIPE}{EVAL}\n", {})

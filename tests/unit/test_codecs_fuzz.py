@@ -55,8 +55,7 @@ from abaco_scheduler.domain.plan import plan
 from abaco_scheduler.domain.policy import Policy
 from abaco_worker.domain import event_builders, work_item_state
 from abaco_worker.domain.run_report import parse_report, parse_started
-from abaco_worker.domain.sandbox_record import Made
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from fakes import InMemoryEventLog, matches
 from mutations import HANG_SECONDS, SECONDS, SEED, Mutator, alarm, rounds
 
@@ -139,11 +138,11 @@ def in_scheduler(recorded: envelope.Recorded) -> None:
 
 
 def in_worker(recorded: envelope.Recorded) -> None:
-    begun = work_item_state.at_once(b.record(b.assigned(0)))
+    begun = work_item_state.initial_state(b.record(b.assigned(0)))
     found = work_item_state.evolve(begun, recorded)
     _ = found.run_wanted, found.halt_requested
     try:
-        work_item_state.at_once(recorded)
+        work_item_state.initial_state(recorded)
         work_item_state.filters(recorded)
     except AbacoError:
         return
@@ -201,8 +200,8 @@ def read_report(_: Mutator, raw: bytes) -> None:
 def read_place(folder: Path, mutator: Mutator, raw: bytes) -> None:
     name = ("assignment", "made", "ended_by", "report")[mutator.pick(4)]
     (folder / name).write_bytes(raw)
-    found = Place(folder)
-    found.taken(), found.made(Made), found.ended_by(), found.read_report()
+    found = SandboxDirectory(folder)
+    found.read_assignment(), found.read_record(), found.read_ended_by(), found.read_report()
 
 
 def read_exported(mutator: Mutator, raw: bytes) -> None:

@@ -30,15 +30,15 @@ from abaco_scheduler.domain.cluster_statistics import MAX_NAMED_ACTORS
 from abaco_scheduler.scheduler_settings import SchedulerSettings
 from abaco_telemetry.instrumented_event_log import LogMetrics
 from abaco_telemetry.metric_registry import MetricDescription, MetricRegistry
-from abaco_worker.app.worker_metrics import Metrics as WorkerMetrics
-from abaco_worker.worker_settings import Config as WorkerConfig
+from abaco_worker.app.worker_metrics import WorkerMetrics
+from abaco_worker.worker_settings import WorkerSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 CONFIGS: dict[str, type[msgspec.Struct]] = {
     "api": ApiConfig,
     "scheduler": SchedulerSettings,
-    "worker": WorkerConfig,
+    "worker": WorkerSettings,
     "projector": ProjectorSettings,
     "stack": LocalSettings,
 }

@@ -36,7 +36,7 @@ def test_it_is_built_once(tmp_path: Path) -> None:
     [
         (None, "there is no C compiler"),
         ("echo /usr/bin/ld: cannot find -lc >&2; echo collect2 >&2; exit 1", "cannot find -lc"),
-        ("exit 3", "nothing said"),
+        ("exit 3", "no message"),
     ],
 )
 def test_without_what_it_needs_there_is_none_and_it_says_so(

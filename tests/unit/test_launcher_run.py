@@ -11,7 +11,7 @@ import pytest
 from launcher_stage import connected, ended, new_place, process, request, run, shell
 
 LONGEST_MSG = 131_067
-"""So that ``MSG=`` and its NUL fill the 128 KiB that Linux takes of one variable."""
+"""So that ``MSG=`` and its NUL fill the 128 KiB that LinuxKernel takes of one variable."""
 
 ANY_BYTES = bytes(range(1, 256)).decode(errors="surrogateescape")
 
@@ -29,7 +29,7 @@ ANY_BYTES = bytes(range(1, 256)).decode(errors="surrogateescape")
 )
 async def test_the_words_arrive_as_they_are(tmp_path: Path, argv: list[str], output: bytes) -> None:
     run_ = await run(tmp_path / "p", request(*argv))
-    assert (run_.report.status, run_.output) == (0, output)
+    assert (run_.report.shell_exit_code, run_.output) == (0, output)
 
 
 async def test_each_exit_code_is_reported(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ async def test_each_exit_code_is_reported(tmp_path: Path) -> None:
 async def test_death_by_a_signal_names_the_signal(tmp_path: Path, name: str) -> None:
     report = (await run(tmp_path / "p", shell(f"ulimit -c 0; kill -{name} $$; sleep 9"))).report
     number = signal.Signals[f"SIG{name}"]
-    assert (report.signal, report.exit_code, report.status) == (number, 0, 128 + number)
+    assert (report.signal, report.exit_code, report.shell_exit_code) == (number, 0, 128 + number)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -84,13 +84,13 @@ async def test_what_cannot_be_run_is_127_or_126_with_words(
 ) -> None:
     wanted = request(word, environment=files(tmp_path), directory=str(tmp_path))
     report = (await run(tmp_path / "p", wanted)).report
-    assert report.status == code
-    assert words in report.words
+    assert report.shell_exit_code == code
+    assert words in report.error
 
 
 async def test_no_command_at_all_is_said_so(tmp_path: Path) -> None:
     report = (await run(tmp_path / "p", request())).report
-    assert (report.status, report.words) == (127, "no command specified")
+    assert (report.shell_exit_code, report.error) == (127, "no command specified")
 
 
 # -- what it runs in
@@ -131,7 +131,10 @@ async def test_a_message_arrives_byte_for_byte(tmp_path: Path, message: str) -> 
 async def test_a_message_one_byte_too_long_is_refused_by_the_system(tmp_path: Path) -> None:
     wanted = shell("true", {"MSG": "x" * (LONGEST_MSG + 1)})
     report = (await run(tmp_path / "p", wanted)).report
-    assert (report.status, report.words) == (126, 'exec: "/bin/sh": Argument list too long')
+    assert (report.shell_exit_code, report.error) == (
+        126,
+        'exec: "/bin/sh": Argument list too long',
+    )
 
 
 async def test_the_program_has_a_session_default_signals_and_no_descriptor_of_ours(
@@ -155,8 +158,8 @@ async def test_the_directory_is_entered(tmp_path: Path) -> None:
 
 async def test_a_directory_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     report = (await run(tmp_path / "p", shell("pwd", directory="/no/such"))).report
-    assert report.status == 126
-    assert report.words == (
+    assert report.shell_exit_code == 126
+    assert report.error == (
         "cannot enter the working directory /no/such: No such file or directory"
     )
 
@@ -216,7 +219,7 @@ async def test_all_output_is_there_with_the_report(tmp_path: Path) -> None:
 async def test_a_grandchild_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     run_ = await run(tmp_path / "p", shell("sleep 50 & echo said; exit 3"))
-    assert (run_.report.status, run_.output) == (3, b"said\n")
+    assert (run_.report.shell_exit_code, run_.output) == (3, b"said\n")
     assert time.monotonic() - began < 40
 
 
@@ -225,7 +228,7 @@ async def test_a_grandchild_that_goes_on_writing_does_not_keep_the_report_back(
 ) -> None:
     script = "timeout 50 sh -c 'while :; do echo noise; done' & sleep 0.1; exit 4"
     began = time.monotonic()
-    assert (await run(tmp_path / "p", shell(script))).report.status == 4
+    assert (await run(tmp_path / "p", shell(script))).report.shell_exit_code == 4
     assert time.monotonic() - began < 40
 
 
@@ -253,7 +256,7 @@ async def test_a_halt_ends_it_whether_it_listens_or_not(tmp_path: Path, script: 
                 break
             await asyncio.sleep(0.1)  # until the trap is set
             await launcher.halt()
-            report = await launcher.report()
+            report = await launcher.wait_for_report()
     assert report.signal == (signal.SIGKILL if deaf else signal.SIGTERM)
     assert (report.halted, report.timed_out) == (True, False)
     assert (report.ended_ns - report.started_ns > 300_000_000) == deaf
@@ -268,8 +271,8 @@ async def test_what_ends_well_after_a_halt_has_its_own_exit_code(tmp_path: Path)
             while not (place.output.exists() and place.output.read_bytes()):
                 await asyncio.sleep(0.01)
             await launcher.halt()
-            report = await launcher.report()
-    assert (report.status, report.halted) == (7, True)
+            report = await launcher.wait_for_report()
+    assert (report.shell_exit_code, report.halted) == (7, True)
     assert place.output.read_bytes().endswith(b"bye\n")
 
 
@@ -286,8 +289,8 @@ async def test_the_image_says_which_signal_ends_it(tmp_path: Path, ends_by: str)
                 await asyncio.sleep(0.01)
             if ends_by == "halt":
                 await launcher.halt()
-            report = await launcher.report()
-    assert (report.status, report.halted, report.timed_out) == (
+            report = await launcher.wait_for_report()
+    assert (report.shell_exit_code, report.halted, report.timed_out) == (
         0,
         ends_by == "halt",
         ends_by == "time",
@@ -308,7 +311,7 @@ async def test_the_time_limit_ends_it(tmp_path: Path, script: str) -> None:
 
 async def test_a_time_limit_that_is_not_reached_does_nothing(tmp_path: Path) -> None:
     report = (await run(tmp_path / "p", shell("exit 5", run_seconds=30))).report
-    assert (report.status, report.timed_out) == (5, False)
+    assert (report.shell_exit_code, report.timed_out) == (5, False)
 
 
 async def test_signals_are_passed_on(tmp_path: Path) -> None:
@@ -322,7 +325,7 @@ async def test_signals_are_passed_on(tmp_path: Path) -> None:
         run_ = await running
         assert launcher.wait(5) == 9
     assert run_.output.endswith(b"usr1\n")
-    assert (run_.report.status, run_.report.halted) == (9, False)
+    assert (run_.report.shell_exit_code, run_.report.halted) == (9, False)
 
 
 # -- the account

@@ -12,24 +12,24 @@ import pytest
 from msgspec.structs import replace
 
 from abaco_proto.errors import Malformed, Refused, Unavailable
-from abaco_worker.domain.run_report import Started, parse_report
-from abaco_worker.sandbox.launcher_client import HEAD, connect, leave
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.domain.run_report import ProgramStarted, parse_report
+from abaco_worker.sandbox.launcher_client import HEADER, connect, request_exit
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from launcher_stage import connected, ended, new_place, process, process_of, read, request, shell
 
 UNTIL_THE_FILE_IS_THERE = "while [ ! -e {0} ]; do sleep 0.01; done; echo {1}; exit 6"
 
 
-def raw(place: Place) -> socket.socket:
+def raw(place: SandboxDirectory) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(10)
-    folder = os.open(place.mounted, os.O_PATH)
+    folder = os.open(place.socket_folder, os.O_PATH)
     client.connect(f"/proc/self/fd/{folder}/socket")
     os.close(folder)
     return client
 
 
-async def waiting(place: Place) -> None:
+async def waiting(place: SandboxDirectory) -> None:
     (await connect(place, 10)).close()
 
 
@@ -59,7 +59,7 @@ async def test_a_run_goes_on_without_its_worker_and_answers_the_one_that_comes_b
         async with connected(place) as launcher:
             messages = launcher.messages()
             assert await anext(messages) == started
-            assert isinstance(started, Started)
+            assert isinstance(started, ProgramStarted)
             gate.touch()
             report = await anext(messages)
             await messages.aclose()
@@ -91,7 +91,7 @@ async def test_two_connections_hear_the_same(tmp_path: Path) -> None:
     with process(place):
         async with connected(place) as one, connected(place) as other:
             await one.launch(shell("exit 2"))
-            reports = await asyncio.gather(one.report(), other.report())
+            reports = await asyncio.gather(one.wait_for_report(), other.wait_for_report())
     assert reports[0] == reports[1]
 
 
@@ -105,9 +105,9 @@ async def test_one_launcher_runs_one_request(tmp_path: Path) -> None:
                 break
             await other.launch(shell("echo second"))
             with pytest.raises(Refused, match="too late"):
-                await other.report()
+                await other.wait_for_report()
             gate.touch()
-            assert (await one.report()).exit_code == 6
+            assert (await one.wait_for_report()).exit_code == 6
     assert place.output.read_bytes() == b"first\n"
 
 
@@ -118,7 +118,7 @@ async def test_a_report_that_cannot_be_written_waits_for_somebody(tmp_path: Path
         full = os.open("/dev/full", os.O_WRONLY)
         with raw(place) as client:
             body = request("/bin/sh", "-c", "echo lost; exit 8").encode()
-            socket.send_fds(client, [HEAD.pack(b"RUN1", len(body)) + body], [full, full])
+            socket.send_fds(client, [HEADER.pack(b"RUN1", len(body)) + body], [full, full])
         os.close(full)
         await asyncio.sleep(0.3)
         assert program.poll() is None
@@ -135,7 +135,7 @@ async def test_a_launcher_that_was_killed_has_no_report(tmp_path: Path) -> None:
         async with connected(place) as launcher:
             await launcher.launch(shell("kill -KILL $PPID"))
             with pytest.raises(Unavailable, match="without a report"):
-                await launcher.report()
+                await launcher.wait_for_report()
         assert program.wait(10) == -signal.SIGKILL
     assert place.read_report() is None
 
@@ -151,7 +151,7 @@ async def test_a_waiting_launcher_can_be_ended(tmp_path: Path, how: str) -> None
             if how == "halt":
                 await launcher.halt()
             elif how == "leave":
-                assert await launcher.leave()
+                assert await launcher.exit()
             else:
                 program.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(program.wait, 10) == 0
@@ -175,17 +175,17 @@ async def test_it_uses_nothing_while_it_waits(tmp_path: Path) -> None:
     ("sent", "words"),
     [
         (b"RUN1" + struct.pack("=I", 0), b"error malformed request"),
-        (HEAD.pack(b"RUN1", 2**21 + 1), b"error malformed command"),
-        (HEAD.pack(b"RUN1", 2**32 - 1), b"error malformed command"),
-        (HEAD.pack(b"HALT", 1), b"error malformed command"),
-        (HEAD.pack(b"EXIT", 1), b"error malformed command"),
+        (HEADER.pack(b"RUN1", 2**21 + 1), b"error malformed command"),
+        (HEADER.pack(b"RUN1", 2**32 - 1), b"error malformed command"),
+        (HEADER.pack(b"HALT", 1), b"error malformed command"),
+        (HEADER.pack(b"EXIT", 1), b"error malformed command"),
         (b"GET / HTTP/1.1\r\n\r\n", b"error malformed command"),
-        (HEAD.pack(b"RUN1", 3) + b"abc", b"error malformed request"),
-        (HEAD.pack(b"RUN1", 6) + b"1\0x\0z\0", b"error malformed request"),
-        (HEAD.pack(b"RUN1", 2) + b"-\0", b"error malformed request"),
-        (HEAD.pack(b"RUN1", 12) + b"1\x000\x000\0\0\x009\0x\0", b"error malformed request"),
-        (HEAD.pack(b"RUN1", 12) + b"1\x000\x000\x000\0\0\x000\0", b"error malformed request"),
-        (HEAD.pack(b"RUN1", 13) + b"1\x000\x000\x0065\0\0\x000\0", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 3) + b"abc", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 6) + b"1\0x\0z\0", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 2) + b"-\0", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 12) + b"1\x000\x000\0\0\x009\0x\0", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 12) + b"1\x000\x000\x000\0\0\x000\0", b"error malformed request"),
+        (HEADER.pack(b"RUN1", 13) + b"1\x000\x000\x0065\0\0\x000\0", b"error malformed request"),
     ],
 )
 async def test_what_is_no_request_is_refused_and_it_goes_on_waiting(
@@ -209,7 +209,7 @@ async def test_a_request_without_its_files_is_refused(tmp_path: Path, count: int
     with process(place), (tmp_path / "file").open("wb") as file:
         await waiting(place)
         with raw(place) as client:
-            socket.send_fds(client, [HEAD.pack(b"RUN1", 1)], [file.fileno()] * count)
+            socket.send_fds(client, [HEADER.pack(b"RUN1", 1)], [file.fileno()] * count)
             assert lines(client)[-1] == b"error no files came with the request"
         assert (await ended(place, shell("exit 1"))).report.exit_code == 1
 
@@ -219,9 +219,9 @@ async def test_half_a_request_keeps_nobody_from_the_next(tmp_path: Path) -> None
     with process(place), (tmp_path / "file").open("wb") as file:
         await waiting(place)
         with raw(place) as client:
-            socket.send_fds(client, [HEAD.pack(b"RUN1", 1000) + b"x" * 10], [file.fileno()] * 2)
+            socket.send_fds(client, [HEADER.pack(b"RUN1", 1000) + b"x" * 10], [file.fileno()] * 2)
             with raw(place) as second:
-                socket.send_fds(second, [HEAD.pack(b"RUN1", 5)], [file.fileno()] * 2)
+                socket.send_fds(second, [HEADER.pack(b"RUN1", 5)], [file.fileno()] * 2)
                 assert lines(second)[-1] == b"error another request is on its way"
         assert (await ended(place, shell("exit 1"))).report.exit_code == 1
 
@@ -243,7 +243,7 @@ async def test_a_request_cut_in_pieces_is_put_together(tmp_path: Path) -> None:
     with process(place):
         await waiting(place)
         body = request("/bin/sh", "-c", 'echo "$A"', environment={"A": "pieces"}).encode()
-        frame = HEAD.pack(b"RUN1", len(body)) + body
+        frame = HEADER.pack(b"RUN1", len(body)) + body
         with raw(place) as client, place.output.open("wb") as out, place.report.open("wb") as end:
             socket.send_fds(client, [frame[:1]], [out.fileno(), end.fileno()])
             for at in range(1, len(frame)):
@@ -287,10 +287,10 @@ async def test_a_place_may_be_deep(tmp_path: Path) -> None:
 
 async def test_only_its_owner_gets_at_a_place(tmp_path: Path) -> None:
     place = new_place(tmp_path / "p")
-    assert place.folder.stat().st_mode & 0o777 == 0o700
+    assert place.path.stat().st_mode & 0o777 == 0o700
     with process(place):
         await waiting(place)
-        assert place.mounted.stat().st_mode & 0o7777 == 0o700
+        assert place.socket_folder.stat().st_mode & 0o7777 == 0o700
 
 
 async def test_a_link_in_place_of_the_socket_is_not_followed(tmp_path: Path) -> None:
@@ -315,15 +315,17 @@ async def test_nobody_but_its_own_launcher_is_talked_to(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="no launcher was started there"):
             await connect(place, 0)
         with process(other) as launcher:
-            place.expect(process_of(launcher.pid))
+            place.write_launcher(process_of(launcher.pid))
             with pytest.raises(Unavailable, match="which is not its launcher"):
                 await connect(place, 0)
             me = process_of(os.getpid())
-            place.expect(replace(me, started=me.started - 1))  # the number was another's before
+            place.write_launcher(
+                replace(me, started=me.started - 1)
+            )  # the number was another's before
             with pytest.raises(Unavailable, match="which is not its launcher"):
                 await connect(place, 0)
-            assert not await leave(place)
-        place.expect(me)
+            assert not await request_exit(place)
+        place.write_launcher(me)
         (await connect(place, 0)).close()
         async with asyncio.timeout(10):
             while len(heard) < 5:
@@ -342,10 +344,10 @@ async def test_a_socket_that_talks_nonsense_is_no_launcher(tmp_path: Path, said:
         writer.close()
 
     server = await asyncio.start_unix_server(talk, place.socket)
-    place.expect(process_of(os.getpid()))
+    place.write_launcher(process_of(os.getpid()))
     async with server, connected(place) as launcher:
         with pytest.raises(Unavailable):
-            await launcher.report()
+            await launcher.wait_for_report()
 
 
 async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
@@ -361,9 +363,9 @@ async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(talk, place.socket)
-    place.expect(process_of(os.getpid()))
+    place.write_launcher(process_of(os.getpid()))
     async with server, connected(place) as launcher:
-        assert await launcher.report() == true
+        assert await launcher.wait_for_report() == true
 
 
 async def test_half_a_report_is_none(tmp_path: Path) -> None:
@@ -389,5 +391,5 @@ def test_a_report_is_read_from_its_line() -> None:
         "io=6 network=7 kept=8 dropped=9 oom=1 halted=0 timed_out=1 words=a b=c words=d\n"
     )
     report = parse_report(line)
-    assert report.words == "a b=c words=d"
-    assert (report.status, report.out_of_memory, report.timed_out) == (137, True, True)
+    assert report.error == "a b=c words=d"
+    assert (report.shell_exit_code, report.out_of_memory, report.timed_out) == (137, True, True)

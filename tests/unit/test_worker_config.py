@@ -7,18 +7,18 @@ import pytest
 
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_worker.worker_settings import Config, capacity, host_id, open_files
+from abaco_worker.worker_settings import WorkerSettings, capacity, host_id, open_files
 
 
 def test_every_setting_has_a_name_and_a_description() -> None:
-    schema = msgspec.json.schema(Config)["$defs"]["Config"]["properties"]
+    schema = msgspec.json.schema(WorkerSettings)["$defs"]["WorkerSettings"]["properties"]
     assert all(field["description"].endswith(".") for field in schema.values())
     assert {f"ABACO_{name.upper()}" for name in schema} <= settings.NAMES
 
 
 def test_settings_are_read_from_the_environment() -> None:
     environ = {"ABACO_HOST_CAPACITY": "3", "ABACO_PULL_POLICY": "never", "ABACO_INIT_COUNT": "1"}
-    config = settings.read(Config, environ)
+    config = settings.read(WorkerSettings, environ)
     assert (config.host_capacity, config.pull_policy) == (3, "never")
 
 
@@ -34,7 +34,7 @@ def test_settings_are_read_from_the_environment() -> None:
 )
 def test_a_bad_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(Malformed, match=f"^{name}: "):
-        settings.read(Config, {name: value})
+        settings.read(WorkerSettings, {name: value})
 
 
 def test_a_bad_setting_ends_the_process_with_one_line() -> None:
@@ -62,22 +62,22 @@ def test_a_bad_setting_ends_the_process_with_one_line() -> None:
     ],
 )
 def test_the_host_id_is_a_token_of_the_hostname(hostname: str, expected: str) -> None:
-    assert host_id(Config(), hostname) == expected
-    assert settings.read(Config, {"ABACO_HOST_ID": expected}).host_id == expected
+    assert host_id(WorkerSettings(), hostname) == expected
+    assert settings.read(WorkerSettings, {"ABACO_HOST_ID": expected}).host_id == expected
 
 
 def test_a_chosen_host_id_wins() -> None:
-    assert host_id(Config(host_id="h1"), "web1") == "h1"
+    assert host_id(WorkerSettings(host_id="h1"), "web1") == "h1"
 
 
 def test_open_files_are_limited_where_the_kernel_allows_more() -> None:
-    assert open_files(Config(), 1_073_741_816) == 1_048_576
-    assert open_files(Config(), 1_048_576) == 0
-    assert open_files(Config(container_open_files=1024), 1_048_576) == 1024
-    assert open_files(Config(container_open_files=0), 1_048_576) == 0
+    assert open_files(WorkerSettings(), 1_073_741_816) == 1_048_576
+    assert open_files(WorkerSettings(), 1_048_576) == 0
+    assert open_files(WorkerSettings(container_open_files=1024), 1_048_576) == 1024
+    assert open_files(WorkerSettings(container_open_files=0), 1_048_576) == 0
 
 
 def test_the_capacity_follows_the_cores() -> None:
-    assert capacity(Config(), 1) == 16
-    assert capacity(Config(), 8) == 64
-    assert capacity(Config(host_capacity=3), 8) == 3
+    assert capacity(WorkerSettings(), 1) == 16
+    assert capacity(WorkerSettings(), 8) == 64
+    assert capacity(WorkerSettings(host_capacity=3), 8) == 3

@@ -9,7 +9,7 @@ import pytest
 
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.engine import docker_disk_usage
-from abaco_worker.engine.docker_disk_usage import Walks, folders, visible, volumes
+from abaco_worker.engine.docker_disk_usage import DiskUsageWalker, folders, visible, volumes
 
 KIBIBYTE = 1024
 
@@ -58,17 +58,17 @@ async def test_blocks_that_are_there_are_counted_once_and_holes_and_links_are_no
     for folder in (layer, volume, outside):
         folder.mkdir()
     (outside / "large").write_bytes(bytes(4 * 1024 * KIBIBYTE))
-    empty = await Walks().bytes_below([str(layer), str(volume)])
+    empty = await DiskUsageWalker().bytes_below([str(layer), str(volume)])
     assert empty < 64 * KIBIBYTE
     (layer / "hole").touch()
     os.truncate(layer / "hole", 20 * 2**30)
     (layer / "link").symlink_to(outside)
     (layer / "file").symlink_to(outside / "large")
-    assert await Walks().bytes_below([str(layer), str(volume)]) < 64 * KIBIBYTE
+    assert await DiskUsageWalker().bytes_below([str(layer), str(volume)]) < 64 * KIBIBYTE
     (layer / "data").write_bytes(bytes(1024 * KIBIBYTE))
     os.link(layer / "data", layer / "again")
     (volume / "-k").write_bytes(bytes(1024 * KIBIBYTE))
-    found = await Walks().bytes_below([str(layer), str(volume), str(tmp_path / "gone")])
+    found = await DiskUsageWalker().bytes_below([str(layer), str(volume), str(tmp_path / "gone")])
     assert 2048 * KIBIBYTE <= found < 2112 * KIBIBYTE
 
 
@@ -77,7 +77,7 @@ async def test_a_walk_that_takes_too_long_is_ended(
 ) -> None:
     monkeypatch.setattr(docker_disk_usage, "WALK_SECONDS", 0.0)
     with pytest.raises(EngineFault, match="was not measured"):
-        await Walks().bytes_below([str(tmp_path)])
+        await DiskUsageWalker().bytes_below([str(tmp_path)])
 
 
 async def test_files_that_go_meanwhile_are_no_error(tmp_path: Path) -> None:
@@ -91,5 +91,5 @@ async def test_files_that_go_meanwhile_are_no_error(tmp_path: Path) -> None:
 
     churning = asyncio.create_task(churn())
     for _ in range(5):
-        assert await Walks().bytes_below([str(tmp_path)]) < 1024 * KIBIBYTE
+        assert await DiskUsageWalker().bytes_below([str(tmp_path)]) < 1024 * KIBIBYTE
     churning.cancel()

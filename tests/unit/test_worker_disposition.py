@@ -1,7 +1,7 @@
 import pytest
 
 from abaco_proto.errors import Conflict, Unavailable, Undecodable
-from abaco_worker.domain.disposition import FAULT_TRIES, Disposition, back_off, disposition
+from abaco_worker.domain.disposition import MAX_FAULT_ATTEMPTS, Disposition, back_off, disposition
 from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault, ImageRefused
 
 
@@ -12,13 +12,13 @@ from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault, Ima
         (Unavailable(), 1, Disposition.RETRY),
         (Unavailable(), 1000, Disposition.RETRY),
         (EngineFault(), 1, Disposition.RETRY),
-        (EngineFault(), FAULT_TRIES, Disposition.PARK),
+        (EngineFault(), MAX_FAULT_ATTEMPTS, Disposition.FAIL),
         (OSError(28, "No space left on device"), 1, Disposition.RETRY),
-        (OSError(28, "No space left on device"), FAULT_TRIES, Disposition.PARK),
-        (ImageRefused(), 1, Disposition.PARK),
-        (ContainerMissing(), 1, Disposition.PARK),
-        (Undecodable(), 1, Disposition.PARK),
-        (KeyError(), 1, Disposition.PARK),
+        (OSError(28, "No space left on device"), MAX_FAULT_ATTEMPTS, Disposition.FAIL),
+        (ImageRefused(), 1, Disposition.FAIL),
+        (ContainerMissing(), 1, Disposition.FAIL),
+        (Undecodable(), 1, Disposition.FAIL),
+        (KeyError(), 1, Disposition.FAIL),
     ],
 )
 def test_what_becomes_of_an_error(error: Exception, tries: int, expected: Disposition) -> None:

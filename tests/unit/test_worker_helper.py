@@ -9,10 +9,10 @@ import pytest
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.engine.docker_helper import creation
+from abaco_worker.engine.docker_helper import helper_arguments
 from abaco_worker.sandbox import helper_client as module
-from abaco_worker.sandbox.helper_client import Channel, ChannelHelper, child, find
-from abaco_worker.sandbox.sandbox_directory import Process
+from abaco_worker.sandbox.helper_client import HelperChannel, HelperClient, find_helper, start_child
+from abaco_worker.sandbox.sandbox_directory import ProcessIdentity
 from launcher_stage import program
 
 
@@ -35,20 +35,20 @@ class Answers:
         self.closed = True
 
 
-def helper_on(*channels: Answers) -> ChannelHelper:
+def helper_on(*channels: Answers) -> HelperClient:
     rest = iter(channels)
 
-    async def open_channel() -> Channel:
+    async def open_channel() -> HelperChannel:
         return next(rest)
 
-    return ChannelHelper(open_channel)
+    return HelperClient(open_channel)
 
 
 async def test_a_launcher_is_asked_for_by_line() -> None:
     channel = Answers("started 4711 99\n", "started 4712 100\n")
     helper = helper_on(channel)
-    assert await helper.start("abc", 42, "abaco-x") == Process(pid=4711, started=99)
-    assert await helper.start("def", 43, "abaco-y") == Process(pid=4712, started=100)
+    assert await helper.start("abc", 42, "abaco-x") == ProcessIdentity(pid=4711, started=99)
+    assert await helper.start("def", 43, "abaco-y") == ProcessIdentity(pid=4712, started=100)
     assert channel.asked == ["start 42 abc abaco-x\n", "start 43 def abaco-y\n"]
 
 
@@ -74,7 +74,7 @@ async def test_a_helper_that_ended_is_replaced() -> None:
     helper = helper_on(Answers(""), Answers("started 1 2\n"))
     with pytest.raises(EngineFault):
         await helper.start("abc", 42, "x")
-    assert await helper.start("abc", 42, "x") == Process(pid=1, started=2)
+    assert await helper.start("abc", 42, "x") == ProcessIdentity(pid=1, started=2)
 
 
 async def test_an_answer_that_nobody_waits_for_is_nobody_elses(tmp_path: Path) -> None:
@@ -94,11 +94,11 @@ async def test_an_answer_that_nobody_waits_for_is_nobody_elses(tmp_path: Path) -
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert silent.closed
-    assert await helper.start("def", 43, "y") == Process(pid=1, started=2)
+    assert await helper.start("def", 43, "y") == ProcessIdentity(pid=1, started=2)
 
 
 def made(answers: Sequence[str | Exception]) -> Callable[[Path, Path], object]:
-    async def child_of(_: Path, __: Path) -> Channel:
+    async def child_of(_: Path, __: Path) -> HelperChannel:
         return Answers(*answers)
 
     return child_of
@@ -109,53 +109,53 @@ async def test_a_worker_that_may_starts_launchers_itself_else_the_engine_is_aske
 ) -> None:
     sees = True
     asked: list[str] = []
-    monkeypatch.setattr(module, "_sees", lambda location: sees)
+    monkeypatch.setattr(module, "_shares_pid_namespace", lambda location: sees)
 
-    async def by_engine() -> Channel:
+    async def by_engine() -> HelperChannel:
         asked.append("engine")
         return Answers("ok\n")
 
-    monkeypatch.setattr(module, "child", made(["ok\n"]))
-    await find(Path("p"), tmp_path / "w", "unix:///x", by_engine)
+    monkeypatch.setattr(module, "start_child", made(["ok\n"]))
+    await find_helper(Path("p"), tmp_path / "w", "unix:///x", by_engine)
     assert asked == []
     assert (tmp_path / "w").is_dir()
-    monkeypatch.setattr(module, "child", made(["error it lacks capabilities\n"]))
-    await find(Path("p"), tmp_path / "w", "unix:///x", by_engine)
+    monkeypatch.setattr(module, "start_child", made(["error it lacks capabilities\n"]))
+    await find_helper(Path("p"), tmp_path / "w", "unix:///x", by_engine)
     assert asked == ["engine"]
     sees = False
-    monkeypatch.setattr(module, "child", made([]))
-    await find(Path("p"), tmp_path / "w", "unix:///x", by_engine)
+    monkeypatch.setattr(module, "start_child", made([]))
+    await find_helper(Path("p"), tmp_path / "w", "unix:///x", by_engine)
     assert asked == ["engine", "engine"]
 
-    async def refuses() -> Channel:
+    async def refuses() -> HelperChannel:
         raise EngineFault("pid mode is not allowed")
 
     sees = True
-    monkeypatch.setattr(module, "child", made(["error it lacks capabilities\n"]))
+    monkeypatch.setattr(module, "start_child", made(["error it lacks capabilities\n"]))
     with pytest.raises(EngineFault, match=r"it lacks capabilities; .*not allowed"):
-        await find(Path("p"), tmp_path / "w", "unix:///x", refuses)
+        await find_helper(Path("p"), tmp_path / "w", "unix:///x", refuses)
 
 
 async def test_an_engine_that_is_away_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that starts before its engine is not cold for good."""
-    monkeypatch.setattr(module, "child", made(["error it lacks capabilities\n"]))
+    monkeypatch.setattr(module, "start_child", made(["error it lacks capabilities\n"]))
     channels: list[Exception | Answers] = [Unavailable("it is away"), Answers("started 1 2\n")]
 
-    async def by_engine() -> Channel:
+    async def by_engine() -> HelperChannel:
         channel = channels.pop(0)
         if isinstance(channel, Exception):
             raise channel
         return channel
 
     away = f"unix://{tmp_path}/not-there"
-    helper = await find(Path("p"), tmp_path / "w", away, by_engine)
-    assert await helper.start("abc", 42, "x") == Process(pid=1, started=2)
+    helper = await find_helper(Path("p"), tmp_path / "w", away, by_engine)
+    assert await helper.start("abc", 42, "x") == ProcessIdentity(pid=1, started=2)
 
 
 async def test_a_real_one_says_what_it_lacks_and_ends_with_its_input(tmp_path: Path) -> None:
-    channel = await child(program(), tmp_path)
+    channel = await start_child(program(), tmp_path)
     answer = await channel.ask("check\n")
     expected = (
         "ok\n" if os.geteuid() == 0 else "error it lacks capabilities of the machine's root\n"
@@ -163,11 +163,11 @@ async def test_a_real_one_says_what_it_lacks_and_ends_with_its_input(tmp_path: P
     assert answer == expected
     assert await channel.ask("start 1 x y\n") == "error malformed command\n"
     channel.close()
-    assert await asyncio.wait_for(channel.ended(), 10) == 0
+    assert await asyncio.wait_for(channel.wait(), 10) == 0
 
 
 def test_the_helpers_container_is_alone_but_for_what_it_enters() -> None:
-    told = creation("i", "h1", Path("/var/lib/abaco/worker"), ("ALL",))
+    told = helper_arguments("i", "h1", Path("/var/lib/abaco/worker"), ("ALL",))
     config = told["host_config"]
     assert (config["PidMode"], config["NetworkMode"], config["CgroupnsMode"]) == (
         "host",

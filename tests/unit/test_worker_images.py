@@ -4,7 +4,7 @@ import pytest
 
 from abaco_worker.domain.containers import Image, PullProgress
 from abaco_worker.domain.engine_errors import ImageRefused
-from abaco_worker.engine.image_store import RECENT_SECONDS, Images, Reporter, describe
+from abaco_worker.engine.image_store import RECENT_SECONDS, ImageStore, PullLogger, describe
 from fake_engine import IMAGE, FakeEngine
 
 REMOTE = "far/away"
@@ -18,17 +18,17 @@ def engine() -> FakeEngine:
 
 
 async def test_what_is_there_is_not_pulled(engine: FakeEngine) -> None:
-    assert (await Images(engine, "missing").prepare(IMAGE)).digest == "sha256:d1"
+    assert (await ImageStore(engine, "missing").prepare(IMAGE)).digest == "sha256:d1"
     assert engine.pulls == []
 
 
 async def test_what_is_missing_is_pulled(engine: FakeEngine) -> None:
-    assert (await Images(engine, "missing").prepare(REMOTE)).digest == "sha256:d9"
+    assert (await ImageStore(engine, "missing").prepare(REMOTE)).digest == "sha256:d9"
     assert engine.pulls == [REMOTE]
 
 
 async def test_always_pulls_for_a_seat_but_not_for_a_run(engine: FakeEngine) -> None:
-    images = Images(engine, "always")
+    images = ImageStore(engine, "always")
     await images.prepare(REMOTE)
     await images.prepare(REMOTE)
     await images.ensure(REMOTE)
@@ -37,13 +37,13 @@ async def test_always_pulls_for_a_seat_but_not_for_a_run(engine: FakeEngine) -> 
 
 async def test_never_does_not_pull(engine: FakeEngine) -> None:
     with pytest.raises(ImageRefused, match=f"image {REMOTE}: .*never"):
-        await Images(engine, "never").prepare(REMOTE)
+        await ImageStore(engine, "never").prepare(REMOTE)
     assert engine.pulls == []
 
 
 async def test_pulls_of_one_image_at_one_time_are_one(engine: FakeEngine) -> None:
     engine.let_pull.clear()
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     seats = [asyncio.create_task(images.prepare(REMOTE)) for _ in range(5)]
     await asyncio.wait(seats, timeout=0.05)
     seats[0].cancel()
@@ -54,7 +54,7 @@ async def test_pulls_of_one_image_at_one_time_are_one(engine: FakeEngine) -> Non
 
 
 async def test_a_refusal_reaches_all_who_wait_and_is_not_kept(engine: FakeEngine) -> None:
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     tries = [images.prepare("no/where") for _ in range(3)]
     errors = await asyncio.gather(*tries, return_exceptions=True)
     assert [type(error) for error in errors] == [ImageRefused] * 3
@@ -63,7 +63,7 @@ async def test_a_refusal_reaches_all_who_wait_and_is_not_kept(engine: FakeEngine
 
 
 async def test_the_digest_of_a_container_is_that_of_its_image(engine: FakeEngine) -> None:
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     assert await images.digest(IMAGE, "sha256:1") == "sha256:d1"
     assert await images.digest(IMAGE, "sha256:old") == "sha256:old"
     assert await images.digest("no/where", "sha256:x") == "sha256:x"
@@ -77,7 +77,7 @@ def test_progress_is_told_every_few_seconds(
     assert describe(progress) == "2 of 5 layers, 12.3 of 40.1 MB"
     now = 100.0
     monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
-    tell = Reporter("x")
+    tell = PullLogger("x")
     for _ in range(100):
         now += 0.1
         tell(progress)
@@ -89,7 +89,7 @@ async def test_what_was_found_a_moment_ago_is_not_asked_for_again(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     first = await images.recent(IMAGE)
     engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
     assert await images.recent(IMAGE) == first
@@ -100,7 +100,7 @@ async def test_what_was_found_a_moment_ago_is_not_asked_for_again(
 async def test_a_new_seat_sees_a_new_image_at_once_and_so_do_its_sandboxes(
     engine: FakeEngine,
 ) -> None:
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     await images.recent(IMAGE)
     engine.images[IMAGE] = Image(image_id="sha256:new", digest="sha256:d-new")
     assert (await images.prepare(IMAGE)).image_id == "sha256:new"
@@ -120,40 +120,40 @@ async def test_a_new_seat_sees_a_new_image_at_once_and_so_do_its_sandboxes(
 async def test_an_image_of_then_is_found_by_id_or_by_the_digest_of_its_registry(
     engine: FakeEngine, name: str, repository: str
 ) -> None:
-    images = Images(engine, "missing")
-    assert await images.of_digest(name, "sha256:1") == "sha256:1"
+    images = ImageStore(engine, "missing")
+    assert await images.find_by_digest(name, "sha256:1") == "sha256:1"
     by_digest = f"{repository}@sha256:d9"
     engine.registry[by_digest] = Image(image_id="sha256:9", digest="sha256:d9")
-    assert await images.of_digest(name, "sha256:d9") == by_digest
-    assert await images.of_digest(name, "sha256:d9") == by_digest
+    assert await images.find_by_digest(name, "sha256:d9") == by_digest
+    assert await images.find_by_digest(name, "sha256:d9") == by_digest
     assert engine.pulls == [by_digest]
     with pytest.raises(ImageRefused, match=f"image {repository}@sha256:gone: pull failed"):
-        await images.of_digest(name, "sha256:gone")
+        await images.find_by_digest(name, "sha256:gone")
 
 
 async def test_what_is_remembered_of_images_is_bounded(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("abaco_worker.engine.image_store.REMEMBERED", 10)
+    monkeypatch.setattr("abaco_worker.engine.image_store.MAX_CACHED", 10)
     now = 100.0
     monkeypatch.setattr("abaco_worker.engine.image_store.time.monotonic", lambda: now)
-    images = Images(engine, "missing")
+    images = ImageStore(engine, "missing")
     for number in range(30):
         name = f"far/away:{number}"
         engine.images[name] = Image(image_id=f"sha256:i{number}", digest=f"sha256:d{number}")
         await images.ensure(name)
-    assert len(images._digests) == len(images._found) == 10
+    assert len(images._digests) == len(images._recent) == 10
     now += RECENT_SECONDS + 0.1
     await images.ensure(IMAGE)
-    assert list(images._found) == [IMAGE]
+    assert list(images._recent) == [IMAGE]
 
 
 async def test_a_name_that_moved(engine: FakeEngine) -> None:
-    images = Images(engine, "missing")
-    assert not await images.moved(IMAGE, "sha256:1")
-    assert await images.moved(IMAGE, "sha256:old")
-    assert not await images.moved("sha256:1", "sha256:1")
-    assert not await images.moved(f"{IMAGE}@sha256:d1", "sha256:old"), "a digest moves nowhere"
-    assert not await images.moved("no/where", "sha256:old")
+    images = ImageStore(engine, "missing")
+    assert not await images.has_moved(IMAGE, "sha256:1")
+    assert await images.has_moved(IMAGE, "sha256:old")
+    assert not await images.has_moved("sha256:1", "sha256:1")
+    assert not await images.has_moved(f"{IMAGE}@sha256:d1", "sha256:old"), "a digest moves nowhere"
+    assert not await images.has_moved("no/where", "sha256:old")
     engine.available = False
-    assert not await images.moved(IMAGE, "sha256:old")
+    assert not await images.has_moved(IMAGE, "sha256:old")

@@ -1,40 +1,40 @@
-"""Interruptions are heard by who waits for them, however much else happens meanwhile."""
+"""Cancellations are heard by who waits for them, however much else happens meanwhile."""
 
 import pytest
 
 import builders as b
 from abaco_worker.runs import cancellations
-from abaco_worker.runs.cancellations import Interruptions
+from abaco_worker.runs.cancellations import Cancellations
 
 HALTED = ("default", "foo_0_exc_0")
 
 
 def test_a_long_run_is_halted_after_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellations, "REMEMBERED", 3)
-    known = Interruptions()
-    long = known.of(*HALTED)
+    monkeypatch.setattr(cancellations, "MAX_RECEIVED", 3)
+    known = Cancellations()
+    long = known.event_of(*HALTED)
     for n in range(1, 10):
-        assert not known.of("default", f"foo_0_exc_{n}").is_set()
-        known.interrupt("default", f"bar_0_exc_{n}")
-    known.learn(b.record(b.halt_requested(0)))
+        assert not known.event_of("default", f"foo_0_exc_{n}").is_set()
+        known.cancel("default", f"bar_0_exc_{n}")
+    known.apply(b.record(b.halt_requested(0)))
     assert long.is_set()
 
 
 def test_a_halt_is_remembered_for_a_run_that_begins_later() -> None:
-    known = Interruptions()
-    known.learn(b.record(b.halt_requested(0)))
-    known.learn(b.record(b.lost(0)))
-    assert known.of(*HALTED).is_set()
-    assert known.of("default", "foo_0_wkr_0").is_set()
-    assert not known.of("other", "foo_0_exc_0").is_set()
+    known = Cancellations()
+    known.apply(b.record(b.halt_requested(0)))
+    known.apply(b.record(b.lost(0)))
+    assert known.event_of(*HALTED).is_set()
+    assert known.event_of("default", "foo_0_wkr_0").is_set()
+    assert not known.event_of("other", "foo_0_exc_0").is_set()
 
 
 def test_what_was_said_long_ago_and_awaits_nobody_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancellations, "REMEMBERED", 3)
-    known = Interruptions()
+    monkeypatch.setattr(cancellations, "MAX_RECEIVED", 3)
+    known = Cancellations()
     for n in range(9):
-        known.learn(b.record(b.halt_requested(n)))
-    said = [known.of("default", f"foo_0_exc_{n}").is_set() for n in range(9)]
+        known.apply(b.record(b.halt_requested(n)))
+    said = [known.event_of("default", f"foo_0_exc_{n}").is_set() for n in range(9)]
     assert said == [False] * 6 + [True] * 3

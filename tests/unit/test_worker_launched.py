@@ -11,25 +11,25 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_worker.domain.containers import Image
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.domain.sandbox_spec import Blueprint, SeatKey
+from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey
 from abaco_worker.sandbox.sandbox import Sandbox
-from abaco_worker.sandbox.sandbox_pool import Stock
+from abaco_worker.sandbox.sandbox_pool import SandboxPool
 from disks import Disk, small_disk
 from fake_engine import IMAGE, ME, FakeEngine
 from fake_kernel import model
 from worker_stage import Stage
 
-KEY = SeatKey("default", "foo_0", "foo_0_wkr_0")
+KEY = WorkerKey("default", "foo_0", "foo_0_wkr_0")
 
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
     monkeypatch.setattr("abaco_worker.sandbox.sandbox_pool.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.app.worker_loop.STOCK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.runs.disk_limit.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.sandbox.sandbox.FOUND_SECONDS", 0.1)
-    monkeypatch.setattr("abaco_worker.runs.sandbox_run.FOUND_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.app.worker_loop.POOL_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.runs.disk_limit.MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox.RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.runs.sandbox_run.RECONNECT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def impatient(tmp_path: Path) -> Iterator[Stage]:
     stage.kill()
 
 
-async def with_seat(stage: Stage, **definition: object) -> None:
+async def with_worker(stage: Stage, **definition: object) -> None:
     """The seat foo_0_wkr_0 is ready."""
     await stage.register(**definition)
     await stage.request()
@@ -78,7 +78,7 @@ async def until_stocked(stage: Stage, count: int = 1) -> None:
 
 async def test_a_seat_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         [ready] = stage.seen(ev.WorkerReady)
         [container] = stage.engine.containers.values()
         assert ready.container_id == container.state.container_id
@@ -90,13 +90,13 @@ async def test_a_seat_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
 async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = Stock.take
+    taken = SandboxPool.take
 
-    async def take(stock: Stock, drawn: Blueprint) -> tuple[Sandbox, ev.StartKind]:
+    async def take(stock: SandboxPool, drawn: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
         asyncio.get_running_loop().call_soon(stage.engine.let_start.set)
         return await taken(stock, drawn)
 
-    monkeypatch.setattr(Stock, "take", take)
+    monkeypatch.setattr(SandboxPool, "take", take)
     stage.engine.let_start.clear()
     async with stage.service():
         await stage.register()
@@ -112,7 +112,7 @@ async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
 
 async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, default_environment={"GREETING": "hello"})
+        await with_worker(stage, default_environment={"GREETING": "hello"})
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state="calm", version=1))
         await run(stage, 0, 'echo "$GREETING $_abaco_actor_state"; exit 7')
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -131,7 +131,7 @@ async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
 
 async def test_an_idle_seat_gives_its_sandbox_up(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.append(b.stop_requested())
         await stage.until_seen(ev.WorkerStopped)
         await stage.until_idle()
@@ -140,7 +140,7 @@ async def test_an_idle_seat_gives_its_sandbox_up(stage: Stage) -> None:
 
 async def test_a_sandbox_that_died_is_replaced(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.engine.containers["c0"].kill()
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
         await until_stocked(stage)
@@ -151,7 +151,7 @@ async def test_a_sandbox_that_died_is_replaced(stage: Stage) -> None:
 
 async def test_a_sandbox_that_cannot_be_made_is_tried_again(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.engine.faults = [EngineFault("no space left")] * 4
         stage.engine.containers["c0"].kill()
         await stage.until(lambda: not stage.engine.faults)
@@ -160,7 +160,7 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_again(stage: Stage) -> Non
 
 async def test_other_limits_are_another_sandbox(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20, max_cpus=0.5))
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
         [container] = stage.engine.containers.values()
@@ -171,9 +171,9 @@ async def test_no_run_gets_a_sandbox_from_before_an_update(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even when the word of the update comes later than the assignment that rests on it."""
-    monkeypatch.setattr(Stock, "renew", lambda stock, drawn: None)
+    monkeypatch.setattr(SandboxPool, "update_spec", lambda pool, spec: None)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         updated = await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
         await run(stage, 0, "exit 0", actor_sequence=updated)
         await stage.until_seen(ev.ExecutionFinished)
@@ -185,13 +185,13 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited_for = asyncio.Event()
-    taken = Stock.take
+    taken = SandboxPool.take
 
-    async def take(stock: Stock, drawn: Blueprint) -> tuple[Sandbox, ev.StartKind]:
+    async def take(stock: SandboxPool, drawn: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
         asyncio.get_running_loop().call_soon(waited_for.set)
         return await taken(stock, drawn)
 
-    monkeypatch.setattr(Stock, "take", take)
+    monkeypatch.setattr(SandboxPool, "take", take)
     stage.engine.let_start.clear()
     async with stage.service() as service:
         await stage.register()
@@ -204,10 +204,10 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
         stage.engine.let_start.set()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
         await until_stocked(stage)
-        stock = service._seats[KEY].stock
-        await stage.until(lambda: stock.waits is not None)
-        assert stock.waits is not None
-        assert stock.waits.blueprint.memory_bytes == 7 * 2**20
+        stock = service._workers[KEY].pool
+        await stage.until(lambda: stock.idle is not None)
+        assert stock.idle is not None
+        assert stock.idle.spec.memory_bytes == 7 * 2**20
     assert finished.exit_code == 3
     assert not stage.seen(ev.ExecutionFailed)
 
@@ -215,7 +215,7 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
 async def test_a_seat_whose_first_sandbox_could_not_be_made_gets_another(stage: Stage) -> None:
     stage.engine.faults = [EngineFault("no space left")]
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
     assert not stage.seen(ev.WorkerFailed)
     assert not stage.engine.faults
 
@@ -233,7 +233,7 @@ async def test_what_waits_with_an_old_image_is_replaced_before_the_next_message(
     stage: Stage,
 ) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.engine.images[IMAGE] = other_image(7, 5)
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
         await until_stocked(stage)
@@ -253,7 +253,7 @@ async def test_no_message_gets_an_old_image_also_when_the_engine_tells_nothing(
 
     monkeypatch.setattr(FakeEngine, "image_changes", silent)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.engine.images[IMAGE] = other_image(7, 5)
         await run(stage, 0, "exit 0")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -276,7 +276,7 @@ async def test_an_update_pulls_anew_where_the_policy_says_so(tmp_path: Path) -> 
     stage.engine.registry[IMAGE] = stage.engine.images[IMAGE]
     try:
         async with stage.service():
-            await with_seat(stage)
+            await with_worker(stage)
             stage.engine.registry[IMAGE] = other_image(7, 5)
             await stage.append(b.updated(revision=1, image=IMAGE))
             await stage.until(lambda: image_ids(stage) == {"sha256:7"})
@@ -289,7 +289,7 @@ async def test_what_waits_is_used_when_nobody_can_tell_its_image(
     stage: Stage, trouble: str
 ) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         if trouble == "away":
             stage.engine.available = False
         else:
@@ -306,7 +306,7 @@ async def test_what_waits_is_used_when_nobody_can_tell_its_image(
 
 async def test_a_person_halts_a_run(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         script = "exec 2>/dev/null; trap 'echo bye; exit 5' TERM; echo up"
         await run(stage, 0, f"{script}; while :; do sleep 0.01; done")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
@@ -321,7 +321,7 @@ async def test_a_person_halts_a_run(stage: Stage) -> None:
 async def test_a_halt_that_is_ignored_ends_in_a_kill(impatient: Stage) -> None:
     stage = impatient
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "trap '' TERM; echo up; while :; do sleep 0.01; done")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
         await stage.append(b.halt_requested())
@@ -332,10 +332,10 @@ async def test_a_halt_that_is_ignored_ends_in_a_kill(impatient: Stage) -> None:
 
 async def test_a_halt_that_comes_before_the_start(stage: Stage) -> None:
     async with stage.service() as service:
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.append(b.received(0, message="exit 0"))
         await stage.append(b.halt_requested())
-        halt = service._host.interruptions.of("default", "foo_0_exc_0")
+        halt = service._host.cancellations.event_of("default", "foo_0_exc_0")
         await stage.until(halt.is_set)
         await stage.assign()
         [failed] = await stage.until_seen(ev.ExecutionFailed)
@@ -351,7 +351,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 async def test_a_halt_works_on_a_full_disk(disk: Disk, stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "echo up; exec sleep 60")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
         disk.fill()
@@ -363,7 +363,7 @@ async def test_a_halt_works_on_a_full_disk(disk: Disk, stage: Stage) -> None:
 
 async def test_a_run_that_a_full_disk_hinders_leaves_no_container(disk: Disk, stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         disk.fill()
         await run(stage, 0, "exit 3")
         [failed] = await stage.until_seen(ev.ExecutionFailed)
@@ -378,7 +378,7 @@ async def test_a_run_that_a_full_disk_hinders_leaves_no_container(disk: Disk, st
 
 async def test_a_run_takes_too_long(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, max_run_seconds=0.1)
+        await with_worker(stage, max_run_seconds=0.1)
         await run(stage, 0, "exec sleep 60")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.final_state.ended_by is ev.EndedBy.MAX_RUN_SECONDS
@@ -388,7 +388,7 @@ async def test_a_run_takes_too_long(stage: Stage) -> None:
 
 async def test_a_run_writes_too_much_to_disk(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, max_disk_bytes=1000)
+        await with_worker(stage, max_disk_bytes=1000)
         await run(stage, 0, "exec sleep 60")
         await stage.until_seen(ev.ExecutionStarted)
         stage.engine.containers["c0"].written = 1001
@@ -400,7 +400,7 @@ async def test_the_kernel_ends_no_file_since_a_hole_in_it_is_nothing(
     stage: Stage, tmp_path: Path
 ) -> None:
     async with stage.service():
-        await with_seat(stage, max_disk_bytes=1000)
+        await with_worker(stage, max_disk_bytes=1000)
         await run(stage, 0, f"exec dd if=/dev/zero of={tmp_path}/file bs=1 count=1 seek=20G")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.final_state.ended_by is ev.EndedBy.ITSELF
@@ -412,7 +412,7 @@ async def test_a_run_that_limits_its_own_files_is_ended_by_itself(
     stage: Stage, tmp_path: Path
 ) -> None:
     async with stage.service():
-        await with_seat(stage, max_disk_bytes=1000)
+        await with_worker(stage, max_disk_bytes=1000)
         await run(stage, 0, f"ulimit -f 1; exec dd if=/dev/zero of={tmp_path}/file bs=4000 count=9")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.final_state.ended_by is ev.EndedBy.ITSELF
@@ -421,7 +421,7 @@ async def test_a_run_that_limits_its_own_files_is_ended_by_itself(
 
 async def test_too_much_output_is_cut_off_with_a_mark(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, max_log_bytes=5)
+        await with_worker(stage, max_log_bytes=5)
         await run(stage, 0, "printf 0123456789")
         await run(stage, 1, "printf 01234")
         cut, whole = await stage.until_seen(ev.ExecutionFinished, 2)
@@ -436,7 +436,7 @@ async def test_a_command_that_cannot_be_run_is_a_result(stage: Stage) -> None:
         image_id="sha256:1", digest="sha256:d1", command=("/nope",)
     )
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.exit_code == 127
@@ -446,7 +446,7 @@ async def test_a_command_that_cannot_be_run_is_a_result(stage: Stage) -> None:
 
 async def test_a_sandbox_killed_in_a_run_fails_the_attempt(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "echo up; exec sleep 60")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
         stage.engine.containers["c0"].kill()
@@ -459,7 +459,7 @@ async def test_a_sandbox_killed_in_a_run_fails_the_attempt(stage: Stage) -> None
 
 async def test_a_run_whose_worker_is_lost_is_stopped_and_not_reported(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "echo up; exec sleep 60")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
         await stage.append(b.lost())
@@ -470,7 +470,7 @@ async def test_a_run_whose_worker_is_lost_is_stopped_and_not_reported(stage: Sta
 
 async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, default_environment={"A": "then"})
+        await with_worker(stage, default_environment={"A": "then"})
         state = await stage.append(ev.ActorStateSet(actor_id="foo_0", state="old", version=1))
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state="new", version=2))
         now = await stage.append(
@@ -490,7 +490,7 @@ async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
 async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
     """What waits for the next message still does, and the worker stays ready."""
     async with stage.service() as service:
-        await with_seat(stage)
+        await with_worker(stage)
         gone = ev.Rerun(
             execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:gone"
         )
@@ -499,7 +499,7 @@ async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
         await run(stage, 1, "exit 3")
         [failed] = await stage.until_seen(ev.ExecutionFailed)
         assert "sha256:gone" in failed.reason
-        assert KEY in service._seats
+        assert KEY in service._workers
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.exit_code == 3
     [started] = stage.seen(ev.ExecutionStarted)
@@ -513,7 +513,7 @@ async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> N
     )
     stage.engine.images["sha256:then"] = then
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         again = ev.Rerun(
             execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:then"
         )
@@ -533,10 +533,10 @@ async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> N
 
 async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
     async with stage.service() as service:
-        await stage.until(lambda: KEY in service._seats)
-        await stage.until(lambda: service._seats[KEY].stock.waits is not None)
+        await stage.until(lambda: KEY in service._workers)
+        await stage.until(lambda: service._workers[KEY].pool.idle is not None)
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
     assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
@@ -551,7 +551,7 @@ async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
 ) -> None:
     stage.engine.connected = model(tmp_path)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
         await until_stocked(stage)
@@ -564,8 +564,8 @@ async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
         await stage.until(
             lambda: waiting(stage) == [before] if connected else before not in waiting(stage)
         )
-        await stage.until(lambda: KEY in service._seats)
-        await stage.until(lambda: service._seats[KEY].stock.waits is not None)
+        await stage.until(lambda: KEY in service._workers)
+        await stage.until(lambda: service._workers[KEY].pool.idle is not None)
         await run(stage, 1, "exit 0")
         await stage.until_seen(ev.ExecutionFinished, 2)
     [_, started] = stage.seen(ev.ExecutionStarted)
@@ -577,7 +577,7 @@ async def test_what_cannot_be_connected_is_made_again_by_the_engine(
 ) -> None:
     stage.engine.connected = model(tmp_path)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.kernel.refusal = OSError(1, "Operation not permitted")
         for ordinal in range(3):
             await run(stage, ordinal, "exit 0")
@@ -589,7 +589,7 @@ async def test_what_cannot_be_connected_is_made_again_by_the_engine(
 
 async def test_a_seat_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
     await stage.engine.remove("c0")
     async with stage.service():
         await until_stocked(stage)
@@ -598,7 +598,7 @@ async def test_a_seat_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> N
 
 async def test_a_sandbox_of_a_seat_that_is_gone_is_removed(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
     await stage.append(b.lost())
     async with stage.service():
         await stage.until(lambda: not stage.engine.containers and not waiting(stage))
@@ -609,7 +609,7 @@ async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
 ) -> None:
     go = tmp_path / "go"
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, f"echo one; until [ -e {go} ]; do sleep 0.01; done; echo two; exit 6")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"one\n")
     go.touch()
@@ -627,7 +627,7 @@ async def test_a_run_whose_container_went_with_the_worker_is_for_another_attempt
     stage: Stage,
 ) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "exec sleep 60")
         await stage.until_seen(ev.ExecutionStarted)
     await stage.engine.remove("c0")
@@ -640,7 +640,7 @@ async def test_a_run_whose_container_went_with_the_worker_is_for_another_attempt
 
 async def test_a_halt_from_while_no_worker_was_there(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await run(stage, 0, "exec sleep 60")
         await stage.until_seen(ev.ExecutionStarted)
     await stage.append(b.halt_requested())

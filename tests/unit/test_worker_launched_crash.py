@@ -17,7 +17,7 @@ OUTPUT = "".join(f"{n}\n" for n in range(1, LINES + 1)).encode()
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.runs.sandbox_run.FOUND_SECONDS", 0.2)
+    monkeypatch.setattr("abaco_worker.runs.sandbox_run.RECONNECT_SECONDS", 0.2)
 
 
 async def script(stage: Stage, ran: Path) -> None:

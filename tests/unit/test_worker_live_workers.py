@@ -19,7 +19,7 @@ from abaco_proto.envelope import Recorded, to_headers
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import event_subject
 from abaco_worker.app.live_workers import FILE, LiveWorkers
-from abaco_worker.domain.sandbox_spec import SeatKey
+from abaco_worker.domain.sandbox_spec import WorkerKey
 from fakes import InMemoryEventLog
 from worker_stage import Stage
 
@@ -65,7 +65,7 @@ def ended(workers: int) -> list[ev.Event]:
     return events
 
 
-async def started(log: Log, host_id: str, folder: Path) -> list[SeatKey]:
+async def started(log: Log, host_id: str, folder: Path) -> list[WorkerKey]:
     """The live workers at a start, and the checkpoint is written."""
     live = LiveWorkers(log, host_id, folder)
     found = await live.start()
@@ -73,8 +73,8 @@ async def started(log: Log, host_id: str, folder: Path) -> list[SeatKey]:
     return found
 
 
-def key(number: int) -> SeatKey:
-    return SeatKey("default", "foo_0", f"foo_0_wkr_{number}")
+def key(number: int) -> WorkerKey:
+    return WorkerKey("default", "foo_0", f"foo_0_wkr_{number}")
 
 
 @pytest.mark.parametrize("workers", [10, 1000])
@@ -157,7 +157,7 @@ async def test_it_says_what_the_fold_of_everybody_says(
 ) -> None:
     random, log = Random(seed), Log()
     folder = tmp_path_factory.mktemp("live")
-    folds: dict[SeatKey, worker.Worker] = {}
+    folds: dict[WorkerKey, worker.Worker] = {}
     requested = 0
     for step in range(60):
         number, at = random.randrange(requested + 1), random.choice(HOSTS)
@@ -190,7 +190,7 @@ async def test_the_service_starts_from_its_checkpoint(
         for _ in range(2):
             caplog.clear()
             async with stage.service():
-                await stage.until(lambda: "1 seats of before" in caplog.text)
+                await stage.until(lambda: "1 live workers restored" in caplog.text)
                 await stage.until((tmp_path / "worker" / FILE).exists)
             # What the checkpoint rests on is not read again: were it, there would be no worker.
             nobody = ev.Unrecognized(raw=b"", reason="")

@@ -8,22 +8,22 @@ import builders as b
 import readings
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH
-from abaco_worker.app.worker_loop import Service
-from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.app.worker_loop import WorkerLoop
+from abaco_worker.app.worker_metrics import WorkerMetrics
 from abaco_worker.domain.engine_errors import ImageMissing
-from abaco_worker.engine.instrumented_engine import WatchedEngine
+from abaco_worker.engine.instrumented_engine import InstrumentedEngine
 from fake_engine import IMAGE, FakeEngine, Program
 from worker_stage import Stage
 
 
-async def run_one(stage: Stage, service: Service) -> None:
+async def run_one(stage: Stage, service: WorkerLoop) -> None:
     await stage.register()
     await stage.request()
     await stage.until_seen(ev.WorkerReady)
     await stage.send(0, Program(prints="x"))
     await stage.assign(0)
     await stage.until_seen(ev.ExecutionFinished)
-    await service.count()
+    await service.update_metrics()
 
 
 @pytest.mark.parametrize("launcher", [False, True])
@@ -51,7 +51,7 @@ async def test_a_run_is_counted_step_by_step(tmp_path: Path, *, launcher: bool) 
 
 
 def test_clocks_of_two_machines_give_no_time_below_none() -> None:
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     metrics.taken(b.T0, EPOCH)
     metrics.taken(EPOCH, b.T0)  # nobody knows when it was accepted
     found = readings.of(metrics.registry)
@@ -60,8 +60,8 @@ def test_clocks_of_two_machines_give_no_time_below_none() -> None:
 
 
 async def test_calls_of_the_engine_are_counted_by_kind_and_failure() -> None:
-    metrics = Metrics()
-    engine = WatchedEngine(FakeEngine(), metrics.call)
+    metrics = WorkerMetrics()
+    engine = InstrumentedEngine(FakeEngine(), metrics.measure_call)
     await engine.find_image(IMAGE)
     with pytest.raises(ImageMissing):
         await engine.find_image("no/such")

@@ -15,10 +15,15 @@ from msgspec.structs import replace
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.network import bridge_network as module
-from abaco_worker.network.bridge_network import Network, Pattern, Surroundings, refusal
+from abaco_worker.network.bridge_network import (
+    BridgeNetwork,
+    BridgeTemplate,
+    HostNetworkFingerprint,
+    engine_only_reason,
+)
 from abaco_worker.sandbox.launcher_client import connect
-from abaco_worker.sandbox.sandbox_directory import Place
-from abaco_worker.worker_settings import Config
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.worker_settings import WorkerSettings
 from fake_engine import IMAGE, FakeEngine
 from fake_kernel import BRIDGE, FakeKernel, model
 from launcher_stage import process_of
@@ -33,7 +38,7 @@ class FakeLauncher:
     def __init__(self, refusal: Unavailable | None = None) -> None:
         self._refusal = refusal
 
-    def network(self) -> int:
+    def open_network_namespace(self) -> int:
         if self._refusal is not None:
             raise self._refusal
         return os.open("/dev/null", os.O_RDONLY)
@@ -49,29 +54,29 @@ class World:
         self.engine = FakeEngine()
         self.engine.connected = model(folder)
         self.kernel = FakeKernel()
-        self.network = Network(self.engine, self.kernel)
+        self.network = BridgeNetwork(self.engine, self.kernel)
         self.launcher: Any = FakeLauncher()
         monkeypatch.setattr(module, "RESOLV_CONFS", (self.resolv_conf, folder / "not-there"))
         monkeypatch.setattr("abaco_worker.network.bridge_network.time.monotonic", lambda: self.now)
 
-    async def learn(self) -> Pattern | None:
+    async def learn(self) -> BridgeTemplate | None:
         """What is known once the engine has connected a container."""
         container = await self.engine.create(replace(SPEC, image=IMAGE))
-        await self.network.learn(container.container_id, self.launcher)
-        return self.network.pattern()
+        await self.network.learn_template(container.container_id, self.launcher)
+        return self.network.template()
 
-    async def known(self) -> Pattern:
+    async def known(self) -> BridgeTemplate:
         pattern = await self.learn()
         assert pattern is not None
         return pattern
 
-    def place(self) -> Place:
-        place = Place(self.folder / "place")
-        place.make()
+    def place(self) -> SandboxDirectory:
+        place = SandboxDirectory(self.folder / "place")
+        place.create()
         return place
 
-    async def connect(self, pattern: Pattern, place: Place) -> None:
-        await self.network.connect(pattern, CONTAINER, self.launcher, place)
+    async def connect(self, pattern: BridgeTemplate, place: SandboxDirectory) -> None:
+        await self.network.attach(pattern, CONTAINER, self.launcher, place)
 
 
 @pytest.fixture
@@ -83,13 +88,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 async def test_the_first_is_the_engines(world: World) -> None:
-    assert world.network.pattern() is None
+    assert world.network.template() is None
 
 
 async def test_the_next_are_connected_as_the_first_was(world: World) -> None:
     pattern = await world.known()
     place = world.place()
-    files = pattern.files(place)
+    files = pattern.write_files(place)
     assert Path(files.hosts).read_text() == "127.0.0.1\tlocalhost\n"
     assert Path(files.resolv_conf).read_text() == "nameserver 10.0.0.1\n"
     await world.connect(pattern, place)
@@ -97,35 +102,35 @@ async def test_the_next_are_connected_as_the_first_was(world: World) -> None:
     assert (port.bridge, port.mtu, str(port.gateway)) == ("docker0", 1400, "172.17.0.1")
     assert port.name == f"veth{port.address.packed.hex()}"
     assert port.disable_ipv6 == world.kernel.without_ipv6
-    assert place.address() == str(port.address)
+    assert place.read_address() == str(port.address)
     assert Path(files.hosts).read_text().endswith(f"\n{port.address.ip}\t0123456789ab\n")
 
 
 def test_a_containers_files_can_be_read_by_anyone_in_it(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place")
-    place.make()
+    place = SandboxDirectory(tmp_path / "place")
+    place.create()
     before = os.umask(0o077)
     try:
-        pattern_of(BRIDGE).files(place)
+        pattern_of(BRIDGE).write_files(place)
     finally:
         os.umask(before)
     assert place.hosts.stat().st_mode & 0o777 == place.resolv_conf.stat().st_mode & 0o777 == 0o644
 
 
-def pattern_of(bridge: IPv4Interface) -> Pattern:
-    return Pattern(
+def pattern_of(bridge: IPv4Interface) -> BridgeTemplate:
+    return BridgeTemplate(
         bridge="docker0",
         mtu=1500,
         hosts="",
         resolv_conf="",
         disable_ipv6=(),
-        surroundings=Surroundings(bridge, ()),
+        fingerprint=HostNetworkFingerprint(bridge, ()),
         learned_at=0.0,
     )
 
 
 @given(
-    prefix=st.integers(8, module.LONGEST_PREFIX),
+    prefix=st.integers(8, module.MAX_PREFIX_LENGTH),
     number=st.integers(0, 2**32 - 1),
     near_end=st.integers(0, 3),
 )
@@ -134,7 +139,7 @@ def test_addresses_are_of_the_upper_half_and_nobody_elses(
 ) -> None:
     network = IPv4Interface(f"{number >> 24}.{number >> 16 & 255}.0.0/{prefix}").network
     gateway = network[-2 - near_end] if near_end else network[1]
-    drawn = pattern_of(IPv4Interface(f"{gateway}/{prefix}")).draw()
+    drawn = pattern_of(IPv4Interface(f"{gateway}/{prefix}")).random_address()
     assert drawn.network == network
     assert drawn.ip >= network[network.num_addresses // 2]
     assert drawn.ip not in (gateway, network.broadcast_address)
@@ -142,7 +147,7 @@ def test_addresses_are_of_the_upper_half_and_nobody_elses(
 
 def test_every_address_of_the_upper_half_is_drawn_but_the_gateways() -> None:
     pattern = pattern_of(IPv4Interface("10.0.0.200/24"))
-    drawn = {str(pattern.draw().ip) for _ in range(4000)}
+    drawn = {str(pattern.random_address().ip) for _ in range(4000)}
     assert drawn == {f"10.0.0.{n}" for n in range(128, 255)} - {"10.0.0.200"}
 
 
@@ -159,7 +164,7 @@ def _names_are_asked_for_elsewhere(world: World) -> None:
 
 
 def _it_was_long_ago(world: World) -> None:
-    world.now += module.AGE_SECONDS
+    world.now += module.MAX_TEMPLATE_AGE_SECONDS
 
 
 CHANGES = [_bridge_has_another_address, _names_are_asked_for_elsewhere, _it_was_long_ago]
@@ -170,10 +175,10 @@ async def test_after_a_change_the_engine_shows_again(
     world: World, change: Callable[[World], None]
 ) -> None:
     old = await world.known()
-    world.now += module.LOOK_SECONDS + 1
-    assert world.network.pattern() is not None
+    world.now += module.LEARN_PAUSE_SECONDS + 1
+    assert world.network.template() is not None
     change(world)
-    assert world.network.pattern() is None
+    assert world.network.template() is None
     new = await world.known()
     assert new != old
 
@@ -181,7 +186,7 @@ async def test_after_a_change_the_engine_shows_again(
 async def test_without_the_bridge_there_is_no_pattern(world: World) -> None:
     await world.known()
     world.kernel.bridge = None
-    assert world.network.pattern() is None
+    assert world.network.template() is None
 
 
 # -- when it cannot be done
@@ -192,7 +197,7 @@ async def test_a_name_that_is_taken_is_another_address(world: World) -> None:
     world.kernel.taken = 3
     await world.connect(pattern, place)
     assert len(world.kernel.tries) == 4
-    assert place.address() == str(world.kernel.tries[-1].address)
+    assert place.read_address() == str(world.kernel.tries[-1].address)
 
 
 async def test_a_full_network_is_the_engines_again(world: World) -> None:
@@ -200,7 +205,7 @@ async def test_a_full_network_is_the_engines_again(world: World) -> None:
     world.kernel.taken = 1000
     with pytest.raises(EngineFault, match="no address was free"):
         await world.connect(pattern, place)
-    assert (place.address(), world.network.pattern()) == (None, None)
+    assert (place.read_address(), world.network.template()) == (None, None)
 
 
 async def test_what_the_kernel_refuses_the_engine_does(world: World) -> None:
@@ -208,7 +213,7 @@ async def test_what_the_kernel_refuses_the_engine_does(world: World) -> None:
     world.kernel.refusal = PermissionError(1, "Operation not permitted")
     with pytest.raises(EngineFault, match=r"docker0.*not permitted"):
         await world.connect(pattern, place)
-    assert (place.address(), world.network.pattern()) == (None, None)
+    assert (place.read_address(), world.network.template()) == (None, None)
 
 
 async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: World) -> None:
@@ -216,7 +221,7 @@ async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: Worl
     world.launcher = FakeLauncher(Unavailable("the launcher went away"))
     with pytest.raises(Unavailable, match="went away"):
         await world.connect(pattern, world.place())
-    assert world.network.pattern() is not None
+    assert world.network.template() is not None
 
 
 @pytest.mark.parametrize("refusal", [None, OSError(16, "busy")])
@@ -290,9 +295,9 @@ async def test_where_it_cannot_be_the_engine_goes_on_and_it_is_said_why(
     cause(world)
     for _ in range(3):
         assert await world.learn() is None
-        world.now += module.LOOK_SECONDS + 1
+        world.now += module.LEARN_PAUSE_SECONDS + 1
     [record] = caplog.records
-    assert "connected by the engine" in record.getMessage()
+    assert "attached to the network by the engine" in record.getMessage()
     assert reason in record.getMessage()
 
 
@@ -300,7 +305,7 @@ async def test_a_look_that_failed_is_not_tried_again_at_once(world: World) -> No
     world.kernel.here = False
     assert await world.learn() is None
     world.kernel.here = True
-    world.now += module.LOOK_SECONDS - 1
+    world.now += module.LEARN_PAUSE_SECONDS - 1
     assert await world.learn() is None
     world.now += 2
     assert await world.learn() is not None
@@ -308,10 +313,12 @@ async def test_a_look_that_failed_is_not_tried_again_at_once(world: World) -> No
 
 async def test_a_refusal_stands(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    world.network = Network(world.engine, world.kernel, refusal="ABACO_NETWORK_BY is engine")
+    world.network = BridgeNetwork(
+        world.engine, world.kernel, engine_only="ABACO_NETWORK_BY is engine"
+    )
     for _ in range(2):
         assert await world.learn() is None
-        world.now += module.LOOK_SECONDS + 1
+        world.now += module.LEARN_PAUSE_SECONDS + 1
     [record] = caplog.records
     assert "ABACO_NETWORK_BY is engine" in record.getMessage()
 
@@ -333,7 +340,7 @@ def test_what_the_engine_need_not_be_asked_for(
 ) -> None:
     kernel = FakeKernel()
     kernel.allowed = may
-    found = refusal(Config(**settings), kernel)
+    found = engine_only_reason(WorkerSettings(**settings), kernel)
     assert reason in found
     assert bool(found) == bool(reason)
 
@@ -342,18 +349,18 @@ def test_what_the_engine_need_not_be_asked_for(
 
 
 async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place")
-    place.make()
+    place = SandboxDirectory(tmp_path / "place")
+    place.create()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place.socket))
         listening.listen()
-        place.expect(process_of(os.getpid()))
+        place.write_launcher(process_of(os.getpid()))
         launcher = await connect(place, 1)
         accepted, _ = listening.accept()
-        opened = launcher.network()
+        opened = launcher.open_network_namespace()
         assert os.fstat(opened).st_ino == Path("/proc/self/ns/net").stat().st_ino
         os.close(opened)
         accepted.close()
         with pytest.raises(Unavailable, match="went away"):
-            launcher.network()
+            launcher.open_network_namespace()
         launcher.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from abaco_worker.app.waiting import cancelled
+from abaco_worker.app.waiting import cancel_and_wait
 from deadlines import LIMIT_SECONDS
 
 
@@ -20,7 +20,7 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
     task = asyncio.create_task(deaf_once())
     await asyncio.sleep(0)
     async with asyncio.timeout(LIMIT_SECONDS):
-        await cancelled(task, None)
+        await cancel_and_wait(task, None)
     assert swallowed.is_set()
     assert task.cancelled()
 
@@ -29,4 +29,4 @@ async def test_an_error_on_the_way_out_is_nobodys() -> None:
     async def fails() -> None:
         raise ValueError("too late")
 
-    await cancelled(asyncio.create_task(fails()))
+    await cancel_and_wait(asyncio.create_task(fails()))

@@ -3,12 +3,12 @@ import threading
 
 import pytest
 
-from abaco_worker.engine.output_pipe import Pipe
+from abaco_worker.engine.output_pipe import OutputPipe
 from deadlines import LIMIT_SECONDS
 
 
 async def test_bytes_come_through_in_order() -> None:
-    pipe = Pipe(asyncio.get_running_loop(), 10)
+    pipe = OutputPipe(asyncio.get_running_loop(), 10)
     data = [b"%d," % n for n in range(1000)]
 
     def write() -> None:
@@ -26,7 +26,7 @@ async def test_bytes_come_through_in_order() -> None:
 
 
 async def test_an_error_comes_after_the_last_byte() -> None:
-    pipe = Pipe(asyncio.get_running_loop(), 10)
+    pipe = OutputPipe(asyncio.get_running_loop(), 10)
     pipe.put(b"a")
     pipe.end(LookupError())
     pipe.end()
@@ -36,7 +36,7 @@ async def test_an_error_comes_after_the_last_byte() -> None:
 
 
 async def test_a_writer_held_up_is_let_go_when_nobody_reads() -> None:
-    pipe = Pipe(asyncio.get_running_loop(), 1)
+    pipe = OutputPipe(asyncio.get_running_loop(), 1)
     assert pipe.put(b"full")
     writer = asyncio.create_task(asyncio.to_thread(pipe.put, b"more"))
     await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_a_writer_held_up_is_let_go_when_nobody_reads() -> None:
 
 @pytest.mark.parametrize("attached_first", [True, False])
 async def test_closing_cuts_the_source(attached_first: bool) -> None:  # noqa: FBT001
-    pipe = Pipe(asyncio.get_running_loop(), 1)
+    pipe = OutputPipe(asyncio.get_running_loop(), 1)
     cut = threading.Event()
     if attached_first:
         pipe.attach(cut.set)

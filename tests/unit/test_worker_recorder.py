@@ -6,7 +6,7 @@ import pytest
 
 from abaco_worker.domain.output_chunks import CHUNK_BYTES, truncation_mark
 from abaco_worker.runs import output_recorder as module
-from abaco_worker.runs.output_recorder import Recorder, paced
+from abaco_worker.runs.output_recorder import OutputRecorder, coalesced
 from fakes import InMemoryOutputLog
 from unit.test_worker_sandbox import order
 
@@ -23,8 +23,8 @@ async def then_silence(*data: bytes) -> AsyncGenerator[bytes, None]:
     await asyncio.Event().wait()
 
 
-def recorder(outputs: InMemoryOutputLog, limit: int = 10**6) -> Recorder:
-    return Recorder(outputs, order(), limit)
+def recorder(outputs: InMemoryOutputLog, limit: int = 10**6) -> OutputRecorder:
+    return OutputRecorder(outputs, order(), limit)
 
 
 def recorded(outputs: InMemoryOutputLog) -> bytes:
@@ -46,19 +46,19 @@ async def test_read_again_only_the_rest_is_recorded() -> None:
     await mine.record(pieces(b"ab", b"cd"))
     await mine.record(pieces(b"a", b"bcde", b"f"))
     assert recorded(outputs) == b"abcdef"
-    assert mine.tally.recorded == 6
+    assert mine.counter.recorded_bytes == 6
 
 
 async def test_the_first_line_does_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 60)
-    output = paced(then_silence(b"first"))
+    output = coalesced(then_silence(b"first"))
     async with asyncio.timeout(30):
         assert await anext(output) == b"first"
     await output.aclose()
 
 
 async def test_what_trickles_is_gathered_but_not_for_long() -> None:
-    output = paced(then_silence(b"first", b"a", b"b"))
+    output = coalesced(then_silence(b"first", b"a", b"b"))
     assert await anext(output) == b"first"
     before = time.monotonic()
     assert await anext(output) == b"ab"
@@ -69,7 +69,7 @@ async def test_what_trickles_is_gathered_but_not_for_long() -> None:
 async def test_much_output_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 60)
     big = b"x" * CHUNK_BYTES
-    output = paced(then_silence(b"first", big, big))
+    output = coalesced(then_silence(b"first", big, big))
     async with asyncio.timeout(30):
         assert [await anext(output) for _ in range(3)] == [b"first", big, big]
     await output.aclose()
@@ -78,7 +78,7 @@ async def test_much_output_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_the_last_words_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 60)
     async with asyncio.timeout(30):
-        assert [p async for p in paced(pieces(b"a", b"b", b"c"))] == [b"a", b"bc"]
+        assert [p async for p in coalesced(pieces(b"a", b"b", b"c"))] == [b"a", b"bc"]
 
 
 async def test_reading_stops_at_the_limit() -> None:
@@ -86,7 +86,7 @@ async def test_reading_stops_at_the_limit() -> None:
     mine = recorder(outputs, limit=4)
     async with asyncio.timeout(30):
         await mine.record(then_silence(b"abcdef"))
-    assert mine.full
+    assert mine.truncated
     assert recorded(outputs) == b"abcd" + truncation_mark(4)
 
 

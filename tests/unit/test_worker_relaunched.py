@@ -8,8 +8,7 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker.domain.sandbox_record import Made
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from fake_engine import Program
 from worker_stage import Stage
 
@@ -18,9 +17,9 @@ from worker_stage import Stage
 def _hurry(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
     monkeypatch.setattr("abaco_worker.sandbox.sandbox_pool.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.app.worker_loop.STOCK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.sandbox.sandbox.FOUND_SECONDS", 0.1)
-    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.GONE_SECONDS", 0.2)
+    monkeypatch.setattr("abaco_worker.app.worker_loop.POOL_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.sandbox.sandbox.RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.EXIT_SECONDS", 0.2)
     caplog.set_level("INFO")
 
 
@@ -36,15 +35,15 @@ def folders(stage: Stage) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir()]
 
 
-async def idle(stage: Stage) -> Place:
+async def idle(stage: Stage) -> SandboxDirectory:
     """The sandbox of an idle worker foo_0_wkr_0, whose service has ended."""
     async with stage.service() as service:
         await stage.register()
         await stage.request()
         await stage.until_seen(ev.WorkerReady)
-        await stage.until(lambda: any(seat.stock.waits for seat in service._seats.values()))
+        await stage.until(lambda: any(seat.pool.idle for seat in service._workers.values()))
         [folder] = folders(stage)
-    return Place(folder)
+    return SandboxDirectory(folder)
 
 
 def turn_off(stage: Stage) -> None:
@@ -65,7 +64,7 @@ async def test_without_a_launcher_idle_containers_go_with_one_line(
     async with stage.service():
         await stage.until(lambda: not stage.engine.containers and not folders(stage))
     [line] = lines(caplog, "removed")
-    assert line.startswith("1 idle containers removed, and 0 runs begin anew: ")
+    assert line.startswith("1 idle sandboxes removed, and 0 runs repeated: ")
     assert line.endswith("ABACO_LAUNCHER is off")
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
@@ -84,21 +83,21 @@ async def test_without_a_launcher_a_run_in_a_sandbox_begins_anew(
     turn_off(stage)
     async with stage.service():
         await stage.until(lambda: not running & {*stage.engine.containers})
-    assert "1 runs begin anew" in lines(caplog, "begin anew")[0]
+    assert "1 runs repeated" in lines(caplog, "runs repeated")[0]
 
 
 async def test_with_another_launcher_idle_containers_are_replaced_with_one_line(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = await idle(stage)
-    made = place.made(Made)
+    made = place.read_record()
     assert made is not None
-    place.make_known(replace(made, launcher="abaco-launcher-of-before"))
+    place.write_record(replace(made, launcher="abaco-launcher-of-before"))
     async with stage.service() as service:
-        await stage.until(lambda: any(seat.stock.waits for seat in service._seats.values()))
-        await stage.until(lambda: not place.folder.exists())
+        await stage.until(lambda: any(seat.pool.idle for seat in service._workers.values()))
+        await stage.until(lambda: not place.path.exists())
     assert lines(caplog, "replaced") == [
-        "1 idle containers replaced: the launcher is another one now"
+        "1 idle sandboxes replaced: the launcher's version has changed"
     ]
 
 
@@ -116,4 +115,4 @@ async def test_with_a_launcher_what_was_started_without_begins_anew(
     stage.folder = folder
     async with stage.service():
         await stage.until(lambda: not cold & {*stage.engine.containers})
-    assert lines(caplog, "begins anew in a sandbox")
+    assert lines(caplog, "repeated in a sandbox")

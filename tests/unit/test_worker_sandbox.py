@@ -6,15 +6,20 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto.envelope import Recorded
-from abaco_worker.domain.container_labels import belongs, container_name, labels, marked_sequence
-from abaco_worker.domain.run_spec import Order, container_spec, environment, state_text
-from abaco_worker.domain.sandbox_spec import blueprint
-from abaco_worker.worker_settings import Config
+from abaco_worker.domain.container_labels import (
+    assignment_labels,
+    container_name,
+    labelled_sequence,
+    labels_match,
+)
+from abaco_worker.domain.run_spec import RunSpec, container_spec, environment, state_text
+from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.worker_settings import WorkerSettings
 
 
-def order(recorded: Recorded | None = None, state: Any = "", **changes: Any) -> Order:
+def order(recorded: Recorded | None = None, state: Any = "", **changes: Any) -> RunSpec:
     event = b.assigned(7)
-    return Order(
+    return RunSpec(
         recorded=recorded or b.record(event, 9),
         assignment=event,
         definition=b.definition(default_environment=changes.pop("defaults", {})),
@@ -54,7 +59,7 @@ def test_a_state_as_a_variable(state: Any, text: str) -> None:
 
 
 def test_the_limits_are_the_settings() -> None:
-    config = Config(
+    config = WorkerSettings(
         container_memory_bytes=8 * 1024 * 1024,
         container_cpus=0.5,
         container_processes=9,
@@ -65,7 +70,7 @@ def test_the_limits_are_the_settings() -> None:
     limits = (spec.memory_bytes, spec.cpus, spec.processes, spec.network_mode)
     assert limits == (8 * 1024 * 1024, 0.5, 9, "none")
     assert spec.kept_output_bytes == 77
-    assert spec.open_files == Config().container_open_files == 1_048_576
+    assert spec.open_files == WorkerSettings().container_open_files == 1_048_576
     assert spec.image == "jstubbs/abaco_test"
 
 
@@ -89,21 +94,21 @@ def test_another_assignment_gives_another_name() -> None:
 
 def test_labels_lead_back_to_the_assignment() -> None:
     recorded = b.record(b.assigned(7), 9)
-    made = labels(recorded)
+    made = assignment_labels(recorded)
     assert made["abaco.host_id"] == "h1"
     assert made["abaco.execution_id"] == "foo_0_exc_7"
     assert made["abaco.attempt"] == "1"
-    assert marked_sequence(made) == 9
-    assert belongs(made, recorded)
+    assert labelled_sequence(made) == 9
+    assert labels_match(made, recorded)
 
 
 def test_labels_of_another_log_lead_nowhere() -> None:
-    made = labels(b.record(b.assigned(7), 9))
-    assert not belongs(made, None)
-    assert not belongs(made, b.record(b.ready(), 9))
-    assert not belongs(made, b.record(b.assigned(7), 9, at=b.T0 + timedelta(days=1)))
-    assert marked_sequence({}) == 0
-    assert marked_sequence({"abaco.assignment": "x@y"}) == 0
+    made = assignment_labels(b.record(b.assigned(7), 9))
+    assert not labels_match(made, None)
+    assert not labels_match(made, b.record(b.ready(), 9))
+    assert not labels_match(made, b.record(b.assigned(7), 9, at=b.T0 + timedelta(days=1)))
+    assert labelled_sequence({}) == 0
+    assert labelled_sequence({"abaco.assignment": "x@y"}) == 0
 
 
 @pytest.mark.parametrize(
@@ -115,8 +120,8 @@ def test_setuid_programs_have_rights_where_the_actor_wants_and_the_host_allows_i
     allowed: bool,  # noqa: FBT001
     expected: bool,  # noqa: FBT001
 ) -> None:
-    config = Config(allow_new_privileges=allowed)
+    config = WorkerSettings(allow_new_privileges=allowed)
     definition = b.definition(no_new_privileges=wanted)
-    assert blueprint(definition, config).no_new_privileges is expected
+    assert sandbox_spec(definition, config).no_new_privileges is expected
     plain = replace(order(), definition=definition)
     assert container_spec(plain, config).no_new_privileges is expected

@@ -9,9 +9,9 @@ from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
-from abaco_worker.domain.container_labels import labels
+from abaco_worker.domain.container_labels import assignment_labels
 from abaco_worker.domain.containers import Image
-from abaco_worker.domain.disposition import FAULT_TRIES
+from abaco_worker.domain.disposition import MAX_FAULT_ATTEMPTS
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.runs import cold_run as run_module
 from contract.engine_suite import spec_of
@@ -33,7 +33,7 @@ def stage() -> Stage:
     return Stage()
 
 
-async def with_seat(stage: Stage, **definition: object) -> None:
+async def with_worker(stage: Stage, **definition: object) -> None:
     """The seat foo_0_wkr_0 is ready."""
     if isinstance(image := definition.get("image"), str):
         stage.engine.images.setdefault(image, stage.engine.images[IMAGE])
@@ -47,7 +47,7 @@ async def with_seat(stage: Stage, **definition: object) -> None:
 
 async def test_a_seat_gets_ready(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.until_idle()
     assert stage.seen(ev.WorkerReady) == [
         b.ready(image=IMAGE, image_digest="sha256:d1", location="fake://engine")
@@ -106,16 +106,16 @@ async def test_a_request_that_was_answered_before_is_not_answered_again(stage: S
 
 async def test_an_idle_seat_is_given_up(stage: Stage) -> None:
     async with stage.service() as service:
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.append(b.stop_requested())
         assert await stage.until_seen(ev.WorkerStopped) == [b.stopped()]
-        await stage.until(lambda: not service._seats)
+        await stage.until(lambda: not service._workers)
         await stage.until_idle()
 
 
 async def test_a_seat_from_before_a_restart_is_given_up(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
     async with stage.service():
         await stage.append(b.stop_requested())
         await stage.until_seen(ev.WorkerStopped)
@@ -143,7 +143,7 @@ async def test_heartbeats_tell_host_and_capacity(stage: Stage) -> None:
 
 async def test_a_run_from_assignment_to_report(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(prints="hello\n", exit_code=3))
         recorded = await stage.assign()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -163,7 +163,7 @@ async def test_a_run_from_assignment_to_report(stage: Stage) -> None:
 async def test_what_a_follower_missed_is_read_at_the_end(stage: Stage) -> None:
     stage.engine.swallows = 7
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(lines=3000))
         await stage.assign()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -174,7 +174,7 @@ async def test_what_a_follower_missed_is_read_at_the_end(stage: Stage) -> None:
 
 async def test_output_is_there_before_the_run_ends(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(prints="working\n", forever=True))
         await stage.assign()
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"working\n")
@@ -186,9 +186,9 @@ async def test_output_is_there_before_the_run_ends(stage: Stage) -> None:
 
 
 async def test_a_run_writes_too_much_to_disk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.runs.disk_limit.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("abaco_worker.runs.disk_limit.MEASURE_SECONDS", 0.01)
     async with stage.service():
-        await with_seat(stage, max_disk_bytes=1000)
+        await with_worker(stage, max_disk_bytes=1000)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -200,7 +200,7 @@ async def test_a_run_writes_too_much_to_disk(stage: Stage, monkeypatch: pytest.M
 async def test_too_much_output_is_cut_off_with_a_mark() -> None:
     stage = Stage(max_log_bytes=5)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(prints="0123456789"))
         await stage.assign()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -211,7 +211,7 @@ async def test_too_much_output_is_cut_off_with_a_mark() -> None:
 
 async def test_the_environment_holds_defaults_message_and_state(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, default_environment={"A": "1", "B": "1"})
+        await with_worker(stage, default_environment={"A": "1", "B": "1"})
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state={"n": 1}, version=1))
         await stage.append(ev.ActorStateSet(actor_id="bar_0", state="other", version=1))
         await stage.send(0, Program(forever=True), environment={"B": "2"})
@@ -225,7 +225,7 @@ async def test_the_environment_holds_defaults_message_and_state(stage: Stage) ->
 
 async def test_an_older_assignment_leaves_the_state_to_be_looked_up(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state="known", version=1))
         await stage.send(0, Program(forever=True))
         await stage.assign(state_sequence=None)
@@ -236,7 +236,7 @@ async def test_an_older_assignment_leaves_the_state_to_be_looked_up(stage: Stage
 
 async def test_a_seat_runs_one_after_another_in_order(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         for n in range(3):
             await stage.send(n, Program(forever=True))
         for n in range(3):
@@ -265,7 +265,7 @@ async def test_two_seats_run_at_the_same_time(stage: Stage) -> None:
 
 async def test_a_seat_is_given_up_only_after_its_run(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.append(b.stop_requested())
@@ -279,7 +279,7 @@ async def test_a_seat_is_given_up_only_after_its_run(stage: Stage) -> None:
 
 async def test_a_command_that_cannot_be_run_is_a_result(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, image=UNSTARTABLE)
+        await with_worker(stage, image=UNSTARTABLE)
         await stage.send()
         await stage.assign()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
@@ -291,7 +291,7 @@ async def test_a_command_that_cannot_be_run_is_a_result(stage: Stage) -> None:
 
 async def test_an_image_that_went_away_is_pulled_again(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         stage.engine.registry[IMAGE] = stage.engine.images.pop(IMAGE)
         await stage.send()
         await stage.assign()
@@ -303,14 +303,14 @@ async def test_an_image_that_went_away_for_good_fails_the_attempt_and_not_the_se
     stage: Stage,
 ) -> None:
     async with stage.service() as service:
-        await with_seat(stage)
+        await with_worker(stage)
         image = stage.engine.images.pop(IMAGE)
         await stage.send()
         await stage.assign()
         [failed] = await stage.until_seen(ev.ExecutionFailed)
         await stage.until_idle()
         assert failed == b.execution_failed(reason=f"image {IMAGE}: pull failed: no such host")
-        assert service._seats
+        assert service._workers
         stage.engine.images[IMAGE] = image
         await stage.assign(attempt=2)
         await stage.until_seen(ev.ExecutionFinished)
@@ -319,7 +319,7 @@ async def test_an_image_that_went_away_for_good_fails_the_attempt_and_not_the_se
 
 async def test_a_rerun_whose_image_is_gone_fails_and_the_next_message_runs(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage, image=f"{IMAGE}:1")
+        await with_worker(stage, image=f"{IMAGE}:1")
         gone = ev.Rerun(
             execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="sha256:gone"
         )
@@ -336,7 +336,7 @@ async def test_a_rerun_whose_image_is_gone_fails_and_the_next_message_runs(stage
 async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:
     stage.engine.faults = [EngineFault("no space left")]
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send()
         await stage.assign()
         await stage.until_seen(ev.ExecutionFinished)
@@ -344,9 +344,9 @@ async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:
 
 
 async def test_a_fault_that_stays_fails_the_attempt_and_not_the_seat(stage: Stage) -> None:
-    stage.engine.faults = [EngineFault("no space left")] * FAULT_TRIES
+    stage.engine.faults = [EngineFault("no space left")] * MAX_FAULT_ATTEMPTS
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send()
         await stage.assign()
         [failed] = await stage.until_seen(ev.ExecutionFailed)
@@ -360,7 +360,7 @@ async def test_a_fault_that_stays_fails_the_attempt_and_not_the_seat(stage: Stag
 
 async def test_a_container_removed_under_our_hands_fails_the_attempt(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -371,7 +371,7 @@ async def test_a_container_removed_under_our_hands_fails_the_attempt(stage: Stag
 
 async def test_an_engine_away_in_the_middle_is_waited_for(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(prints="hello\n", forever=True))
         await stage.assign()
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"hello\n")
@@ -394,7 +394,7 @@ async def test_a_log_away_in_the_middle_is_waited_for(
 
     monkeypatch.setattr("abaco_worker.app.host.append_until_stored", quickly)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -413,10 +413,10 @@ async def test_what_is_halted_before_its_start_is_not_started_without_a_launcher
     stage: Stage,
 ) -> None:
     async with stage.service() as service:
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send()
         await stage.append(b.halt_requested())
-        halt = service._host.interruptions.of("default", "foo_0_exc_0")
+        halt = service._host.cancellations.event_of("default", "foo_0_exc_0")
         await stage.until(halt.is_set)
         await stage.assign()
         [failed] = await stage.until_seen(ev.ExecutionFailed)
@@ -427,7 +427,7 @@ async def test_what_is_halted_before_its_start_is_not_started_without_a_launcher
 
 async def test_a_run_without_a_launcher_is_halted_by_the_engine(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -442,7 +442,7 @@ async def test_a_run_without_a_launcher_is_halted_by_the_engine(stage: Stage) ->
 
 async def test_what_is_in_hand_is_not_begun_again(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         recorded = await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -455,7 +455,7 @@ async def test_what_is_in_hand_is_not_begun_again(stage: Stage) -> None:
 
 async def test_what_was_settled_is_not_done_again(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send()
         recorded = await stage.assign()
         await stage.until_seen(ev.ExecutionFinished)
@@ -491,9 +491,9 @@ async def test_what_was_taken_away_meanwhile_is_not_run(stage: Stage, later: ev.
 async def test_what_was_taken_away_during_a_long_run_is_not_reported(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(run_module, "RECHECK_SECONDS", 0.0)
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(forever=True))
         await stage.assign()
         await stage.until_seen(ev.ExecutionStarted)
@@ -515,7 +515,7 @@ async def test_an_event_that_is_no_work_is_settled(stage: Stage) -> None:
 
 async def test_what_runs_at_the_end_is_left_running_and_found_again(stage: Stage) -> None:
     async with stage.service():
-        await with_seat(stage)
+        await with_worker(stage)
         await stage.send(0, Program(prints="once\n", forever=True))
         await stage.assign()
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"once\n")
@@ -536,15 +536,15 @@ async def test_what_is_over_is_removed_at_the_start(stage: Stage) -> None:
     await stage.send()
     recorded = await stage.assign()
     await stage.append(b.finished())
-    await put_container(stage, labels(recorded))
+    await put_container(stage, assignment_labels(recorded))
     stage.queue.settled.add(recorded.sequence)
     async with stage.service():
         await stage.until(lambda: not stage.engine.containers)
 
 
 async def test_what_our_log_does_not_explain_is_left(stage: Stage) -> None:
-    foreign = labels(b.record(b.assigned(), 99))
-    other_time = labels(b.record(b.assigned(), 1))
+    foreign = assignment_labels(b.record(b.assigned(), 99))
+    other_time = assignment_labels(b.record(b.assigned(), 1))
     await put_container(stage, foreign)
     await put_container(stage, {"abaco.host_id": "h1"})
     await put_container(stage, {**foreign, "abaco.host_id": "h2"})
@@ -565,7 +565,7 @@ async def test_adoption_waits_for_the_engine(stage: Stage) -> None:
     await stage.send()
     recorded = await stage.assign()
     await stage.append(b.finished())
-    await put_container(stage, labels(recorded))
+    await put_container(stage, assignment_labels(recorded))
     stage.queue.settled.add(recorded.sequence)
     stage.engine.available = False
     async with stage.service():

@@ -13,7 +13,7 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
-from abaco_worker.engine.docker_session import Session
+from abaco_worker.engine.docker_session import DockerSession
 
 TIMEOUT_SECONDS = 5
 
@@ -80,7 +80,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @contextmanager
 def session(engine: Engine) -> Iterator[Any]:
-    made = Session(f"unix://{engine.server_address!s}", timeout=TIMEOUT_SECONDS, connections=4)
+    made = DockerSession(
+        f"unix://{engine.server_address!s}", timeout=TIMEOUT_SECONDS, connections=4
+    )
     try:
         yield made
     finally:

@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from abaco_worker.domain.containers import ContainerSpec, Endpoint, NetworkFiles, Usage
+from abaco_worker.domain.containers import (
+    BridgeEndpoint,
+    ContainerSpec,
+    NetworkFiles,
+    ResourceUsage,
+)
 from abaco_worker.engine import docker_json
 
 SPEC = ContainerSpec(
@@ -31,7 +36,7 @@ def test_the_limits_in_the_words_of_the_engine() -> None:
     assert config["SecurityOpt"] == ["no-new-privileges"]
     allowing = docker_json.host_config(replace(SPEC, no_new_privileges=False))
     assert allowing["SecurityOpt"] == []
-    assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
+    assert config["LogConfig"]["WorkerSettings"] == {"max-size": "80000000", "max-file": "2"}
 
 
 def test_the_limit_on_open_files_is_said_where_there_is_one() -> None:
@@ -52,18 +57,18 @@ def test_what_confines_containers() -> None:
 def test_a_container_that_is_to_be_connected_by_others() -> None:
     files = NetworkFiles(hosts="/f/hosts", resolv_conf="/f/resolv.conf")
     spec = replace(SPEC, network_mode="bridge", network_files=files)
-    told = docker_json.creation(spec)
+    told = docker_json.create_arguments(spec)
     assert told["network_disabled"]
     binds = ["/f/hosts:/etc/hosts", "/f/resolv.conf:/etc/resolv.conf"]
     assert told["host_config"]["Binds"] == binds
-    assert "network_disabled" not in docker_json.creation(SPEC)
+    assert "network_disabled" not in docker_json.create_arguments(SPEC)
 
 
 def bridge(**changes: Any) -> dict[str, Any]:
     """The inspection of the network ``bridge``."""
     options = {"com.docker.network.bridge.name": "docker0", "com.docker.network.driver.mtu": "1400"}
     ranges = [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]
-    return {"Options": options, "IPAM": {"Config": ranges}, "EnableIPv6": False} | changes
+    return {"Options": options, "IPAM": {"WorkerSettings": ranges}, "EnableIPv6": False} | changes
 
 
 def connected(**changes: Any) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def connected(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_endpoint_on_the_engines_own_bridge() -> None:
-    assert docker_json.endpoint(connected(), bridge()) == Endpoint(
+    assert docker_json.endpoint(connected(), bridge()) == BridgeEndpoint(
         bridge="docker0",
         address="172.17.0.2/16",
         gateway="172.17.0.1",
@@ -91,8 +96,10 @@ def test_an_endpoint_on_the_engines_own_bridge() -> None:
 ELSEWHERE = {
     "a bridge of an administrator": {"Options": {"com.docker.network.bridge.name": "br0"}},
     "no options": {"Options": None},
-    "a range": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16"}]}},
-    "two networks": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}, {"Subnet": "fd00::/64"}]}},
+    "a range": {"IPAM": {"WorkerSettings": [{"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16"}]}},
+    "two networks": {
+        "IPAM": {"WorkerSettings": [{"Subnet": "10.0.0.0/8"}, {"Subnet": "fd00::/64"}]}
+    },
     "no network": {"IPAM": None},
     "IPv6": {"EnableIPv6": True},
 }
@@ -124,12 +131,12 @@ def test_usage_of_either_cgroup_version(read: str, write: str) -> None:
         "blkio_stats": {"io_service_bytes_recursive": blocks},
         "networks": {"eth0": {"rx_bytes": 10, "tx_bytes": 20}},
     }
-    assert docker_json.usage(stats) == Usage(cpu_ns=5, io_bytes=33)
+    assert docker_json.usage(stats) == ResourceUsage(cpu_ns=5, io_bytes=33)
 
 
 @pytest.mark.parametrize("stats", [{}, {"blkio_stats": {"io_service_bytes_recursive": None}}])
 def test_no_usage_is_none(stats: dict[str, Any]) -> None:
-    assert docker_json.usage(stats) == Usage()
+    assert docker_json.usage(stats) == ResourceUsage()
 
 
 def test_a_pull_advances() -> None:
@@ -172,7 +179,9 @@ def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
     ],
 )
 def test_a_stop_signal_is_read_as_docker_does(said: str, number: int) -> None:
-    assert docker_json.image({"Id": "i", "Config": {"StopSignal": said}}).stop_signal == number
+    assert (
+        docker_json.image({"Id": "i", "WorkerSettings": {"StopSignal": said}}).stop_signal == number
+    )
 
 
 def test_times_that_never_were_are_empty() -> None:
@@ -184,10 +193,10 @@ def test_times_that_never_were_are_empty() -> None:
         "StartedAt": "0001-01-01T00:00:00Z",
         "FinishedAt": "0001-01-01T00:00:00Z",
     }
-    found = {"Id": "c", "Image": "i", "State": state, "Config": {"Labels": None}}
+    found = {"Id": "c", "Image": "i", "State": state, "WorkerSettings": {"Labels": None}}
     container = docker_json.container(found)
     assert (container.started_at, container.finished_at) == ("", "")
-    assert container.fresh
+    assert container.never_started
 
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 30))

@@ -3,11 +3,11 @@ import pytest
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.errors import Undecodable
-from abaco_worker.domain.work_item_state import Standing, at_once, evolve, filters
+from abaco_worker.domain.work_item_state import WorkItemState, evolve, filters, initial_state
 
 
-def after(wish: ev.Event, *later: ev.Event) -> Standing:
-    standing = at_once(b.record(wish, 5))
+def after(wish: ev.Event, *later: ev.Event) -> WorkItemState:
+    standing = initial_state(b.record(wish, 5))
     for sequence, event in enumerate(later, 6):
         standing = evolve(standing, b.record(event, sequence))
     return standing
@@ -65,24 +65,24 @@ def test_a_request_is_open_until_it_is_answered() -> None:
     assert after(b.requested()).request_open
     ready = after(b.requested(), b.ready())
     assert not ready.request_open
-    assert ready.seat_lives
+    assert ready.worker_live
     stopping = after(b.requested(), b.stop_requested())
     assert not stopping.request_open
-    assert stopping.seat_lives
+    assert stopping.worker_live
     for end in (b.failed(), b.lost(), b.stopped()):
         over = after(b.requested(), end)
         assert not over.request_open
-        assert not over.seat_lives
+        assert not over.worker_live
 
 
 def test_a_stop_is_wanted_until_the_seat_is_gone() -> None:
-    assert after(b.stop_requested()).seat_lives
-    assert not after(b.stop_requested(), b.stopped()).seat_lives
+    assert after(b.stop_requested()).worker_live
+    assert not after(b.stop_requested(), b.stopped()).worker_live
 
 
 def test_other_events_are_no_wishes() -> None:
     with pytest.raises(Undecodable):
-        at_once(b.record(b.ready()))
+        initial_state(b.record(b.ready()))
 
 
 def test_only_the_actor_is_looked_at() -> None:

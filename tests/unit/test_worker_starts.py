@@ -1,15 +1,15 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from abaco_worker.sandbox.start_limiter import KEPT_UP_WITH, Starts
+from abaco_worker.sandbox.start_limiter import MAX_BACKLOG, StartLimiter
 
 
 class Yard:
     """Containers that are started as far as they are let, and the number that wait for removal."""
 
     def __init__(self, at_once: int) -> None:
-        self.behind = 0
-        self.starts = Starts(at_once, lambda: self.behind)
+        self.backlog = 0
+        self.starts = StartLimiter(at_once, lambda: self.backlog)
         self.under_way: list[int] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._ends: dict[int, asyncio.Event] = {}
@@ -25,7 +25,7 @@ class Yard:
         await self._quiet()
 
     async def _start(self, number: int) -> None:
-        async with self.starts.turn():
+        async with self.starts.admitted():
             self.under_way.append(number)
             try:
                 await self._ends[number].wait()
@@ -47,19 +47,19 @@ async def test_as_many_at_once_as_were_said_in_the_order_they_came() -> None:
 
 async def test_while_removals_are_behind_two_are_enough() -> None:
     yard = Yard(4)
-    yard.behind = KEPT_UP_WITH + 1
+    yard.backlog = MAX_BACKLOG + 1
     await yard.start(1, 2, 3, 4, 5)
     assert yard.under_way == [1, 2]
     await yard.end(1)
     assert yard.under_way == [2, 3]
-    yard.behind = KEPT_UP_WITH
+    yard.backlog = MAX_BACKLOG
     await yard.end(2)
     assert yard.under_way == [3, 4, 5]
 
 
 async def test_one_at_a_time_stays_one() -> None:
     yard = Yard(1)
-    yard.behind = KEPT_UP_WITH + 1
+    yard.backlog = MAX_BACKLOG + 1
     await yard.start(1, 2)
     assert yard.under_way == [1]
 
@@ -75,7 +75,7 @@ async def test_who_does_not_wait_any_more_takes_no_turn() -> None:
 async def test_a_turn_that_comes_too_late_is_given_back() -> None:
     yard = Yard(1)
     async with AsyncExitStack() as first:
-        await first.enter_async_context(yard.starts.turn())
+        await first.enter_async_context(yard.starts.admitted())
         await yard.start(1, 2)
     yard.tasks[0].cancel()  # it has the turn, and does not know yet
     await yard.end(1)

@@ -12,7 +12,10 @@ import pytest
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.sandbox.container_garbage_collector import Leftover, Sweeper
+from abaco_worker.sandbox.container_garbage_collector import (
+    ContainerGarbageCollector,
+    UnusedContainer,
+)
 from abaco_worker.sandbox.launcher_client import connect
 from deadlines import LIMIT_SECONDS
 from launcher_stage import connected, new_place, process, shell
@@ -31,9 +34,9 @@ class Engine:
         self.hung: set[str] = set()
         self.hanging: list[str] = []
 
-    async def remove(self, container: str, *, patience_seconds: float) -> None:
+    async def remove(self, container: str, *, exit_seconds: float) -> None:
         self.under_way.append(container)
-        if patience_seconds > 0:
+        if exit_seconds > 0:
             self.awaited.append(container)
         try:
             await self.let.acquire()
@@ -50,9 +53,9 @@ class Engine:
 
 
 @asynccontextmanager
-async def sweeping(engine: Engine) -> AsyncGenerator[Sweeper, None]:
+async def sweeping(engine: Engine) -> AsyncGenerator[ContainerGarbageCollector, None]:
     port: Any = engine
-    sweeper = Sweeper(port)
+    sweeper = ContainerGarbageCollector(port)
     running = asyncio.create_task(sweeper.run())
     try:
         yield sweeper
@@ -78,10 +81,10 @@ async def test_one_after_another_each_with_its_folder(tmp_path: Path) -> None:
     engine, folders = Engine(), [folder(tmp_path, name) for name in "abc"]
     async with sweeping(engine) as sweeper:
         for each in folders:
-            sweeper.take(Leftover(each.name, each))
+            sweeper.collect(UnusedContainer(each.name, each))
         await until(lambda: engine.under_way)
         assert engine.under_way == ["a"]
-        assert sweeper.behind == 2
+        assert sweeper.backlog == 2
         assert all(each.exists() for each in folders)
         engine.let.release()
         await until(lambda: engine.under_way == ["b"])
@@ -94,12 +97,12 @@ async def test_a_launcher_is_told_to_go_and_waited_for_before_the_removal(tmp_pa
     with process(place) as program:
         (await connect(place, 10)).close()
         async with sweeping(engine) as sweeper:
-            sweeper.take(Leftover("a", place.folder))
+            sweeper.collect(UnusedContainer("a", place.path))
             await until(lambda: engine.under_way)
             assert program.wait(10) == 0
             assert engine.awaited == ["a"]
             engine.let.release()
-            await until(lambda: not place.folder.exists())
+            await until(lambda: not place.path.exists())
 
 
 async def test_whose_program_still_runs_is_removed_at_once(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ async def test_whose_program_still_runs_is_removed_at_once(tmp_path: Path) -> No
             await launcher.launch(shell("sleep 60"))
             await anext(launcher.messages())
             async with sweeping(engine) as sweeper:
-                sweeper.take(Leftover("a", place.folder))
+                sweeper.collect(UnusedContainer("a", place.path))
                 engine.let.release()
                 await until(lambda: engine.removed == ["a"])
         assert engine.awaited == []
@@ -120,15 +123,15 @@ async def test_a_socket_where_nobody_answers_holds_nothing_up_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs as the container's root may have put its own in the launcher's place."""
-    monkeypatch.setattr("abaco_worker.sandbox.launcher_client.LEAVE_SECONDS", 0.05)
+    monkeypatch.setattr("abaco_worker.sandbox.launcher_client.EXIT_SECONDS", 0.05)
     engine, place = Engine(), new_place(tmp_path / "a")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        folder = os.open(place.mounted, os.O_PATH)
+        folder = os.open(place.socket_folder, os.O_PATH)
         silent.bind(f"/proc/self/fd/{folder}/socket")
         os.close(folder)
         silent.listen()
         async with sweeping(engine) as sweeper:
-            sweeper.take(Leftover("a", place.folder))
+            sweeper.collect(UnusedContainer("a", place.path))
             engine.let.release()
             await until(lambda: engine.removed == ["a"])
     assert engine.awaited == []
@@ -144,8 +147,8 @@ async def test_a_slow_folder_holds_up_no_container(
 
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", slow)
     async with sweeping(engine) as sweeper:
-        sweeper.take(Leftover("a", folder(tmp_path, "a")))
-        sweeper.take(Leftover("b"))
+        sweeper.collect(UnusedContainer("a", folder(tmp_path, "a")))
+        sweeper.collect(UnusedContainer("b"))
         engine.let.release()
         engine.let.release()
         await until(lambda: engine.removed == ["a", "b"])
@@ -173,7 +176,7 @@ async def test_what_cannot_be_removed_is_tried_again(
         "abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", remove
     )
     async with sweeping(engine) as sweeper:
-        sweeper.take(Leftover("a", left))
+        sweeper.collect(UnusedContainer("a", left))
         for _ in range(3):
             engine.let.release()
         await until(lambda: not left.exists())
@@ -187,19 +190,19 @@ async def test_what_cannot_be_removed_holds_up_nobody_else(
     """Their retries wait for their time on a queue of their own."""
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 3600.0)
     monkeypatch.setattr(
-        "abaco_worker.sandbox.container_garbage_collector.LONGEST_PAUSE_SECONDS", 3600.0
+        "abaco_worker.sandbox.container_garbage_collector.MAX_PAUSE_SECONDS", 3600.0
     )
     engine = Engine()
     engine.stuck = {"x", "y", "z"}
     async with sweeping(engine) as sweeper:
         for name in ("x", "y", "z", "a", "b"):
-            sweeper.take(Leftover(name))
+            sweeper.collect(UnusedContainer(name))
             engine.let.release()
         await until(lambda: engine.removed == ["a", "b"])
         assert sweeper.waiting == 3
-        assert sweeper.behind == 0
-        sweeper.take(Leftover("x"))
-        assert sweeper.behind == 0, "what is to be tried again is not taken twice"
+        assert sweeper.backlog == 0
+        sweeper.collect(UnusedContainer("x"))
+        assert sweeper.backlog == 0, "what is to be tried again is not taken twice"
 
 
 async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
@@ -209,12 +212,12 @@ async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
     engine = Engine()
     engine.stuck = {"x"}
     async with sweeping(engine) as sweeper:
-        sweeper.take(Leftover("x"))
+        sweeper.collect(UnusedContainer("x"))
         engine.let.release()
         await until(lambda: sweeper.waiting == 1 and engine.under_way == ["x"])
         engine.hung.add("x")
         engine.let.release()
         await until(lambda: engine.hanging == ["x"])
-        sweeper.take(Leftover("a"))
+        sweeper.collect(UnusedContainer("a"))
         engine.let.release()
         await until(lambda: engine.removed == ["a"])

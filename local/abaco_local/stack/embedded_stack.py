@@ -28,7 +28,7 @@ READY_SECONDS = 120
 SERVICE_SETTINGS: tuple[type[msgspec.Struct], ...] = (
     abaco_api.api_settings.ApiSettings,
     abaco_scheduler.scheduler_settings.SchedulerSettings,
-    abaco_worker.worker_settings.Config,
+    abaco_worker.worker_settings.WorkerSettings,
     abaco_projector.projector_settings.ProjectorSettings,
 )
 

@@ -24,87 +24,92 @@ from abaco_telemetry import log_format, spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
 from abaco_telemetry.spans import Spans
-from abaco_worker import worker_settings as configuration
-from abaco_worker.app import confinement
+from abaco_worker import worker_settings
+from abaco_worker.app.confinement import report_confinement
 from abaco_worker.app.host import Host
-from abaco_worker.app.waiting import cancelled
-from abaco_worker.app.worker_loop import Service
-from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.app.waiting import cancel_and_wait
+from abaco_worker.app.worker_loop import WorkerLoop
+from abaco_worker.app.worker_metrics import WorkerMetrics
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.engine_port import Engine
-from abaco_worker.engine.image_store import Images
-from abaco_worker.engine.instrumented_engine import WatchedEngine
+from abaco_worker.engine.image_store import ImageStore
+from abaco_worker.engine.instrumented_engine import InstrumentedEngine
 from abaco_worker.launcher import build
-from abaco_worker.network.bridge_network import Network, refusal
-from abaco_worker.network.netlink import Linux
-from abaco_worker.runs.disk_limit import Disks
-from abaco_worker.runs.run_spec_reader import Orders
-from abaco_worker.sandbox import helper_client as helpers
-from abaco_worker.sandbox.container_garbage_collector import Sweeper
-from abaco_worker.sandbox.helper_client import Helper
-from abaco_worker.sandbox.sandbox_store import Sandboxes
-from abaco_worker.worker_settings import Config
+from abaco_worker.network.bridge_network import BridgeNetwork, engine_only_reason
+from abaco_worker.network.netlink import LinuxKernel
+from abaco_worker.runs.disk_limit import DiskMonitor
+from abaco_worker.runs.run_spec_reader import RunSpecReader
+from abaco_worker.sandbox.container_garbage_collector import ContainerGarbageCollector
+from abaco_worker.sandbox.helper_client import Helper, find_helper
+from abaco_worker.sandbox.sandbox_store import SandboxStore
+from abaco_worker.worker_settings import WorkerSettings
 
-MOST_OPEN_FILES = Path("/proc/sys/fs/nr_open")
+KERNEL_MAX_OPEN_FILES = Path("/proc/sys/fs/nr_open")
 
-logger = logging.getLogger("abaco_worker")
+logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the worker service until it is told to end."""
+    """Read the settings and run until SIGTERM or SIGINT."""
     try:
-        config = settings.read(Config, os.environ)
+        config = settings.read(WorkerSettings, os.environ)
     except Malformed as error:
         sys.stderr.write(f"abaco-worker: {error}\n")
         sys.exit(2)
     log_format.configure_logging("worker", level=config.log_level, log_format=config.log_format)
-    kernel = int(MOST_OPEN_FILES.read_text())
-    config = replace(config, container_open_files=configuration.open_files(config, kernel))
-    telling = spans.create_spans("abaco-worker", os.environ)
-    code = uvloop.run(serve(config, telling))
-    telling.close()
+    kernel_max = int(KERNEL_MAX_OPEN_FILES.read_text())
+    config = replace(config, container_open_files=worker_settings.open_files(config, kernel_max))
+    tracing = spans.create_spans("abaco-worker", os.environ)
+    code = uvloop.run(run_until_signal(config, tracing))
+    tracing.close()
     logging.shutdown()
-    # Threads may still wait for an engine that takes its time; nothing of theirs needs an end.
+    # Threads may still wait for a slow engine, and an exit would join them.
     os._exit(code)
 
 
-async def serve(config: Config, telling: Spans) -> int:
-    """Work until SIGTERM or SIGINT; the exit code, 2 for what a person must change."""
-    working = asyncio.ensure_future(work(config, telling))
+async def run_until_signal(config: WorkerSettings, tracing: Spans) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code, which is 2 if a setting is wrong."""
+    task = asyncio.ensure_future(run(config, tracing))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, working.cancel)
-    await asyncio.wait({working})
-    if working.cancelled():
-        logger.info("stopped; containers go on")
+        loop.add_signal_handler(number, task.cancel)
+    await asyncio.wait({task})
+    if task.cancelled():
+        logger.info("the worker shuts down: it received SIGTERM or SIGINT. Containers continue")
         return 0
-    if isinstance(error := working.exception(), Malformed):
+    if isinstance(error := task.exception(), Malformed):
         sys.stderr.write(f"abaco-worker: {error}\n")
         return 2
-    logger.error("ended by an error", exc_info=error)
+    logger.error(
+        "the worker shuts down after an error: %s. Containers continue; restart the worker, and"
+        " report the error if it repeats",
+        error,
+        exc_info=error,
+    )
     return 1
 
 
-async def work(config: Config, telling: Spans) -> None:
-    """Connect, work, and let go of everything at the end.
+async def run(config: WorkerSettings, tracing: Spans) -> None:
+    """Start, run the main loop, and close all connections at the end.
 
     Raises:
-        Malformed: a setting cannot be used, a port in use among them.
+        Malformed: a setting cannot be used; a port that is in use, too.
     """
-    host_id = configuration.host_id(config, socket.gethostname())
-    capacity = configuration.capacity(config, os.cpu_count() or 1)
+    host_id = worker_settings.host_id(config, socket.gethostname())
+    capacity = worker_settings.capacity(config, os.cpu_count() or 1)
     connection = Connection(
         config.nats_url, name=f"abaco-worker {host_id}", replicas=config.nats_replicas
     )
-    metrics = Metrics()
+    metrics = WorkerMetrics()
     metrics.log.watch(connection)
     docker = DockerEngine(os.environ, capacity=capacity)
-    engine = WatchedEngine(docker, metrics.call)
-    telling_once: asyncio.Task[None] | None = None
+    engine = InstrumentedEngine(docker, metrics.measure_call)
+    confinement_report: asyncio.Task[None] | None = None
     try:
         log = InstrumentedEventLog(JetStreamEventLog(connection), metrics.log)
-        images, sweeper = Images(engine, config.pull_policy), Sweeper(engine)
+        images = ImageStore(engine, config.pull_policy)
+        garbage_collector = ContainerGarbageCollector(engine)
         host = Host(
             host_id=host_id,
             capacity=capacity,
@@ -113,65 +118,70 @@ async def work(config: Config, telling: Spans) -> None:
             outputs=JetStreamOutputLog(connection),
             engine=engine,
             images=images,
-            sweeper=sweeper,
-            orders=Orders(log),
-            disks=Disks(engine),
-            sandboxes=await sandboxes(config, host_id, docker, engine, images, sweeper, metrics),
+            garbage_collector=garbage_collector,
+            run_specs=RunSpecReader(log),
+            disks=DiskMonitor(engine),
+            sandboxes=await build_sandbox_store(
+                config, host_id, docker, engine, images, garbage_collector, metrics
+            ),
             metrics=metrics,
-            spans=telling,
+            spans=tracing,
         )
         queue = JetStreamWorkQueue(connection, host_id)
-        service = Service(host, queue, NatsHeartbeats(connection))
-        endpoint = MetricsEndpoint(metrics.registry, service.count)
-        telling_once = asyncio.create_task(confinement.tell(engine, metrics))
+        worker_loop = WorkerLoop(host, queue, NatsHeartbeats(connection))
+        endpoint = MetricsEndpoint(metrics.registry, worker_loop.update_metrics)
+        confinement_report = asyncio.create_task(report_confinement(engine, metrics))
         async with endpoint.listening(config.metrics_host, config.metrics_port):
             await connection.open()
-            await service.run()
+            await worker_loop.run()
     finally:
-        await cancelled(telling_once)
+        await cancel_and_wait(confinement_report)
         docker.close()
         await connection.close()
 
 
-async def sandboxes(  # noqa: PLR0913, PLR0917 - the ports of a host
-    config: Config,
+async def build_sandbox_store(  # noqa: PLR0913, PLR0917 - the ports of a host
+    config: WorkerSettings,
     host_id: str,
     docker: DockerEngine,
     engine: Engine,
-    images: Images,
-    sweeper: Sweeper,
-    metrics: Metrics,
-) -> Sandboxes | None:
-    """Where there is a launcher, and what starts it may; else runs start cold."""
-    found = Path(config.launcher) if config.launcher not in ("", "off") else build.find()
+    images: ImageStore,
+    garbage_collector: ContainerGarbageCollector,
+    metrics: WorkerMetrics,
+) -> SandboxStore | None:
+    """Return the sandbox store, or None if launchers cannot be started: then runs start cold."""
+    program = Path(config.launcher) if config.launcher not in ("", "off") else build.find()
     reason = "ABACO_LAUNCHER is off" if config.launcher == "off" else ""
-    if not reason and (found is None or not found.is_file()):
-        reason = "there is no launcher: the set-up builds it where there is a C compiler"
+    if not reason and (program is None or not program.is_file()):
+        reason = "there is no launcher: the set-up builds it if there is a C compiler"
     if not reason and not engine.location.startswith("unix://"):
         reason = f"the container engine at {engine.location} may be on another machine"
     helper: Helper | None = None
-    if not reason and found is not None:
+    if not reason and program is not None:
         try:
             folder = Path(config.worker_dir)
-            helper = await helpers.find(
-                found, folder, engine.location, lambda: docker.helper(host_id, found, folder)
+            helper = await find_helper(
+                program, folder, engine.location, lambda: docker.helper(host_id, program, folder)
             )
         except EngineFault as error:
             reason = str(error)
-    if reason or found is None or helper is None:
-        logger.warning("every run starts cold: %s", reason)
+    if reason or program is None or helper is None:
+        logger.warning(
+            "every run starts cold, which takes longer: %s. See docs/explanation/launcher.md",
+            reason,
+        )
         return None
-    kernel = Linux()
-    return Sandboxes(
+    kernel = LinuxKernel()
+    return SandboxStore(
         engine,
         images,
-        sweeper,
-        Network(engine, kernel, refusal=refusal(config, kernel)),
+        garbage_collector,
+        BridgeNetwork(engine, kernel, engine_only=engine_only_reason(config, kernel)),
         helper,
         folder=Path(config.worker_dir),
-        program=found,
-        starts_at_once=config.starts_at_once,
-        watched=metrics.making,
+        program=program,
+        max_starts=config.starts_at_once,
+        measure=metrics.measure_sandbox,
     )
 
 

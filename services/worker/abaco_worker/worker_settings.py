@@ -1,4 +1,4 @@
-"""The settings of the worker, as one frozen value."""
+"""The settings of the worker, as one frozen struct."""
 
 import re
 from typing import Annotated, Literal
@@ -13,24 +13,24 @@ MEBIBYTE = 1024 * 1024
 PullPolicy = Literal["missing", "always", "never"]
 
 
-class Config(MetricsServiceSettings, frozen=True, kw_only=True):
+class WorkerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
     """Each field is the variable ``ABACO_<FIELD>``; its description is its documentation.
 
-    Where the container engine is, ``DOCKER_HOST`` says, as to every client of Docker.
+    The container engine's URL is in ``DOCKER_HOST``, as for every Docker client.
     """
 
     host_id: Annotated[
         str,
         Meta(
-            description="This host's id, its own in the installation. Empty: from the hostname.",
+            description="This host's id, unique in the installation. Empty: from the hostname.",
             pattern=f"^$|{HOST_PATTERN}",
         ),
     ] = ""
     host_capacity: Annotated[
-        int, Meta(description="Seats on this host. 0: 8 per core, at least 16.", ge=0, le=10_000)
+        int, Meta(description="Slots of this host. 0: 8 per core, at least 16.", ge=0, le=10_000)
     ] = 0
     heartbeat_seconds: Annotated[
-        float, Meta(description="Time between two signs of life.", gt=0, le=60)
+        float, Meta(description="The interval between heartbeats.", gt=0, le=60)
     ] = 1.0
     pull_policy: Annotated[
         PullPolicy, Meta(description="When an image is pulled: missing, always, never.")
@@ -38,20 +38,21 @@ class Config(MetricsServiceSettings, frozen=True, kw_only=True):
     worker_dir: Annotated[
         str,
         Meta(
-            description="The folder of the sandboxes' sockets and output. The container engine"
-            " must see it under the same path.",
+            description="The folder of the sandbox directories. The container engine must see it"
+            " under the same path.",
             pattern="^/",
         ),
     ] = "/var/lib/abaco/worker"
     launcher: Annotated[
         str,
         Meta(
-            description="The launcher's program. Empty: where the set-up built it. off: none, and"
-            " every run starts cold.",
+            description="The path of the launcher's program. Empty: where the set-up built it."
+            " off: no launcher, and every run starts cold.",
         ),
     ] = ""
     halt_grace_seconds: Annotated[
-        float, Meta(description="Between SIGTERM and SIGKILL of a run that is ended.", ge=0, le=600)
+        float,
+        Meta(description="The time between SIGTERM and SIGKILL when a run is ended.", ge=0, le=600),
     ] = 10.0
     allow_new_privileges: Annotated[
         bool,
@@ -67,8 +68,8 @@ class Config(MetricsServiceSettings, frozen=True, kw_only=True):
     starts_at_once: Annotated[
         int,
         Meta(
-            description="Containers that are started side by side. More than two only while the"
-            " removal of those that ended keeps up.",
+            description="How many containers start at once. More than two start at once only"
+            " while the removal of exited containers keeps up.",
             ge=1,
             le=64,
         ),
@@ -79,8 +80,9 @@ class Config(MetricsServiceSettings, frozen=True, kw_only=True):
     network_by: Annotated[
         Literal["auto", "engine"],
         Meta(
-            description="Who connects a waiting container to the network bridge. auto: the worker,"
-            " where it may, which spares half a container's CPU time; engine: always the engine.",
+            description="What attaches a sandbox to the network bridge. auto: the worker if it has"
+            " the capabilities, which saves half of a container's CPU time; engine: always the"
+            " engine.",
         ),
     ] = "auto"
     container_memory_bytes: Annotated[
@@ -90,13 +92,13 @@ class Config(MetricsServiceSettings, frozen=True, kw_only=True):
         float, Meta(description="How many CPUs a container may use.", ge=0.01)
     ] = 1.0
     container_processes: Annotated[
-        int, Meta(description="Most processes and threads in a container.", ge=1)
+        int, Meta(description="The limit on processes and threads in a container.", ge=1)
     ] = 256
     container_open_files: Annotated[
         int,
         Meta(
-            description="Most open files of a process in a container, where the kernel allows more."
-            " 0, and an engine that may not set it: the engine's own, as with docker run.",
+            description="The limit on open files of a process in a container, if the kernel allows"
+            " more. With 0, or if the engine may not set it, the engine's own limit applies.",
             ge=0,
             le=1_073_741_816,
         ),
@@ -107,31 +109,36 @@ class Config(MetricsServiceSettings, frozen=True, kw_only=True):
     max_disk_bytes: Annotated[
         int,
         Meta(
-            description="What a run may write to disks: over its image, to volumes; 0 is no limit.",
+            description="The bytes on disk that a run may write, over its image and to volumes; 0"
+            " is no limit.",
             ge=0,
         ),
     ] = 10 * 1024 * MEBIBYTE
     max_log_bytes: Annotated[
         int,
-        Meta(description="Output kept of one execution; more is cut off.", ge=0, le=64 * MEBIBYTE),
+        Meta(
+            description="The bytes of output that are kept of one execution; more is truncated.",
+            ge=0,
+            le=64 * MEBIBYTE,
+        ),
     ] = MEBIBYTE
 
 
-def host_id(config: Config, hostname: str) -> str:
-    """The id of this host: as set, or the hostname made a valid token."""
+def host_id(config: WorkerSettings, hostname: str) -> str:
+    """Return the id of this host: the setting, or the hostname as a valid token."""
     token = re.sub(r"[^A-Za-z0-9]+", "-", hostname).strip("-")[:63].rstrip("-")
     return config.host_id or token or "host"
 
 
-def open_files(config: Config, kernel: int) -> int:
-    """The limit that the engine is told; 0 for none, where the ``kernel`` allows no more anyway.
+def open_files(config: WorkerSettings, kernel_max: int) -> int:
+    """Return the limit on open files that containers get; 0 if the kernel allows no more anyway.
 
-    An engine without a limit of its own hands on the kernel's, which is a thousand million under
-    systemd. One whose limit is lower may have no right to raise it.
+    Containers of an engine without a limit inherit the kernel's, a thousand million under systemd.
+    An engine with a lower limit may not raise it.
     """
-    return config.container_open_files if config.container_open_files < kernel else 0
+    return config.container_open_files if config.container_open_files < kernel_max else 0
 
 
-def capacity(config: Config, cores: int) -> int:
-    """How many seats this host has."""
+def capacity(config: WorkerSettings, cores: int) -> int:
+    """Return the number of slots of this host."""
     return config.host_capacity or max(16, 8 * cores)

@@ -1,129 +1,146 @@
-"""What an earlier life of this host's worker left behind: containers, folders, seats.
+"""Adoption: what happens at the start to containers and directories of a previous process.
 
-A container whose attempt still counts is left alone: its assignment was never settled, so it
-comes again and finds the container. A sandbox that waits goes back to its seat, if that lives.
-What is over is removed. A container that neither our log nor our folder explains is not ours to
-touch: it may belong to another installation that took the same host id.
+A container whose attempt is still wanted is kept: its assignment was not acknowledged, so it is
+delivered again, and the run continues. An idle sandbox goes back to its worker, if that is live.
+What is over is removed. A container that neither the log nor the folder refers to is left running:
+it may belong to another installation with the same host id.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from abaco_jetstream.retry import Outage, every, retry_until_available
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_worker.app.host import Host
-from abaco_worker.app.waiting import patiently
-from abaco_worker.domain.container_labels import HOST, belongs, mark, marked_sequence, sequence_of
-from abaco_worker.domain.containers import Labelled
+from abaco_worker.app.waiting import retry_log
+from abaco_worker.domain.container_labels import (
+    HOST_LABEL,
+    assignment_key,
+    labelled_sequence,
+    labels_match,
+    sequence_in,
+)
+from abaco_worker.domain.containers import LabelledContainer
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.domain.sandbox_record import Made
-from abaco_worker.domain.sandbox_spec import SeatKey
-from abaco_worker.sandbox.container_garbage_collector import Leftover
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.domain.sandbox_spec import WorkerKey
+from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0
 
 
-async def left_containers(host: Host) -> Sequence[Labelled]:
-    """Every container labelled with our host id, once the engine answers."""
-    while True:
-        try:
-            return await host.engine.labelled(HOST, host.host_id)
-        except (Unavailable, EngineFault) as error:
-            logger.warning("%s", error)
-            await asyncio.sleep(PAUSE_SECONDS)
+async def list_containers(host: Host) -> Sequence[LabelledContainer]:
+    """Return every container with this host's id, when the engine is available."""
+    return await retry_until_available(
+        lambda: host.engine.labelled(HOST_LABEL, host.host_id),
+        Outage("the container engine", log=logger),
+        backoff=every(PAUSE_SECONDS),
+        errors=(Unavailable, EngineFault),
+    )
 
 
-async def adopt(host: Host) -> dict[SeatKey, Place]:
-    """Look at all that was left; gives the sandboxes that wait, by the seat they are for."""
-    containers = await left_containers(host)
+async def adopt_containers(host: Host) -> dict[WorkerKey, SandboxDirectory]:
+    """Check everything that was left, and return the idle sandboxes by their workers."""
+    containers = await list_containers(host)
     if host.sandboxes is None:
-        containers = _without_launcher(host, containers)
-    places = {place.name: place for place in host.sandboxes.found} if host.sandboxes else {}
-    waiting: dict[SeatKey, Place] = {}
+        containers = _collect_sandboxes(host, containers)
+    found = (
+        {directory.name: directory for directory in host.sandboxes.found} if host.sandboxes else {}
+    )
+    idle: dict[WorkerKey, SandboxDirectory] = {}
     for container in containers:
-        place = places.pop(container.name, None)
-        if place is None:
-            if not _made_since(host, container):
-                await _judge(host, container)
-        elif place.taken() is not None:
-            await _judge_taken(host, place)
-        elif (key := seat_of(container)) in waiting:
-            host.sweeper.take(Leftover(container.container_id, place.folder))
+        directory = found.pop(container.name, None)
+        if directory is None:
+            if not _made_by_this_process(host, container):
+                await _adopt_container(host, container)
+        elif directory.read_assignment() is not None:
+            await _adopt_assigned_sandbox(host, directory)
+        elif (key := worker_key(container)) in idle:
+            unused = UnusedContainer(container.container_id, directory.path)
+            host.garbage_collector.collect(unused)
         else:
-            waiting[key] = place
-    for place in places.values():
-        await _judge_taken(host, place)
-    return waiting
+            idle[key] = directory
+    for directory in found.values():
+        await _adopt_assigned_sandbox(host, directory)
+    return idle
 
 
-def _without_launcher(host: Host, containers: Sequence[Labelled]) -> Sequence[Labelled]:
-    """Remove what was made for a launcher, which nobody talks to now; gives the other containers.
+def _collect_sandboxes(
+    host: Host, containers: Sequence[LabelledContainer]
+) -> Sequence[LabelledContainer]:
+    """Remove all sandboxes of a host that has no launcher now; return the other containers.
 
-    A run in one of them begins anew: its assignment comes again.
+    A run in one of them is repeated: its assignment is delivered again.
     """
     folder = Path(host.config.worker_dir)
-    places = {each.name: Place(folder / each.name) for each in containers if each.name}
-    ours = {name: place for name, place in places.items() if place.made(Made) is not None}
-    ran = sum(place.taken() is not None for place in ours.values())
-    for name, place in ours.items():
-        host.sweeper.take(Leftover(name, place.folder))
-    if ours:
+    directories = {
+        each.name: SandboxDirectory(folder / each.name) for each in containers if each.name
+    }
+    sandboxes = {n: each for n, each in directories.items() if each.read_record() is not None}
+    runs = sum(directory.read_assignment() is not None for directory in sandboxes.values())
+    for name, directory in sandboxes.items():
+        host.garbage_collector.collect(UnusedContainer(name, directory.path))
+    if sandboxes:
         off = host.config.launcher == "off"
-        why = "ABACO_LAUNCHER is off" if off else "there is no launcher now"
         logger.info(
-            "%d idle containers removed, and %d runs begin anew: they were made for"
-            " the launcher, and %s",
-            len(ours) - ran,
-            ran,
-            why,
+            "%d idle sandboxes removed, and %d runs repeated: they need a launcher, and %s",
+            len(sandboxes) - runs,
+            runs,
+            "ABACO_LAUNCHER is off" if off else "there is none now",
         )
-    return [each for each in containers if each.name not in ours]
+    return [each for each in containers if each.name not in sandboxes]
 
 
-def _made_since(host: Host, container: Labelled) -> bool:
-    """Whether it is a sandbox of this very life."""
-    return host.sandboxes is not None and host.sandboxes.place(container.name).folder.exists()
+def _made_by_this_process(host: Host, container: LabelledContainer) -> bool:
+    """Return whether a container is a sandbox that was made since the start."""
+    return host.sandboxes is not None and host.sandboxes.directory(container.name).path.exists()
 
 
-def seat_of(container: Labelled) -> SeatKey:
-    """The seat a sandbox was made for, from its labels."""
+def worker_key(container: LabelledContainer) -> WorkerKey:
+    """Return the worker of a sandbox, from its labels."""
     names = ("abaco.tenant", "abaco.actor_id", "abaco.worker_id")
-    return SeatKey(*(container.labels.get(name, "") for name in names))
+    return WorkerKey(*(container.labels.get(name, "") for name in names))
 
 
-async def _judge_taken(host: Host, place: Place) -> None:
-    """A sandbox that was taken, or the folder of one that never came to be."""
-    taken = place.taken()
-    sequence = sequence_of(taken.mark) if taken else 0
-    recorded = await patiently(lambda: host.log.at(sequence)) if sequence else None
-    ours = recorded is not None and isinstance(recorded.event, ev.ExecutionAssigned)
-    same = ours and taken is not None and recorded is not None and taken.mark == mark(recorded)
-    if same and recorded is not None and (await host.look(recorded)).run_wanted:
-        logger.info("%s: its run is still wanted", place.name)
-        return
-    if taken is not None and host.sandboxes is not None:
-        host.sandboxes.forget(taken.mark)
-    logger.info("%s: its run is over, removed", place.name)
-    host.sweeper.take(Leftover(place.name, place.folder))
-
-
-async def _judge(host: Host, container: Labelled) -> None:
-    """A container without a folder: it was made for one attempt, or is not ours."""
-    sequence = marked_sequence(container.labels)
-    recorded = await patiently(lambda: host.log.at(sequence)) if sequence else None
-    if recorded is None or not belongs(container.labels, recorded):
-        logger.warning("container %s is of no work in our log: left", container.container_id[:12])
-    elif (await host.look(recorded)).run_wanted:
-        if host.sandboxes is None:
-            logger.info("container %s: its run is still wanted", container.container_id[:12])
+async def _adopt_assigned_sandbox(host: Host, directory: SandboxDirectory) -> None:
+    """Keep a sandbox whose run is wanted; remove any other, and a directory without a container."""
+    assignment = directory.read_assignment()
+    sequence = sequence_in(assignment.key) if assignment else 0
+    recorded = await retry_log(lambda: host.log.at(sequence)) if sequence else None
+    if assignment is not None and recorded is not None:
+        is_assignment = isinstance(recorded.event, ev.ExecutionAssigned)
+        same = is_assignment and assignment.key == assignment_key(recorded)
+        if same and (await host.read_state(recorded)).run_wanted:
+            logger.info("sandbox %s is kept: its run is wanted", directory.name)
             return
-        logger.info("container %s: its run begins anew in a sandbox", container.container_id[:12])
-        host.sweeper.take(Leftover(container.container_id))
-    else:
-        logger.info("container %s: its run is over, removed", container.container_id[:12])
-        host.sweeper.take(Leftover(container.container_id))
+    if assignment is not None and host.sandboxes is not None:
+        host.sandboxes.release(assignment.key)
+    logger.info("sandbox %s is removed: its run is over", directory.name)
+    host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
+
+
+async def _adopt_container(host: Host, container: LabelledContainer) -> None:
+    """Keep or remove a container without a directory; it was made for one attempt."""
+    sequence = labelled_sequence(container.labels)
+    recorded = await retry_log(lambda: host.log.at(sequence)) if sequence else None
+    short_id = container.container_id[:12]
+    if recorded is None or not labels_match(container.labels, recorded):
+        logger.warning(
+            "container %s (%s) is not referenced by any event in this log; left running. If no"
+            " other installation uses it, remove it with: docker rm -f %s",
+            short_id,
+            container.name,
+            short_id,
+        )
+        return
+    wanted = (await host.read_state(recorded)).run_wanted
+    if wanted and host.sandboxes is None:
+        logger.info("container %s is kept: its run is wanted", short_id)
+        return
+    outcome = "its run is repeated in a sandbox" if wanted else "its run is over"
+    logger.info("container %s is removed: %s", short_id, outcome)
+    host.garbage_collector.collect(UnusedContainer(container.container_id))

@@ -1,11 +1,11 @@
-"""What all work on this host shares: its identity, its settings, its ports."""
+"""The host: what all workers of this process share, its identity, its settings and its ports."""
 
 import asyncio
 import dataclasses
 import logging
 from datetime import UTC, datetime
 
-import msgspec
+from msgspec.structs import replace
 
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_jetstream.retry import append_until_stored
@@ -13,53 +13,53 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
 from abaco_telemetry.spans import NO_SPANS, Spans, current
-from abaco_worker.app.waiting import patiently
-from abaco_worker.app.worker_metrics import Metrics
+from abaco_worker.app.waiting import retry_log
+from abaco_worker.app.worker_metrics import WorkerMetrics
 from abaco_worker.domain import work_item_state
-from abaco_worker.domain.run_spec import Order
-from abaco_worker.domain.work_item_state import Standing
+from abaco_worker.domain.run_spec import RunSpec
+from abaco_worker.domain.work_item_state import WorkItemState
 from abaco_worker.engine.engine_port import Engine
-from abaco_worker.engine.image_store import Images
-from abaco_worker.runs.cancellations import Interruptions
-from abaco_worker.runs.disk_limit import Disks
-from abaco_worker.runs.run_spec_reader import Orders
-from abaco_worker.sandbox.container_garbage_collector import Sweeper
-from abaco_worker.sandbox.sandbox_store import Sandboxes
-from abaco_worker.worker_settings import Config
+from abaco_worker.engine.image_store import ImageStore
+from abaco_worker.runs.cancellations import Cancellations
+from abaco_worker.runs.disk_limit import DiskMonitor
+from abaco_worker.runs.run_spec_reader import RunSpecReader
+from abaco_worker.sandbox.container_garbage_collector import ContainerGarbageCollector
+from abaco_worker.sandbox.sandbox_store import SandboxStore
+from abaco_worker.worker_settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """One host, and its side of the log. Whatever it asks of the log it waits for.
+    """One host. Its methods wait while the log is unavailable.
 
-    ``sandboxes`` are None where there is no launcher: then containers start when they are needed,
-    one after another (docs/adr/0006), under the lock ``starting``.
+    ``sandboxes`` is None if there is no launcher. Containers then start when they are needed, one
+    after another (docs/adr/0006), under ``cold_start_lock``.
     """
 
     host_id: str
     capacity: int
-    config: Config
+    config: WorkerSettings
     log: EventLog
     outputs: OutputLog
     engine: Engine
-    images: Images
-    sweeper: Sweeper
-    orders: Orders
-    disks: Disks
-    sandboxes: Sandboxes | None = None
-    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    images: ImageStore
+    garbage_collector: ContainerGarbageCollector
+    run_specs: RunSpecReader
+    disks: DiskMonitor
+    sandboxes: SandboxStore | None = None
+    metrics: WorkerMetrics = dataclasses.field(default_factory=WorkerMetrics)
     spans: Spans = NO_SPANS
-    interruptions: Interruptions = dataclasses.field(default_factory=Interruptions)
-    starting: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    cancellations: Cancellations = dataclasses.field(default_factory=Cancellations)
+    cold_start_lock: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     async def report(self, cause: Recorded, event: ev.Event) -> None:
-        """Append what was caused by ``cause``, once, however long the log is away.
+        """Append an event caused by ``cause``, once, through any outage of the log.
 
-        It is part of the step at hand, if there is one, else of that of its cause.
+        In a trace it belongs to the current span, or else to that of its cause.
         """
-        wish = draft(
+        event_draft = draft(
             event,
             tenant=cause.tenant,
             time=datetime.now(UTC),
@@ -70,33 +70,34 @@ class Host:
         )
         try:
             with self.spans.span("report"):
-                await append_until_stored(self.log, wish, after=cause.sequence)
+                await append_until_stored(self.log, event_draft, after=cause.sequence)
         except Conflict:
-            # An id says who reports what of which attempt: only this host before a crash could.
-            logger.info("%s: was reported before", wish.id)
+            # The id contains the attempt and its host, so a previous process has appended it.
+            logger.info("%s was appended by a previous process", event_draft.id)
         else:
             self.metrics.reported(event, datetime.now(UTC))
 
-    async def with_image(self, order: Order) -> Order:
-        """An order with the image that it runs: the actor's, or that of the run it repeats.
+    async def with_rerun_image(self, run_spec: RunSpec) -> RunSpec:
+        """Return the spec with the image of the run that it repeats, if it repeats one.
 
         Raises:
-            ImageRefused: the image of then cannot be had any more.
+            ImageRefused: that image is not on this host any more, and cannot be pulled.
         """
-        rerun = order.message.rerun
+        rerun = run_spec.message.rerun
         if rerun is None:
-            return order
-        found = await self.images.of_digest(order.definition.image, rerun.image)
-        return msgspec.structs.replace(order, found_image=found)
+            return run_spec
+        image = await self.images.find_by_digest(run_spec.definition.image, rerun.image)
+        return replace(run_spec, rerun_image=image)
 
-    async def look(self, wish: Recorded) -> Standing:
-        """What the log says has become of a wish."""
+    async def read_state(self, work_item: Recorded) -> WorkItemState:
+        """Return the current state of a work item, from the log."""
 
-        async def fold() -> Standing:
-            found = work_item_state.at_once(wish)
-            async for batch in self.log.read(work_item_state.filters(wish), after=wish.sequence):
+        async def fold() -> WorkItemState:
+            state = work_item_state.initial_state(work_item)
+            filters = work_item_state.filters(work_item)
+            async for batch in self.log.read(filters, after=work_item.sequence):
                 for recorded in batch:
-                    found = work_item_state.evolve(found, recorded)
-            return found
+                    state = work_item_state.evolve(state, recorded)
+            return state
 
-        return await patiently(fold)
+        return await retry_log(fold)

@@ -1,46 +1,46 @@
-"""Waiting for what answers again, and for the end of what is not wanted any more."""
+"""Retry a call until the log is available; cancel tasks and wait until they end."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from abaco_proto.errors import Unavailable
+from abaco_jetstream.retry import Outage, every, retry_until_available
 
 PAUSE_SECONDS = 0.5
-AGAIN_SECONDS = 0.2
+RECANCEL_SECONDS = 0.2
 
 T = TypeVar("T")
 
-
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """What ``call`` gives, when what it needs answers again."""
-    while True:
-        try:
-            return await call()
-        except Unavailable:
-            await asyncio.sleep(PAUSE_SECONDS)
+_LOG_OUTAGE = Outage("the log (NATS)", level=logging.DEBUG)
+"""The connection warns of the outage."""
 
 
-async def cancelled(*tasks: "asyncio.Task[Any] | None") -> None:
-    """Cancel tasks, and wait until they have ended, however they do.
+async def retry_log(read: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of ``read``; while the log is unavailable, call it again."""
+    return await retry_until_available(read, _LOG_OUTAGE, backoff=every(PAUSE_SECONDS))
 
-    Once is not enough: an ``asyncio.wait_for`` of Python 3.11 whose answer comes in the same
-    instant swallows the cancellation, and the task goes on (CPython #86296).
+
+async def cancel_and_wait(*tasks: "asyncio.Task[Any] | None") -> None:
+    """Cancel tasks, and wait until they have ended, with whatever result.
+
+    One cancellation is not enough. In Python 3.11, ``asyncio.wait_for`` swallows a cancellation if
+    its result comes in the same instant, and the task continues (CPython #86296).
     """
-    left = {task for task in tasks if task is not None}
-    while left:
-        for task in left:
+    pending = {task for task in tasks if task is not None}
+    while pending:
+        for task in pending:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+        done, pending = await asyncio.wait(pending, timeout=RECANCEL_SECONDS)
         for task in done:
             if not task.cancelled():
-                task.exception()  # was seen, or comes too late to matter
+                task.exception()  # retrieved, so that asyncio does not warn
 
 
-async def first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for one of many."""
+async def wait_for_first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of the coroutines ends, and cancel the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await cancelled(*tasks)
+        await cancel_and_wait(*tasks)

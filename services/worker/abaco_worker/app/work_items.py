@@ -1,4 +1,4 @@
-"""The three things a host is asked for: a seat, a run on it, and to give it up."""
+"""The three work items of a host: prepare a worker, run a message, and stop a worker."""
 
 import logging
 from datetime import UTC, datetime
@@ -9,80 +9,93 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, format_time, not_understood
 from abaco_proto.errors import Undecodable
 from abaco_worker.app.host import Host
-from abaco_worker.domain import event_builders, work_item_state
-from abaco_worker.domain.container_labels import container_name, mark
-from abaco_worker.domain.sandbox_spec import blueprint
-from abaco_worker.domain.work_item_state import Standing
+from abaco_worker.domain import event_builders
+from abaco_worker.domain.container_labels import assignment_key, container_name
+from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.work_item_state import WorkItemState, initial_state
 from abaco_worker.runs import cold_run, sandbox_run
-from abaco_worker.sandbox.container_garbage_collector import Leftover
-from abaco_worker.sandbox.sandbox_pool import Stock
+from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
+from abaco_worker.sandbox.sandbox_pool import SandboxPool
 
 logger = logging.getLogger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left when a piece of work is settled.
+    """The outcome of a work item: whether the worker lives on, and a container to be removed."""
 
-    ``seat_lives`` says whether the seat goes on; ``leftover`` is to be removed.
-    """
-
-    seat_lives: bool
-    leftover: Leftover | None = None
+    worker_live: bool
+    unused: UnusedContainer | None = None
 
 
-async def perform(host: Host, stock: Stock, recorded: Recorded, *, look: bool) -> Outcome:
-    """Do what an event asks for, and report it. ``look``: somebody may have done it before.
+async def perform(host: Host, pool: SandboxPool, recorded: Recorded, *, recheck: bool) -> Outcome:
+    """Perform a work item and report it. With ``recheck``, first read from the log if it is open.
 
     Raises:
         AbacoError: see ``domain/disposition.py``.
     """
-    found = await host.look(recorded) if look else work_item_state.at_once(recorded)
+    state = await host.read_state(recorded) if recheck else initial_state(recorded)
     match recorded.event:
         case ev.WorkerRequested() as event:
-            return await _prepare(host, stock, recorded, event, found)
+            return await _prepare(host, pool, recorded, event, state)
         case ev.ExecutionAssigned() as event:
-            return await _run(host, stock, recorded, event, found)
+            return await _run(host, pool, recorded, event, state)
         case ev.WorkerStopRequested() as event:
-            return await _stop(host, recorded, event, found)
-    raise Undecodable(f"event {recorded.sequence} is no work for a host")
+            return await _stop(host, recorded, event, state)
+    raise Undecodable(f"event {recorded.sequence} is not a work item of a host")
 
 
-async def give_up(host: Host, recorded: Recorded, error: Exception) -> Outcome:
-    """Report what came of it, and why, as the failure of what failed.
+async def report_failure(host: Host, recorded: Recorded, error: Exception) -> Outcome:
+    """Report that a work item failed, and why.
 
-    An assignment that came to nothing is a failed attempt, also when its image cannot be had: the
-    worker can run other messages. A worker that cannot be made ready failed.
+    An assignment becomes a failed attempt, also if the image of a rerun cannot be pulled: the
+    worker can run other messages. A worker that cannot be prepared or stopped has failed.
     """
     event = recorded.event
     reason = str(error) or type(error).__name__
     match event:
         case ev.ExecutionAssigned():
             await host.report(recorded, event_builders.attempt_failed(event, reason))
-            logger.warning("%s attempt %d: %s", event.execution_id, event.attempt, reason)
-            return Outcome(seat_lives=True, leftover=_leftover(host, recorded))
+            logger.warning(
+                "attempt %d of %s failed: %s. The scheduler tries again, up to max_attempts",
+                event.attempt,
+                event.execution_id,
+                reason,
+            )
+            return Outcome(worker_live=True, unused=_unused_container(host, recorded))
         case ev.WorkerRequested() | ev.WorkerStopRequested():
             revision = event.revision if isinstance(event, ev.WorkerRequested) else 0
-            await host.report(
-                recorded, event_builders.failed(event, revision=revision, reason=reason)
+            failed = event_builders.worker_failed(event, revision=revision, reason=reason)
+            await host.report(recorded, failed)
+            logger.warning(
+                "worker %s failed: %s. The scheduler requests another one after a pause; if this"
+                " repeats, check the actor's image and the container engine",
+                event.worker_id,
+                reason,
             )
-            logger.warning("%s failed: %s", event.worker_id, reason)
-            return Outcome(seat_lives=False)
-    logger.warning("%s", not_understood(recorded) or reason)
-    return Outcome(seat_lives=False)
+            return Outcome(worker_live=False)
+    logger.warning(
+        "work item ignored: %s. Update the worker if a newer scheduler runs",
+        not_understood(recorded) or reason,
+    )
+    return Outcome(worker_live=False)
 
 
 async def _prepare(
-    host: Host, stock: Stock, recorded: Recorded, event: ev.WorkerRequested, found: Standing
+    host: Host,
+    pool: SandboxPool,
+    recorded: Recorded,
+    event: ev.WorkerRequested,
+    state: WorkItemState,
 ) -> Outcome:
-    if not found.request_open:
-        return Outcome(seat_lives=found.seat_lives)
-    definition = (await host.orders.definition_at(event.actor_sequence)).definition
+    if not state.request_open:
+        return Outcome(worker_live=state.worker_live)
+    definition = (await host.run_specs.definition_at(event.actor_sequence)).definition
     image = await host.images.prepare(definition.image)
     container_id = None
     if host.sandboxes is not None:
-        stock.want(blueprint(definition, host.config))
-        container_id = (await stock.ready()).made.container_id if event.warm else None
-    ready = event_builders.ready(
+        pool.prewarm(sandbox_spec(definition, host.config))
+        container_id = (await pool.ready()).record.container_id if event.warm else None
+    ready = event_builders.worker_ready(
         event,
         image=definition.image,
         digest=image.digest,
@@ -90,41 +103,47 @@ async def _prepare(
         container_id=container_id,
     )
     await host.report(recorded, ready)
-    logger.info("%s ready: image %s", event.worker_id, definition.image)
-    return Outcome(seat_lives=True)
+    logger.info("worker %s is ready: image %s", event.worker_id, definition.image)
+    return Outcome(worker_live=True)
 
 
 async def _run(
-    host: Host, stock: Stock, recorded: Recorded, event: ev.ExecutionAssigned, found: Standing
+    host: Host,
+    pool: SandboxPool,
+    recorded: Recorded,
+    event: ev.ExecutionAssigned,
+    state: WorkItemState,
 ) -> Outcome:
-    if not found.run_wanted:
-        logger.info("%s attempt %d: not wanted any more", event.execution_id, event.attempt)
-        return Outcome(seat_lives=found.seat_lives, leftover=_leftover(host, recorded))
+    if not state.run_wanted:
+        logger.info(
+            "attempt %d of %s is not run: it is no longer wanted", event.attempt, event.execution_id
+        )
+        return Outcome(worker_live=state.worker_live, unused=_unused_container(host, recorded))
     taken_at = datetime.now(UTC)
     with host.spans.span("fetch"):
-        order = await host.orders.fetch(recorded, event)
-    host.metrics.taken(order.accepted_at, taken_at)
+        run_spec = await host.run_specs.read(recorded, event)
+    host.metrics.taken(run_spec.accepted_at, taken_at)
     if host.sandboxes is None:
-        reported = await cold_run.execute(host, order, found)
+        reported = await cold_run.execute(host, run_spec, state)
     else:
         reported = await sandbox_run.execute(
-            host, host.sandboxes, stock, order, found, taken_at=format_time(taken_at)
+            host, host.sandboxes, pool, run_spec, state, taken_at=format_time(taken_at)
         )
-    return Outcome(seat_lives=reported, leftover=_leftover(host, recorded))
+    return Outcome(worker_live=reported, unused=_unused_container(host, recorded))
 
 
 async def _stop(
-    host: Host, recorded: Recorded, event: ev.WorkerStopRequested, found: Standing
+    host: Host, recorded: Recorded, event: ev.WorkerStopRequested, state: WorkItemState
 ) -> Outcome:
-    """Its queue has brought the seat here only after all its runs: it is idle."""
-    if found.seat_lives:
-        await host.report(recorded, event_builders.stopped(event))
-        logger.info("%s stopped: %s", event.worker_id, event.reason)
-    return Outcome(seat_lives=False)
+    """Report the stop. The worker is idle: its queue has ended all its runs before."""
+    if state.worker_live:
+        await host.report(recorded, event_builders.worker_stopped(event))
+        logger.info("worker %s has stopped: %s", event.worker_id, event.reason)
+    return Outcome(worker_live=False)
 
 
-def _leftover(host: Host, recorded: Recorded) -> Leftover | None:
-    """The container of an assignment that is over."""
+def _unused_container(host: Host, recorded: Recorded) -> UnusedContainer | None:
+    """Return the container of an assignment that is over."""
     if host.sandboxes is None:
-        return Leftover(container_name(recorded))
-    return host.sandboxes.forget(mark(recorded))
+        return UnusedContainer(container_name(recorded))
+    return host.sandboxes.release(assignment_key(recorded))

@@ -1,4 +1,4 @@
-"""The shell: takes what is addressed to this host, and gives each piece to its seat."""
+"""The loop of the worker process: receives the host's work items, and passes each to its worker."""
 
 import asyncio
 import logging
@@ -13,256 +13,267 @@ from abaco_proto.envelope import Recorded, not_understood
 from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
-from abaco_worker.app.adoption import adopt
+from abaco_worker.app.adoption import adopt_containers
 from abaco_worker.app.host import Host
 from abaco_worker.app.live_workers import LiveWorkers
-from abaco_worker.app.waiting import patiently
-from abaco_worker.app.worker_unit import Seat
+from abaco_worker.app.waiting import retry_log
+from abaco_worker.app.worker_unit import WorkerUnit
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.domain.sandbox_record import Made
-from abaco_worker.domain.sandbox_spec import SeatKey, blueprint
-from abaco_worker.sandbox.container_garbage_collector import Leftover
-from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, FOUND_SECONDS, Sandbox
-from abaco_worker.sandbox.sandbox_directory import Place
-from abaco_worker.sandbox.sandbox_pool import Stock
+from abaco_worker.domain.sandbox_spec import WorkerKey, sandbox_spec
+from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
+from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, RECONNECT_SECONDS, Sandbox
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.sandbox_pool import SandboxPool
 
 logger = logging.getLogger(__name__)
 
-LATECOMERS_SECONDS = 7.0
-"""After the first delivery, unsettled work of before a restart is back within the queue's time-out,
-which is shorter."""
+REDELIVERY_SECONDS = 7.0
+"""How long after the first delivery a work item of a previous process may be delivered again. The
+queue's own timeout is shorter."""
 
-STOCK_SECONDS = 0.5
-"""How often it is looked whether the sandboxes that wait are alive."""
+POOL_CHECK_SECONDS = 0.5
+"""The interval between checks that the idle sandboxes are alive."""
 
-IMAGES_AGAIN_SECONDS = 2.0
-"""How long after the engine went away it is asked again which images change."""
+IMAGE_FOLLOW_PAUSE_SECONDS = 2.0
+"""The pause before the worker subscribes again to image changes, after the engine went away."""
 
-FOLLOWED = (ev.ExecutionHaltRequested, ev.WorkerLost, ev.ActorUpdated)
-"""What is addressed to no host and may yet concern this one."""
+FOLLOWED_EVENTS = (ev.ExecutionHaltRequested, ev.WorkerLost, ev.ActorUpdated)
+"""Events that address no host and may concern this one."""
 
 
-class Service:
-    """All seats of one host."""
+class WorkerLoop:
+    """The worker process of one host, with all its workers."""
 
     def __init__(self, host: Host, queue: WorkQueue, heartbeats: Heartbeats) -> None:
-        """Nothing runs yet."""
         self._host = host
         self._queue = queue
         self._heartbeats = heartbeats
-        self._seats: dict[SeatKey, Seat] = {}
-        self._met: set[SeatKey] = set()
-        self._latecomers_until = math.inf
+        self._workers: dict[WorkerKey, WorkerUnit] = {}
+        self._seen: set[WorkerKey] = set()
+        self._redelivery_until = math.inf
         self._restored = False
-        self._in_hand: dict[int, Delivery] = {}
+        self._unacknowledged: dict[int, Delivery] = {}
 
     async def run(self) -> None:
-        """Work until cancelled. Containers are left as they are, to be found again."""
+        """Run until cancelled. Containers continue; the next process adopts them."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._startup(tasks)
                 await self._main_loop(tasks)
         finally:
-            for seat in self._seats.values():
-                seat.stock.let_go()
-            if self._host.sandboxes is not None:
-                self._host.sandboxes.let_go()
+            self._shutdown()
 
-    async def count(self) -> None:
-        """Bring up to date what is counted only for those who ask."""
+    async def update_metrics(self) -> None:
+        """Update the gauges; the metrics endpoint calls it before each answer."""
         metrics = self._host.metrics
         metrics.capacity.set(self._host.capacity)
-        metrics.seats.set(len(self._seats))
-        metrics.in_hand.set(len(self._in_hand))
-        metrics.sweeping.set(self._host.sweeper.waiting)
-        metrics.count(seat.stock for seat in self._seats.values())
+        metrics.workers.set(len(self._workers))
+        metrics.work_items.set(len(self._unacknowledged))
+        metrics.garbage.set(self._host.garbage_collector.waiting)
+        metrics.count_sandboxes(worker.pool for worker in self._workers.values())
 
     def _startup(self, tasks: asyncio.TaskGroup) -> None:
         if self._host.sandboxes is not None:
             self._host.sandboxes.open()
-            tasks.create_task(self._look_after_stocks())
+            tasks.create_task(self._check_pools())
             tasks.create_task(self._follow_images())
-        tasks.create_task(self._beat())
-        tasks.create_task(self._keep())
-        tasks.create_task(self._follow(tasks))
-        tasks.create_task(self._host.sweeper.run())
+        tasks.create_task(self._send_heartbeats())
+        tasks.create_task(self._extend_deliveries())
+        tasks.create_task(self._follow_log(tasks))
+        tasks.create_task(self._host.garbage_collector.run())
         tasks.create_task(self._restore(tasks))
-        logger.info("host %s takes work: %d seats", self._host.host_id, self._host.capacity)
+        logger.info("host %s accepts work: %d slots", self._host.host_id, self._host.capacity)
 
     async def _main_loop(self, tasks: asyncio.TaskGroup) -> None:
         async with aclosing(self._queue.deliveries()) as deliveries:
             async for delivery in deliveries:
                 await self._accept(delivery, tasks)
 
-    # -- what is addressed to this host
+    def _shutdown(self) -> None:
+        for worker in self._workers.values():
+            worker.pool.detach()
+        if self._host.sandboxes is not None:
+            self._host.sandboxes.detach()
+
+    # -- work items
 
     async def _accept(self, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
-        """Give a delivery to its seat, unless that has it already."""
+        """Pass a delivery to its worker, unless the worker has it already."""
         recorded = delivery.recorded
-        self._host.metrics.delivered(again=delivery.redelivered)
-        if recorded.sequence in self._in_hand:
+        self._host.metrics.delivered(redelivered=delivery.redelivered)
+        if recorded.sequence in self._unacknowledged:
             await delivery.working()
             return
         key = _key(recorded)
-        late = time.monotonic() + LATECOMERS_SECONDS
-        self._latecomers_until = min(self._latecomers_until, late)
-        if self._hasty(key, delivery):
-            await delivery.retry(LATECOMERS_SECONDS)
+        self._redelivery_until = min(self._redelivery_until, time.monotonic() + REDELIVERY_SECONDS)
+        if self._may_precede_a_run(key, delivery):
+            await delivery.retry(REDELIVERY_SECONDS)
             return
-        self._meet(key)
-        self._in_hand[recorded.sequence] = delivery
-        self._seat(key, tasks).give(delivery)
+        self._mark_seen(key)
+        self._unacknowledged[recorded.sequence] = delivery
+        self._worker(key, tasks).enqueue(delivery)
 
-    def _hasty(self, key: SeatKey, delivery: Delivery) -> bool:
-        """Whether a seat is to be given up that may have a run from before a restart to finish."""
+    def _may_precede_a_run(self, key: WorkerKey, delivery: Delivery) -> bool:
+        """Return whether a stop may come before the redelivery of a run of a previous process."""
         if not isinstance(delivery.recorded.event, ev.WorkerStopRequested):
             return False
-        early = time.monotonic() < self._latecomers_until
-        return early and key not in self._met and not delivery.redelivered
+        early = time.monotonic() < self._redelivery_until
+        return early and key not in self._seen and not delivery.redelivered
 
-    def _meet(self, key: SeatKey) -> None:
-        """Remember who was heard of in this life, as long as it matters: a while from its start."""
-        if self._restored and time.monotonic() >= self._latecomers_until:
-            self._met.clear()
+    def _mark_seen(self, key: WorkerKey) -> None:
+        """Keep the workers with a work item in this process, until the restoration is over."""
+        if self._restored and time.monotonic() >= self._redelivery_until:
+            self._seen.clear()
         else:
-            self._met.add(key)
+            self._seen.add(key)
 
-    def _seat(self, key: SeatKey, tasks: asyncio.TaskGroup) -> Seat:
-        if key not in self._seats:
-            self._seats[key] = Seat(self._host, key, self._settled)
-            tasks.create_task(self._occupy(key))
-        return self._seats[key]
+    def _worker(self, key: WorkerKey, tasks: asyncio.TaskGroup) -> WorkerUnit:
+        if key not in self._workers:
+            self._workers[key] = WorkerUnit(self._host, key, self._forget_delivery)
+            tasks.create_task(self._run_worker(key))
+        return self._workers[key]
 
-    async def _occupy(self, key: SeatKey) -> None:
-        await self._seats[key].run()
-        del self._seats[key]
+    async def _run_worker(self, key: WorkerKey) -> None:
+        await self._workers[key].run()
+        del self._workers[key]
 
-    def _settled(self, delivery: Delivery) -> None:
-        del self._in_hand[delivery.recorded.sequence]
+    def _forget_delivery(self, delivery: Delivery) -> None:
+        del self._unacknowledged[delivery.recorded.sequence]
 
-    async def _keep(self) -> None:
-        """Say again and again that what is in hand is being worked on."""
+    async def _extend_deliveries(self) -> None:
+        """Report periodically that the deliveries are being worked on."""
         while True:
             await asyncio.sleep(WORKING_SECONDS)
-            for delivery in list(self._in_hand.values()):
+            for delivery in list(self._unacknowledged.values()):
                 await delivery.working()
 
-    # -- what an earlier life has left
+    # -- what a previous process left
 
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
-        """Give the seats of before their sandboxes back, or new ones."""
-        waiting = await adopt(self._host)
-        seats = await self._live_workers(tasks)
-        logger.info("%d seats of before", len(seats))
+        """Give each live worker its idle sandbox back, or a new one."""
+        idle = await adopt_containers(self._host)
+        workers = await self._live_workers(tasks)
+        logger.info("%d live workers restored", len(workers))
         replaced = 0
-        for key in seats:
-            if key not in self._met:
-                place = waiting.pop(key, None)
-                replaced += self._is_of_another_launcher(place)
-                await self._restock(self._seat(key, tasks), place)
-        for place in waiting.values():
-            replaced += self._is_of_another_launcher(place)
-            self._host.sweeper.take(Leftover(place.name, place.folder))
+        for key in workers:
+            if key not in self._seen:
+                directory = idle.pop(key, None)
+                replaced += self._has_other_launcher(directory)
+                await self._restore_pool(self._worker(key, tasks), directory)
+        for directory in idle.values():
+            replaced += self._has_other_launcher(directory)
+            self._remove(directory)
         self._restored = True
         if replaced:
-            logger.info("%d idle containers replaced: the launcher is another one now", replaced)
+            logger.info("%d idle sandboxes replaced: the launcher's version has changed", replaced)
 
-    def _is_of_another_launcher(self, place: Place | None) -> bool:
+    def _has_other_launcher(self, directory: SandboxDirectory | None) -> bool:
         sandboxes = self._host.sandboxes
-        made = place.made(Made) if place is not None else None
-        return sandboxes is not None and made is not None and made.launcher != sandboxes.launcher
+        record = directory.read_record() if directory is not None else None
+        return (
+            sandboxes is not None and record is not None and record.launcher != sandboxes.launcher
+        )
 
-    async def _live_workers(self, tasks: asyncio.TaskGroup) -> list[SeatKey]:
-        """The workers of this host that the scheduler counts on, from the log."""
+    async def _live_workers(self, tasks: asyncio.TaskGroup) -> list[WorkerKey]:
+        """Return this host's workers that are live in the log."""
         sandboxes = self._host.sandboxes
         if sandboxes is None:
             return []
         live = LiveWorkers(self._host.log, self._host.host_id, sandboxes.folder)
-        found = await live.start()
+        workers = await live.start()
         tasks.create_task(live.run())
-        return found
+        return workers
 
-    async def _restock(self, seat: Seat, place: Place | None) -> None:
+    async def _restore_pool(self, worker: WorkerUnit, directory: SandboxDirectory | None) -> None:
         sandboxes = self._host.sandboxes
-        made = place.made(Made) if place is not None else None
-        if place and made and sandboxes and sandboxes.usable(place, made):
-            sandbox = Sandbox(place, made)
+        record = directory.read_record() if directory is not None else None
+        if directory and record and sandboxes and sandboxes.usable(directory, record):
+            sandbox = Sandbox(directory, record)
             with suppress(Unavailable):
-                if await sandbox.connect(FOUND_SECONDS):
-                    seat.stock.adopt(sandbox)
+                if await sandbox.connect(RECONNECT_SECONDS):
+                    worker.pool.adopt(sandbox)
                     return
-        if place is not None:
-            self._host.sweeper.take(Leftover(place.name, place.folder))
-        defined = await self._host.orders.newest_definition(seat.key.tenant, seat.key.actor_id)
+        if directory is not None:
+            self._remove(directory)
+        key = worker.key
+        defined = await self._host.run_specs.newest_definition(key.tenant, key.actor_id)
         if defined is not None:
-            seat.stock.want(blueprint(defined.definition, self._host.config))
+            worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config))
 
-    async def _look_after_stocks(self) -> None:
+    def _remove(self, directory: SandboxDirectory) -> None:
+        self._host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
+
+    async def _check_pools(self) -> None:
         while True:
-            await asyncio.sleep(STOCK_SECONDS)
-            for seat in list(self._seats.values()):
-                seat.stock.look()
+            await asyncio.sleep(POOL_CHECK_SECONDS)
+            for worker in list(self._workers.values()):
+                worker.pool.check()
 
     # -- images whose names move
 
     async def _follow_images(self) -> None:
-        """Whenever an image or its name changes, see which sandboxes wait with an old one."""
+        """After each change of an image or its name, replace the sandboxes with an old image."""
         while True:
             try:
                 async with aclosing(self._host.engine.image_changes()) as changes:
                     async for _ in changes:
-                        await self._replace_outdated(list(self._seats.values()))
+                        await self._replace_outdated(list(self._workers.values()))
             except (Unavailable, EngineFault) as error:
-                logger.debug("images are not followed: %s", error)
-            await asyncio.sleep(IMAGES_AGAIN_SECONDS)
+                logger.debug("image changes are not followed now: %s", error)
+            await asyncio.sleep(IMAGE_FOLLOW_PAUSE_SECONDS)
 
-    async def _replace_outdated(self, seats: Sequence[Seat]) -> None:
-        await asyncio.gather(*(self._replace_if_outdated(seat.stock) for seat in seats))
+    async def _replace_outdated(self, workers: Sequence[WorkerUnit]) -> None:
+        await asyncio.gather(*(self._replace_if_outdated(worker.pool) for worker in workers))
 
-    async def _replace_if_outdated(self, stock: Stock) -> None:
-        waiting = await stock.made(ANSWER_SECONDS)
-        if waiting is None:
+    async def _replace_if_outdated(self, pool: SandboxPool) -> None:
+        idle = await pool.wait_idle(ANSWER_SECONDS)
+        if idle is None:
             return
-        image = waiting.blueprint.image
-        if await self._host.images.moved(image, waiting.made.image.image_id):
-            logger.info("image %s is another one: %s is replaced", image, waiting.place.name)
-            stock.replace(waiting)
+        image = idle.spec.image
+        if await self._host.images.has_moved(image, idle.record.image.image_id):
+            logger.info("image %s has moved: sandbox %s is replaced", image, idle.directory.name)
+            pool.replace(idle)
 
-    async def _resolve_anew(self, image: str, seats: Sequence[Seat]) -> None:
-        """After an update: have the image as for a new seat, pulled where the policy says so."""
+    async def _pull_after_update(self, image: str, workers: Sequence[WorkerUnit]) -> None:
+        """After an update of an actor, pull the image by the policy, as for a new worker."""
         try:
             await self._host.images.prepare(image)
         except AbacoError as error:
-            logger.warning("image %s after an update: %s", image, error)
-        await self._replace_outdated(seats)
+            logger.warning(
+                "image %s was not pulled after an update: %s. Workers continue with the image on"
+                " this host; correct the actor's image, or make the registry available",
+                image,
+                error,
+            )
+        await self._replace_outdated(workers)
 
-    # -- what is addressed to nobody
+    # -- events that address no host
 
-    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
-        last = await patiently(lambda: self._host.log.last(all_events_filter()))
+    async def _follow_log(self, tasks: asyncio.TaskGroup) -> None:
+        last = await retry_log(lambda: self._host.log.last(all_events_filter()))
         after = last.sequence if last is not None else 0
-        filters = [all_of_type_filter(kind) for kind in FOLLOWED]
+        filters = [all_of_type_filter(kind) for kind in FOLLOWED_EVENTS]
         async with aclosing(self._host.log.follow(filters, after=after)) as batches:
             async for batch in batches:
                 for recorded in batch.events:
-                    self._learn(recorded, tasks)
+                    self._apply(recorded, tasks)
 
-    def _learn(self, recorded: Recorded, tasks: asyncio.TaskGroup) -> None:
-        if (said := not_understood(recorded)) is not None:
-            logger.warning("%s", said)
-        self._host.interruptions.learn(recorded)
+    def _apply(self, recorded: Recorded, tasks: asyncio.TaskGroup) -> None:
+        if (line := not_understood(recorded)) is not None:
+            logger.warning("%s", line)
+        self._host.cancellations.apply(recorded)
         event = recorded.event
         if isinstance(event, ev.ActorUpdated):
-            drawn = blueprint(event.definition, self._host.config)
+            spec = sandbox_spec(event.definition, self._host.config)
             actor = recorded.tenant, event.actor_id
-            seats = [s for k, s in self._seats.items() if (k.tenant, k.actor_id) == actor]
-            for seat in seats:
-                seat.stock.renew(drawn)
-            if seats:
-                tasks.create_task(self._resolve_anew(drawn.image, seats))
+            workers = [w for k, w in self._workers.items() if (k.tenant, k.actor_id) == actor]
+            for worker in workers:
+                worker.pool.update_spec(spec)
+            if workers:
+                tasks.create_task(self._pull_after_update(spec.image, workers))
 
-    async def _beat(self) -> None:
-        """Send signs of life, also when the engine is away: the work then waits for it here."""
+    async def _send_heartbeats(self) -> None:
+        """Send heartbeats, also while the engine is unavailable: work waits for it on this host."""
         heartbeat = Heartbeat(host_id=self._host.host_id, capacity=self._host.capacity)
         while True:
             try:
@@ -272,8 +283,8 @@ class Service:
             await asyncio.sleep(self._host.config.heartbeat_seconds)
 
 
-def _key(recorded: Recorded) -> SeatKey:
-    """The seat an event is addressed to."""
+def _key(recorded: Recorded) -> WorkerKey:
+    """Return the worker that an event addresses."""
     event = recorded.event
     actor_id, worker_id = getattr(event, "actor_id", ""), getattr(event, "worker_id", "")
-    return SeatKey(recorded.tenant, actor_id, worker_id)
+    return WorkerKey(recorded.tenant, actor_id, worker_id)

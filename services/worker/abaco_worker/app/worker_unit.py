@@ -1,4 +1,7 @@
-"""One seat: what is asked of one worker, done strictly in order, one thing at a time."""
+"""A worker of this host: performs its work items strictly in order, one at a time.
+
+"Worker" is the unit that the events name; this process has as many as the host has slots.
+"""
 
 import asyncio
 import logging
@@ -10,87 +13,94 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.log_context import event_context
 from abaco_worker.app.host import Host
-from abaco_worker.app.work_items import Outcome, give_up, perform
+from abaco_worker.app.work_items import Outcome, perform, report_failure
 from abaco_worker.domain.disposition import Disposition, back_off, disposition
-from abaco_worker.domain.sandbox_spec import SeatKey
-from abaco_worker.sandbox.sandbox_pool import Stock, empty_stock
+from abaco_worker.domain.sandbox_spec import WorkerKey
+from abaco_worker.sandbox.sandbox_pool import SandboxPool, empty_pool
 
 logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 5.0
-"""Work older than this may have been given to someone else. Wrong clocks cost a look, no more."""
+"""A work item that is older is read again from the log, since it may be over. If the clocks of two
+hosts differ, the only effect is that extra read."""
 
 
-class Seat:
-    """A worker id on this host, from the first it is asked for until it is given up."""
+class WorkerUnit:
+    """One worker, from its first work item until it has stopped."""
 
-    def __init__(self, host: Host, key: SeatKey, settled: Callable[[Delivery], None]) -> None:
-        """``settled`` is called with each delivery that is in hand no longer."""
+    def __init__(
+        self, host: Host, key: WorkerKey, acknowledged: Callable[[Delivery], None]
+    ) -> None:
+        """``acknowledged`` is called with each delivery that was acknowledged."""
         self._host = host
         self.key = key
-        self.stock = _stock(host, key)
-        self._settled = settled
+        self.pool = _pool(host, key)
+        self._acknowledged = acknowledged
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._known = False
+        self._live = False
 
-    def give(self, delivery: Delivery) -> None:
-        """One more thing to do, after all that was given before."""
+    def enqueue(self, delivery: Delivery) -> None:
+        """Perform a work item after all that were enqueued before."""
         self._queue.put_nowait(delivery)
 
     async def run(self) -> None:
-        """Work until the seat is given up and nothing waits for it."""
+        """Perform work items until the worker has stopped and the queue is empty."""
         while True:
             delivery = await self._queue.get()
-            outcome = await self._work(delivery)
+            outcome = await self._perform(delivery)
             await delivery.done()
-            self._settled(delivery)
-            if outcome.leftover is not None:
-                self._host.sweeper.take(outcome.leftover)
-            self._known = outcome.seat_lives
-            if outcome.seat_lives:
-                self.stock.fill()
+            self._acknowledged(delivery)
+            if outcome.unused is not None:
+                self._host.garbage_collector.collect(outcome.unused)
+            self._live = outcome.worker_live
+            if outcome.worker_live:
+                self.pool.fill()
             else:
-                self.stock.close()
-            if not outcome.seat_lives and self._queue.empty():
+                self.pool.close()
+            if not outcome.worker_live and self._queue.empty():
                 return
 
-    async def _work(self, delivery: Delivery) -> Outcome:
-        """Try until there is an outcome."""
+    async def _perform(self, delivery: Delivery) -> Outcome:
+        """Perform a work item, and retry until it has an outcome."""
         recorded = delivery.recorded
-        name = "run" if isinstance(recorded.event, ev.ExecutionAssigned) else "seat"
-        step = self._host.spans.span(name, parent=recorded.traceparent)
-        with event_context(recorded), step:
-            return await self._try(delivery, recorded)
-
-    async def _try(self, delivery: Delivery, recorded: Recorded) -> Outcome:
-        look = delivery.redelivered or not self._known or _stale(recorded)
-        tries = 0
-        while True:
-            try:
-                return await perform(self._host, self.stock, recorded, look=look or tries > 0)
-            except Exception as error:  # disposition says what becomes of any
-                tries += 1
-                match disposition(error, tries):
-                    case Disposition.RETRY:
-                        await _pause(recorded, error, tries)
-                    case Disposition.PARK:
-                        logger.debug("%s given up", recorded.id, exc_info=error)
-                        return await give_up(self._host, recorded, error)
-                    case Disposition.DONE:
-                        return Outcome(seat_lives=True)
+        name = "run" if isinstance(recorded.event, ev.ExecutionAssigned) else "worker"
+        recheck = delivery.redelivered or not self._live or _stale(recorded)
+        attempts = 0
+        with event_context(recorded), self._host.spans.span(name, parent=recorded.traceparent):
+            while True:
+                try:
+                    return await perform(
+                        self._host, self.pool, recorded, recheck=recheck or attempts > 0
+                    )
+                except Exception as error:  # the disposition decides about every error
+                    attempts += 1
+                    match disposition(error, attempts):
+                        case Disposition.RETRY:
+                            await _pause(recorded, error, attempts)
+                        case Disposition.FAIL:
+                            logger.debug("%s failed", recorded.id, exc_info=error)
+                            return await report_failure(self._host, recorded, error)
+                        case Disposition.DONE:
+                            return Outcome(worker_live=True)
 
 
-def _stock(host: Host, key: SeatKey) -> Stock:
-    """Where the seat's sandboxes come from; from nowhere without a launcher."""
+def _pool(host: Host, key: WorkerKey) -> SandboxPool:
+    """Return the worker's sandbox pool; it is empty if there is no launcher."""
     sandboxes = host.sandboxes
     if sandboxes is None:
-        return empty_stock()
-    return Stock(lambda drawn: sandboxes.make(host.host_id, key, drawn), sandboxes.discard)
+        return empty_pool()
+    return SandboxPool(lambda spec: sandboxes.make(host.host_id, key, spec), sandboxes.discard)
 
 
-async def _pause(recorded: Recorded, error: Exception, tries: int) -> None:
-    seconds = back_off(tries)
-    logger.warning("%s: %s; again in %.1f s", recorded.id, error, seconds)
+async def _pause(recorded: Recorded, error: Exception, attempts: int) -> None:
+    seconds = back_off(attempts)
+    logger.warning(
+        "%s: %s. The worker retries in %.1f s; if this repeats, check the container engine, the"
+        " disk and NATS",
+        recorded.id,
+        error,
+        seconds,
+    )
     await asyncio.sleep(seconds)
 
 

@@ -1,22 +1,22 @@
-"""Containers and images as values, as the engine port passes them."""
+"""Images and containers as values, as the engine port passes them."""
 
 import signal
 from collections.abc import Mapping
 
 import msgspec
 
-PROGRAM = "/.abaco/launcher"
-"""Where a waiting container finds its entry point; the launcher takes it away."""
+LAUNCHER_PATH = "/.abaco/launcher"
+"""The entry point of a sandbox's container, inside it. The launcher unmounts it before a run."""
 
 CONFINEMENTS = ("apparmor", "seccomp", "selinux")
-"""What a kernel confines containers with, if the engine uses it."""
+"""What a kernel can confine containers with, beside namespaces."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image on this host. ``digest`` is the registry's, or the image id where it has none.
 
-    The rest is what it says of itself: the words of ENTRYPOINT and CMD together, USER, WORKDIR,
-    ENV, and STOPSIGNAL as its number.
+    ``command`` is ENTRYPOINT followed by CMD; ``user``, ``directory``, ``environment`` and
+    ``stop_signal`` (a number) are USER, WORKDIR, ENV and STOPSIGNAL.
     """
 
     image_id: str
@@ -29,7 +29,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a pull has come. ``total_bytes`` counts the layers whose size is known so far."""
+    """The progress of a pull. ``total_bytes`` counts the layers whose size is known so far."""
 
     done_layers: int
     layers: int
@@ -38,22 +38,22 @@ class PullProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LauncherMounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container that waits needs of the host: the program that pauses in it."""
+    """What the container of a sandbox mounts from the host: ``program`` is the launcher's path."""
 
     program: str
 
 
 class NetworkFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine writes for a container it connects, on the host: who is who."""
+    """The paths on the host of a container's ``/etc/hosts`` and ``/etc/resolv.conf``."""
 
     hosts: str
     resolv_conf: str
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """How the engine has connected a container to its own bridge, where others may join in.
+class BridgeEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine attached a container to its own bridge.
 
-    ``address`` has the bits of the prefix with it: ``172.17.0.2/16``.
+    ``address`` includes the prefix length: ``172.17.0.2/16``.
     """
 
     bridge: str
@@ -64,13 +64,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A container to be made: the image's default command, in an environment, under limits.
+    """A container to be created: the image's default command, its environment and its limits.
 
-    ``kept_output_bytes`` of the output must stay readable however it is cut into lines. With a
-    ``launcher`` that is run instead, as root, and does nothing: the image's command is started
-    beside it; the engine then keeps no output, and no health is checked. With ``network_files`` it
-    is in a network of its own that is connected to nothing yet, whatever ``network_mode`` says.
-    ``open_files`` is a process' limit, which an engine keeps if it may; 0 is the engine's own.
+    The engine keeps at least the last ``kept_output_bytes`` of the output, however it is cut into
+    lines. With a ``launcher``, the launcher runs as root in place of the image's command and only
+    pauses; the engine then keeps no output and runs no health check. With ``network_files`` the
+    container gets its own unconnected network namespace, whatever ``network_mode`` is.
+    ``open_files`` is the limit of one process; 0 is the engine's default. An engine without the
+    right to set it ignores it.
     """
 
     name: str
@@ -90,9 +91,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as it stands. Times are RFC 3339 as the engine gives them, or empty.
+    """The state of a container. Times are RFC 3339 as the engine reports them, or empty.
 
-    ``pid`` is its process 1 as the engine numbers it, while it runs.
+    ``pid`` is the engine's number of the container's process 1 while it runs, else 0.
     """
 
     container_id: str
@@ -107,25 +108,25 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
 
     @property
-    def fresh(self) -> bool:
-        """Whether it was never started: starting it again later would run it a second time."""
+    def never_started(self) -> bool:
+        """Whether it was never started. Only such a container may be started: a run is unique."""
         return self.status == "created"
 
     @property
     def ended(self) -> bool:
-        """Whether it ran and stopped."""
+        """Whether it ran and exited."""
         return self.status in ("exited", "dead")
 
 
-class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """A container in a list."""
+class LabelledContainer(msgspec.Struct, frozen=True, kw_only=True):
+    """A container in the engine's list."""
 
     container_id: str
     name: str
     labels: Mapping[str, str]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class ResourceUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What a container has used since its start: CPU time, and bytes over network and disks."""
 
     cpu_ns: int = 0

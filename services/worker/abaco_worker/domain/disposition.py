@@ -1,39 +1,39 @@
-"""What an error does to the piece of work it came out of: this one function says it."""
+"""What happens to a work item after an error: retry it, report its failure, or ignore the error."""
 
 from enum import StrEnum
 
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
 
-FAULT_TRIES = 5
-LONGEST_PAUSE_SECONDS = 10.0
+MAX_FAULT_ATTEMPTS = 5
+MAX_PAUSE_SECONDS = 10.0
 
 
 class Disposition(StrEnum):
-    """Settle it, try it again after a while, or give up and say why."""
+    """What to do with a work item after an error."""
 
     DONE = "done"
     RETRY = "retry"
-    PARK = "park"
+    FAIL = "fail"
 
 
-def disposition(error: Exception, tries: int) -> Disposition:
-    """What to do after ``tries`` tries, the last of which ended in ``error``.
+def disposition(error: Exception, attempts: int) -> Disposition:
+    """Return what to do after ``attempts`` attempts, the last of which raised ``error``.
 
-    What is away comes back: that is waited for without end. A fault of the engine or of the host,
-    such as a full disk, may be a passing one. All else would end in the same error again, or is
-    for the scheduler to try anew.
+    An unavailable service is retried without limit. A fault of the engine or of the host, such as
+    a full disk, may pass: it is retried a few times. Any other error would repeat, so it is
+    reported; the scheduler decides about another attempt.
     """
     match error:
         case Conflict():
             return Disposition.DONE
         case Unavailable():
             return Disposition.RETRY
-        case EngineFault() | OSError() if tries < FAULT_TRIES:
+        case EngineFault() | OSError() if attempts < MAX_FAULT_ATTEMPTS:
             return Disposition.RETRY
-    return Disposition.PARK
+    return Disposition.FAIL
 
 
-def back_off(tries: int) -> float:
-    """Seconds before the next try: half a second, doubled each time, up to ten."""
-    return min(0.5 * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_SECONDS)
+def back_off(attempts: int) -> float:
+    """Return the seconds before the next attempt: 0.5, doubled each time, at most 10."""
+    return min(0.5 * 2.0 ** min(attempts - 1, 10), MAX_PAUSE_SECONDS)

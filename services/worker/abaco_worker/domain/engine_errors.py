@@ -8,28 +8,28 @@ class ImageMissing(Unknown):
 
 
 class ImageRefused(Refused):
-    """The image cannot be had; the text names it and says why, for a person."""
+    """The image cannot be pulled or used. The text names the image and the cause."""
 
 
 class ContainerMissing(Unknown):
-    """There is no such container (any more)."""
+    """The container does not exist, or no longer."""
 
 
 class CannotStart(Refused):
-    """The image's own command cannot be run: a result of the execution, not a fault of ours.
+    """The image's command cannot be run. This is a result of the execution, not a fault of ours.
 
-    ``exit_code`` is what a shell would answer: 127 not found, 126 not executable.
+    ``exit_code`` is that of a shell: 127 for not found, 126 for not executable.
     """
 
-    def __init__(self, words: str, *, exit_code: int) -> None:
-        """``words`` are the engine's."""
-        super().__init__(words)
+    def __init__(self, reason: str, *, exit_code: int) -> None:
+        """``reason`` is the engine's text."""
+        super().__init__(reason)
         self.exit_code = exit_code
 
 
 class EngineFault(AbacoError):
-    """The engine answered that it could not do it, for a reason that is not the image's."""
+    """The engine failed at what it was asked, and the image is not the cause."""
 
 
 class RunLost(AbacoError):
-    """A run that began has come to nothing, through no fault of the image's."""
+    """A run ended without a result, and the image is not the cause."""

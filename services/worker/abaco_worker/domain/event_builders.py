@@ -1,4 +1,4 @@
-"""What the worker says to the log: its events, made of what it was told and what it saw."""
+"""The event builders: the worker's events, from assignments, containers and launcher reports."""
 
 from datetime import timedelta
 from signal import SIGKILL
@@ -7,24 +7,36 @@ from msgspec.structs import replace
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH, format_time, parse_time
-from abaco_worker.domain.containers import Container, Usage
+from abaco_worker.domain.containers import Container, ResourceUsage
 from abaco_worker.domain.engine_errors import CannotStart
-from abaco_worker.domain.output_chunks import Tally
-from abaco_worker.domain.run_report import Report
-from abaco_worker.domain.run_spec import Order
-from abaco_worker.domain.sandbox_record import Taken
+from abaco_worker.domain.output_chunks import OutputCounter
+from abaco_worker.domain.run_report import RunReport
+from abaco_worker.domain.run_spec import RunSpec
+from abaco_worker.domain.sandbox_record import SandboxAssignment
 
-KILLED = 128 + SIGKILL
-"""The exit code of a container whose first process was killed."""
+SIGKILL_EXIT_CODE = 128 + SIGKILL
+"""The exit code of a container whose process 1 was killed."""
 
-SHORTEST_LAUNCHED_MS = 0.001
-"""The launcher's clock does not go backwards, but a run that could not be takes no time."""
+MIN_SANDBOX_RUN_MS = 0.001
+"""The shortest duration of a run in a sandbox: the launcher may measure 0."""
 
-SHORTEST_MS = 1.0
-"""Engines give an end before the start, a millisecond or so, for runs that are as short."""
+MIN_CONTAINER_RUN_MS = 1.0
+"""The shortest duration of a run in its own container: the engine may report an end that is a
+millisecond before the start."""
+
+_ERRORS = {
+    ev.EndedBy.ITSELF: "",
+    ev.EndedBy.HALT: "halted by a person",
+    ev.EndedBy.MAX_RUN_SECONDS: "ran longer than max_run_seconds",
+    ev.EndedBy.MEM_LIMIT: "out of memory: used more than mem_limit",
+    ev.EndedBy.MAX_DISK_BYTES: "wrote more than max_disk_bytes",
+}
 
 
-def ready(
+# -- workers
+
+
+def worker_ready(
     request: ev.WorkerRequested,
     *,
     image: str,
@@ -32,7 +44,7 @@ def ready(
     location: str,
     container_id: str | None = None,
 ) -> ev.WorkerReady:
-    """The seat can run a message; in the container, if one waits."""
+    """The worker can run a message. ``container_id`` is that of its idle sandbox, if it has one."""
     return ev.WorkerReady(
         actor_id=request.actor_id,
         worker_id=request.worker_id,
@@ -45,24 +57,24 @@ def ready(
     )
 
 
-def failed(
-    wish: ev.WorkerRequested | ev.WorkerStopRequested,
+def worker_failed(
+    request: ev.WorkerRequested | ev.WorkerStopRequested,
     *,
     revision: int,
     reason: str,
 ) -> ev.WorkerFailed:
-    """The worker could not be made ready, or not be stopped."""
+    """The worker could not be started or stopped."""
     return ev.WorkerFailed(
-        actor_id=wish.actor_id,
-        worker_id=wish.worker_id,
-        host_id=wish.host_id,
+        actor_id=request.actor_id,
+        worker_id=request.worker_id,
+        host_id=request.host_id,
         revision=revision,
         reason=reason,
     )
 
 
-def stopped(request: ev.WorkerStopRequested) -> ev.WorkerStopped:
-    """The seat is given up."""
+def worker_stopped(request: ev.WorkerStopRequested) -> ev.WorkerStopped:
+    """The worker has stopped."""
     return ev.WorkerStopped(
         actor_id=request.actor_id,
         worker_id=request.worker_id,
@@ -71,9 +83,80 @@ def stopped(request: ev.WorkerStopRequested) -> ev.WorkerStopped:
     )
 
 
-def started(order: Order, container: Container, digest: str) -> ev.ExecutionStarted:
-    """The container runs."""
-    event = order.assignment
+# -- runs in a sandbox
+
+
+def sandbox_run_started(
+    run_spec: RunSpec,
+    started_ns: int,
+    container_id: str,
+    digest: str,
+    assignment: SandboxAssignment,
+) -> ev.ExecutionStarted:
+    """The program was started in a sandbox. ``started_ns`` is nanoseconds since 1970."""
+    event = run_spec.assignment
+    return ev.ExecutionStarted(
+        actor_id=event.actor_id,
+        execution_id=event.execution_id,
+        attempt=event.attempt,
+        worker_id=event.worker_id,
+        host_id=event.host_id,
+        container_id=container_id,
+        image_digest=digest,
+        start_kind=assignment.start_kind,
+        started_at=time_of(started_ns),
+        revision=run_spec.revision,
+        taken_at=assignment.taken_at,
+        state_sequence=assignment.state_sequence,
+    )
+
+
+def sandbox_run_finished(
+    run_spec: RunSpec, report: RunReport, by: ev.EndedBy, output: OutputCounter
+) -> ev.ExecutionFinished:
+    """The program ended in its sandbox, or could not be run there."""
+    state = ev.FinalState(
+        status="created" if report.error else "exited",
+        exit_code=report.shell_exit_code,
+        oom_killed=report.out_of_memory,
+        error=report.error or _ERRORS[by],
+        started_at=time_of(report.started_ns),
+        finished_at=time_of(report.ended_ns),
+        ended_by=by,
+        signal=report.signal,
+    )
+    written = report.output_bytes + report.dropped_bytes
+    usage = ResourceUsage(
+        cpu_ns=report.cpu_ns, io_bytes=report.io_bytes + report.network_bytes + written
+    )
+    runtime = max(MIN_SANDBOX_RUN_MS, (report.ended_ns - report.started_ns) / 1_000_000)
+    return replace(
+        _finished(run_spec, state, usage, output, runtime),
+        memory_bytes=report.memory_bytes,
+        network_bytes=report.network_bytes,
+        first_output_at=time_of(report.first_output_ns),
+    )
+
+
+def ended_by(report: RunReport, requested: ev.EndedBy) -> ev.EndedBy:
+    """Return what ended a run. ``requested`` is why the worker halted it, or ``ITSELF``."""
+    if report.timed_out:
+        return ev.EndedBy.MAX_RUN_SECONDS
+    if report.halted:
+        return ev.EndedBy.HALT if requested is ev.EndedBy.ITSELF else requested
+    if report.out_of_memory and report.signal == SIGKILL:
+        return ev.EndedBy.MEM_LIMIT
+    return ev.EndedBy.ITSELF
+
+
+# -- runs in a container of their own
+
+
+def container_run_started(
+    run_spec: RunSpec, container: Container, digest: str
+) -> ev.ExecutionStarted:
+    """The run's container was started."""
+    event = run_spec.assignment
     return ev.ExecutionStarted(
         actor_id=event.actor_id,
         execution_id=event.execution_id,
@@ -84,99 +167,58 @@ def started(order: Order, container: Container, digest: str) -> ev.ExecutionStar
         image_digest=digest,
         start_kind=ev.StartKind.COLD,
         started_at=container.started_at,
-        revision=order.revision,
+        revision=run_spec.revision,
     )
 
 
-def finished(
-    order: Order,
+def container_run_finished(
+    run_spec: RunSpec,
     container: Container,
-    usage: Usage,
-    output: Tally,
+    usage: ResourceUsage,
+    output: OutputCounter,
     by: ev.EndedBy = ev.EndedBy.ITSELF,
 ) -> ev.ExecutionFinished:
-    """The container ran and ended; ``by`` is why the worker ended it, if it did."""
-    if by is ev.EndedBy.ITSELF and container.oom_killed and container.exit_code == KILLED:
+    """The run's container exited. ``by`` is why the worker stopped it, or ``ITSELF``."""
+    killed_for_memory = container.oom_killed and container.exit_code == SIGKILL_EXIT_CODE
+    if by is ev.EndedBy.ITSELF and killed_for_memory:
         by = ev.EndedBy.MEM_LIMIT
     state = ev.FinalState(
         status=container.status,
         exit_code=container.exit_code,
         oom_killed=container.oom_killed,
-        error=container.error or _WORDS[by],
+        error=container.error or _ERRORS[by],
         started_at=container.started_at,
-        finished_at=later(container.started_at, container.finished_at),
+        finished_at=_not_before(container.started_at, container.finished_at),
         ended_by=by,
     )
-    whole = replace(usage, io_bytes=usage.io_bytes + output.taken)
-    return _finished(order, state, whole, output, runtime_ms(container))
+    total = replace(usage, io_bytes=usage.io_bytes + output.read_bytes)
+    return _finished(run_spec, state, total, output, runtime_ms(container))
 
 
-def launched(
-    order: Order, started_ns: int, container_id: str, digest: str, taken: Taken
-) -> ev.ExecutionStarted:
-    """The program runs in a sandbox."""
-    event = order.assignment
-    return ev.ExecutionStarted(
-        actor_id=event.actor_id,
-        execution_id=event.execution_id,
-        attempt=event.attempt,
-        worker_id=event.worker_id,
-        host_id=event.host_id,
-        container_id=container_id,
-        image_digest=digest,
-        start_kind=taken.start_kind,
-        started_at=time_of(started_ns),
-        revision=order.revision,
-        taken_at=taken.taken_at,
-        state_sequence=taken.state_sequence,
-    )
+def container_run_not_started(run_spec: RunSpec, error: CannotStart) -> ev.ExecutionFinished:
+    """The image's command cannot be run; this is the execution's result."""
+    state = ev.FinalState(status="created", exit_code=error.exit_code, error=str(error))
+    return _finished(run_spec, state, ResourceUsage(), OutputCounter(0), 0.0)
 
 
-def ended(order: Order, report: Report, by: ev.EndedBy, output: Tally) -> ev.ExecutionFinished:
-    """The program ended in its sandbox, or could not be run there."""
-    state = ev.FinalState(
-        status="created" if report.words else "exited",
-        exit_code=report.status,
-        oom_killed=report.out_of_memory,
-        error=report.words or _WORDS[by],
-        started_at=time_of(report.started_ns),
-        finished_at=time_of(report.ended_ns),
-        ended_by=by,
-        signal=report.signal,
-    )
-    written = report.output_bytes + report.dropped_bytes
-    usage = Usage(cpu_ns=report.cpu_ns, io_bytes=report.io_bytes + report.network_bytes + written)
-    runtime = max(SHORTEST_LAUNCHED_MS, (report.ended_ns - report.started_ns) / 1_000_000)
-    return replace(
-        _finished(order, state, usage, output, runtime),
-        memory_bytes=report.memory_bytes,
-        network_bytes=report.network_bytes,
-        first_output_at=time_of(report.first_output_ns),
-    )
+def runtime_ms(container: Container) -> float:
+    """Return how long an exited container ran, by the engine's clock; never 0."""
+    begin, end = parse_time(container.started_at), parse_time(container.finished_at)
+    if EPOCH in (begin, end):
+        return MIN_CONTAINER_RUN_MS
+    return max(MIN_CONTAINER_RUN_MS, (end - begin).total_seconds() * 1000)
 
 
-def ended_by(report: Report, wish: ev.EndedBy) -> ev.EndedBy:
-    """What ended a run: ``wish`` is why the worker wanted it to end, if it did."""
-    if report.timed_out:
-        return ev.EndedBy.MAX_RUN_SECONDS
-    if report.halted:
-        return ev.EndedBy.HALT if wish is ev.EndedBy.ITSELF else wish
-    if report.out_of_memory and report.signal == SIGKILL:
-        return ev.EndedBy.MEM_LIMIT
-    return ev.EndedBy.ITSELF
+def _not_before(begin: str, end: str) -> str:
+    """Return the end of a run, or its beginning if the engine reports an earlier end."""
+    return end if parse_time(end) > parse_time(begin) else begin
 
 
-_WORDS = {
-    ev.EndedBy.ITSELF: "",
-    ev.EndedBy.HALT: "halted by a person",
-    ev.EndedBy.MAX_RUN_SECONDS: "ran longer than max_run_seconds",
-    ev.EndedBy.MEM_LIMIT: "out of memory: used more than mem_limit",
-    ev.EndedBy.MAX_DISK_BYTES: "wrote more than max_disk_bytes",
-}
+# -- both
 
 
 def attempt_failed(assignment: ev.ExecutionAssigned, reason: str) -> ev.ExecutionFailed:
-    """This attempt came to nothing, through no fault of the image's."""
+    """This attempt has no result, and the image is not the cause."""
     return ev.ExecutionFailed(
         actor_id=assignment.actor_id,
         execution_id=assignment.execution_id,
@@ -188,20 +230,18 @@ def attempt_failed(assignment: ev.ExecutionAssigned, reason: str) -> ev.Executio
 
 
 def time_of(ns: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339; empty for 0."""
+    """Return nanoseconds since 1970 as RFC 3339; empty for 0."""
     return format_time(EPOCH + timedelta(microseconds=ns // 1000)) if ns else ""
 
 
-def never_started(order: Order, refusal: CannotStart) -> ev.ExecutionFinished:
-    """The image's command cannot be run: that is the result."""
-    state = ev.FinalState(status="created", exit_code=refusal.exit_code, error=str(refusal))
-    return _finished(order, state, Usage(), Tally(0), 0.0)
-
-
 def _finished(
-    order: Order, state: ev.FinalState, usage: Usage, output: Tally, runtime: float
+    run_spec: RunSpec,
+    state: ev.FinalState,
+    usage: ResourceUsage,
+    output: OutputCounter,
+    runtime: float,
 ) -> ev.ExecutionFinished:
-    event = order.assignment
+    event = run_spec.assignment
     return ev.ExecutionFinished(
         actor_id=event.actor_id,
         execution_id=event.execution_id,
@@ -213,20 +253,7 @@ def _finished(
         cpu_ns=usage.cpu_ns,
         io_bytes=usage.io_bytes,
         runtime_ms=runtime,
-        log_bytes=output.recorded,
+        log_bytes=output.recorded_bytes,
         log_sha256=output.sha256,
         log_truncated=output.truncated,
     )
-
-
-def later(begin: str, end: str) -> str:
-    """The end of a run, which is not before its beginning whatever the engine says."""
-    return end if parse_time(end) > parse_time(begin) else begin
-
-
-def runtime_ms(container: Container) -> float:
-    """How long a container that ended ran, by the engine's clock; never 0."""
-    begin, end = parse_time(container.started_at), parse_time(container.finished_at)
-    if EPOCH in (begin, end):
-        return SHORTEST_MS
-    return max(SHORTEST_MS, (end - begin).total_seconds() * 1000)

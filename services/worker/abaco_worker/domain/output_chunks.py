@@ -1,7 +1,8 @@
-"""Which bytes of a container's output are recorded, and where: pure counting and cutting.
+"""Cut an attempt's output into chunks, count it, and truncate it at its limit.
 
-Offsets count recorded bytes from the start of the attempt. A container's output is read from its
-beginning again after a crash; the same bytes then get the same offsets, and nothing is doubled.
+Offsets count recorded bytes from the start of the attempt. After a crash the worker reads the
+output again from its beginning. The same bytes then get the same offsets, so nothing is recorded
+twice.
 """
 
 import hashlib
@@ -12,48 +13,51 @@ import msgspec
 CHUNK_BYTES = 16 * 1024
 
 
-class Chunk(msgspec.Struct, frozen=True):
-    """Bytes to record, and how many were recorded before them."""
+class OutputChunk(msgspec.Struct, frozen=True):
+    """Bytes to record, and the number of bytes recorded before them."""
 
     offset: int
     data: bytes
 
 
-class Tally:
-    """What of one attempt's output was taken, and what is recorded of it."""
+class OutputCounter:
+    """The number and the digest of the bytes of one attempt's output.
+
+    ``read_bytes`` counts what was read, ``recorded_bytes`` what is recorded of it.
+    """
 
     def __init__(self, limit: int) -> None:
-        """``limit`` is how many bytes are recorded, the mark that more was cut off not counted."""
+        """Record ``limit`` bytes at most, the truncation mark not counted."""
         self._limit = limit
         self._digest = hashlib.sha256()
-        self.taken = 0
-        self.recorded = 0
+        self.read_bytes = 0
+        self.recorded_bytes = 0
         self.truncated = False
 
     @property
     def sha256(self) -> str:
-        """Over the recorded bytes, mark included; in hex."""
+        """The digest of the recorded bytes, the truncation mark included; in hex."""
         return self._digest.hexdigest()
 
-    def add(self, data: bytes) -> Iterator[Chunk]:
-        """Take the next bytes; gives what is to be recorded, in chunks."""
+    def add(self, data: bytes) -> Iterator[OutputChunk]:
+        """Count the next bytes, and yield the chunks to record."""
         if self.truncated:
             return
-        room = self._limit - self.taken
-        self.taken += len(data)
-        if len(data) > room:
+        remaining = self._limit - self.read_bytes
+        self.read_bytes += len(data)
+        if len(data) > remaining:
             self.truncated = True
-            data = data[:room] + truncation_mark(self._limit)
+            data = data[:remaining] + truncation_mark(self._limit)
         for start in range(0, len(data), CHUNK_BYTES):
             yield self._record(data[start : start + CHUNK_BYTES])
 
-    def _record(self, data: bytes) -> Chunk:
-        chunk = Chunk(self.recorded, data)
+    def _record(self, data: bytes) -> OutputChunk:
+        chunk = OutputChunk(self.recorded_bytes, data)
         self._digest.update(data)
-        self.recorded += len(data)
+        self.recorded_bytes += len(data)
         return chunk
 
 
 def truncation_mark(limit: int) -> bytes:
-    """The line at the end of output that was cut off."""
+    """The last line of output that was truncated."""
     return b"\n[abaco: output truncated at %d bytes]\n" % limit

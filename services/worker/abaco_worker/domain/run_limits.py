@@ -4,11 +4,11 @@ import msgspec
 from msgspec.structs import replace
 
 from abaco_proto import events as ev
-from abaco_worker.worker_settings import Config
+from abaco_worker.worker_settings import WorkerSettings
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use: bytes, processors, processes, seconds; 0 seconds or disk is no limit."""
+    """What a run may use: bytes, CPUs, processes, seconds. 0 seconds or 0 disk bytes: no limit."""
 
     mem_limit: int
     max_cpus: float
@@ -18,8 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_disk_bytes: int
 
 
-def limits(definition: ev.Definition, config: Config) -> Limits:
-    """The actor's own limits, and the host's where it has none."""
+def limits(definition: ev.Definition, config: WorkerSettings) -> Limits:
+    """Return the actor's limits, with the host's where the actor sets none."""
     host = Limits(
         mem_limit=config.container_memory_bytes,
         max_cpus=config.container_cpus,
@@ -28,5 +28,5 @@ def limits(definition: ev.Definition, config: Config) -> Limits:
         max_log_bytes=config.max_log_bytes,
         max_disk_bytes=config.max_disk_bytes,
     )
-    said = {name: getattr(definition, name) for name in Limits.__struct_fields__}
-    return replace(host, **{name: value for name, value in said.items() if value is not None})
+    own = {name: getattr(definition, name) for name in Limits.__struct_fields__}
+    return replace(host, **{name: value for name, value in own.items() if value is not None})

@@ -1,24 +1,25 @@
-"""What a launcher says, from its lines (``main.c`` writes them)."""
+"""The launcher's messages to the worker, parsed from the lines that ``launcher/main.c`` writes."""
 
 import msgspec
 
 from abaco_proto.errors import Unavailable
 
 
-class Started(msgspec.Struct, frozen=True):
-    """The program runs, since so many ns after 1970."""
+class ProgramStarted(msgspec.Struct, frozen=True):
+    """The program was started; ``started_ns`` is nanoseconds since 1970."""
 
     started_ns: int
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. Times are ns since 1970 (0: never), sizes bytes.
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended. Times are nanoseconds since 1970 (0: never), sizes are bytes.
 
-    ``words`` say why the program could not be run, and the exit code then is 127 (not found) or
-    126. ``signal`` is 0 unless one ended it. ``memory_bytes`` is the peak of the largest process;
-    ``group_memory_bytes`` that of the whole container with page cache and its start, 0 where
-    unknown. ``network_bytes`` leave loopback out, and mean nothing in the host's network.
-    ``stopped`` says that somebody outside, the engine most likely, wanted the container to end.
+    ``error`` is the reason if the program could not be run; the exit code is then 127 (not found)
+    or 126. ``signal`` is that which ended the program, or 0. ``memory_bytes`` is the peak of the
+    largest process. ``group_memory_bytes`` is the peak of the whole container with its page cache
+    and its start, or 0 if unknown. ``network_bytes`` excludes loopback; in the host's network it
+    has no meaning. ``stopped`` is whether something outside, usually the engine, stopped the
+    container.
     """
 
     exit_code: int
@@ -37,35 +38,35 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     halted: bool
     timed_out: bool
     stopped: bool
-    words: str
+    error: str
 
     @property
-    def status(self) -> int:
-        """The exit code as a shell and Docker give it: 128 and more for a signal."""
+    def shell_exit_code(self) -> int:
+        """The exit code as a shell and Docker report it: 128 + ``signal`` after a signal."""
         return 128 + self.signal if self.signal else self.exit_code
 
 
-Message = Started | Report
+LauncherMessage = ProgramStarted | RunReport
 
 
-def parse_started(text: str) -> Started:
-    """From what follows the word; raises as :func:`parse_report` does."""
-    return Started(_number(text))
+def parse_started(text: str) -> ProgramStarted:
+    """Parse what follows the word ``started``; raises as :func:`parse_report`."""
+    return ProgramStarted(_number(text))
 
 
-def parse_report(line: str) -> Report:
-    """A report from its line.
+def parse_report(line: str) -> RunReport:
+    """Parse the line of a report.
 
     Raises:
-        Unavailable: it is none.
+        Unavailable: the line is not a report.
     """
-    numbers, _, words = line.rstrip("\n").partition(" words=")
-    said = dict(part.split("=", 1) for part in numbers.split(" ") if "=" in part)
+    numbers, _, error = line.rstrip("\n").partition(" words=")
+    fields = dict(part.split("=", 1) for part in numbers.split(" ") if "=" in part)
 
     def value(key: str) -> int:
-        return _number(said.get(key, ""))
+        return _number(fields.get(key, ""))
 
-    return Report(
+    return RunReport(
         exit_code=value("exit"),
         signal=value("signal"),
         started_ns=value("started"),
@@ -81,12 +82,12 @@ def parse_report(line: str) -> Report:
         out_of_memory=value("oom") > 0,
         halted=value("halted") > 0,
         timed_out=value("timed_out") > 0,
-        stopped=_number(said.get("stopped", "0")) > 0,  # older launchers do not tell
-        words=words,
+        stopped=_number(fields.get("stopped", "0")) > 0,  # older launchers do not send it
+        error=error,
     )
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise Unavailable(f"the launcher answers what is no number: {text[:40]!r}")
+        raise Unavailable(f"the launcher sent {text[:40]!r} where a number is expected")
     return int(text)

@@ -1,4 +1,4 @@
-"""What a launcher is asked to run, and its form on the wire (``request.c`` reads it)."""
+"""The request to a launcher, and its encoding (``launcher/request.c`` decodes it)."""
 
 import math
 import signal
@@ -8,17 +8,17 @@ import msgspec
 
 from abaco_proto.errors import Malformed
 
-MOST_BYTES = 2 * 1024 * 1024
-MOST_STRINGS = 16_384
+MAX_BYTES = 2 * 1024 * 1024
+MAX_STRINGS = 16_384
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container is to run: the image's words, and where they run.
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the launcher is to run: the image's command, its environment, user and limits.
 
-    ``user`` is as in ``USER`` of a Dockerfile. Of the environment, PATH, HOSTNAME and HOME are
-    added where they are missing. ``run_seconds`` of 0 is no limit; ``grace_seconds`` lie between
-    ``stop_signal`` and SIGKILL, when the limit or a halt ends the run. Text becomes bytes as UTF-8,
-    with surrogates for bytes that are none (``surrogateescape``).
+    ``user`` has the form of ``USER`` in a Dockerfile. The launcher adds PATH, HOSTNAME and HOME
+    where they are missing. ``run_seconds`` of 0 is no limit. ``grace_seconds`` are between
+    ``stop_signal`` and SIGKILL if the limit or a halt ends the run. Text is encoded as UTF-8;
+    surrogates stand for bytes that are not UTF-8 (``surrogateescape``).
     """
 
     argv: Sequence[str]
@@ -31,13 +31,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     stop_signal: int = signal.SIGTERM
 
     def encode(self) -> bytes:
-        """The body of the request.
+        """Return the body of the request.
 
         Raises:
-            Malformed: it cannot be passed to any program.
+            Malformed: the command or the environment cannot be passed to a program.
         """
-        if wrong := [name for name in self.environment if not name or "=" in name]:
-            raise Malformed(f"no name of a variable: {wrong[0]!r}")
+        if invalid := [name for name in self.environment if not name or "=" in name]:
+            raise Malformed(f"not a name of a variable: {invalid[0]!r}")
         strings = [
             str(self.output_bytes),
             _milliseconds(self.run_seconds),
@@ -50,16 +50,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             *(f"{name}={value}" for name, value in self.environment.items()),
         ]
         if any("\0" in string for string in strings):
-            raise Malformed("neither a word of a command nor a variable can hold a NUL")
+            raise Malformed("neither a command nor a variable can contain a NUL")
         try:
             body = b"".join(s.encode(errors="surrogateescape") + b"\0" for s in strings)
         except UnicodeEncodeError as error:
-            raise Malformed("text that is no Unicode can be no word nor variable") from error
-        if len(body) > MOST_BYTES or len(strings) > MOST_STRINGS:
+            raise Malformed(
+                "neither a command nor a variable can contain a lone surrogate"
+            ) from error
+        if len(body) > MAX_BYTES or len(strings) > MAX_STRINGS:
             raise Malformed("the command and the environment are too large")
         return body
 
 
 def _milliseconds(seconds: float) -> str:
-    """Rounded up: a limit, however short, is one."""
+    """Return milliseconds, rounded up: a short limit must not become 0, which is no limit."""
     return str(math.ceil(seconds * 1000))

@@ -1,9 +1,7 @@
-"""Containers as values: their names, their labels, their environment, their limits.
+"""The run specification: everything that one run needs to know.
 
-There are two kinds. A sandbox waits for an assignment with a launcher in it; it is made from a
-:class:`Blueprint` for a :class:`SeatKey`, and files beside it say what it was taken for. Where
-there is no launcher, a container is made for one attempt: the same assignment always gives it the
-same name, and another assignment, even of a log that was begun anew, another one.
+A run uses a sandbox, whose launcher gets a :class:`RunRequest`. Where there is no launcher, it
+uses a container of its own; see :func:`container_spec`.
 """
 
 from datetime import datetime
@@ -14,18 +12,20 @@ import msgspec
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import EPOCH, Recorded
-from abaco_worker.domain.container_labels import container_name, labels
+from abaco_worker.domain.container_labels import assignment_labels, container_name
 from abaco_worker.domain.containers import ContainerSpec, Image
 from abaco_worker.domain.run_limits import limits
-from abaco_worker.domain.run_request import Request
-from abaco_worker.domain.sandbox_spec import blueprint
-from abaco_worker.worker_settings import Config
+from abaco_worker.domain.run_request import RunRequest
+from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.worker_settings import WorkerSettings
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one run needs to know. ``state`` is the actor's, at the start of the run.
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run needs: its assignment, and the definition, message and state it refers to.
 
-    ``found_image`` is how the engine names the image of a run that is run again.
+    ``recorded`` is the assignment as recorded in the log. ``state`` is the actor's at the start of
+    the run. ``rerun_image`` is set if the run repeats an earlier one: the engine's name of the
+    image that the earlier run used.
     """
 
     recorded: Recorded
@@ -36,39 +36,42 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: datetime = EPOCH
     state: Any = ""
     state_sequence: int = 0
-    found_image: str = ""
+    rerun_image: str = ""
 
     @property
     def image(self) -> str:
-        """What is run: the actor's image, or the very one of the run that is run again."""
-        return self.found_image or self.definition.image
+        """The image to run: that of the repeated run, or else the actor's."""
+        return self.rerun_image or self.definition.image
 
 
-def container_spec(order: Order, config: Config) -> ContainerSpec:
-    """The container that runs an order without a launcher."""
-    drawn = blueprint(order.definition, config, order.image)
+def container_spec(run_spec: RunSpec, config: WorkerSettings) -> ContainerSpec:
+    """Return the container that runs ``run_spec`` without a launcher."""
+    spec = sandbox_spec(run_spec.definition, config, run_spec.image)
     return ContainerSpec(
-        name=container_name(order.recorded),
-        image=drawn.image,
-        environment=environment(order),
-        labels=labels(order.recorded),
-        memory_bytes=drawn.memory_bytes,
-        cpus=drawn.cpus,
-        processes=drawn.processes,
-        network_mode=drawn.network_mode,
-        kept_output_bytes=limits(order.definition, config).max_log_bytes,
-        privileged=drawn.privileged,
-        no_new_privileges=drawn.no_new_privileges,
-        open_files=drawn.open_files,
+        name=container_name(run_spec.recorded),
+        image=spec.image,
+        environment=environment(run_spec),
+        labels=assignment_labels(run_spec.recorded),
+        memory_bytes=spec.memory_bytes,
+        cpus=spec.cpus,
+        processes=spec.processes,
+        network_mode=spec.network_mode,
+        kept_output_bytes=limits(run_spec.definition, config).max_log_bytes,
+        privileged=spec.privileged,
+        no_new_privileges=spec.no_new_privileges,
+        open_files=spec.open_files,
     )
 
 
-def request(order: Order, image: Image, config: Config) -> Request:
-    """What a sandbox is asked to run. One byte more is kept than recorded: there was more."""
-    allowed = limits(order.definition, config)
-    return Request(
+def run_request(run_spec: RunSpec, image: Image, config: WorkerSettings) -> RunRequest:
+    """Return the request to the launcher of a sandbox that was made from ``image``.
+
+    The launcher keeps one byte more than is recorded, so that the worker knows of a truncation.
+    """
+    allowed = limits(run_spec.definition, config)
+    return RunRequest(
         argv=image.command,
-        environment={**image.environment, **environment(order)},
+        environment={**image.environment, **environment(run_spec)},
         directory=image.directory,
         user=image.user,
         output_bytes=allowed.max_log_bytes + 1,
@@ -78,23 +81,23 @@ def request(order: Order, image: Image, config: Config) -> Request:
     )
 
 
-def environment(order: Order) -> dict[str, str]:
-    """The actor's defaults, over them what the message set, over them what the platform says."""
-    event, message = order.assignment, order.message
+def environment(run_spec: RunSpec) -> dict[str, str]:
+    """Return the variables: the actor's defaults, overridden by the message's and by ours."""
+    event, message = run_spec.assignment, run_spec.message
     return {
-        **order.definition.default_environment,
+        **run_spec.definition.default_environment,
         **message.environment,
         "MSG": message.message,
         "_abaco_actor_id": event.actor_id,
         "_abaco_actor_name": ids.actor_name(event.actor_id),
-        "_abaco_actor_state": state_text(order.state),
+        "_abaco_actor_state": state_text(run_spec.state),
         "_abaco_Content_Type": message.content_type,
-        "_abaco_container_repo": order.definition.image,
+        "_abaco_container_repo": run_spec.definition.image,
         "_abaco_execution_id": event.execution_id,
         "_abaco_worker_id": event.worker_id,
     }
 
 
 def state_text(state: Any) -> str:
-    """A state as a variable holds it: text as it is, everything else as JSON."""
+    """Return a state as the value of a variable: a string as it is, anything else as JSON."""
     return state if isinstance(state, str) else msgspec.json.encode(state).decode()

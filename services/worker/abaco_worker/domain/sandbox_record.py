@@ -1,31 +1,36 @@
-"""What is stored about a sandbox: what it is, and the assignment it is used for."""
+"""What is stored in a sandbox's directory: what the sandbox is, and its assignment.
+
+The names of the fields in these files do not change: a worker reads what an older one has written.
+"""
 
 import msgspec
 
 from abaco_proto.events import StartKind
 from abaco_worker.domain.containers import Image
-from abaco_worker.domain.sandbox_spec import Blueprint
+from abaco_worker.domain.sandbox_spec import SandboxSpec
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox was taken for. ``mark`` tells the assignment from every other.
+class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox is: its container, its image, and the spec it was made from.
 
-    ``state_sequence`` is where the state that the run is given stands in the log.
-    """
-
-    mark: str
-    start_kind: StartKind
-    taken_at: str
-    state_sequence: int = 0
-
-
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox is: its container, the image in it, and what it was made from.
-
-    ``launcher`` is the name of its program: another version speaks another language.
+    ``launcher`` is the file name of the launcher's program. Each version has its own name, and
+    only a launcher of the same version understands this worker.
     """
 
     container_id: str
     launcher: str
     image: Image
-    blueprint: Blueprint
+    spec: SandboxSpec = msgspec.field(name="blueprint")
+
+
+class SandboxAssignment(msgspec.Struct, frozen=True, kw_only=True):
+    """The assignment that a sandbox is used for; see :func:`assignment_key`.
+
+    ``taken_at`` is when the worker took up the assignment; ``state_sequence`` is the sequence of
+    the state that the run is given.
+    """
+
+    key: str = msgspec.field(name="mark")
+    start_kind: StartKind
+    taken_at: str
+    state_sequence: int = 0

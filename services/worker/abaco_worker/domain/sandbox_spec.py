@@ -1,24 +1,24 @@
-"""What a sandbox is made from, and for which worker."""
+"""The sandbox specification: what a sandbox is made from, and for which worker."""
 
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_worker.domain.container_labels import HOST
+from abaco_worker.domain.container_labels import HOST_LABEL
 from abaco_worker.domain.containers import ContainerSpec, LauncherMounts, NetworkFiles
 from abaco_worker.domain.run_limits import limits
-from abaco_worker.worker_settings import Config
+from abaco_worker.worker_settings import WorkerSettings
 
 
-class SeatKey(msgspec.Struct, frozen=True, order=True):
-    """Whose sandbox it is."""
+class WorkerKey(msgspec.Struct, frozen=True, order=True):
+    """The worker that a sandbox belongs to. Worker ids are unique within a tenant's actor."""
 
     tenant: str
     actor_id: str
     worker_id: str
 
 
-class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
-    """All that distinguishes one waiting sandbox from another: a run fits only into its equal."""
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All properties in which sandboxes differ. A run needs a sandbox with an equal spec."""
 
     image: str
     memory_bytes: int
@@ -30,10 +30,10 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     open_files: int = 0
 
 
-def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blueprint:
-    """What a sandbox for an actor is made from; ``image`` where it is not the actor's own."""
+def sandbox_spec(definition: ev.Definition, config: WorkerSettings, image: str = "") -> SandboxSpec:
+    """Return the spec of an actor's sandboxes; ``image`` replaces the actor's own."""
     allowed = limits(definition, config)
-    return Blueprint(
+    return SandboxSpec(
         image=image or definition.image,
         memory_bytes=allowed.mem_limit,
         cpus=allowed.max_cpus,
@@ -45,19 +45,20 @@ def blueprint(definition: ev.Definition, config: Config, image: str = "") -> Blu
     )
 
 
-def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
+def sandbox_container_spec(  # noqa: PLR0913 - all that a container is made from
     name: str,
     host_id: str,
-    key: SeatKey,
-    drawn: Blueprint,
+    key: WorkerKey,
+    spec: SandboxSpec,
     *,
     image_id: str,
     mounts: LauncherMounts,
     network_files: NetworkFiles | None = None,
 ) -> ContainerSpec:
-    """The container of a sandbox. Nothing of a message, a state or a secret is in it.
+    """Return the container of a sandbox. It contains nothing of a message, a state or a secret.
 
-    It is made of the very image whose words the launcher will be told, whatever became of the name.
+    It uses the image id and not the name, so that the container has the image whose command the
+    launcher is given, even if the name has moved to another image.
     """
     return ContainerSpec(
         name=name,
@@ -67,16 +68,16 @@ def sandbox_spec(  # noqa: PLR0913 - all that a container is made from
             "abaco.tenant": key.tenant,
             "abaco.actor_id": key.actor_id,
             "abaco.worker_id": key.worker_id,
-            HOST: host_id,
+            HOST_LABEL: host_id,
         },
-        memory_bytes=drawn.memory_bytes,
-        cpus=drawn.cpus,
-        processes=drawn.processes,
-        network_mode=drawn.network_mode,
+        memory_bytes=spec.memory_bytes,
+        cpus=spec.cpus,
+        processes=spec.processes,
+        network_mode=spec.network_mode,
         kept_output_bytes=0,
-        privileged=drawn.privileged,
-        no_new_privileges=drawn.no_new_privileges,
-        open_files=drawn.open_files,
+        privileged=spec.privileged,
+        no_new_privileges=spec.no_new_privileges,
+        open_files=spec.open_files,
         launcher=mounts,
         network_files=network_files,
     )

@@ -1,8 +1,8 @@
-"""How a piece of work stands in the log: still wanted, begun already, or over.
+"""The state of a work item in the log: whether it is still wanted, started, or ended.
 
-Theory: an addressed event is a wish of the moment it was appended. When it arrives late, or for
-the second time, what came after it in the log tells what has become of it. The folds are those
-of everyone; here they only begin at the wish instead of at the start of history.
+A work item states what the scheduler wanted when it was appended. If the worker receives it late
+or a second time, the events after it decide. The folds are those of ``abaco_proto``; here they
+begin at the work item instead of at the beginning of the history.
 """
 
 import msgspec
@@ -16,35 +16,35 @@ from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.subjects import executions_filter, workers_filter
 from abaco_proto.worker import Worker, WorkerStatus
 
-WITH_A_WORKER = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
+ON_WORKER = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log says of a wish: the seat it is for, and what the seat is to run."""
+class WorkItemState(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker that a work item addresses, and the execution that the worker is to run."""
 
     attempt: int
     worker: Worker
     execution: Execution
 
     @property
-    def seat_lives(self) -> bool:
-        """Whether the seat may go on speaking."""
+    def worker_live(self) -> bool:
+        """Whether the worker may still append events."""
         return self.worker.live
 
     @property
     def request_open(self) -> bool:
-        """Whether nobody has answered the request for this seat."""
+        """Whether the request for this worker is unanswered."""
         return self.worker.status is WorkerStatus.REQUESTED
 
     @property
     def run_wanted(self) -> bool:
-        """Whether this attempt is the one that counts, on a seat that may report it."""
-        current = self.execution.attempt == self.attempt and self.execution.status in WITH_A_WORKER
+        """Whether this attempt is the current one, and its worker may report it."""
+        current = self.execution.attempt == self.attempt and self.execution.status in ON_WORKER
         return current and self.worker.live
 
     @property
     def halt_requested(self) -> bool:
-        """Whether a person wants it to end."""
+        """Whether a person requested a halt."""
         return self.execution.halt_requested
 
     @property
@@ -53,52 +53,55 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return self.execution.status is ExecutionStatus.RUNNING
 
 
-def at_once(wish: Recorded) -> Standing:
-    """The standing when nothing has happened since the wish.
+def initial_state(work_item: Recorded) -> WorkItemState:
+    """Return the state if no event has followed the work item.
 
     Raises:
-        Undecodable: the event is no wish to a host.
+        Undecodable: the event is not a work item.
     """
-    match wish.event:
+    match work_item.event:
         case ev.WorkerRequested():
-            return evolve(_blank(WorkerStatus.UNKNOWN, wish.event), wish)
+            return evolve(_before(WorkerStatus.UNKNOWN, work_item.event), work_item)
         case ev.WorkerStopRequested():
-            return evolve(_blank(WorkerStatus.READY, wish.event), wish)
+            return evolve(_before(WorkerStatus.READY, work_item.event), work_item)
         case ev.ExecutionAssigned() as event:
-            waiting = Execution(
+            submitted = Execution(
                 execution_id=event.execution_id,
                 actor_id=event.actor_id,
                 ordinal=event.ordinal,
                 status=ExecutionStatus.SUBMITTED,
                 attempt=event.attempt - 1,
             )
-            blank = _blank(WorkerStatus.READY, event)
-            return evolve(replace(blank, attempt=event.attempt, execution=waiting), wish)
-    raise Undecodable(f"event {wish.sequence} is no work for a host")
+            before = _before(WorkerStatus.READY, event)
+            return evolve(replace(before, attempt=event.attempt, execution=submitted), work_item)
+    raise Undecodable(f"event {work_item.sequence} is not a work item of a host")
 
 
-def _blank(
+def _before(
     status: WorkerStatus, event: ev.WorkerRequested | ev.WorkerStopRequested | ev.ExecutionAssigned
-) -> Standing:
-    """The standing in the moment before a wish."""
-    seat = Worker(
+) -> WorkItemState:
+    """Return the state just before the work item was appended."""
+    addressed = Worker(
         worker_id=event.worker_id, actor_id=event.actor_id, host_id=event.host_id, status=status
     )
-    return Standing(attempt=0, worker=seat, execution=execution.INITIAL)
+    return WorkItemState(attempt=0, worker=addressed, execution=execution.INITIAL)
 
 
-def evolve(standing: Standing, recorded: Recorded) -> Standing:
-    """The standing after one more event."""
-    return Standing(
-        attempt=standing.attempt,
-        worker=worker.evolve(standing.worker, recorded),
-        execution=execution.evolve(standing.execution, recorded),
+def evolve(state: WorkItemState, recorded: Recorded) -> WorkItemState:
+    """Return the state after one more event."""
+    return WorkItemState(
+        attempt=state.attempt,
+        worker=worker.evolve(state.worker, recorded),
+        execution=execution.evolve(state.execution, recorded),
     )
 
 
-def filters(wish: Recorded) -> list[str]:
-    """Where to look for what came after a wish."""
-    actor_id = getattr(wish.event, "actor_id", "")
-    if isinstance(wish.event, ev.ExecutionAssigned):
-        return [executions_filter(wish.tenant, actor_id), workers_filter(wish.tenant, actor_id)]
-    return [workers_filter(wish.tenant, actor_id)]
+def filters(work_item: Recorded) -> list[str]:
+    """Return the subjects of the events that can change the state of a work item."""
+    actor_id = getattr(work_item.event, "actor_id", "")
+    if isinstance(work_item.event, ev.ExecutionAssigned):
+        return [
+            executions_filter(work_item.tenant, actor_id),
+            workers_filter(work_item.tenant, actor_id),
+        ]
+    return [workers_filter(work_item.tenant, actor_id)]

@@ -1,7 +1,7 @@
-"""docker-py kept off the event loop, and the border where its errors change names.
+"""The Docker client: runs docker-py's calls in threads, and translates its errors.
 
-docker-py blocks, so every call runs in a thread: short calls and samples in one pool, what reads
-a stream for as long as a container runs in another.
+docker-py blocks. Short calls run in one thread pool. Calls that read a stream as long as a
+container runs use another one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from docker.utils import kwargs_from_env
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault, ImageMissing
-from abaco_worker.engine.docker_session import Session
+from abaco_worker.engine.docker_session import DockerSession
 
 DEFAULT_LOCATION = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
@@ -26,11 +26,11 @@ SPARE_THREADS = 8
 T = TypeVar("T")
 
 
-class Client:
-    """One engine, for many threads."""
+class DockerClient:
+    """A client of one engine, for many threads."""
 
     def __init__(self, environ: Mapping[str, str], *, capacity: int) -> None:
-        """``environ`` says where the engine is; ``capacity`` how many containers run at once."""
+        """``environ`` may have DOCKER_HOST; ``capacity`` is the number of containers at once."""
         self._environ = dict(environ)
         self._connections = 3 * capacity + 2 * SPARE_THREADS
         self._calls = ThreadPoolExecutor(2 * capacity + SPARE_THREADS, "engine-call")
@@ -45,14 +45,14 @@ class Client:
 
     @property
     def api(self) -> Any:
-        """A ``docker.APIClient`` (its published types are incomplete).
+        """A ``docker.APIClient``, made at the first call: its constructor calls the engine.
 
-        It greets the engine when it is made, so that is done at the first call.
+        The type is ``Any`` because docker-py's published types are incomplete.
         """
         with self._connecting:
             if self._api is None:
                 more = kwargs_from_env(environment=self._environ)
-                self._api = Session(
+                self._api = DockerSession(
                     more.pop("base_url", DEFAULT_LOCATION),
                     timeout=TIMEOUT_SECONDS,
                     connections=self._connections,
@@ -61,16 +61,16 @@ class Client:
             return self._api
 
     async def call(self, function: Callable[[Any], T], pool: ThreadPoolExecutor | None = None) -> T:
-        """``function`` of the API client, in a thread, with its errors in our words."""
+        """Call ``function`` with the API client in a thread, and translate its errors."""
 
         def call() -> T:
-            with translated():
+            with translate_errors():
                 return function(self.api)
 
         return await asyncio.get_running_loop().run_in_executor(pool or self._calls, call)
 
     def close(self) -> None:
-        """Let the threads go when they are done with what they do."""
+        """End each thread after its current call."""
         self._calls.shutdown(wait=False, cancel_futures=True)
         self.streams.shutdown(wait=False, cancel_futures=True)
         if self._api is not None:
@@ -78,20 +78,20 @@ class Client:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """docker-py's errors in our words. All of the network's are kinds of ``OSError``."""
+def translate_errors() -> Iterator[None]:
+    """Translate docker-py's errors into ours. Network errors are subclasses of ``OSError``."""
     try:
         yield
     except ImageNotFound as error:
-        raise ImageMissing(words(error)) from error
+        raise ImageMissing(error_text(error)) from error
     except NotFound as error:
-        raise ContainerMissing(words(error)) from error
+        raise ContainerMissing(error_text(error)) from error
     except APIError as error:
-        raise EngineFault(words(error)) from error
+        raise EngineFault(error_text(error)) from error
     except (DockerException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Unavailable(f"the container engine does not answer: {error}") from error
 
 
-def words(error: APIError) -> str:
-    """What the engine said."""
+def error_text(error: APIError) -> str:
+    """Return the engine's explanation of an error."""
     return error.explanation or str(error)

@@ -1,12 +1,12 @@
-"""What a container has written to the disk: its layer, its volumes, the files mounted for it.
+"""The disk usage of a container: its layer, its volumes, and the files mounted for it.
 
-It is counted in blocks that are allocated, so a hole in a file is nothing. The program ``du`` walks
-over the files: it is linear, follows no link, counts a file with several names once, and does not
-mind files that go meanwhile. Nothing in memory (``/dev/shm``, other tmpfs) is counted here: that is
-the memory limit's.
+Allocated blocks are counted, so a hole in a file counts as nothing. The program ``du`` walks over
+the files: it is linear, follows no links, counts a file with several names once, and tolerates
+files that are removed meanwhile. Memory (``/dev/shm``, other tmpfs) is not counted, because the
+memory limit covers it.
 
-A worker that cannot see the engine's files (in a container of its own, or without root's rights)
-asks the engine, which counts sizes: there, a hole counts.
+A worker that cannot read the engine's files (in a container, or without root's rights) asks the
+engine. The engine counts sizes, so there a hole counts.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from typing import Any
 from abaco_worker.domain.engine_errors import EngineFault
 
 WALK_SECONDS = 30.0
-"""How long one walk may take; ``du`` does a few hundred thousand files a second."""
+"""The timeout of one walk; ``du`` visits a few hundred thousand files a second."""
 
-WALKS_AT_ONCE = 4
+MAX_WALKS = 4
 
 KIBIBYTE = 1024
 PATHS = ("HostsPath", "HostnamePath", "ResolvConfPath")
 
 
 def folders(found: Mapping[str, Any]) -> Sequence[str]:
-    """Where all that a container can write lies, from its inspection; the first is its layer.
+    """Return the paths that a container can write to, from its inspection; its layer is the first.
 
-    Nothing where the engine's driver has no folder for it.
+    They are empty if the storage driver has no folder for the layer.
     """
     layer = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
     if not layer:
@@ -43,30 +43,29 @@ def folders(found: Mapping[str, Any]) -> Sequence[str]:
 
 
 def volumes(found: Mapping[str, Any]) -> frozenset[str]:
-    """The names of a container's volumes that it can write to."""
+    """Return the names of the volumes that a container can write to."""
     mounts = found.get("Mounts") or ()
     return frozenset(m["Name"] for m in mounts if m.get("RW") and m.get("Type") == "volume")
 
 
 def visible(paths: Sequence[str]) -> bool:
-    """Whether the layer can be walked over from here."""
+    """Return whether this process can read the layer."""
     return bool(paths) and os.access(paths[0], os.R_OK | os.X_OK)
 
 
-class Walks:
-    """A few walks at a time."""
+class DiskUsageWalker:
+    """Measures paths, a few at a time."""
 
     def __init__(self) -> None:
-        """None is under way."""
-        self._turns = asyncio.Semaphore(WALKS_AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_WALKS)
 
     async def bytes_below(self, paths: Sequence[str]) -> int:
-        """How many bytes are allocated to the files at and below some paths.
+        """Return the bytes allocated to the files at and below the paths.
 
         Raises:
             EngineFault: it took too long.
         """
-        async with self._turns:
+        async with self._slots:
             walk = await asyncio.create_subprocess_exec(
                 *("nice", "du", "-s", "-k", "-x", "--", *paths),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -75,11 +74,11 @@ class Walks:
             )
             try:
                 async with asyncio.timeout(WALK_SECONDS):
-                    said, _ = await walk.communicate()
+                    output, _ = await walk.communicate()
             except TimeoutError:
                 raise EngineFault(f"{paths[0]} was not measured in {WALK_SECONDS:g} s") from None
             finally:
                 with suppress(ProcessLookupError):
                     walk.kill()
                 await walk.wait()
-        return sum(int(line.split(b"\t")[0]) for line in said.splitlines()) * KIBIBYTE
+        return sum(int(line.split(b"\t")[0]) for line in output.splitlines()) * KIBIBYTE

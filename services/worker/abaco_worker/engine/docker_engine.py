@@ -1,4 +1,7 @@
-"""The calls of the port, each in its own few lines of docker-py."""
+"""The adapter of the engine port for Docker's HTTP API.
+
+Facts about the engine in these modules were observed with Docker 20.10.
+"""
 
 import asyncio
 import logging
@@ -21,20 +24,25 @@ from requests.exceptions import HTTPError
 
 from abaco_proto.errors import AbacoError
 from abaco_worker.domain.containers import (
+    BridgeEndpoint,
     Container,
     ContainerSpec,
-    Endpoint,
     Image,
-    Labelled,
+    LabelledContainer,
     PullProgress,
-    Usage,
+    ResourceUsage,
 )
 from abaco_worker.domain.engine_errors import CannotStart, ImageRefused
 from abaco_worker.engine import docker_disk_usage, docker_json
-from abaco_worker.engine.docker_client import TIMEOUT_SECONDS, Client, translated, words
-from abaco_worker.engine.docker_helper import ContainerChannel, opened
+from abaco_worker.engine.docker_client import (
+    TIMEOUT_SECONDS,
+    DockerClient,
+    error_text,
+    translate_errors,
+)
+from abaco_worker.engine.docker_helper import ContainerChannel, open_helper
 from abaco_worker.engine.docker_session import SCHEME
-from abaco_worker.engine.output_pipe import Pipe
+from abaco_worker.engine.output_pipe import OutputPipe
 
 logger = logging.getLogger(__name__)
 
@@ -42,24 +50,24 @@ PIPE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
 
 COMMAND_FAULTS = (126, 127)
-"""The exit codes of a container whose command cannot be run; all else that fails leaves 128."""
+"""The exit codes of a container whose command cannot be run; other failures leave 128."""
 
-CUT_SHORT = (ValueError, AttributeError)
-"""What reading stumbles over when the stream is closed meanwhile."""
+CLOSED_WHILE_READING = (ValueError, AttributeError)
+"""The errors of a read while another thread closes the stream."""
 
 
 class DockerEngine:
     """Implements :class:`Engine`."""
 
     def __init__(self, environ: Mapping[str, str], *, capacity: int) -> None:
-        """``environ`` says where the engine is (``DOCKER_HOST``); nothing is asked of it yet.
+        """``environ`` may have ``DOCKER_HOST``. The engine is not called yet.
 
-        ``capacity`` is how many containers run at once; the threads are counted by it.
+        ``capacity`` is the number of containers at once; it determines the number of threads.
         """
-        self._client = Client(environ, capacity=capacity)
-        self._pipes: set[Pipe] = set()
-        self._walks = docker_disk_usage.Walks()
-        self._sets_no_limits = False
+        self._client = DockerClient(environ, capacity=capacity)
+        self._pipes: set[OutputPipe] = set()
+        self._disk_usage = docker_disk_usage.DiskUsageWalker()
+        self._cannot_set_limits = False
 
     @property
     def location(self) -> str:
@@ -67,7 +75,7 @@ class DockerEngine:
         return self._client.location
 
     def close(self) -> None:
-        """End what is being read; containers are left as they are."""
+        """End all reads; containers are not affected."""
         for pipe in list(self._pipes):
             pipe.close()
         self._client.close()
@@ -77,12 +85,12 @@ class DockerEngine:
         return await self._client.call(lambda api: docker_json.confinements(api.info()))
 
     async def helper(self, host_id: str, program: Path, folder: Path) -> ContainerChannel:
-        """A helper that starts launchers, in a container of its own.
+        """Start the launchers' helper in a container.
 
         Raises:
-            EngineFault, Unavailable: the engine refuses, or is away.
+            EngineFault, Unavailable: the engine refuses, or is unavailable.
         """
-        return await self._client.call(lambda api: opened(api, host_id, program, folder))
+        return await self._client.call(lambda api: open_helper(api, host_id, program, folder))
 
     # -- images
 
@@ -94,7 +102,7 @@ class DockerEngine:
                 found = api.inspect_image(image)
             except APIError as error:
                 if error.status_code == 400:
-                    raise ImageRefused(f"image {image}: {words(error)}") from error
+                    raise ImageRefused(f"image {image}: {error_text(error)}") from error
                 raise
             return docker_json.image(found)
 
@@ -112,7 +120,7 @@ class DockerEngine:
                         raise ImageRefused(f"image {image}: pull failed: {line['error']}")
                     progress(docker_json.advance(layers, line))
             except APIError as error:
-                raise ImageRefused(f"image {image}: pull failed: {words(error)}") from error
+                raise ImageRefused(f"image {image}: pull failed: {error_text(error)}") from error
 
         await self._client.call(pull, self._client.streams)
 
@@ -122,10 +130,10 @@ class DockerEngine:
             async for _ in changes:
                 yield None
 
-    def _read_image_changes(self, pipe: Pipe) -> None:
-        """Read the engine's events into the pipe, in a thread, as :meth:`_read_output` does."""
+    def _read_image_changes(self, pipe: OutputPipe) -> None:
+        """Write the engine's events into the pipe; runs in a thread."""
         changes = self._client.api.events(filters={"type": "image"})
-        pipe.attach(lambda: _cut(changes))
+        pipe.attach(lambda: _close_stream(changes))
         reading = pipe.put(b"\n")
         for line in changes if reading else ():
             if not pipe.put(line):
@@ -135,17 +143,17 @@ class DockerEngine:
 
     async def create(self, spec: ContainerSpec) -> Container:
         """See :meth:`Engine.create`."""
-        if self._sets_no_limits:
+        if self._cannot_set_limits:
             spec = replace(spec, open_files=0)
 
         def create(api: Any) -> Container:
             try:
-                made = api.create_container(**docker_json.creation(spec))
+                made = api.create_container(**docker_json.create_arguments(spec))
             except APIError as error:
                 if error.status_code == 409:
                     return docker_json.container(api.inspect_container(spec.name))
-                if "no command specified" in words(error).lower():
-                    raise CannotStart(words(error), exit_code=127) from error
+                if "no command specified" in error_text(error).lower():
+                    raise CannotStart(error_text(error), exit_code=127) from error
                 raise
             return Container(container_id=made["Id"], image_id="", labels=spec.labels)
 
@@ -162,21 +170,21 @@ class DockerEngine:
             except APIError as error:
                 state = api.inspect_container(container_id)["State"]
                 if state["ExitCode"] in COMMAND_FAULTS:
-                    why = state["Error"] or words(error)
+                    why = state["Error"] or error_text(error)
                     raise CannotStart(why, exit_code=state["ExitCode"]) from error
-                self._note_limits(words(error))
+                self._note_limits(error_text(error))
                 raise
 
         await self._client.call(start)
 
-    def _note_limits(self, said: str) -> None:
-        """An engine without the right to raise limits, as one that is rootless, keeps its own."""
-        if "rlimit" in said and not self._sets_no_limits:
-            self._sets_no_limits = True
+    def _note_limits(self, error: str) -> None:
+        """Set no limits from now on if the engine may not; a rootless engine may not."""
+        if "rlimit" in error and not self._cannot_set_limits:
+            self._cannot_set_limits = True
             logger.warning(
-                "the engine may not set the limit on open files, so its own holds from now on: %s."
-                " Lower ABACO_CONTAINER_OPEN_FILES, or set it to 0",
-                said,
+                "the engine may not set the limit on open files: %s. Containers have the engine's"
+                " own limit from now on; lower ABACO_CONTAINER_OPEN_FILES, or set it to 0",
+                error,
             )
 
     async def inspect(self, container_id: str) -> Container:
@@ -185,35 +193,35 @@ class DockerEngine:
             lambda api: docker_json.container(api.inspect_container(container_id))
         )
 
-    async def wait(self, container_id: str, seconds: float) -> Container:
+    async def wait(self, container_id: str, timeout_seconds: float) -> Container:
         """See :meth:`Engine.wait`."""
 
         def wait(api: Any) -> Container:
             try:
-                api.wait(container_id, timeout=seconds)
+                api.wait(container_id, timeout=timeout_seconds)
             except APIError:
                 raise
             except OSError:
-                pass  # time is up; whether the engine is there at all, the next line tells
+                pass  # the timeout; if the engine is unavailable, the next call raises
             return docker_json.container(api.inspect_container(container_id))
 
         return await self._client.call(wait, self._client.streams)
 
-    async def endpoint(self, container_id: str) -> Endpoint | None:
+    async def endpoint(self, container_id: str) -> BridgeEndpoint | None:
         """See :meth:`Engine.endpoint`."""
 
-        def look(api: Any) -> Endpoint | None:
+        def find(api: Any) -> BridgeEndpoint | None:
             found = api.inspect_container(container_id)
             if docker_json.BRIDGE not in (found["NetworkSettings"].get("Networks") or {}):
                 return None
             return docker_json.endpoint(found, api.inspect_network(docker_json.BRIDGE))
 
-        return await self._client.call(look)
+        return await self._client.call(find)
 
-    async def usage(self, container_id: str) -> Usage:
+    async def usage(self, container_id: str) -> ResourceUsage:
         """See :meth:`Engine.usage`.
 
-        The first answer comes at once, a further one with the engine's next round, each second.
+        The engine answers the first call at once, and later calls with its next sample each second.
         """
         return await self._client.call(
             lambda api: docker_json.usage(api.stats(container_id, stream=False, one_shot=True))
@@ -229,28 +237,30 @@ class DockerEngine:
         found = await self._client.call(lambda api: api.inspect_container(container_id))
         paths = docker_disk_usage.folders(found)
         if self.location.startswith(SCHEME) and docker_disk_usage.visible(paths):
-            return await self._walks.bytes_below(paths)
+            return await self._disk_usage.bytes_below(paths)
         return await self._client.call(lambda api: _sizes(api, found))
 
-    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
+    async def remove(self, container_id: str, *, exit_seconds: float = 0.0) -> None:
         """See :meth:`Engine.remove`."""
 
         def remove(api: Any) -> None:
             try:
-                if patience_seconds > 0:
-                    with suppress(OSError):  # time is up; what is away is so below, too
-                        api.wait(container_id, timeout=patience_seconds)
+                if exit_seconds > 0:
+                    with suppress(
+                        OSError
+                    ):  # the timeout; if the engine is unavailable, the next call raises
+                        api.wait(container_id, timeout=exit_seconds)
                 api.remove_container(container_id, force=True, v=True)
             except APIError as error:
-                if error.status_code not in (404, 409):  # gone, or going
+                if error.status_code not in (404, 409):  # removed, or being removed
                     raise
 
         await self._client.call(remove)
 
-    async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
+    async def labelled(self, label: str, value: str) -> Sequence[LabelledContainer]:
         """See :meth:`Engine.labelled`."""
 
-        def find(api: Any) -> list[Labelled]:
+        def find(api: Any) -> list[LabelledContainer]:
             found = api.containers(all=True, filters={"label": [f"{label}={value}"]})
             return [docker_json.labelled(container) for container in found]
 
@@ -261,20 +271,20 @@ class DockerEngine:
     async def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """See :meth:`Engine.output`.
 
-        json-file keeps text: bytes that are no UTF-8 come back as replacement characters, and a
-        line comes when it is complete.
+        The log driver json-file stores text: bytes that are not UTF-8 become replacement
+        characters, and a line is stored when it is complete.
         """
         stream = self._stream(lambda pipe: self._read_output(container_id, follow, pipe))
         async with aclosing(stream) as pieces:
             async for data in pieces:
                 yield data
 
-    def _read_output(self, container_id: str, follow: bool, pipe: Pipe) -> None:  # noqa: FBT001
-        """Read the output into the pipe, in a thread, to its end or until nobody reads it."""
+    def _read_output(self, container_id: str, follow: bool, pipe: OutputPipe) -> None:  # noqa: FBT001
+        """Write the output into the pipe until the reader closes it; runs in a thread."""
         response = _logs(self._client.api, container_id, follow=follow)
         pieces = docker_json.demultiplexed(response.raw.stream(READ_BYTES))
         stream = CancellableStream(pieces, response)
-        pipe.attach(lambda: _cut(stream))
+        pipe.attach(lambda: _close_stream(stream))
         with closing(response):
             for data in stream:
                 if not pipe.put(data):
@@ -282,10 +292,10 @@ class DockerEngine:
 
     # -- streams
 
-    async def _stream(self, read: Callable[[Pipe], None]) -> AsyncGenerator[bytes, None]:
-        """What ``read`` puts into a pipe, in a thread."""
+    async def _stream(self, read: Callable[[OutputPipe], None]) -> AsyncGenerator[bytes, None]:
+        """Yield what ``read`` writes into a pipe in a thread."""
         loop = asyncio.get_running_loop()
-        pipe = Pipe(loop, PIPE_BYTES)
+        pipe = OutputPipe(loop, PIPE_BYTES)
         self._pipes.add(pipe)
         try:
             loop.run_in_executor(self._client.streams, _read, read, pipe)
@@ -296,20 +306,20 @@ class DockerEngine:
             self._pipes.discard(pipe)
 
 
-def _read(read: Callable[[Pipe], None], pipe: Pipe) -> None:
+def _read(read: Callable[[OutputPipe], None], pipe: OutputPipe) -> None:
     try:
-        with translated():
+        with translate_errors():
             read(pipe)
     except AbacoError as error:
         pipe.end(error)
-    except CUT_SHORT:
+    except CLOSED_WHILE_READING:
         pass
     finally:
         pipe.end()
 
 
 def _sizes(api: Any, found: Mapping[str, Any]) -> int:
-    """How large what a container wrote is, as the engine says: its layer, and its volumes."""
+    """Return the size of what a container wrote, as the engine reports it: layer and volumes."""
     listed = api.containers(size=True, filters={"id": found["Id"]})
     written = sum(container.get("SizeRw") or 0 for container in listed)
     if names := docker_disk_usage.volumes(found):
@@ -320,10 +330,10 @@ def _sizes(api: Any, found: Mapping[str, Any]) -> int:
 
 
 def _logs(api: Any, container_id: str, *, follow: bool) -> Any:
-    """The response with the output, not read yet.
+    """Request the output, and return the response before its body is read.
 
-    Not docker-py's own ``logs``: that needs a second request, and leaves the connection of the
-    first one open when the container is gone.
+    docker-py's own ``logs`` needs a second request, and leaks the connection of the first one if
+    the container does not exist.
     """
     response = api.get(
         f"{api.base_url}/v{api.api_version}/containers/{container_id}/logs",
@@ -339,6 +349,6 @@ def _logs(api: Any, container_id: str, *, follow: bool) -> Any:
     return response
 
 
-def _cut(stream: Any) -> None:
-    with suppress(OSError, ValueError, AttributeError, DockerException):  # over already
+def _close_stream(stream: Any) -> None:
+    with suppress(OSError, ValueError, AttributeError, DockerException):  # it is closed already
         stream.close()

@@ -1,9 +1,9 @@
-"""A helper in a container, for a worker that has only the engine's socket.
+"""The launchers' helper in a container, for a worker that has only the engine's socket.
 
-It has what runc has: the machine's processes and control groups, and every capability. That is no
-more than the socket gives whoever may write to it (docs/adr/0031). It is talked to over its
-standard streams, which only the engine can attach to, and is removed when the worker is gone and
-the last of its launchers has ended.
+The helper has what runc has: the host's processes and control groups, and every capability. Whoever
+may write to the engine's socket has these rights already (docs/adr/0031). The worker talks to the
+helper over its standard streams, to which only the engine can attach. The engine removes the
+container when the worker has ended and the last launcher has exited.
 """
 
 import asyncio
@@ -25,29 +25,29 @@ PROGRAM = "/launcher"
 LABEL = "abaco.helper"
 CGROUPS = "/sys/fs/cgroup"
 ATTACHED = {"stdin": 1, "stdout": 1, "stderr": 0, "stream": 1}
-EVERY = ("ALL",)
-NEEDED = ("SYS_ADMIN", "SYS_PTRACE")
-"""Beside those that every container has, which programs are given."""
+ALL_CAPABILITIES = ("ALL",)
+REQUIRED_CAPABILITIES = ("SYS_ADMIN", "SYS_PTRACE")
+"""The capabilities that the helper needs beside those of every container."""
 
 ANSWER_BYTES = 4096
 SECONDS = 10.0
 
 
 class ContainerChannel:
-    """Implements :class:`Channel`."""
+    """Implements :class:`HelperChannel`."""
 
     def __init__(self, stream: Any) -> None:
-        """``stream`` is docker-py's, of its standard streams."""
+        """``stream`` is docker-py's object for the attached standard streams."""
         self._stream = stream
-        self._attached: socket.socket = stream._sock  # noqa: SLF001 - there is no other way to it
+        self._attached: socket.socket = stream._sock  # noqa: SLF001 - there is no public way
         self._attached.settimeout(SECONDS)
 
     async def ask(self, line: str) -> str:
-        """See :meth:`Channel.ask`."""
+        """See :meth:`HelperChannel.ask`."""
         return await asyncio.to_thread(self._ask, line)
 
     def close(self) -> None:
-        """See :meth:`Channel.close`."""
+        """See :meth:`HelperChannel.close`."""
         with suppress(OSError):
             self._attached.shutdown(socket.SHUT_RDWR)
         self._stream._response.close()  # noqa: SLF001 - docker-py keeps the connection in it
@@ -56,19 +56,19 @@ class ContainerChannel:
 
     def _ask(self, line: str) -> str:
         self._attached.sendall(line.encode())
-        said = bytearray()
-        while b"\n" not in said:
+        answer = bytearray()
+        while b"\n" not in answer:
             head = self._exactly(docker_json.FRAME.size)
             if not head:
                 return ""
             _, length = docker_json.FRAME.unpack(head)
-            if len(said) + length > ANSWER_BYTES:
+            if len(answer) + length > ANSWER_BYTES:
                 raise OSError("the helper's answer is too long")
-            said += self._exactly(length)
-        return said.decode(errors="replace")
+            answer += self._exactly(length)
+        return answer.decode(errors="replace")
 
     def _exactly(self, count: int) -> bytes:
-        """So many bytes; none when it ended before."""
+        """Return exactly ``count`` bytes; none if the stream ended before."""
         data = bytearray()
         while len(data) < count:
             more = self._attached.recv(count - len(data))
@@ -78,37 +78,36 @@ class ContainerChannel:
         return bytes(data)
 
 
-def opened(client: Any, host_id: str, program: Path, folder: Path) -> ContainerChannel:
-    """A helper in a container; to be called in a thread.
-
-    Errors are docker-py's.
-    """
+def open_helper(client: Any, host_id: str, program: Path, folder: Path) -> ContainerChannel:
+    """Start a helper in a container. Call it in a thread; errors are docker-py's."""
     image = f"{IMAGE}:{program.name}"
     try:
         client.inspect_image(image)
     except ImageNotFound:
-        client.import_image_from_data(_packed(program), repository=IMAGE, tag=program.name)
+        client.import_image_from_data(_image_of(program), repository=IMAGE, tag=program.name)
     try:
-        return _started(client, creation(image, host_id, folder, EVERY))
-    except APIError:  # an engine that lacks some itself
-        return _started(client, creation(image, host_id, folder, NEEDED))
+        return _start(client, helper_arguments(image, host_id, folder, ALL_CAPABILITIES))
+    except APIError:  # the engine itself lacks some of them
+        return _start(client, helper_arguments(image, host_id, folder, REQUIRED_CAPABILITIES))
 
 
-def _started(client: Any, told: dict[str, Any]) -> ContainerChannel:
-    made = client.create_container(**told)
-    channel = ContainerChannel(client.attach_socket(made["Id"], params=ATTACHED))
+def _start(client: Any, arguments: dict[str, Any]) -> ContainerChannel:
+    created = client.create_container(**arguments)
+    channel = ContainerChannel(client.attach_socket(created["Id"], params=ATTACHED))
     try:
-        client.start(made["Id"])
+        client.start(created["Id"])
     except BaseException:
         channel.close()
-        with suppress(APIError):  # it may be gone already
-            client.remove_container(made["Id"], force=True)
+        with suppress(APIError):  # it may have exited and been removed
+            client.remove_container(created["Id"], force=True)
         raise
     return channel
 
 
-def creation(image: str, host_id: str, folder: Path, rights: Sequence[str]) -> dict[str, Any]:
-    """What Docker is told, in docker-py's words. With its input its work ends."""
+def helper_arguments(
+    image: str, host_id: str, folder: Path, capabilities: Sequence[str]
+) -> dict[str, Any]:
+    """Return docker-py's arguments. The helper exits when its input is closed."""
     return {
         "image": image,
         "name": f"abaco-helper-{host_id}-{uuid4().hex[:8]}",
@@ -118,7 +117,7 @@ def creation(image: str, host_id: str, folder: Path, rights: Sequence[str]) -> d
         "host_config": {
             "AutoRemove": True,
             "Binds": [f"{folder}:{folder}", f"{CGROUPS}:{CGROUPS}"],
-            "CapAdd": list(rights),
+            "CapAdd": list(capabilities),
             "CgroupnsMode": "host",
             "Init": False,
             "LogConfig": {"Type": "none"},
@@ -130,12 +129,12 @@ def creation(image: str, host_id: str, folder: Path, rights: Sequence[str]) -> d
     }
 
 
-def _packed(program: Path) -> bytes:
-    """An image that is one program."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
+def _image_of(program: Path) -> bytes:
+    """Return an image, as a tar, that contains one program."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo(PROGRAM.lstrip("/"))
         entry.mode, entry.size = 0o755, program.stat().st_size
         with program.open("rb") as file:
             tar.addfile(entry, file)
-    return packed.getvalue()
+    return archive.getvalue()

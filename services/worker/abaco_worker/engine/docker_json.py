@@ -1,4 +1,4 @@
-"""Docker's JSON, in the words of the engine port: what it is told, and what it answers."""
+"""Docker's JSON: the arguments of its calls, and its answers as values of the engine port."""
 
 import os
 import re
@@ -9,56 +9,56 @@ from typing import Any
 
 from abaco_worker.domain.containers import (
     CONFINEMENTS,
-    PROGRAM,
+    LAUNCHER_PATH,
+    BridgeEndpoint,
     Container,
     ContainerSpec,
-    Endpoint,
     Image,
-    Labelled,
+    LabelledContainer,
     NetworkFiles,
     PullProgress,
-    Usage,
+    ResourceUsage,
 )
 
 NEVER = "0001-01-01T00:00:00Z"
 
 LINE_OVERHEAD = 80
-"""json-file stores a line of one byte in not quite so many."""
+"""An upper bound of the bytes in which json-file stores a line of one byte."""
 
 BRIDGE = "bridge"
 """The name of the network that ``docker run`` joins."""
 
 BRIDGE_DEVICE = "docker0"
-"""Its bridge, when the engine made that itself; another one may reach further than this machine."""
+"""The bridge of that network, if the engine made it. Another bridge may span several hosts."""
 
-USUAL_MTU = "1500"
+DEFAULT_MTU = "1500"
 
 CORES = os.cpu_count() or 1
-"""An engine refuses to promise more than there is."""
+"""An engine refuses a limit above the number of CPUs."""
 
 FRAME = struct.Struct(">BxxxL")
-"""Before each piece of output: which stream it is from, and its length (Docker's "attach")."""
+"""The frame of each piece of output: its stream, and its length (Docker's "attach")."""
 
-SMALLEST_LOG_BYTES = 64 * 1024 * 1024
+MIN_LOG_BYTES = 64 * 1024 * 1024
 
-OWN_PROCESSES = 2
-"""What is in a waiting container beside the program: what pauses, and the launcher."""
+LAUNCHER_PROCESSES = 2
+"""The processes of a sandbox beside the program: the pausing process, and the launcher."""
 
-LONGEST_SIGNAL = 2
+MAX_SIGNAL_DIGITS = 2
 REAL_TIME = re.compile(r"RT(MIN(?=\+)|MAX(?=-))([+-][0-9]{1,2})", re.ASCII)
 REAL_TIME_ENDS = {"MIN": signal.SIGRTMIN, "MAX": signal.SIGRTMAX}
 
 Layers = dict[str, tuple[bool, int, int]]
-"""Per layer of a pull: whether it is done, bytes so far, bytes in all."""
+"""Per layer of a pull: whether it is complete, bytes so far, bytes in total."""
 
 
-def creation(spec: ContainerSpec) -> dict[str, Any]:
-    """What Docker is told of a container to be made, in docker-py's words.
+def create_arguments(spec: ContainerSpec) -> dict[str, Any]:
+    """Return docker-py's arguments to create a container.
 
-    Its process 1 is root's, as is everything that is started beside it; an image's own health check
-    would run the image's code before there is a message.
+    Process 1 of a sandbox runs as root, like the launcher beside it. The image's health check is
+    disabled, because it would run the image's code before there is a message.
     """
-    told = {
+    arguments = {
         "image": spec.image,
         "name": spec.name,
         "environment": dict(spec.environment),
@@ -67,15 +67,15 @@ def creation(spec: ContainerSpec) -> dict[str, Any]:
         "host_config": host_config(spec),
     }
     if spec.network_files is not None:
-        told["network_disabled"] = True
+        arguments["network_disabled"] = True
     if spec.launcher is None:
-        return told
-    waiting = {"entrypoint": [PROGRAM, "pause"], "user": "0:0", "stop_signal": "SIGTERM"}
-    return told | waiting | {"healthcheck": {"Test": ["NONE"]}}
+        return arguments
+    launcher = {"entrypoint": [LAUNCHER_PATH, "pause"], "user": "0:0", "stop_signal": "SIGTERM"}
+    return arguments | launcher | {"healthcheck": {"Test": ["NONE"]}}
 
 
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
-    """``HostConfig`` of a container to be made."""
+    """Return the ``HostConfig`` of a container to be created."""
     config: dict[str, Any] = {
         "Memory": spec.memory_bytes,
         "MemorySwap": spec.memory_bytes,  # memory and swap together: no swap
@@ -89,8 +89,8 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "Binds": [],
     }
     if spec.launcher is not None:
-        config["Binds"] += [f"{spec.launcher.program}:{PROGRAM}:ro"]
-        config["PidsLimit"] += OWN_PROCESSES
+        config["Binds"] += [f"{spec.launcher.program}:{LAUNCHER_PATH}:ro"]
+        config["PidsLimit"] += LAUNCHER_PROCESSES
         config["Init"] = False
     if spec.network_files is not None:
         files = spec.network_files
@@ -99,35 +99,35 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def _ulimits(spec: ContainerSpec) -> list[dict[str, Any]]:
-    """The limit on open files.
+    """Return the limit on open files.
 
-    Without one, an engine hands on its own, often a thousand million: then a program that closes
-    all files it may have takes minutes.
+    Without one, a container inherits the engine's limit, often a thousand million. A program that
+    closes every possible descriptor then takes minutes.
     """
     files = spec.open_files
     return [{"Name": "nofile", "Soft": files, "Hard": files}] if files else []
 
 
 def _log_config(spec: ContainerSpec) -> dict[str, Any]:
-    """Where the engine keeps output.
+    """Return where the engine stores output.
 
-    It keeps two files, so that endless output fills no disk, and forgets the older one for a
-    third. So each must hold what has to stay readable, and be large enough that nobody fills two
-    before we have begun to read.
+    It keeps two files, so that endless output does not fill the disk, and replaces the older one.
+    So each must hold what has to stay readable, and must be so large that no program fills both
+    before the worker begins to read.
     """
     if spec.launcher is not None:
         return {"Type": "none"}
-    log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, SMALLEST_LOG_BYTES)
-    return {"Type": "json-file", "Config": {"max-size": str(log_bytes), "max-file": "2"}}
+    log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, MIN_LOG_BYTES)
+    return {"Type": "json-file", "WorkerSettings": {"max-size": str(log_bytes), "max-file": "2"}}
 
 
 def container(found: Mapping[str, Any]) -> Container:
-    """A container from its inspection."""
+    """Return a container from its inspection."""
     state = found["State"]
     return Container(
         container_id=found["Id"],
         image_id=found["Image"],
-        labels=found["Config"]["Labels"] or {},
+        labels=found["WorkerSettings"]["Labels"] or {},
         status=state["Status"],
         exit_code=state["ExitCode"],
         oom_killed=state["OOMKilled"],
@@ -138,32 +138,32 @@ def container(found: Mapping[str, Any]) -> Container:
     )
 
 
-def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> Endpoint | None:
-    """How a container is connected, from its inspection and that of the network ``bridge``.
+def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> BridgeEndpoint | None:
+    """Return how a container is attached, from its inspection and that of the network ``bridge``.
 
-    Nobody may join in where the administrator said which addresses may be given away, or where
-    there is IPv6.
+    None if the worker must not attach others: the administrator has restricted the addresses, or
+    the network has IPv6.
     """
     settings = found["NetworkSettings"]["Networks"].get(BRIDGE) or {}
     options = network.get("Options") or {}
-    ranges = (network.get("IPAM") or {}).get("Config") or []
+    ranges = (network.get("IPAM") or {}).get("WorkerSettings") or []
     ours = options.get("com.docker.network.bridge.name") == BRIDGE_DEVICE
     plain = len(ranges) == 1 and not ranges[0].get("IPRange") and not network.get("EnableIPv6")
     connected = settings.get("IPAddress") and settings.get("Gateway")
     files = found.get("HostsPath") and found.get("ResolvConfPath")
     if not (ours and plain and connected and files):
         return None
-    return Endpoint(
+    return BridgeEndpoint(
         bridge=BRIDGE_DEVICE,
         address=f"{settings['IPAddress']}/{settings['IPPrefixLen']}",
         gateway=settings["Gateway"],
-        mtu=int(options.get("com.docker.network.driver.mtu") or USUAL_MTU),
+        mtu=int(options.get("com.docker.network.driver.mtu") or DEFAULT_MTU),
         files=NetworkFiles(hosts=found["HostsPath"], resolv_conf=found["ResolvConfPath"]),
     )
 
 
 def confinements(found: Mapping[str, Any]) -> frozenset[str]:
-    """What confines containers, from ``docker info``: ``name=seccomp,profile=default``."""
+    """Return what confines containers, from ``docker info``: ``name=seccomp,profile=default``."""
     used = set()
     for option in found.get("SecurityOptions") or ():
         fields = dict(field.partition("=")[::2] for field in option.split(","))
@@ -172,26 +172,26 @@ def confinements(found: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(used & {*CONFINEMENTS})
 
 
-def labelled(listed: Mapping[str, Any]) -> Labelled:
-    """A container from a list; one that is going has no name any more."""
+def labelled(listed: Mapping[str, Any]) -> LabelledContainer:
+    """Return a container from a list; one that is being removed has no name."""
     names = listed.get("Names") or [""]
-    return Labelled(
+    return LabelledContainer(
         container_id=listed["Id"], name=names[0].lstrip("/"), labels=listed["Labels"] or {}
     )
 
 
-def usage(stats: Mapping[str, Any]) -> Usage:
-    """Usage, from statistics; the cgroup versions spell the operations ``Read`` and ``read``."""
+def usage(stats: Mapping[str, Any]) -> ResourceUsage:
+    """Return the usage from statistics; cgroup v1 and v2 spell ``Read`` and ``read``."""
     blocks = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
     on_disk = sum(b["value"] for b in blocks if b["op"].lower() in ("read", "write"))
     networks = (stats.get("networks") or {}).values()
     on_network = sum(n.get("rx_bytes", 0) + n.get("tx_bytes", 0) for n in networks)
     cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
-    return Usage(cpu_ns=cpu.get("total_usage", 0), io_bytes=on_disk + on_network)
+    return ResourceUsage(cpu_ns=cpu.get("total_usage", 0), io_bytes=on_disk + on_network)
 
 
 def advance(layers: Layers, line: Mapping[str, Any]) -> PullProgress:
-    """Note one line of a pull, and say how far it has come."""
+    """Add one line of a pull to ``layers``, and return the progress."""
     status, layer = line.get("status", ""), line.get("id", "")
     if status in ("Pull complete", "Already exists"):
         _, _, total = layers.get(layer, (False, 0, 0))
@@ -210,9 +210,9 @@ def advance(layers: Layers, line: Mapping[str, Any]) -> PullProgress:
 
 
 def image(found: Mapping[str, Any]) -> Image:
-    """An image from its inspection."""
+    """Return an image from its inspection."""
     digests = found.get("RepoDigests") or [found["Id"]]
-    config = found.get("Config") or {}
+    config = found.get("WorkerSettings") or {}
     variables = (variable.partition("=") for variable in config.get("Env") or ())
     return Image(
         image_id=found["Id"],
@@ -225,31 +225,31 @@ def image(found: Mapping[str, Any]) -> Image:
     )
 
 
-def stop_signal(said: str) -> int:
-    """The number of a STOPSIGNAL; as with Docker, SIGTERM where it names none."""
-    name = said.upper().removeprefix("SIG")
+def stop_signal(text: str) -> int:
+    """Return the number of a STOPSIGNAL; SIGTERM, as with Docker, if it names no signal."""
+    name = text.upper().removeprefix("SIG")
     if name.isascii() and name.isdecimal():
-        number = int(name) if len(name) <= LONGEST_SIGNAL else 0
-    elif place := REAL_TIME.fullmatch(name):
-        number = REAL_TIME_ENDS[place[1]] + int(place[2])
+        number = int(name) if len(name) <= MAX_SIGNAL_DIGITS else 0
+    elif offset := REAL_TIME.fullmatch(name):
+        number = REAL_TIME_ENDS[offset[1]] + int(offset[2])
     else:
         number = signal.Signals.__members__.get(f"SIG{name}", 0)
     return number if 1 <= number <= signal.SIGRTMAX else signal.SIGTERM
 
 
 def demultiplexed(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Framed output, however it is cut, without its frames; an unfinished last one is left out."""
-    waiting = bytearray()
+    """Yield framed output, however it is cut, without its frames, up to the last complete one."""
+    buffer = bytearray()
     for piece in pieces:
-        waiting += piece
+        buffer += piece
         output, at = bytearray(), 0
-        while len(waiting) >= at + FRAME.size:
-            _, length = FRAME.unpack_from(waiting, at)
+        while len(buffer) >= at + FRAME.size:
+            _, length = FRAME.unpack_from(buffer, at)
             end = at + FRAME.size + length
-            if len(waiting) < end:
+            if len(buffer) < end:
                 break
-            output += waiting[at + FRAME.size : end]
+            output += buffer[at + FRAME.size : end]
             at = end
-        del waiting[:at]
+        del buffer[:at]
         if output:
             yield bytes(output)

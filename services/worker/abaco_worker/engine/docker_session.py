@@ -1,9 +1,9 @@
-"""docker-py with less between it and the engine's socket.
+"""A docker-py client whose plain calls bypass ``requests`` and share a few connections.
 
-docker-py (7.2) keeps connections by URL, and most of its URLs are of one container: each of its
-calls then opens a connection of its own. And requests, below it, takes more time for a call than
-all the rest of ours. Here every plain call goes over the same few connections, past requests; what
-is read as a stream, and what goes to another machine, goes the usual way.
+docker-py (7.2) keeps connections by URL, and most URLs contain a container's id, so nearly every
+call opens a connection. ``requests`` also needs more time for a call than all of our own code.
+Here every plain call to a Unix socket uses a shared pool of connections without ``requests``.
+Streams, and engines on other machines, use docker-py's way.
 """
 
 import io
@@ -18,18 +18,18 @@ from docker.transport.unixconn import UnixHTTPConnectionPool
 from requests.structures import CaseInsensitiveDict
 
 HOST = "http+docker://localhost"
-"""What docker-py's URLs begin with where the engine is behind a Unix socket."""
+"""The prefix of docker-py's URLs for an engine behind a Unix socket."""
 
 SCHEME = "unix://"
 
 
-class Session(docker.APIClient):
+class DockerSession(docker.APIClient):
     """A ``docker.APIClient`` for many threads."""
 
     _connections: Any = None
 
     def __init__(self, location: str, *, timeout: int, connections: int, **more: Any) -> None:
-        """Greets the engine at ``location``; ``connections`` is how many are kept open."""
+        """Ask the engine for its version, and keep up to ``connections`` connections open."""
         super().__init__(
             base_url=location,
             version="auto",
@@ -44,7 +44,7 @@ class Session(docker.APIClient):
     def request(
         self, method: str | bytes, url: str | bytes, *args: Any, **how: Any
     ) -> requests.Response:
-        """As of a ``requests.Session``, with its errors."""
+        """Send a request; the arguments, result and errors are those of ``requests.Session``."""
         if self._connections is None or args or how.get("stream") or how.get("json") is not None:
             return super().request(method, url, *args, **how)
         try:
@@ -52,7 +52,7 @@ class Session(docker.APIClient):
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error) from error
 
-    def _plain(  # noqa: PLR0913 - what requests calls them
+    def _plain(  # noqa: PLR0913 - the arguments of requests
         self,
         method: str,
         url: str,

@@ -1,21 +1,21 @@
-"""The container engine as the worker needs it: a port, and the values that cross it.
+"""The engine port: what the worker uses of a container engine.
 
 Adapters: ``docker_engine.py`` (the real one) and ``tests/fake_engine.py``. Both pass
 ``tests/contract/engine_suite.py``. Every method raises :class:`~abaco_proto.errors.Unavailable`
-when the engine does not answer, and :class:`EngineFault` when it fails at what it was asked.
+if the engine does not answer, and :class:`EngineFault` if the engine fails.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from abaco_worker.domain.containers import (
+    BridgeEndpoint,
     Container,
     ContainerSpec,
-    Endpoint,
     Image,
-    Labelled,
+    LabelledContainer,
     PullProgress,
-    Usage,
+    ResourceUsage,
 )
 
 
@@ -24,116 +24,119 @@ class Engine(Protocol):
 
     @property
     def location(self) -> str:
-        """Its URL."""
+        """The engine's URL."""
         ...
 
     async def confinements(self) -> frozenset[str]:
-        """Which of ``CONFINEMENTS`` it uses for containers that are not privileged."""
+        """Return which of ``CONFINEMENTS`` the engine uses for unprivileged containers."""
         ...
 
     async def find_image(self, image: str) -> Image:
-        """An image of this host.
+        """Return an image of this host.
 
         Raises:
-            ImageMissing: it is not here.
-            ImageRefused: this is no name of an image.
+            ImageMissing: it is not on this host.
+            ImageRefused: the name is not a valid name of an image.
         """
         ...
 
     async def pull_image(self, image: str, progress: Callable[[PullProgress], None]) -> None:
-        """Get an image from its registry. ``progress`` may be called from another thread.
+        """Pull an image from its registry. ``progress`` may be called from another thread.
 
         Raises:
-            ImageRefused: the registry, or the way to it, says no.
+            ImageRefused: the registry refuses, or cannot be reached.
         """
         ...
 
     def image_changes(self) -> AsyncGenerator[None, None]:
-        """Something once the changes are followed, and then whenever images have changed, or their
-        names: pulled, loaded, tagged, removed. Many changes may be told at once. It ends, or raises
-        :class:`~abaco_proto.errors.Unavailable`, when the engine goes away.
+        """Yield when the subscription begins, and after images or their names have changed.
+
+        Changes are pulls, loads, tags and removals; several may be reported as one. The generator
+        ends, or raises :class:`~abaco_proto.errors.Unavailable`, if the engine goes away.
         """
         ...
 
     async def create(self, spec: ContainerSpec) -> Container:
-        """Make a container; one that has this name already is returned as it stands.
+        """Create a container. If one has this name, return that one instead.
 
         Raises:
-            ImageMissing: the image is not here.
-            CannotStart: the image has no command to run.
+            ImageMissing: the image is not on this host.
+            CannotStart: the image has no command.
         """
         ...
 
     async def start(self, container_id: str) -> None:
-        """Start a fresh container.
+        """Start a container that was never started.
 
         Raises:
             CannotStart: its command cannot be run.
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
         """
         ...
 
     async def inspect(self, container_id: str) -> Container:
-        """A container as it stands now.
+        """Return the state of a container.
 
         Raises:
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
         """
         ...
 
-    async def wait(self, container_id: str, seconds: float) -> Container:
-        """A container as it stands when it has ended, or when about ``seconds`` have passed.
+    async def wait(self, container_id: str, timeout_seconds: float) -> Container:
+        """Return the state of a container when it has exited, or after about the timeout.
 
         Raises:
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
         """
         ...
 
-    async def endpoint(self, container_id: str) -> Endpoint | None:
-        """How a running container is connected; None where it is not to the engine's own bridge.
+    async def endpoint(self, container_id: str) -> BridgeEndpoint | None:
+        """Return how a running container is attached; None if not to the engine's own bridge.
 
         Raises:
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
         """
         ...
 
     def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
-        """Standard output and error, interleaved as they were written, from the very beginning.
+        """Yield standard output and error, interleaved as they were written, from the beginning.
 
-        With ``follow`` it goes on while the container runs; its end then does not prove that the
-        container ended, nor that nothing was missed: read again without, after ``wait``. Without
-        ``follow`` it is all there is. Not more than a bounded part is held in memory.
+        Without ``follow``, this is what exists now. With ``follow``, it continues while the
+        container runs. The end of a followed output proves neither that the container exited nor
+        that all output was read: after ``wait``, read again without ``follow``. A bounded part is
+        held in memory.
 
         Raises:
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
         """
         ...
 
-    async def usage(self, container_id: str) -> Usage:
-        """What a running container has used so far; nothing for one that does not run."""
+    async def usage(self, container_id: str) -> ResourceUsage:
+        """Return what a running container has used so far; zeros if it does not run."""
         ...
 
     async def stop(self, container_id: str, grace_seconds: float) -> None:
-        """End a running container: SIGTERM, and after the grace SIGKILL. One that ended is none."""
+        """Stop a running container: SIGTERM, and SIGKILL after the grace. It may have exited."""
         ...
 
     async def written(self, container_id: str) -> int:
-        """How many bytes on the disk a container has taken: over its image, in its volumes, in the
-        files that are mounted for it.
+        """Return the bytes on disk that a container has written.
+
+        They are in its layer over the image, in its volumes, and in files mounted for it.
 
         Raises:
-            ContainerMissing: it is gone.
+            ContainerMissing: it does not exist.
             EngineFault: there are too many files to count in time.
         """
         ...
 
-    async def remove(self, container_id: str, *, patience_seconds: float = 0.0) -> None:
-        """Remove a container, killing it if it runs. One that is gone already is no error.
+    async def remove(self, container_id: str, *, exit_seconds: float = 0.0) -> None:
+        """Remove a container, and kill it if it runs. It need not exist.
 
-        One that is about to end by itself is given so long for it.
+        ``exit_seconds`` is how long it may take to exit by itself before it is killed.
         """
         ...
 
-    async def labelled(self, label: str, value: str) -> Sequence[Labelled]:
-        """All containers, running or not, that have this label."""
+    async def labelled(self, label: str, value: str) -> Sequence[LabelledContainer]:
+        """Return all containers with this label, running or not."""
         ...

@@ -1,4 +1,4 @@
-"""Images made present as the pull policy says, each pulled once however many seats want it."""
+"""The image store: finds and pulls the images of one host, by the pull policy."""
 
 import asyncio
 import logging
@@ -20,40 +20,43 @@ T = TypeVar("T")
 PROGRESS_SECONDS = 3.0
 
 RECENT_SECONDS = 1.0
-"""In a rush, this is how often it is asked what an image is."""
+"""How long an image is used without asking the engine again."""
 
-TELL_SECONDS = 1.0
-"""How long the engine may take to tell what a name stands for before a container is used."""
+RESOLVE_SECONDS = 1.0
+"""How long the engine may take to resolve a name before a sandbox is used."""
 
-REMEMBERED = 1000
-"""How many images are remembered: the digests of all, the descriptions of those found just now."""
+MAX_CACHED = 1000
+"""The number of cached images: digests of all, descriptions of the recent ones."""
 
 MEGABYTE = 1_000_000
 
 
-class Images:
-    """The images of one host."""
+class ImageStore:
+    """The images of one host.
+
+    Concurrent pulls of an image are one. ``policy`` applies to workers that get ready; a run pulls
+    an image only if it is missing.
+    """
 
     def __init__(self, engine: Engine, policy: PullPolicy) -> None:
-        """Nothing is known yet of what is there."""
         self._engine = engine
         self._policy = policy
         self._digests: OrderedDict[str, str] = OrderedDict()
-        self._found: OrderedDict[str, tuple[float, Image]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[float, Image]] = OrderedDict()
         self._pulls: dict[str, asyncio.Task[None]] = {}
 
     async def prepare(self, image: str) -> Image:
-        """Have an image ready for a new seat.
+        """Return the image for a new worker; with the policy ``always``, pull it first.
 
         Raises:
-            ImageRefused: it cannot be had; the text names it and says why.
+            ImageRefused: it cannot be pulled or used; the text names it and the cause.
         """
         if self._policy == "always":
             await self._pull(image)
         return await self.ensure(image)
 
     async def ensure(self, image: str) -> Image:
-        """Have an image here, pulled only if it is missing.
+        """Return an image, after a pull if it is missing.
 
         Raises:
             ImageRefused: as above.
@@ -69,38 +72,38 @@ class Images:
         try:
             return await self._find(image)
         except ImageMissing:
-            raise ImageRefused(f"image {image}: pulled, and yet not there") from None
+            raise ImageRefused(f"image {image}: the engine does not have it after a pull") from None
 
     async def recent(self, image: str) -> Image:
-        """The same, as it was found a moment ago: somebody may have moved the name since.
+        """Return an image as :meth:`ensure`, or as it was up to a second ago.
 
         Raises:
             ImageRefused: as above.
         """
-        when, found = self._found.get(image, (0.0, None))
+        when, found = self._recent.get(image, (0.0, None))
         if found is None or time.monotonic() - when > RECENT_SECONDS:
             found = await self.ensure(image)
         return found
 
-    async def moved(self, image: str, image_id: str) -> bool:
-        """Whether a name stands for another image by now.
+    async def has_moved(self, image: str, image_id: str) -> bool:
+        """Return whether a name refers to another image now.
 
-        Not where the engine does not tell in time, or knows the name no more: what was made of the
-        image while it had the name can still be used.
+        False if the engine does not answer in time or does not know the name any more: a container
+        that was made while the image had the name can still be used.
         """
         if image == image_id or "@" in image:
             return False
         try:
-            async with asyncio.timeout(TELL_SECONDS):
+            async with asyncio.timeout(RESOLVE_SECONDS):
                 return (await self._find(image)).image_id != image_id
         except (AbacoError, TimeoutError):
             return False
 
-    async def of_digest(self, image: str, digest: str) -> str:
-        """How the engine names the image that had this digest: its id, or the registry's digest.
+    async def find_by_digest(self, image: str, digest: str) -> str:
+        """Return the engine's name of the image with this digest: its id, or ``<name>@<digest>``.
 
         Raises:
-            ImageRefused: it is not here any more, and cannot be pulled.
+            ImageRefused: it is not on this host any more, and cannot be pulled.
         """
         by_digest = f"{_repository(image)}@{digest}"
         for name in (digest, by_digest):
@@ -111,7 +114,7 @@ class Images:
         return by_digest
 
     async def digest(self, image: str, image_id: str) -> str:
-        """The digest of the image a container was made of; its id where nothing better is known."""
+        """Return the digest of a container's image, or the image id if the digest is unknown."""
         if image_id not in self._digests:
             try:
                 await self._find(image)
@@ -122,54 +125,55 @@ class Images:
     async def _find(self, image: str) -> Image:
         found = await self._engine.find_image(image)
         now = time.monotonic()
-        _remember(self._digests, found.image_id, found.digest)
-        _remember(self._found, image, (now, found))
-        while now - next(iter(self._found.values()))[0] > RECENT_SECONDS:  # it can be large
-            self._found.popitem(last=False)
+        _cache(self._digests, found.image_id, found.digest)
+        _cache(self._recent, image, (now, found))
+        while (
+            now - next(iter(self._recent.values()))[0] > RECENT_SECONDS
+        ):  # descriptions can be large
+            self._recent.popitem(last=False)
         return found
 
     async def _pull(self, image: str) -> None:
-        """Join the pull of this image that is under way, or begin one."""
+        """Pull an image, or wait for the pull that is running."""
         pull = self._pulls.get(image)
         if pull is None:
-            pull = asyncio.create_task(self._engine.pull_image(image, Reporter(image)))
+            pull = asyncio.create_task(self._engine.pull_image(image, PullLogger(image)))
             self._pulls[image] = pull
             pull.add_done_callback(lambda _: self._pulls.pop(image))
         await asyncio.shield(pull)
 
 
-def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:
-    """Note it as the newest, and forget the oldest beyond the bound."""
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > REMEMBERED:
-        known.popitem(last=False)
+def _cache(cache: OrderedDict[str, T], key: str, value: T) -> None:
+    """Add a value as the newest one, and drop the oldest beyond the bound."""
+    cache[key] = value
+    cache.move_to_end(key)
+    if len(cache) > MAX_CACHED:
+        cache.popitem(last=False)
 
 
 def _repository(image: str) -> str:
-    """The name of an image without its tag and digest."""
+    """Return the name of an image without its tag and digest."""
     name = image.partition("@")[0]
     head, colon, tag = name.rpartition(":")
     return head if colon and "/" not in tag else name
 
 
-class Reporter:
-    """Logs how far a pull has come, every few seconds."""
+class PullLogger:
+    """Logs the progress of a pull every few seconds."""
 
     def __init__(self, image: str) -> None:
-        """The pull of ``image`` begins now."""
         self._image = image
         self._due = time.monotonic() + PROGRESS_SECONDS
         logger.info("image %s: pulling", image)
 
     def __call__(self, progress: PullProgress) -> None:
-        """Take note; may be called from any thread."""
+        """Log the progress if it is due; may be called from any thread."""
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + PROGRESS_SECONDS
             logger.info("image %s: pulling, %s", self._image, describe(progress))
 
 
 def describe(progress: PullProgress) -> str:
-    """``2 of 5 layers, 12.3 of 40.1 MB``."""
+    """Return a progress as ``2 of 5 layers, 12.3 of 40.1 MB``."""
     done, total = progress.done_bytes / MEGABYTE, progress.total_bytes / MEGABYTE
     return f"{progress.done_layers} of {progress.layers} layers, {done:.1f} of {total:.1f} MB"

@@ -1,6 +1,6 @@
-"""Bytes on their way from a reading thread to the event loop, never more than a limit.
+"""The output pipe: passes bytes from a reading thread to the event loop, with a bounded buffer.
 
-A thread that reads faster than the loop takes is held up; whoever feeds it is then held up too.
+A thread that reads faster than the event loop consumes waits. Its source then waits, too.
 """
 
 import asyncio
@@ -9,76 +9,76 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-class Pipe:
+class OutputPipe:
     """One writer in a thread, one reader in the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int) -> None:
-        """``limit`` is how many bytes may wait (one piece may exceed it)."""
+        """``limit`` is the size of the buffer in bytes; one piece may exceed it."""
         self._loop = loop
         self._limit = limit
-        self._room = threading.Condition()
-        self._some = asyncio.Event()
-        self._waiting = bytearray()
+        self._condition = threading.Condition()
+        self._not_empty = asyncio.Event()
+        self._buffer = bytearray()
         self._ended = False
         self._closed = False
         self._error: BaseException | None = None
-        self._cut: Callable[[], None] | None = None
+        self._close_source: Callable[[], None] | None = None
 
     # -- the thread's side
 
-    def attach(self, cut: Callable[[], None]) -> None:
-        """``cut`` ends the source, from any thread; it is called when the reader closes."""
-        with self._room:
-            self._cut = cut
+    def attach(self, close_source: Callable[[], None]) -> None:
+        """Set what ends the source when the reader closes; it can be called from any thread."""
+        with self._condition:
+            self._close_source = close_source
             closed = self._closed
         if closed:
-            cut()
+            close_source()
 
     def put(self, data: bytes) -> bool:
-        """Hand over bytes; waits for room. False when nobody reads any more."""
-        with self._room:
-            self._room.wait_for(lambda: self._closed or len(self._waiting) < self._limit)
+        """Add bytes, waiting while the buffer is full. Return False if the reader has closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed or len(self._buffer) < self._limit)
             if self._closed:
                 return False
-            if not self._waiting:  # else the reader knows already
+            if not self._buffer:  # otherwise the reader is awake already
                 self._wake()
-            self._waiting += data
+            self._buffer += data
         return True
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will come; ``error`` goes to the reader after the last byte. Said once."""
-        with self._room:
+        """End the stream; the reader gets ``error`` after the last byte. The first call counts."""
+        with self._condition:
             if not self._ended:
                 self._ended, self._error = True, error
                 self._wake()
 
     def _wake(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._some.set)
+        with suppress(RuntimeError):  # the loop is closed: there is no reader
+            self._loop.call_soon_threadsafe(self._not_empty.set)
 
     # -- the loop's side
 
     async def take(self) -> bytes:
-        """All that waits, as soon as there is something; empty at the end."""
+        """Return the buffered bytes, waiting for the first one; empty at the end."""
         while True:
-            with self._room:
-                self._some.clear()
-                data, self._waiting = bytes(self._waiting), bytearray()
-                self._room.notify()
+            with self._condition:
+                self._not_empty.clear()
+                data, self._buffer = bytes(self._buffer), bytearray()
+                self._condition.notify()
                 if data:
                     return data
                 if self._ended:
                     break
-            await self._some.wait()
+            await self._not_empty.wait()
         if self._error is not None:
             raise self._error
         return b""
 
     def close(self) -> None:
-        """Stop reading, and end the source."""
-        with self._room:
+        """Stop reading, and close the source."""
+        with self._condition:
             self._closed = True
-            cut, ended = self._cut, self._ended
-            self._room.notify()
-        if cut is not None and not ended:
-            cut()
+            close_source, ended = self._close_source, self._ended
+            self._condition.notify()
+        if close_source is not None and not ended:
+            close_source()

@@ -1,6 +1,6 @@
-"""The launcher: the first process of a container that is started before there is anything to run.
+"""The launcher: a static C program that starts an image's command in a container that is ready.
 
-A static C program, of which ``main.c`` tells what it does; :mod:`.build` makes it,
-:mod:`.request` and :mod:`.report` are what goes in and out, and ``launcher_client.py``
-talks to it.
+``main.c`` describes it, :mod:`.build` compiles it. ``domain/run_request.py`` and
+``domain/run_report.py`` are the worker's side of its messages, ``sandbox/launcher_client.py``
+exchanges them.
 """

@@ -1,8 +1,8 @@
 """Builds the launcher: ``python -m abaco_worker.launcher.build [folder]``.
 
-One file per version of the source and kind of machine, so that a build is never out of date, and
-containers that still run one keep theirs. Without a compiler or a static C library there is none:
-then runs start cold.
+Each version of the source has its own file name, as has each kind of processor. So a build is never
+out of date, and running containers keep their launcher. Without a compiler or a static C library
+there is no launcher, and runs start cold.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 FOLDER = SOURCES.parents[3] / "build" / "launcher"
-"""Where the set-up puts it, in a checkout."""
+"""Where the set-up puts the launcher, in a checkout."""
 
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-s", "-Wall", "-Wextra")
 HINT = "on Debian and Ubuntu: apt-get install gcc libc6-dev; on Fedora: gcc glibc-static"
@@ -24,11 +24,11 @@ MODE = 0o755
 
 
 class CannotBuild(Exception):
-    """There is no compiler, or it refuses; the text says so in one line."""
+    """There is no compiler, or it fails; the text is one line with the cause."""
 
 
 def build(folder: Path = FOLDER) -> Path | None:
-    """The launcher, built unless it is there; None, and words on stderr, when it cannot be."""
+    """Return the launcher, built if it is missing; if that fails, print why and return None."""
     target = folder / file_name()
     try:
         if not target.exists():
@@ -40,13 +40,13 @@ def build(folder: Path = FOLDER) -> Path | None:
 
 
 def find(folder: Path = FOLDER) -> Path | None:
-    """The launcher, if it is built."""
+    """Return the launcher, or None if it is not built."""
     target = folder / file_name()
     return target if target.exists() else None
 
 
 def file_name() -> str:
-    """Its name: by source, flags and machine."""
+    """Return its file name, a digest of the source and the flags, and the processor."""
     digest = hashlib.sha256(repr(FLAGS).encode())
     for path in sorted(SOURCES.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -54,13 +54,13 @@ def file_name() -> str:
 
 
 def command(compiler: str, target: Path, *more: str) -> list[str]:
-    """The words that compile it."""
+    """Return the command that compiles it."""
     sources = map(str, sorted(SOURCES.glob("*.c")))
     return [compiler, *FLAGS, *more, "-o", str(target), *sources]
 
 
 def compiler() -> str:
-    """The C compiler.
+    """Return the C compiler.
 
     Raises:
         CannotBuild: there is none.
@@ -72,7 +72,7 @@ def compiler() -> str:
 
 
 def _compile(target: Path) -> None:
-    """Compile to a name of its own first: others may build at the same time."""
+    """Compile to a temporary file first: other processes may build at the same time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / "launcher"
@@ -81,18 +81,20 @@ def _compile(target: Path) -> None:
         made.replace(target)
 
 
-def _run(words: list[str]) -> None:
-    done = subprocess.run(  # noqa: S603 - every word of it is ours
-        words, capture_output=True, text=True, errors="replace", check=False
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run(  # noqa: S603 - all arguments are ours
+        arguments, capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing said"]
-        wrong = next((line for line in said if "error" in line or "cannot find" in line), said[-1])
-        raise CannotBuild(f"{words[0]} failed: {wrong.strip()} ({HINT})")
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        cause = next(
+            (line for line in lines if "error" in line or "cannot find" in line), lines[-1]
+        )
+        raise CannotBuild(f"{arguments[0]} failed: {cause.strip()} ({HINT})")
 
 
 def main() -> None:
-    """Build it where the first argument says, and print where that is. Never fails."""
+    """Build it in the folder of the first argument, and print its path. Never fails."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     if built := build(folder):
         sys.stdout.write(f"{built}\n")

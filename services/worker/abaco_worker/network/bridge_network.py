@@ -1,10 +1,10 @@
-"""The network of the sandboxes: as the engine makes it, for far less.
+"""The network of sandboxes: attach containers to the engine's bridge, as the engine does.
 
-Theory: what an engine does to connect a container is a pair of links, an address, a route and two
-files, which takes the kernel a millisecond. The engine starts itself anew twice for it, and that is
-half of all the CPU time of a container (docs/adr/0051). So one sandbox is connected by the engine
-and looked at, and the next ones are connected to the same bridge after its pattern, until something
-that the pattern depends on has changed. Where that cannot be, the engine goes on connecting them.
+To attach a container, an engine makes a pair of links, an address, a route and two files. The
+kernel needs a millisecond for that. The engine starts two processes for it, which is half of all
+the CPU time of a container (docs/adr/0051). So the engine attaches one sandbox, from which the
+worker learns a bridge template. The worker attaches the next ones by the template, until the host
+network fingerprint changes. Where the worker cannot attach them, the engine does.
 """
 
 import asyncio
@@ -19,217 +19,225 @@ from pathlib import Path
 import msgspec
 
 from abaco_proto.errors import AbacoError, Unavailable
-from abaco_worker.domain.containers import Endpoint, NetworkFiles
+from abaco_worker.domain.containers import BridgeEndpoint, NetworkFiles
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.engine.engine_port import Engine
-from abaco_worker.network.netlink import Kernel, Port
-from abaco_worker.sandbox.launcher_client import Launcher
-from abaco_worker.sandbox.sandbox_directory import Place
-from abaco_worker.worker_settings import Config
+from abaco_worker.network.netlink import BridgePort, Kernel
+from abaco_worker.sandbox.launcher_client import LauncherClient
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.worker_settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODES = ("bridge", "default")
-"""What the engine calls the network whose bridge others may join."""
+"""The network modes that mean the engine's default bridge."""
 
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
-"""What an engine makes a container's ``/etc/resolv.conf`` from."""
+"""The files from which an engine makes a container's ``/etc/resolv.conf``."""
 
-AGE_SECONDS = 600.0
-"""A pattern that is older is looked at again: the engine's own settings may have changed."""
+MAX_TEMPLATE_AGE_SECONDS = 600.0
+"""The time after which a template is learned anew: the engine's settings may have changed."""
 
-LOOK_SECONDS = 30.0
-"""How soon it is tried again to learn one."""
+LEARN_PAUSE_SECONDS = 30.0
+"""The pause between two attempts to learn a template."""
 
-LONGEST_PREFIX = 24
-"""A smaller network has no room for others beside the engine's own containers."""
+MAX_PREFIX_LENGTH = 24
+"""A smaller network has no room for other containers than the engine's own."""
 
-TRIES = 16
-"""How many addresses are tried before the network is said to be full."""
+MAX_ADDRESS_ATTEMPTS = 16
+"""The number of addresses that are tried before the network counts as full."""
 
-HOST_NAME = 12
-"""How many digits of its id a container is called by."""
+HOSTNAME_DIGITS = 12
+"""The number of digits of a container's id that are its host name."""
 
 
-class Surroundings(msgspec.Struct, frozen=True):
-    """What a pattern depends on, as far as it can be seen without asking the engine."""
+class HostNetworkFingerprint(msgspec.Struct, frozen=True):
+    """What a template depends on, as far as the worker can read it without the engine."""
 
     bridge: IPv4Interface
     resolv_confs: tuple[bytes, ...]
 
 
-class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """How the engine connects containers. ``hosts`` is without the line of the container itself."""
+class BridgeTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine attaches containers. ``hosts`` is without the line of the container itself."""
 
     bridge: str
     mtu: int
     hosts: str
     resolv_conf: str
     disable_ipv6: tuple[tuple[str, str], ...]
-    surroundings: Surroundings
+    fingerprint: HostNetworkFingerprint
     learned_at: float
 
     @property
     def gateway(self) -> IPv4Interface:
-        """The bridge's own address, by which everything else is reached."""
-        return self.surroundings.bridge
+        """The bridge's own address, which is the gateway of the containers."""
+        return self.fingerprint.bridge
 
-    def files(self, place: Place) -> NetworkFiles:
-        """The files of a container to be, made in its folder."""
-        place.hosts.write_text(self.hosts)
-        place.resolv_conf.write_text(self.resolv_conf)
-        for path in (place.hosts, place.resolv_conf):
+    def write_files(self, directory: SandboxDirectory) -> NetworkFiles:
+        """Write the container's files to its directory, and return their paths."""
+        directory.hosts.write_text(self.hosts)
+        directory.resolv_conf.write_text(self.resolv_conf)
+        for path in (directory.hosts, directory.resolv_conf):
             path.chmod(0o644)
-        return NetworkFiles(hosts=str(place.hosts), resolv_conf=str(place.resolv_conf))
+        return NetworkFiles(hosts=str(directory.hosts), resolv_conf=str(directory.resolv_conf))
 
-    def draw(self) -> IPv4Interface:
-        """An address out of the upper half; the engine gives away the lowest that is free."""
+    def random_address(self) -> IPv4Interface:
+        """Return an address of the upper half; the engine assigns the lowest one that is free."""
         network = self.gateway.network
         half = network.num_addresses // 2
         while True:
-            drawn = network[half + secrets.randbelow(half - 1)]
-            if drawn != self.gateway.ip:
-                return IPv4Interface(f"{drawn}/{network.prefixlen}")
+            address = network[half + secrets.randbelow(half - 1)]
+            if address != self.gateway.ip:
+                return IPv4Interface(f"{address}/{network.prefixlen}")
 
 
-def refusal(config: Config, kernel: Kernel) -> str:
-    """Why the engine is to connect all sandboxes, as far as it need not be asked; else empty."""
+def engine_only_reason(config: WorkerSettings, kernel: Kernel) -> str:
+    """Return why the engine must attach all sandboxes; empty if the settings allow the worker."""
     if config.network_by != "auto":
         return f"ABACO_NETWORK_BY is {config.network_by}"
     if config.network_mode not in DEFAULT_MODES:
         return f"ABACO_NETWORK_MODE is {config.network_mode}"
-    if not kernel.may():
-        return "the worker may not (it takes CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+    if not kernel.has_capabilities():
+        return "the worker lacks CAP_NET_ADMIN or CAP_SYS_ADMIN"
     return ""
 
 
-class Network:
-    """Connects the sandboxes of one host, where it may and knows how."""
+class BridgeNetwork:
+    """Attaches the sandboxes of one host, where it has a template and the capabilities."""
 
-    def __init__(self, engine: Engine, kernel: Kernel, *, refusal: str = "") -> None:
-        """Nothing is known yet; ``refusal`` is why the engine is to connect them all."""
+    def __init__(self, engine: Engine, kernel: Kernel, *, engine_only: str = "") -> None:
+        """``engine_only`` is the reason why the engine must attach all sandboxes, or empty."""
         self._engine = engine
         self._kernel = kernel
-        self._refusal = refusal
-        self._look_at = 0.0
-        self._pattern: Pattern | None = None
-        self._said = ""
-        if refusal:
-            self._say(f"the engine, since {refusal}")
+        self._engine_only = engine_only
+        self._learn_not_before = 0.0
+        self._template: BridgeTemplate | None = None
+        self._logged = ""
+        if engine_only:
+            self._log_change(f"the engine, since {engine_only}")
 
-    def pattern(self) -> Pattern | None:
-        """How to connect the next one; None when the engine is to do it, and to be looked at."""
-        pattern = self._pattern
-        if pattern is None or time.monotonic() > pattern.learned_at + AGE_SECONDS:
+    def template(self) -> BridgeTemplate | None:
+        """Return how to attach the next sandbox; None if the engine must attach it."""
+        template = self._template
+        if template is None or time.monotonic() > template.learned_at + MAX_TEMPLATE_AGE_SECONDS:
             return None
         try:
-            return pattern if self._surroundings(pattern.bridge) == pattern.surroundings else None
+            current = self._fingerprint(template.bridge)
         except OSError:  # the bridge is gone
             return None
+        return template if current == template.fingerprint else None
 
-    async def learn(self, container_id: str, launcher: Launcher) -> None:
-        """Look at how the engine has connected a sandbox."""
-        if self._refusal or time.monotonic() < self._look_at:
+    async def learn_template(self, container_id: str, launcher: LauncherClient) -> None:
+        """Learn a template from a sandbox that the engine has attached."""
+        if self._engine_only or time.monotonic() < self._learn_not_before:
             return
-        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._learn_not_before = time.monotonic() + LEARN_PAUSE_SECONDS
         try:
             endpoint = await self._engine.endpoint(container_id)
-            self._pattern = await asyncio.to_thread(self._learned, endpoint, launcher)
+            self._template = await asyncio.to_thread(self._read_template, endpoint, launcher)
         except (AbacoError, OSError, ValueError) as error:
-            self._pattern = None
-            self._say(f"the engine, since {error}")
+            self._template = None
+            self._log_change(f"the engine, since {error}")
         else:
-            self._say(f"the worker, to {self._pattern.bridge}")
+            self._log_change(f"the worker, to {self._template.bridge}")
 
-    async def connect(
-        self, pattern: Pattern, container_id: str, launcher: Launcher, place: Place
+    async def attach(
+        self,
+        template: BridgeTemplate,
+        container_id: str,
+        launcher: LauncherClient,
+        directory: SandboxDirectory,
     ) -> None:
-        """Connect a sandbox.
+        """Attach a sandbox to the bridge.
 
         Raises:
-            EngineFault: the kernel refuses; the next one will be connected by the engine.
-            Unavailable: the launcher went away.
+            EngineFault: the kernel refuses; the engine attaches the next sandbox.
+            Unavailable: the launcher exited.
         """
         try:
-            address = await asyncio.to_thread(self._joined, pattern, launcher)
+            address = await asyncio.to_thread(self._attach, template, launcher)
         except OSError as error:
-            self._pattern = None
-            raise EngineFault(f"cannot connect it to {pattern.bridge}: {error}") from error
-        with place.hosts.open("a") as hosts:
-            hosts.write(f"{address.ip}\t{container_id[:HOST_NAME]}\n")
-        place.connect(str(address))
+            self._template = None
+            raise EngineFault(f"cannot attach it to {template.bridge}: {error}") from error
+        with directory.hosts.open("a") as hosts:
+            hosts.write(f"{address.ip}\t{container_id[:HOSTNAME_DIGITS]}\n")
+        directory.write_address(str(address))
 
-    def _learned(self, endpoint: Endpoint | None, launcher: Launcher) -> Pattern:
-        """Make sure that the next can be connected just so, in a thread."""
+    def _read_template(
+        self, endpoint: BridgeEndpoint | None, launcher: LauncherClient
+    ) -> BridgeTemplate:
+        """Check that others can be attached in the same way. Call it in a thread."""
         if endpoint is None:
             raise Unavailable("it is no plain bridge of the engine's own")
         if not self._kernel.engine_is_here(self._engine.location):
             raise Unavailable("the engine is in another network namespace")
         disable_ipv6 = self._disable_ipv6(launcher)
-        surroundings = self._surroundings(endpoint.bridge)
+        fingerprint = self._fingerprint(endpoint.bridge)
         own = IPv4Interface(endpoint.address)
-        if surroundings.bridge != IPv4Interface(f"{endpoint.gateway}/{own.network.prefixlen}"):
-            raise Unavailable(f"{endpoint.bridge} here is {surroundings.bridge}")
-        if own.network.prefixlen > LONGEST_PREFIX:
+        if fingerprint.bridge != IPv4Interface(f"{endpoint.gateway}/{own.network.prefixlen}"):
+            raise Unavailable(f"{endpoint.bridge} here is {fingerprint.bridge}")
+        if own.network.prefixlen > MAX_PREFIX_LENGTH:
             raise Unavailable(f"{own.network} has no room")
-        return _pattern(endpoint, own, surroundings, disable_ipv6)
+        return _template(endpoint, own, fingerprint, disable_ipv6)
 
-    def _disable_ipv6(self, launcher: Launcher) -> tuple[tuple[str, str], ...]:
-        """Where the engine has left IPv6 out: some leave ``::1`` on ``lo``, and some do not."""
-        namespace = launcher.network()
+    def _disable_ipv6(self, launcher: LauncherClient) -> tuple[tuple[str, str], ...]:
+        """Return where the engine disabled IPv6: some engines leave ``::1`` on ``lo``."""
+        namespace = launcher.open_network_namespace()
         try:
             return self._kernel.disable_ipv6(namespace)
         finally:
             os.close(namespace)
 
-    def _surroundings(self, bridge: str) -> Surroundings:
-        return Surroundings(self._kernel.address(bridge), tuple(_read(p) for p in RESOLV_CONFS))
+    def _fingerprint(self, bridge: str) -> HostNetworkFingerprint:
+        resolv_confs = tuple(_read(path) for path in RESOLV_CONFS)
+        return HostNetworkFingerprint(self._kernel.address(bridge), resolv_confs)
 
-    def _joined(self, pattern: Pattern, launcher: Launcher) -> IPv4Interface:
-        """Connect a launcher's network, in a thread; its new address.
+    def _attach(self, template: BridgeTemplate, launcher: LauncherClient) -> IPv4Interface:
+        """Attach a container, and return its address. Call it in a thread.
 
-        The port's name is made from the address, so the kernel itself sees to it that nobody else
-        has that, and forgets it with the container.
+        The port's name contains the address. So the kernel refuses an address that is in use, and
+        frees it with the container.
         """
-        namespace = launcher.network()
+        namespace = launcher.open_network_namespace()
         try:
-            for _ in range(TRIES):
-                address = pattern.draw()
-                port = Port(
+            for _ in range(MAX_ADDRESS_ATTEMPTS):
+                address = template.random_address()
+                port = BridgePort(
                     name=f"veth{address.packed.hex()}",
-                    bridge=pattern.bridge,
-                    mtu=pattern.mtu,
+                    bridge=template.bridge,
+                    mtu=template.mtu,
                     address=address,
-                    gateway=pattern.gateway.ip,
-                    disable_ipv6=pattern.disable_ipv6,
+                    gateway=template.gateway.ip,
+                    disable_ipv6=template.disable_ipv6,
                 )
                 with suppress(FileExistsError):
-                    self._kernel.connect(namespace, port)
+                    self._kernel.attach(namespace, port)
                     return address
         finally:
             os.close(namespace)
-        raise OSError("no address was free, or it is connected already")
+        raise OSError("no address was free, or it is attached already")
 
-    def _say(self, who: str) -> None:
-        if who != self._said:
-            logger.info("sandboxes are connected by %s", who)
-        self._said = who
+    def _log_change(self, by: str) -> None:
+        if by != self._logged:
+            logger.info("sandboxes are attached to the network by %s", by)
+        self._logged = by
 
 
-def _pattern(
-    endpoint: Endpoint,
+def _template(
+    endpoint: BridgeEndpoint,
     own: IPv4Interface,
-    surroundings: Surroundings,
+    fingerprint: HostNetworkFingerprint,
     disable_ipv6: tuple[tuple[str, str], ...],
-) -> Pattern:
+) -> BridgeTemplate:
     hosts = Path(endpoint.files.hosts).read_text().splitlines(keepends=True)
-    return Pattern(
+    return BridgeTemplate(
         bridge=endpoint.bridge,
         mtu=endpoint.mtu,
         hosts="".join(line for line in hosts if line.split()[:1] != [str(own.ip)]),
         resolv_conf=Path(endpoint.files.resolv_conf).read_text(),
         disable_ipv6=disable_ipv6,
-        surroundings=surroundings,
+        fingerprint=fingerprint,
         learned_at=time.monotonic(),
     )
 

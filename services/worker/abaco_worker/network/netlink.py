@@ -1,8 +1,8 @@
-"""A container's network in the kernel's own words: a pair of links, an address and a route.
+"""Attach a container to a bridge with netlink: a pair of links, an address and a route.
 
-One link of the pair is the container's ``eth0``, the other a port of a bridge of this machine, as
-an engine makes them. The pair comes into being as a whole, with one request, and goes with the
-container's namespace; so nothing is left behind, whatever is killed. Sources: netlink(7),
+One link of the pair is the container's ``eth0``, the other is a port of a bridge of this host, as
+an engine makes them. One request creates the pair as a whole, and the kernel removes it with the
+container's namespace. So nothing is left behind, whichever process is killed. Sources: netlink(7),
 rtnetlink(7), ``linux/if_link.h``, ``linux/veth.h``.
 """
 
@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from abaco_worker.network.unix_peer import listener
+from abaco_worker.network.unix_peer import peer_pid
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, number, port
 ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -44,30 +44,30 @@ CLONE_NEWNET = 0x40000000
 
 INSIDE = "eth0"
 INSIDE_INDEX = 2
-"""In a fresh namespace there is only ``lo`` before it."""
+"""In a new namespace only ``lo`` has a lower index."""
 
 ANSWER_BYTES = 16 * 1024
 CONNECT_SECONDS = 1.0
 REQUEST = struct.Struct("16s24x")  # struct ifreq: a name, and room for the answer
 GET_ADDRESS, GET_NETMASK = 0x8915, 0x891B
 
-EFFECTIVE = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
-NEEDED = 1 << 12 | 1 << 21
+EFFECTIVE_CAPABILITIES = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
+REQUIRED_CAPABILITIES = 1 << 12 | 1 << 21
 """CAP_NET_ADMIN for the links, CAP_SYS_ADMIN to enter a namespace."""
 
-OWN = Path("/proc/self/ns/net")
+OWN_NAMESPACE = Path("/proc/self/ns/net")
 IPV6 = Path("/proc/sys/net/ipv6/conf")
-IPV6_OF = ("all", "default", "lo", INSIDE)
-"""Where IPv6 can be disabled. The order is that of writing: ``all`` changes the others, too."""
+IPV6_DEVICES = ("all", "default", "lo", INSIDE)
+"""Where IPv6 can be disabled, in the order of writing: ``all`` also changes the others."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """A port of a bridge: its ``name`` on the host, and what is at its other end.
+class BridgePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a bridge: its ``name`` on the host, and the settings of the container's link.
 
-    ``disable_ipv6`` is the value of ``disable_ipv6`` for ``all``, ``default``, ``lo`` and ``eth0``
-    there; empty on a kernel without IPv6.
+    ``disable_ipv6`` has the values of ``disable_ipv6`` for ``all``, ``default``, ``lo`` and
+    ``eth0`` in the container; it is empty on a kernel without IPv6.
     """
 
     name: str
@@ -79,19 +79,19 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mac(self) -> bytes:
-        """Made from the address, as Docker does: whoever had that before had this, too."""
+        """Derived from the address, as Docker does, so that other ARP caches stay valid."""
         return b"\x02\x42" + self.address.packed
 
 
 class Kernel(Protocol):
-    """What :mod:`.bridge_network` needs of the kernel of this machine."""
+    """The calls of this host's kernel that :mod:`.bridge_network` uses."""
 
-    def may(self) -> bool:
-        """Whether this process has the capabilities that connecting takes."""
+    def has_capabilities(self) -> bool:
+        """Return whether this process has the capabilities to attach containers."""
         ...
 
     def address(self, device: str) -> IPv4Interface:
-        """The address of a device of this network namespace.
+        """Return the address of a device of this network namespace.
 
         Raises:
             OSError: there is none.
@@ -99,56 +99,60 @@ class Kernel(Protocol):
         ...
 
     def engine_is_here(self, location: str) -> bool:
-        """Whether who listens at a URL of a Unix socket is in our network namespace."""
+        """Return whether the listener at a ``unix://`` URL is in our network namespace."""
         ...
 
     def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
-        """Where a connected namespace (a descriptor) has no IPv6: see :class:`Port`.
+        """Return where an attached namespace has IPv6 disabled: see :class:`BridgePort`.
 
-        To be called in a thread.
+        ``namespace`` is a descriptor. Call it in a thread.
 
         Raises:
-            OSError: it is no namespace, or not connected.
+            OSError: it is no namespace, or not attached.
         """
         ...
 
-    def connect(self, namespace: int, port: Port) -> None:
-        """Connect a namespace (a descriptor) that is fresh to a bridge.
+    def attach(self, namespace: int, port: BridgePort) -> None:
+        """Attach a new namespace (a descriptor) to a bridge.
 
-        To be called in a thread: the kernel may be busy with other links for a while.
+        Call it in a thread: the kernel handles one change of links at a time.
 
         Raises:
-            FileExistsError: there is a port of this name.
+            FileExistsError: a port with this name exists.
             OSError: the kernel refuses.
         """
         ...
 
 
-class Linux:
+class LinuxKernel:
     """Implements :class:`Kernel`."""
 
-    def may(self) -> bool:
-        """See :meth:`Kernel.may`."""
+    def has_capabilities(self) -> bool:
+        """See :meth:`Kernel.has_capabilities`."""
         status = Path("/proc/self/status").read_text()
-        found = EFFECTIVE.search(status)
-        return found is not None and int(found[1], 16) & NEEDED == NEEDED
+        found = EFFECTIVE_CAPABILITIES.search(status)
+        return (
+            found is not None and int(found[1], 16) & REQUIRED_CAPABILITIES == REQUIRED_CAPABILITIES
+        )
 
     def address(self, device: str) -> IPv4Interface:
         """See :meth:`Kernel.address`."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
-            question = REQUEST.pack(device.encode())
-            answers = [fcntl.ioctl(asking, what, question) for what in (GET_ADDRESS, GET_NETMASK)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+            query = REQUEST.pack(device.encode())
+            answers = [
+                fcntl.ioctl(connection, request, query) for request in (GET_ADDRESS, GET_NETMASK)
+            ]
         address, mask = (socket.inet_ntoa(answer[20:24]) for answer in answers)
         return IPv4Interface(f"{address}/{mask}")
 
     def engine_is_here(self, location: str) -> bool:
         """See :meth:`Kernel.engine_is_here`."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
-            asking.settimeout(CONNECT_SECONDS)
-            asking.connect(location.removeprefix("unix://"))
-            pid = listener(asking)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect(location.removeprefix("unix://"))
+            pid = peer_pid(connection)
         try:
-            return Path(f"/proc/{pid}/ns/net").stat().st_ino == OWN.stat().st_ino
+            return Path(f"/proc/{pid}/ns/net").stat().st_ino == OWN_NAMESPACE.stat().st_ino
         except OSError:
             return False
 
@@ -157,25 +161,25 @@ class Linux:
         with _entered(namespace):
             if not IPV6.exists():
                 return ()
-            return tuple((name, _disable_ipv6(name).read_text().strip()) for name in IPV6_OF)
+            return tuple((name, _disable_ipv6(name).read_text().strip()) for name in IPV6_DEVICES)
 
-    def connect(self, namespace: int, port: Port) -> None:
-        """See :meth:`Kernel.connect`."""
+    def attach(self, namespace: int, port: BridgePort) -> None:
+        """See :meth:`Kernel.attach`."""
         bridge = socket.if_nametoindex(port.bridge)
         with closing(_channel()) as here, _entered(namespace), closing(_channel()) as inside:
             _set_ipv6([pair for pair in port.disable_ipv6 if pair[0] != INSIDE])
-            _ask(here, [_pair(port, bridge, namespace)])
+            _request(here, [_pair(port, bridge, namespace)])
             _set_ipv6([pair for pair in port.disable_ipv6 if pair[0] == INSIDE])
-            _ask(inside, [_up(), _address(port.address), _default_route(port.gateway)])
+            _request(inside, [_up(), _address(port.address), _default_route(port.gateway)])
 
 
 @contextmanager
 def _entered(namespace: int) -> Iterator[None]:
-    """This thread is in a namespace; channels and files opened meanwhile stay there.
+    """Run this thread in a namespace; sockets and files opened in the block stay in it.
 
-    The way back is the main thread's namespace, which nobody changes.
+    Afterwards the thread returns to the main thread's namespace, which never changes.
     """
-    own = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    own = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _enter(namespace)
         try:
@@ -205,7 +209,7 @@ def _channel() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
 
 
-def _pair(port: Port, bridge_index: int, namespace: int) -> bytes:
+def _pair(port: BridgePort, bridge_index: int, namespace: int) -> bytes:
     up = LINK.pack(socket.AF_UNSPEC, 0, 0, IFF_UP, IFF_UP)
     mtu = struct.pack("=I", port.mtu)
     inside = [
@@ -230,7 +234,7 @@ def _pair(port: Port, bridge_index: int, namespace: int) -> bytes:
 
 
 def _up() -> bytes:
-    """The inner link; it cannot be made so, since the outer one comes after it."""
+    """Set the inner link up. It cannot be created up, because the outer one is created after it."""
     return _message(RTM_NEWLINK, LINK.pack(socket.AF_UNSPEC, 0, INSIDE_INDEX, IFF_UP, IFF_UP))
 
 
@@ -264,13 +268,13 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + padding
 
 
-def _ask(channel: socket.socket, messages: Sequence[bytes]) -> None:
-    """Each message is answered, in order, before the sending returns."""
+def _request(channel: socket.socket, messages: Sequence[bytes]) -> None:
+    """Send messages. The kernel answers each one, in order, before the send returns."""
     for message in messages:
         channel.send(message)
         answer = channel.recv(ANSWER_BYTES)
         kind = HEADER.unpack_from(answer)[1]
-        assert kind == NLMSG_ERROR, f"an answer of type {kind}"
+        assert kind == NLMSG_ERROR, f"unexpected answer of type {kind}"
         (number,) = ERROR.unpack_from(answer, HEADER.size)
         if number:
             raise OSError(-number, os.strerror(-number))

@@ -6,8 +6,8 @@ import struct
 CREDENTIALS = struct.Struct("=3i")  # process, user, group
 
 
-def listener(connected: socket.socket) -> int:
-    """The process that listens at the other end of a Unix socket; 0 when it cannot be seen."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+def peer_pid(connection: socket.socket) -> int:
+    """Return the process that listens at the other end; 0 if it is in another PID namespace."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     pid, _, _ = CREDENTIALS.unpack(credentials)
     return int(pid)

@@ -1,7 +1,8 @@
-"""How much a run has written to the disk: engines have no limit for it that holds everywhere.
+"""The disk limit of runs. The worker enforces it: no engine has one for all storage drivers.
 
-Each running container that has a limit is measured every few seconds. What is written between two
-measurements is not bounded, so the limit protects the host from a leak, not from an attack.
+Each running container that has a limit is measured every few seconds. What a program writes
+between two measurements is not bounded. So the limit protects the host from a leak, not from an
+attack.
 """
 
 import asyncio
@@ -11,48 +12,55 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.app.waiting import cancelled
+from abaco_worker.app.waiting import cancel_and_wait
 from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault
 from abaco_worker.engine.engine_port import Engine
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+MEASURE_SECONDS = 2.0
 
-SHARE = 4.0
-"""A measurement that took one second is repeated after so many: it never keeps a disk busy."""
+PAUSE_FACTOR = 4.0
+"""The pause after a measurement, relative to its duration: measuring never keeps a disk busy."""
 
 
-class Disks:
+class DiskMonitor:
     """Measures the running containers of a host."""
 
     def __init__(self, engine: Engine) -> None:
-        """Nothing runs yet."""
         self._engine = engine
 
     @asynccontextmanager
-    async def watched(self, container_id: str, limit: int) -> AsyncGenerator[asyncio.Event, None]:
-        """Set once the container has written more than ``limit`` bytes; 0 is no limit."""
+    async def monitored(self, container_id: str, limit: int) -> AsyncGenerator[asyncio.Event, None]:
+        """Measure a container in the block. The event is set if it wrote more than ``limit`` bytes.
+
+        A limit of 0 is none.
+        """
         exceeded = asyncio.Event()
-        watch = self._watch(container_id, limit, exceeded)
-        watching = asyncio.create_task(watch) if limit else None
-        if watching is None:
-            watch.close()
+        task: asyncio.Task[None] | None = None
+        if limit:
+            task = asyncio.create_task(self._measure(container_id, limit, exceeded))
         try:
             yield exceeded
         finally:
-            await cancelled(watching)
+            await cancel_and_wait(task)
 
-    async def _watch(self, container_id: str, limit: int, exceeded: asyncio.Event) -> None:
-        pause, said = LOOK_SECONDS, ""
+    async def _measure(self, container_id: str, limit: int, exceeded: asyncio.Event) -> None:
+        pause, logged = MEASURE_SECONDS, ""
         while not exceeded.is_set():
             await asyncio.sleep(pause)
-            begun = time.monotonic()
+            begin = time.monotonic()
             try:
                 if await self._engine.written(container_id) > limit:
                     exceeded.set()
             except (Unavailable, EngineFault, ContainerMissing, OSError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    logger.warning("container %s cannot be measured: %s", container_id[:12], said)
-            pause = max(LOOK_SECONDS, SHARE * (time.monotonic() - begun))
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.warning(
+                        "the disk usage of container %s is unknown (%s), so max_disk_bytes is not"
+                        " enforced; the worker measures it again. If this repeats, check the"
+                        " container engine",
+                        container_id[:12],
+                        error,
+                    )
+            pause = max(MEASURE_SECONDS, PAUSE_FACTOR * (time.monotonic() - begin))

@@ -1,4 +1,4 @@
-"""From a container's output to the output log, while it runs."""
+"""The output recorder: writes an attempt's output to the output log while it runs."""
 
 import asyncio
 import time
@@ -8,45 +8,44 @@ from contextlib import aclosing
 from abaco_jetstream.ports import OutputLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.output import Output
-from abaco_worker.app.waiting import cancelled
-from abaco_worker.domain.output_chunks import CHUNK_BYTES, Chunk, Tally
-from abaco_worker.domain.run_spec import Order
+from abaco_worker.app.waiting import cancel_and_wait
+from abaco_worker.domain.output_chunks import CHUNK_BYTES, OutputChunk, OutputCounter
+from abaco_worker.domain.run_spec import RunSpec
 
 FLUSH_SECONDS = 0.1
 PAUSE_SECONDS = 0.5
 
 
-class Recorder:
-    """Records the output of one attempt. What it has returned from is acknowledged."""
+class OutputRecorder:
+    """Records the output of one attempt. When :meth:`record` returns, the log has stored it."""
 
-    def __init__(self, outputs: OutputLog, order: Order, limit: int) -> None:
-        """Nothing is recorded yet; ``limit`` as in :class:`Tally`."""
+    def __init__(self, outputs: OutputLog, run_spec: RunSpec, limit: int) -> None:
+        """``limit`` is that of :class:`OutputCounter`."""
         self._outputs = outputs
-        self._tenant = order.recorded.tenant
-        self._event = order.assignment
-        self.tally = Tally(limit)
+        self._tenant = run_spec.recorded.tenant
+        self._event = run_spec.assignment
+        self.counter = OutputCounter(limit)
 
     @property
-    def full(self) -> bool:
-        """Whether nothing more will be recorded."""
-        return self.tally.truncated
+    def truncated(self) -> bool:
+        """Whether the limit is reached; nothing more is recorded then."""
+        return self.counter.truncated
 
     async def record(self, output: AsyncGenerator[bytes, None]) -> None:
-        """Record output that begins at its very beginning; what was taken before is skipped.
+        """Record output from its beginning; skip what this recorder has read before.
 
-        Reads no further than it can write, so that an output log that is away holds up the
-        reading and not the container.
+        If the output log is unavailable, the reading waits and the container does not.
         """
-        skip = self.tally.taken
-        async with aclosing(output), aclosing(paced(output)) as pieces:
+        skip = self.counter.read_bytes
+        async with aclosing(output), aclosing(coalesced(output)) as pieces:
             async for piece in pieces:
                 rest, skip = piece[skip:], max(0, skip - len(piece))
-                for chunk in self.tally.add(rest):
+                for chunk in self.counter.add(rest):
                     await self._write(chunk)
-                if self.full:
+                if self.truncated:
                     return
 
-    async def _write(self, chunk: Chunk) -> None:
+    async def _write(self, chunk: OutputChunk) -> None:
         output = Output(
             tenant=self._tenant,
             actor_id=self._event.actor_id,
@@ -58,34 +57,34 @@ class Recorder:
         while True:
             try:
                 return await self._outputs.write(output)
-            except Unavailable:
+            except Unavailable:  # the connection logs the outage
                 await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def paced(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in fewer pieces: the first at once, then one each ``FLUSH_SECONDS`` or
-    ``CHUNK_BYTES``, whichever comes first.
+async def coalesced(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield the same bytes in fewer pieces: the first one at once, then one per ``FLUSH_SECONDS``
+    or per ``CHUNK_BYTES``, whichever comes first.
     """
-    gathered = bytearray()
-    due = 0.0
+    buffer = bytearray()
+    flush_at = 0.0
     reading = asyncio.create_task(_next(pieces))
     try:
         while True:
-            patience = max(0.0, due - time.monotonic()) if gathered else None
-            await asyncio.wait({reading}, timeout=patience)
+            timeout = max(0.0, flush_at - time.monotonic()) if buffer else None
+            await asyncio.wait({reading}, timeout=timeout)
             if reading.done():
                 if (piece := reading.result()) is None:
                     break
-                gathered += piece
+                buffer += piece
                 reading = asyncio.create_task(_next(pieces))
-            if len(gathered) >= CHUNK_BYTES or time.monotonic() >= due:
-                yield bytes(gathered)
-                gathered.clear()
-                due = time.monotonic() + FLUSH_SECONDS
-        if gathered:
-            yield bytes(gathered)
+            if len(buffer) >= CHUNK_BYTES or time.monotonic() >= flush_at:
+                yield bytes(buffer)
+                buffer.clear()
+                flush_at = time.monotonic() + FLUSH_SECONDS
+        if buffer:
+            yield bytes(buffer)
     finally:
-        await cancelled(reading)
+        await cancel_and_wait(reading)
 
 
 async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:

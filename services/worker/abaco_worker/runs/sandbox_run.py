@@ -1,8 +1,8 @@
-"""One assignment in a sandbox, from the request to its launcher to the report.
+"""A sandbox run: one assignment in a sandbox, from the request to its launcher to the report.
 
-Every step can be taken again: a worker that died anywhere in here begins anew with the same
-assignment, finds the sandbox that was taken for it by its folder, and goes on from how that
-stands. The launcher runs one request at most, so nothing runs twice.
+Every step can be repeated. A worker that crashed gets the same assignment again, finds by the
+sandbox directories which sandbox it used, and continues from the state of that sandbox. A launcher
+runs one request at most, so nothing runs twice.
 """
 
 import asyncio
@@ -14,159 +14,162 @@ from contextlib import aclosing
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.app.host import Host
-from abaco_worker.app.waiting import cancelled, first
+from abaco_worker.app.waiting import cancel_and_wait, wait_for_first
 from abaco_worker.domain import event_builders
-from abaco_worker.domain.container_labels import mark
+from abaco_worker.domain.container_labels import assignment_key
 from abaco_worker.domain.engine_errors import RunLost
 from abaco_worker.domain.run_limits import limits
-from abaco_worker.domain.run_report import Message, Report, Started
-from abaco_worker.domain.run_spec import Order, request
-from abaco_worker.domain.sandbox_record import Made, Taken
-from abaco_worker.domain.sandbox_spec import blueprint
-from abaco_worker.domain.work_item_state import Standing
-from abaco_worker.runs.output_recorder import Recorder
-from abaco_worker.sandbox.launcher_client import tail
-from abaco_worker.sandbox.sandbox import FOUND_SECONDS, Sandbox
-from abaco_worker.sandbox.sandbox_directory import Place
-from abaco_worker.sandbox.sandbox_pool import Stock
-from abaco_worker.sandbox.sandbox_store import Sandboxes
+from abaco_worker.domain.run_report import LauncherMessage, ProgramStarted, RunReport
+from abaco_worker.domain.run_spec import RunSpec, run_request
+from abaco_worker.domain.sandbox_record import SandboxAssignment
+from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.work_item_state import WorkItemState
+from abaco_worker.runs.output_recorder import OutputRecorder
+from abaco_worker.sandbox.launcher_client import follow_output
+from abaco_worker.sandbox.sandbox import RECONNECT_SECONDS, Sandbox
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.sandbox_pool import SandboxPool
+from abaco_worker.sandbox.sandbox_store import SandboxStore
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN_SECONDS = 5.0
-"""A run that took longer may have been given to another host meanwhile."""
+RECHECK_SECONDS = 5.0
+"""After a longer run the state is read again: it may have been assigned to another host."""
 
 REFILL_SECONDS = 0.25
-"""Longer runs have their successor's sandbox started beside them; shorter ones are left alone."""
+"""The pool makes the next sandbox during a run that is longer; a shorter run is not disturbed."""
 
 
-async def execute(  # noqa: PLR0913 - a host, a seat, and what it is to do
+async def execute(  # noqa: PLR0913 - a host, a worker, and its work item
     host: Host,
-    sandboxes: Sandboxes,
-    stock: Stock,
-    order: Order,
-    standing: Standing,
+    sandboxes: SandboxStore,
+    pool: SandboxPool,
+    run_spec: RunSpec,
+    state: WorkItemState,
     *,
     taken_at: str,
 ) -> bool:
-    """Run an order and report it; False when on the way it turned out not to be wanted any more.
+    """Run it and report the result; return False if it turned out to be no longer wanted.
 
-    ``taken_at`` is when the worker took the assignment up.
+    ``taken_at`` is when the worker took up the assignment.
 
     Raises:
-        ImageRefused: its image is gone and cannot be had again.
-        RunLost: the sandbox went away under our hands, or the run was to halt before it began.
-        EngineFault, Unavailable: no sandbox could be made; trying again may help.
+        ImageRefused: the image was removed and cannot be pulled again.
+        RunLost: the sandbox exited during the run, or the run was halted before it began.
+        EngineFault, Unavailable: no sandbox could be made; a retry may succeed.
     """
-    since = time.monotonic()
-    if standing.halt_requested:
-        host.interruptions.interrupt(order.recorded.tenant, order.assignment.execution_id)
-    if order.message.rerun is None:  # else its definition is that of then
-        stock.remember(blueprint(order.definition, host.config))
-    run = await _begin(host, sandboxes, stock, order, taken_at)
+    begin = time.monotonic()
+    if state.halt_requested:
+        host.cancellations.cancel(run_spec.recorded.tenant, run_spec.assignment.execution_id)
+    if run_spec.message.rerun is None:  # the definition of a rerun may be outdated
+        pool.set_default_spec(sandbox_spec(run_spec.definition, host.config))
+    run = await _start_or_resume(host, sandboxes, pool, run_spec, taken_at)
     try:
-        finished = await run.attend(reported=standing.run_started)
+        finished = await run.follow_to_end(start_reported=state.run_started)
     finally:
         run.sandbox.close()
-    if run.lost or time.monotonic() - since > LOOK_AGAIN_SECONDS:
-        standing = await host.look(order.recorded)
-        if not standing.run_wanted:
+    if run.worker_lost or time.monotonic() - begin > RECHECK_SECONDS:
+        state = await host.read_state(run_spec.recorded)
+        if not state.run_wanted:
             return False
-    await host.report(order.recorded, finished)
+    await host.report(run_spec.recorded, finished)
     return True
 
 
-async def _begin(
-    host: Host, sandboxes: Sandboxes, stock: Stock, order: Order, taken_at: str
-) -> "Run":
-    """The run in the sandbox it was begun in before a crash, or in one that is taken now."""
-    place = sandboxes.taken_for(mark(order.recorded))
-    if place is not None:
-        return await _found(host, order, place)
-    halt = host.interruptions.of(order.recorded.tenant, order.assignment.execution_id)
+async def _start_or_resume(
+    host: Host, sandboxes: SandboxStore, pool: SandboxPool, run_spec: RunSpec, taken_at: str
+) -> "SandboxRun":
+    """Resume the run in the sandbox of a previous process, or start it in another one."""
+    key = assignment_key(run_spec.recorded)
+    directory = sandboxes.assigned(key)
+    if directory is not None:
+        return await _resume(host, run_spec, directory)
+    halt = host.cancellations.event_of(run_spec.recorded.tenant, run_spec.assignment.execution_id)
     if halt.is_set():
         raise RunLost("halted before it started")
     with host.spans.span("prepare"):
-        order = await host.with_image(order)
-        drawn = blueprint(order.definition, host.config, order.image)
-        sandbox, start_kind = await stock.take(drawn)
+        run_spec = await host.with_rerun_image(run_spec)
+        spec = sandbox_spec(run_spec.definition, host.config, run_spec.image)
+        sandbox, start_kind = await pool.take(spec)
         if await _is_outdated(host, sandbox):
             sandboxes.discard(sandbox)
-            sandbox, start_kind = await stock.take(drawn)
-    stock.fill(REFILL_SECONDS)
-    taken = Taken(
-        mark=mark(order.recorded),
+            sandbox, start_kind = await pool.take(spec)
+    pool.fill(REFILL_SECONDS)
+    assignment = SandboxAssignment(
+        key=key,
         start_kind=start_kind,
         taken_at=taken_at,
-        state_sequence=order.state_sequence,
+        state_sequence=run_spec.state_sequence,
     )
     try:
-        sandboxes.take(sandbox, taken)
-    except BaseException:  # a full disk: it is the worker's no more, so nobody else removes it
+        sandboxes.assign(sandbox, assignment)
+    except BaseException:  # such as a full disk; the pool has released the sandbox already
         sandboxes.discard(sandbox)
         raise
-    run = Run(host, order, sandbox, taken)
+    run = SandboxRun(host, run_spec, sandbox, assignment)
     await run.launch()
     return run
 
 
 async def _is_outdated(host: Host, sandbox: Sandbox) -> bool:
-    """Whether the name of its image stands for another one by now."""
+    """Return whether the name of the sandbox's image refers to another image now."""
     try:
-        return await host.images.moved(sandbox.blueprint.image, sandbox.made.image.image_id)
-    except BaseException:  # the service ends: it is found again
+        return await host.images.has_moved(sandbox.spec.image, sandbox.record.image.image_id)
+    except BaseException:  # this process ends, and the next one adopts the sandbox
         sandbox.close()
         raise
 
 
-async def _found(host: Host, order: Order, place: Place) -> "Run":
-    made, taken = place.made(Made), place.taken()
-    if made is None or taken is None:
+async def _resume(host: Host, run_spec: RunSpec, directory: SandboxDirectory) -> "SandboxRun":
+    record, assignment = directory.read_record(), directory.read_assignment()
+    if record is None or assignment is None:
         raise RunLost("its sandbox is damaged")
-    run = Run(host, order, Sandbox(place, made), taken)
+    run = SandboxRun(host, run_spec, Sandbox(directory, record), assignment)
     try:
-        if place.read_report() is not None:
+        if directory.read_report() is not None:
             return run
     except Unavailable as error:
         raise RunLost(f"its report is damaged: {error}") from error
     try:
-        waits = await run.sandbox.connect(FOUND_SECONDS)
+        idle = await run.sandbox.connect(RECONNECT_SECONDS)
     except Unavailable as error:
-        if place.read_report() is None:
+        if directory.read_report() is None:
             raise RunLost(f"its container is gone: {error}") from error
         return run
-    if waits:
+    if idle:
         await run.launch()
     return run
 
 
-class Run:
-    """An order in its sandbox."""
+class SandboxRun:
+    """One run in its sandbox."""
 
-    def __init__(self, host: Host, order: Order, sandbox: Sandbox, taken: Taken) -> None:
-        """Nothing is asked of the sandbox yet."""
+    def __init__(
+        self, host: Host, run_spec: RunSpec, sandbox: Sandbox, assignment: SandboxAssignment
+    ) -> None:
         self._host = host
-        self._order = order
-        self._taken = taken
-        self._wish = ev.EndedBy.ITSELF
+        self._run_spec = run_spec
+        self._assignment = assignment
+        self._limits = limits(run_spec.definition, host.config)
+        self._halted_by = ev.EndedBy.ITSELF
         self.sandbox = sandbox
 
     @property
-    def lost(self) -> bool:
-        """Whether the seat was given up by the scheduler."""
-        return self._interruption(self._order.assignment.worker_id).is_set()
+    def worker_lost(self) -> bool:
+        """Whether the scheduler has declared this worker lost."""
+        return self._cancellation(self._run_spec.assignment.worker_id).is_set()
 
     async def launch(self) -> None:
-        """Ask the launcher to run the order.
+        """Send the request to the launcher.
 
         Raises:
-            RunLost: it went away; whether it began cannot be told.
+            RunLost: the launcher exited; whether the program was started is unknown.
         """
         assert self.sandbox.launcher is not None
-        wanted = request(self._order, self.sandbox.made.image, self._host.config)
+        request = run_request(self._run_spec, self.sandbox.record.image, self._host.config)
         try:
             with self._host.spans.span("launch"):
-                await self.sandbox.launcher.launch(wanted)
+                await self.sandbox.launcher.launch(request)
         except Unavailable as error:
             self.sandbox.close()
             raise RunLost(str(error)) from error
@@ -174,89 +177,93 @@ class Run:
             self.sandbox.close()
             raise
 
-    async def attend(self, *, reported: bool) -> ev.ExecutionFinished:
-        """Be with the run until it has ended and its output is recorded.
+    async def follow_to_end(self, *, start_reported: bool) -> ev.ExecutionFinished:
+        """Record the run until it has ended.
 
         Raises:
-            RunLost: it came to nothing.
+            RunLost: it ended without a result.
         """
         ended = asyncio.Event()
-        limit = limits(self._order.definition, self._host.config).max_log_bytes
-        recorder = Recorder(self._host.outputs, self._order, limit)
+        recorder = OutputRecorder(self._host.outputs, self._run_spec, self._limits.max_log_bytes)
         recording = asyncio.create_task(self._record(recorder, ended))
-        watching = asyncio.create_task(self._watch())
+        enforcing = asyncio.create_task(self._enforce_end())
         reporting: asyncio.Task[None] | None = None
         try:
             async with aclosing(self._messages()) as messages:
                 async for message in messages:
-                    if reporting is None and not reported and _ran(message):
+                    if isinstance(message, RunReport) and message.stopped:
+                        raise RunLost("its container was stopped from outside")
+                    if reporting is None and not start_reported and _program_ran(message):
                         reporting = asyncio.create_task(self._report_start(message))
             ended.set()
             await recording
             await reporting if reporting is not None else None
         finally:
-            await cancelled(recording, watching, reporting)
-        assert isinstance(message, Report)
-        return event_builders.ended(self._order, message, self._why(message), recorder.tally)
+            await cancel_and_wait(recording, enforcing, reporting)
+        assert isinstance(message, RunReport)
+        by = event_builders.ended_by(message, self._requested_end())
+        return event_builders.sandbox_run_finished(self._run_spec, message, by, recorder.counter)
 
-    async def _messages(self) -> AsyncGenerator[Message, None]:
-        """What the launcher says, or has left behind."""
+    async def _messages(self) -> AsyncGenerator[LauncherMessage, None]:
+        """Yield the launcher's messages, or only the report if the launcher has exited."""
         try:
-            async with aclosing(self._said()) as messages:
+            if self.sandbox.launcher is None:
+                report = self.sandbox.directory.read_report()
+                assert report is not None
+                yield report
+                return
+            async with aclosing(self.sandbox.launcher.messages()) as messages:
                 async for message in messages:
-                    if isinstance(message, Report) and message.stopped:
-                        raise RunLost("its container was stopped from outside")
                     yield message
         except (Unavailable, Refused) as error:
             raise RunLost(f"its container ended without a report: {error}") from error
 
-    async def _said(self) -> AsyncGenerator[Message, None]:
-        if self.sandbox.launcher is None:
-            report = self.sandbox.place.read_report()
-            assert report is not None
-            yield report
-            return
-        async with aclosing(self.sandbox.launcher.messages()) as messages:
-            async for message in messages:
-                yield message
-
-    async def _record(self, recorder: Recorder, ended: asyncio.Event) -> None:
+    async def _record(self, recorder: OutputRecorder, ended: asyncio.Event) -> None:
         with self._host.spans.span("output"):
-            await recorder.record(tail(self.sandbox.place, ended))
+            await recorder.record(follow_output(self.sandbox.directory, ended))
 
-    async def _report_start(self, message: Message) -> None:
-        made = self.sandbox.made
-        event = event_builders.launched(
-            self._order, message.started_ns, made.container_id, made.image.digest, self._taken
+    async def _report_start(self, message: LauncherMessage) -> None:
+        record = self.sandbox.record
+        event = event_builders.sandbox_run_started(
+            self._run_spec,
+            message.started_ns,
+            record.container_id,
+            record.image.digest,
+            self._assignment,
         )
-        await self._host.report(self._order.recorded, event)
+        await self._host.report(self._run_spec.recorded, event)
 
-    async def _watch(self) -> None:
-        """End the run when a person, the scheduler or its disk wants that."""
-        limit = limits(self._order.definition, self._host.config).max_disk_bytes
-        async with self._host.disks.watched(self.sandbox.made.container_id, limit) as exceeded:
-            halt = self._interruption(self._order.assignment.execution_id)
-            lost = self._interruption(self._order.assignment.worker_id)
-            await first(halt.wait(), lost.wait(), exceeded.wait())
+    async def _enforce_end(self) -> None:
+        """Halt the run after a halt request, the loss of the worker, or too many bytes on disk."""
+        container_id, limit = self.sandbox.record.container_id, self._limits.max_disk_bytes
+        async with self._host.disks.monitored(container_id, limit) as exceeded:
+            halt = self._cancellation(self._run_spec.assignment.execution_id)
+            lost = self._cancellation(self._run_spec.assignment.worker_id)
+            await wait_for_first(halt.wait(), lost.wait(), exceeded.wait())
             by_disk = exceeded.is_set() and not halt.is_set()
-        self._wish = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
+        self._halted_by = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
         try:
-            self.sandbox.place.end(self._wish)
-        except OSError as error:  # only a worker that is started anew would read it
-            logger.warning("%s: cannot record why it is ended: %s", self.sandbox.place.name, error)
+            self.sandbox.directory.write_ended_by(self._halted_by)
+        except OSError as error:
+            logger.warning(
+                "%s: cannot store that the run ends by %s: %s. It ends anyway, but a worker that"
+                " restarts now reports a halt; free disk space in ABACO_WORKER_DIR",
+                self.sandbox.directory.name,
+                self._halted_by,
+                error,
+            )
         if self.sandbox.launcher is not None:
             await self.sandbox.launcher.halt()
 
-    def _why(self, report: Report) -> ev.EndedBy:
-        recorded = self.sandbox.place.ended_by()
-        return event_builders.ended_by(
-            report, self._wish if recorded is ev.EndedBy.ITSELF else recorded
-        )
+    def _requested_end(self) -> ev.EndedBy:
+        """Return why this or a previous process halted the run, or ``ITSELF``."""
+        stored = self.sandbox.directory.read_ended_by()
+        return self._halted_by if stored is ev.EndedBy.ITSELF else stored
 
-    def _interruption(self, id: str) -> asyncio.Event:  # noqa: A002 - it is one
-        return self._host.interruptions.of(self._order.recorded.tenant, id)
+    def _cancellation(self, id: str) -> asyncio.Event:  # noqa: A002 - it is one
+        return self._host.cancellations.event_of(self._run_spec.recorded.tenant, id)
 
 
-def _ran(message: Message) -> bool:
-    """Whether the program was run at all."""
-    return isinstance(message, Started) or not message.words
+def _program_ran(message: LauncherMessage) -> bool:
+    """Return whether the program was run at all."""
+    return isinstance(message, ProgramStarted) or not message.error

@@ -1,1 +1,1 @@
-"""Sandboxes: how they are made, kept idle, connected to their launchers, and removed."""
+"""SandboxStore: how they are made, kept idle, connected to their launchers, and removed."""

@@ -1,4 +1,4 @@
-"""Removes containers nobody needs any more, in the background of the next run."""
+"""The container garbage collector: removes containers that nothing uses any more."""
 
 import asyncio
 import logging
@@ -11,93 +11,100 @@ import msgspec
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.engine.engine_port import Engine
-from abaco_worker.sandbox.launcher_client import leave
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.sandbox.launcher_client import request_exit
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 60.0
-GONE_SECONDS = 10.0
-"""How long the engine may take to see that a launcher has gone."""
+MAX_PAUSE_SECONDS = 60.0
+
+EXIT_SECONDS = 10.0
+"""How long the engine may take to notice that a container has exited."""
 
 
-class Leftover(msgspec.Struct, frozen=True):
-    """A container, by id or name, and the folder of the host that goes with it."""
+class UnusedContainer(msgspec.Struct, frozen=True):
+    """A container, by id or name, and the path of its sandbox directory if it has one."""
 
     container: str
-    folder: Path | None = None
+    directory: Path | None = None
 
 
-class Sweeper:
-    """What waits to be removed. It is lost in a crash, and found again by its labels.
+class ContainerGarbageCollector:
+    """Removes containers and their directories in the background.
 
-    Containers are removed one after another. One that could not be removed is tried again on a
-    second queue, after a pause that doubles, so that it never delays the others.
+    The queue is in memory. A restarted worker finds unused containers again by their labels.
+    Containers are removed one after another. One whose removal fails goes to a second queue, after
+    a pause that doubles, so that it never delays the others.
     """
 
     def __init__(self, engine: Engine) -> None:
-        """Nothing waits yet."""
         self._engine = engine
-        self._waiting: asyncio.Queue[Leftover] = asyncio.Queue()
-        self._retries: asyncio.Queue[Leftover] = asyncio.Queue()
-        self._failures: dict[Leftover, int] = {}
+        self._queue: asyncio.Queue[UnusedContainer] = asyncio.Queue()
+        self._retries: asyncio.Queue[UnusedContainer] = asyncio.Queue()
+        self._failures: dict[UnusedContainer, int] = {}
 
     @property
     def waiting(self) -> int:
-        """How many are still to be removed, those that could not be removed among them."""
-        return self._waiting.qsize() + len(self._failures)
-
-    def take(self, leftover: Leftover) -> None:
-        """Remove a container soon, and then its folder."""
-        if leftover not in self._failures:
-            self._waiting.put_nowait(leftover)
+        """How many containers are to be removed, failed removals included."""
+        return self._queue.qsize() + len(self._failures)
 
     @property
-    def behind(self) -> int:
-        """How many wait, beside the one that is being removed and those that could not be."""
-        return self._waiting.qsize()
+    def backlog(self) -> int:
+        """How many wait behind the one that is being removed; failed removals do not count."""
+        return self._queue.qsize()
+
+    def collect(self, unused: UnusedContainer) -> None:
+        """Remove a container and then its directory, in the background."""
+        if unused not in self._failures:
+            self._queue.put_nowait(unused)
 
     async def run(self) -> None:
-        """Remove what comes until cancelled: containers one after another, folders beside them."""
+        """Remove containers until cancelled: one after another, the directories concurrently."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._remove_each(self._waiting, tasks))
+            tasks.create_task(self._remove_each(self._queue, tasks))
             tasks.create_task(self._remove_each(self._retries, tasks))
 
     async def _remove_each(
-        self, queue: "asyncio.Queue[Leftover]", tasks: asyncio.TaskGroup
+        self, queue: "asyncio.Queue[UnusedContainer]", tasks: asyncio.TaskGroup
     ) -> None:
         while True:
-            leftover = await queue.get()
+            unused = await queue.get()
             try:
-                await self._end(leftover)
+                await self._remove_container(unused)
             except (Unavailable, EngineFault) as error:
-                self._retry_later(leftover, error)
+                self._retry_later(unused, error)
             else:
-                tasks.create_task(self._clear(leftover))
+                tasks.create_task(self._remove_directory(unused))
 
-    async def _end(self, leftover: Leftover) -> None:
-        """A launcher goes when it is asked; that spares the engine a program that kills it."""
-        goes = leftover.folder is not None and await leave(Place(leftover.folder))
-        patience = GONE_SECONDS if goes else 0.0
-        await self._engine.remove(leftover.container, patience_seconds=patience)
-
-    async def _clear(self, leftover: Leftover) -> None:
-        """The folder last: while it is there, a worker that comes back knows of the rest."""
-        try:
-            if leftover.folder is not None:
-                with suppress(FileNotFoundError):
-                    await asyncio.to_thread(shutil.rmtree, leftover.folder)
-        except OSError as error:
-            self._retry_later(leftover, error)
-        else:
-            self._failures.pop(leftover, None)
-
-    def _retry_later(self, leftover: Leftover, error: Exception) -> None:
-        failures = self._failures.get(leftover, 0) + 1
-        self._failures[leftover] = failures
-        seconds = min(PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
-        logger.warning(
-            "container %s not removed: %s; retry in %g s", leftover.container, error, seconds
+    async def _remove_container(self, unused: UnusedContainer) -> None:
+        """Stop it through its launcher if possible: the engine would start a program for it."""
+        exits = unused.directory is not None and await request_exit(
+            SandboxDirectory(unused.directory)
         )
-        asyncio.get_running_loop().call_later(seconds, self._retries.put_nowait, leftover)
+        exit_seconds = EXIT_SECONDS if exits else 0.0
+        await self._engine.remove(unused.container, exit_seconds=exit_seconds)
+
+    async def _remove_directory(self, unused: UnusedContainer) -> None:
+        """Remove the directory last: until then a restarted worker still finds the container."""
+        try:
+            if unused.directory is not None:
+                with suppress(FileNotFoundError):
+                    await asyncio.to_thread(shutil.rmtree, unused.directory)
+        except OSError as error:
+            self._retry_later(unused, error)
+        else:
+            self._failures.pop(unused, None)
+
+    def _retry_later(self, unused: UnusedContainer, error: Exception) -> None:
+        failures = self._failures.get(unused, 0) + 1
+        self._failures[unused] = failures
+        seconds = min(PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)
+        logger.warning(
+            "container %s was not removed (%s); the next attempt is in %g s. If this repeats, see"
+            " docs/how-to/outages.md",
+            unused.container,
+            error,
+            seconds,
+        )
+        asyncio.get_running_loop().call_later(seconds, self._retries.put_nowait, unused)

@@ -1,9 +1,9 @@
-"""The worker's end of the helper, which starts a launcher for each container (``helper.c``).
+"""The helper client: has the helper start a launcher for each container (``launcher/helper.c``).
 
-The helper needs the rights of the machine's root and its process namespace. Where the worker has
-both, the helper is a child of it; else it is a container that the engine makes for it. Either way
-it is talked to over its standard streams, so nobody else can, and it ends when the worker does.
-Launchers are not its children for long: they end with their containers.
+The helper needs root's capabilities and the host's PID namespace. If the worker has both, the
+helper is a child process. Otherwise the engine runs it in a container. In both cases the worker
+talks to it over its standard streams, which nothing else can open, and it exits with the worker.
+Launchers are reparented: they exit with their containers.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from typing import Protocol
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
-from abaco_worker.network.unix_peer import listener
-from abaco_worker.sandbox.sandbox_directory import Process
+from abaco_worker.network.unix_peer import peer_pid
+from abaco_worker.sandbox.sandbox_directory import ProcessIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -29,98 +29,106 @@ STARTED = re.compile(r"started ([0-9]{1,10}) ([0-9]{1,20})", re.ASCII)
 class Helper(Protocol):
     """Starts launchers."""
 
-    async def start(self, container_id: str, pid: int, name: str) -> Process:
-        """Start the launcher of a container that runs; ``pid`` is its process 1.
+    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
+        """Start the launcher of a running container; ``pid`` is the container's process 1.
 
-        It listens in the folder ``name`` of the worker's; see :class:`Place`.
+        The launcher listens in the sandbox directory ``name``.
 
         Raises:
-            EngineFault: it could not be; trying again, with another container, may help.
+            EngineFault: it was not started; another container may succeed.
         """
         ...
 
     def close(self) -> None:
-        """End the helper. Launchers go on."""
+        """End the helper. Launchers continue."""
         ...
 
 
-Open = Callable[[], Awaitable["Channel"]]
+class HelperChannel(Protocol):
+    """The standard streams of a running helper."""
+
+    async def ask(self, line: str) -> str:
+        """Send a line, and return the answer; empty if the helper exited.
+
+        Raises:
+            OSError: the helper cannot be reached any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the helper."""
+        ...
 
 
-async def find(program: Path, folder: Path, location: str, by_engine: Open) -> Helper:
-    """A helper that can do its work, for the engine at this location; ``by_engine`` makes another.
+OpenChannel = Callable[[], Awaitable[HelperChannel]]
+
+
+async def find_helper(
+    program: Path, folder: Path, location: str, open_container: OpenChannel
+) -> Helper:
+    """Return a helper that works for the engine at ``location``: a child, or else a container.
+
+    If the engine is unavailable, ``open_container`` is called again at the first container.
 
     Raises:
-        EngineFault: there is none; the text says why.
+        EngineFault: there is none; the text names the causes.
     """
     await asyncio.to_thread(folder.mkdir, 0o711, parents=True, exist_ok=True)
     refusals = []
-    if await asyncio.to_thread(_sees, location) is not False:
+    if await asyncio.to_thread(_shares_pid_namespace, location) is not False:
         try:
-            return await _checked(lambda: child(program, folder), "a child of the worker")
+            return await _checked(lambda: start_child(program, folder), "a child of the worker")
         except EngineFault as error:
             refusals.append(str(error))
     try:
-        return await _checked(by_engine, "a container of their helper")
-    except Unavailable as error:  # so it is asked again when there is a container
-        logger.warning("launchers' helper: %s", error)
-        return ChannelHelper(by_engine)
+        return await _checked(open_container, "a container of their helper")
+    except Unavailable as error:
+        logger.warning(
+            "the launchers' helper was not started: %s. The worker retries with its first"
+            " container; start the container engine",
+            error,
+        )
+        return HelperClient(open_container)
     except EngineFault as error:
         raise EngineFault("; ".join([*refusals, str(error)])) from error
 
 
-async def _checked(open_channel: Open, who: str) -> Helper:
-    helper = ChannelHelper(open_channel)
+async def _checked(open_channel: OpenChannel, where: str) -> Helper:
+    helper = HelperClient(open_channel)
     await helper.check()
-    logger.info("launchers are started by %s", who)
+    logger.info("launchers are started by %s", where)
     return helper
 
 
-def _sees(location: str) -> bool | None:
-    """Whether the engine's processes have numbers among ours; None while it is away."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
-        asking.settimeout(CONNECT_SECONDS)
+def _shares_pid_namespace(location: str) -> bool | None:
+    """Return whether the engine's processes are visible here; None while it is unavailable."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(CONNECT_SECONDS)
         try:
-            asking.connect(location.removeprefix("unix://"))
+            connection.connect(location.removeprefix("unix://"))
         except OSError:
             return None
-        return listener(asking) > 0
+        return peer_pid(connection) > 0
 
 
-class Channel(Protocol):
-    """A helper that runs."""
+class HelperClient:
+    """Implements :class:`Helper`: one request at a time, over a channel opened on demand."""
 
-    async def ask(self, line: str) -> str:
-        """Its answer to a line; empty when it ended.
-
-        Raises:
-            OSError: it cannot be reached any more.
-        """
-        ...
-
-    def close(self) -> None:
-        """End it."""
-        ...
-
-
-class ChannelHelper:
-    """Implements :class:`Helper`: one request at a time, over a channel made when it is needed."""
-
-    def __init__(self, open_channel: Open) -> None:
-        """``open_channel`` starts a helper; it raises OSError or EngineFault when it can't."""
+    def __init__(self, open_channel: OpenChannel) -> None:
+        """``open_channel`` starts a helper; it raises OSError or EngineFault on failure."""
         self._open = open_channel
-        self._channel: Channel | None = None
-        self._turn = asyncio.Lock()
+        self._channel: HelperChannel | None = None
+        self._lock = asyncio.Lock()
 
-    async def start(self, container_id: str, pid: int, name: str) -> Process:
+    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
         """See :meth:`Helper.start`."""
-        async with self._turn:
+        async with self._lock:
             answer = await self._ask(f"start {pid} {container_id} {name}\n")
         started = STARTED.fullmatch(answer)
         if started is None:
-            words = answer.removeprefix("error ") or "the helper ended"
-            raise EngineFault(f"no launcher could be started: {words}")
-        return Process(pid=int(started[1]), started=int(started[2]))
+            cause = answer.removeprefix("error ") or "the helper ended"
+            raise EngineFault(f"no launcher could be started: {cause}")
+        return ProcessIdentity(pid=int(started[1]), started=int(started[2]))
 
     async def _ask(self, line: str) -> str:
         try:
@@ -130,9 +138,9 @@ class ChannelHelper:
                 answer = await self._channel.ask(line)
         except (OSError, TimeoutError) as error:
             self.close()
-            words = str(error) or f"it took longer than {ANSWER_SECONDS:.0f} s"
-            raise EngineFault(f"the launchers' helper failed: {words}") from error
-        except BaseException:  # whose answer would come next, nobody could tell
+            cause = str(error) or f"it took longer than {ANSWER_SECONDS:.0f} s"
+            raise EngineFault(f"the launchers' helper failed: {cause}") from error
+        except BaseException:  # the next answer would belong to this request
             self.close()
             raise
         if not answer:
@@ -146,53 +154,53 @@ class ChannelHelper:
             self._channel = None
 
     async def check(self) -> None:
-        """Start the helper, and have it look whether it can do its work.
+        """Start the helper, and make it check that it can start launchers.
 
         Raises:
-            EngineFault: it can't; the text says why.
+            EngineFault: it cannot; the text names the cause.
         """
-        async with self._turn:
+        async with self._lock:
             answer = await self._ask("check\n")
         if answer != "ok":
             self.close()
-            words = answer.removeprefix("error ") or "it ended at once"
-            raise EngineFault(f"no launcher can be started: {words}")
+            cause = answer.removeprefix("error ") or "the helper ended at once"
+            raise EngineFault(f"no launcher can be started: {cause}")
 
 
 class ChildChannel:
-    """A helper that is a child of this process. Implements :class:`Channel`."""
+    """A helper that is a child of this process. Implements :class:`HelperChannel`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        """Use :func:`child`."""
+        """Use :func:`start_child`."""
         self._process = process
 
     async def ask(self, line: str) -> str:
-        """See :meth:`Channel.ask`."""
+        """See :meth:`HelperChannel.ask`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line.encode())
         await self._process.stdin.drain()
         return (await self._process.stdout.readline()).decode(errors="replace")
 
-    async def ended(self) -> int:
-        """Wait for its end; its exit code."""
+    async def wait(self) -> int:
+        """Wait until it exits, and return the exit code."""
         return await self._process.wait()
 
     def close(self) -> None:
-        """See :meth:`Channel.close`."""
+        """See :meth:`HelperChannel.close`."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
 
-async def child(program: Path, folder: Path) -> ChildChannel:
-    """Start a helper as a child of this process; signals for the worker's group spare it."""
+async def start_child(program: Path, folder: Path) -> ChildChannel:
+    """Start a helper as a child, in its own session: signals to the worker's group spare it."""
     process = await asyncio.create_subprocess_exec(
         program,
         "helper",
         folder,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={},  # what the worker knows is nothing for launchers
+        env={},  # launchers must not inherit the worker's variables
         start_new_session=True,
     )
     return ChildChannel(process)

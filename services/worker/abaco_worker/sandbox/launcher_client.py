@@ -1,6 +1,7 @@
-"""The worker's end of the launcher: one request to a waiting container, and how it ended.
+"""The launcher client: sends the request to an idle launcher, and receives how the run ended.
 
-``launcher/main.c`` and ``wire.c`` describe the protocol, ``sandbox_directory.py`` the files.
+``launcher/main.c`` and ``launcher/wire.c`` describe the protocol, ``sandbox_directory.py`` the
+files.
 """
 
 import asyncio
@@ -14,37 +15,49 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 from abaco_proto.errors import Refused, Unavailable
-from abaco_worker.domain.run_report import Message, Report, parse_report, parse_started
-from abaco_worker.domain.run_request import Request
-from abaco_worker.network.unix_peer import listener
-from abaco_worker.sandbox.sandbox_directory import REPORT_BYTES, Place, Process
+from abaco_worker.domain.run_report import (
+    LauncherMessage,
+    RunReport,
+    parse_report,
+    parse_started,
+)
+from abaco_worker.domain.run_request import RunRequest
+from abaco_worker.network.unix_peer import peer_pid
+from abaco_worker.sandbox.sandbox_directory import (
+    REPORT_BYTES,
+    ProcessIdentity,
+    SandboxDirectory,
+)
 
-HEAD = struct.Struct("=4sI")
+HEADER = struct.Struct("=4sI")  # kind, length of the body
 RUN, HALT, EXIT = b"RUN1", b"HALT", b"EXIT"
-WAITING = "waiting"
+GREETING = "waiting"
+"""The first line of a launcher that has run nothing yet."""
 
 READ_BYTES = 64 * 1024
-SHORTEST_LOOK_SECONDS = 0.002
-LONGEST_LOOK_SECONDS = 0.05
-STARTED = 22
-"""Which field of ``/proc/<pid>/stat`` it is, counted from 1 (proc(5))."""
+MIN_POLL_SECONDS = 0.002
+MAX_POLL_SECONDS = 0.05
+POLL_FACTOR = 1.5
 
-LEAVE_SECONDS = 1.0
-"""How long a launcher may take to go, before it is made to."""
+START_TIME_FIELD = 22
+"""The field of ``/proc/<pid>/stat`` with the start time, counted from 1 (proc(5))."""
+
+EXIT_SECONDS = 1.0
+"""How long a launcher may take to exit before its container is killed."""
 
 
-class Launcher:
-    """A connection to a launcher. Closing it, or losing it, leaves the run as it is."""
+class LauncherClient:
+    """A connection to a launcher. Closing or losing it does not affect the run."""
 
-    def __init__(self, place: Place, connected: socket.socket) -> None:
+    def __init__(self, directory: SandboxDirectory, connection: socket.socket) -> None:
         """Use :func:`connect`."""
-        self._place = place
-        self._socket = connected
+        self._directory = directory
+        self._socket = connection
         self._received = bytearray()
 
     @property
     def alive(self) -> bool:
-        """Whether it still waits, as far as can be told without asking it."""
+        """Whether the connection is open. It can be open although the launcher died."""
         try:
             return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -52,104 +65,104 @@ class Launcher:
         except OSError:
             return False
 
-    def network(self) -> int:
-        """The network of its container, opened.
+    def open_network_namespace(self) -> int:
+        """Open the network namespace of the container, and return the descriptor.
 
         Raises:
-            Unavailable: it went away, or is of another machine or container and cannot be seen.
+            Unavailable: the launcher exited, or its process is not visible in this PID namespace.
         """
-        path = f"/proc/{listener(self._socket)}/ns/net"
+        path = f"/proc/{peer_pid(self._socket)}/ns/net"
         try:
             opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Unavailable(f"the launcher's network cannot be seen: {error}") from error
-        if not self.alive:  # else the number was still its own
+        if not self.alive:  # another process may have got its number
             os.close(opened)
             raise Unavailable("the launcher went away")
         return opened
 
-    async def waits(self) -> bool:
-        """Whether it has run nothing yet: so it greets. To be asked first, and once.
+    async def read_greeting(self) -> bool:
+        """Read the first line, and return whether the launcher is idle. Call it first, and once.
 
         Raises:
-            Unavailable: it went away.
+            Unavailable: the launcher exited.
         """
         line = await self._line()
         if not line:
-            raise Unavailable("the launcher went away before it said a word")
-        if line != WAITING:
+            raise Unavailable("the launcher went away before it sent its first line")
+        if line != GREETING:
             self._received[:0] = f"{line}\n".encode()
-        return line == WAITING
+        return line == GREETING
 
-    async def launch(self, request: Request) -> None:
-        """Send the request of this container, its only one.
+    async def launch(self, request: RunRequest) -> None:
+        """Send the request. A launcher accepts one request in its lifetime.
 
         Raises:
-            Malformed: it cannot be passed to any program; nothing was sent.
-            Unavailable: the launcher went away.
+            Malformed: the request cannot be passed to a program; nothing was sent.
+            Unavailable: the launcher exited.
         """
         body = request.encode()
-        files = [_open(self._place.output), _open(self._place.report)]
+        files = [_open(self._directory.output), _open(self._directory.report)]
         try:
-            await self._send(HEAD.pack(RUN, len(body)) + body, files)
+            await self._send(HEADER.pack(RUN, len(body)) + body, files)
         finally:
             for file in files:
                 os.close(file)
 
     async def halt(self) -> None:
-        """The stop signal for the program, after the grace SIGKILL; a container that waits ends.
+        """Send the program its stop signal, and SIGKILL after the grace. An idle launcher exits.
 
-        That it has ended already is no error: the report tells what became of it.
+        If the run has ended, nothing happens; the report is the result.
         """
         with suppress(Unavailable):
-            await self._send(HEAD.pack(HALT, 0), [])
+            await self._send(HEADER.pack(HALT, 0), [])
 
-    async def leave(self) -> bool:
-        """Have it end itself, and its container; False when it does not: its program still runs."""
+    async def exit(self) -> bool:
+        """Make the launcher exit, and with it the container; False if its program still runs."""
         with suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await self._send(HEAD.pack(EXIT, 0), [])
+            async with asyncio.timeout(EXIT_SECONDS):
+                await self._send(HEADER.pack(EXIT, 0), [])
                 while line := await self._line():
                     if line.startswith("error"):
                         return False
                 return True
         return False
 
-    async def messages(self) -> AsyncGenerator[Message, None]:
-        """What the launcher says: that the program runs (perhaps twice), and at last the report.
+    async def messages(self) -> AsyncGenerator[LauncherMessage, None]:
+        """Yield the messages: ``ProgramStarted``, possibly twice, and the report as the last.
 
         Raises:
-            Refused: it did not take the request.
-            Unavailable: it went away without a report.
+            Refused: the launcher refused the request.
+            Unavailable: it exited without a report.
         """
         while line := await self._line():
             kind, _, rest = line.partition(" ")
             if kind == "started":
                 yield parse_started(rest)
             elif kind == "report":
-                yield self._place.read_report() or parse_report(line)
+                yield self._directory.read_report() or parse_report(line)
                 return
             elif kind == "error":
-                raise Refused(f"the launcher says: {rest}")
-        report = self._place.read_report()
+                raise Refused(f"the launcher refused the request: {rest}")
+        report = self._directory.read_report()
         if report is None:
             raise Unavailable("the launcher went away without a report")
         yield report
 
-    async def report(self) -> Report:
-        """How it ended, when it has. Raises as :meth:`messages` does."""
+    async def wait_for_report(self) -> RunReport:
+        """Return the report when the run has ended. Raises as :meth:`messages`."""
         async with aclosing(self.messages()) as messages:
             async for message in messages:
-                if isinstance(message, Report):
+                if isinstance(message, RunReport):
                     return message
         raise AssertionError("the messages end with a report")
 
     def close(self) -> None:
-        """Leave it alone."""
+        """Close the connection; the launcher and its program continue."""
         self._socket.close()
 
     async def _line(self) -> str:
-        """The next line without its end; empty when no more come."""
+        """Return the next line without its end; empty when the connection is closed."""
         loop = asyncio.get_running_loop()
         while (end := self._received.find(b"\n")) < 0:
             try:
@@ -167,106 +180,113 @@ class Launcher:
         loop = asyncio.get_running_loop()
         try:
             sent = socket.send_fds(self._socket, [data], files)
-            if sent < len(data):  # else it may all be over by now
+            if sent < len(data):  # do not send nothing: the run may have ended by now
                 await loop.sock_sendall(self._socket, data[sent:])
         except OSError as error:
             raise Unavailable(f"the launcher went away: {error}") from error
 
 
-async def connect(place: Place, seconds: float) -> Launcher:
-    """Connect to a launcher, which may only be starting.
+async def connect(directory: SandboxDirectory, timeout_seconds: float) -> LauncherClient:
+    """Connect to the launcher of a sandbox, also while it is starting.
 
     Raises:
         Unavailable: none answered in time.
     """
-    deadline = time.monotonic() + seconds
-    pause = SHORTEST_LOOK_SECONDS
+    deadline = time.monotonic() + timeout_seconds
+    pause = MIN_POLL_SECONDS
     while True:
         try:
-            return Launcher(place, _connected(place))
+            return LauncherClient(directory, _connected_socket(directory))
         except OSError as error:
             if time.monotonic() + pause > deadline:
                 raise Unavailable(f"the launcher does not answer: {error}") from error
         await asyncio.sleep(pause)
-        pause = min(LONGEST_LOOK_SECONDS, 1.5 * pause)
+        pause = min(MAX_POLL_SECONDS, POLL_FACTOR * pause)
 
 
-async def leave(place: Place) -> bool:
-    """Have the launcher of a container end it, if one is there and nothing runs; whether it did."""
+async def request_exit(directory: SandboxDirectory) -> bool:
+    """Make the launcher of a sandbox exit; False if there is none or its program still runs."""
     try:
-        launcher = await connect(place, 0)
+        launcher = await connect(directory, 0)
     except Unavailable:
         return False
     try:
-        return await launcher.leave()
+        return await launcher.exit()
     finally:
         launcher.close()
 
 
-async def tail(place: Place, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
-    """The output from its beginning, as it grows, until ``ended`` is set and all of it is read.
+async def follow_output(
+    directory: SandboxDirectory, ended: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
+    """Yield the output from its beginning, as it grows, to its end.
 
-    Set ``ended`` when the report is there: then the output is complete.
+    Set ``ended`` when the report has come: the output is complete then.
     """
-    file = _open(place.output, os.O_RDONLY)
-    pause = SHORTEST_LOOK_SECONDS
+    file = _open(directory.output, os.O_RDONLY)
+    pause = MIN_POLL_SECONDS
     try:
         while True:
             last = ended.is_set()
             while data := os.read(file, READ_BYTES):
-                pause = SHORTEST_LOOK_SECONDS
+                pause = MIN_POLL_SECONDS
                 yield data
             if last:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await ended.wait()
-            pause = min(LONGEST_LOOK_SECONDS, 1.5 * pause)
+            pause = min(MAX_POLL_SECONDS, POLL_FACTOR * pause)
     finally:
         os.close(file)
 
 
-def _open(path: Path, way: int = os.O_WRONLY | os.O_APPEND) -> int:
-    """Open a file of ours, made if it is missing. What it holds already stays."""
-    return os.open(path, way | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def process_start_ticks(pid: int) -> int:
+    """Return the start time of a process, in ticks since boot.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[START_TIME_FIELD - 3])  # the first two fields are cut off
 
 
-def _connected(place: Place) -> socket.socket:
-    """A connection to the very socket of a place, however long its path is."""
-    path = place.socket
-    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _open(path: Path, mode: int = os.O_WRONLY | os.O_APPEND) -> int:
+    """Open a file of a sandbox; create it if it is missing, and keep its contents."""
+    return os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _connected_socket(directory: SandboxDirectory) -> socket.socket:
+    """Connect to the socket in the directory, however long its path is.
+
+    The socket is opened without following a link, and the connection goes to what was opened: a
+    replaced socket is not connected to.
+    """
+    path = directory.socket
+    opened = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+        if not stat.S_ISSOCK(os.fstat(opened).st_mode):
             raise FileNotFoundError(f"{path} is no socket")
-        connecting.setblocking(False)
-        connecting.connect(f"/proc/self/fd/{found}")
-        _check(listener(connecting), place.launcher())
+        connection.setblocking(False)
+        connection.connect(f"/proc/self/fd/{opened}")
+        _check_peer(peer_pid(connection), directory.read_launcher())
     except OSError:
-        connecting.close()
+        connection.close()
         raise
     finally:
-        os.close(found)
-    return connecting
+        os.close(opened)
+    return connection
 
 
-def _check(pid: int, expected: Process | None) -> None:
-    """Talk to nobody but the process that was started for this very container.
+def _check_peer(pid: int, expected: ProcessIdentity | None) -> None:
+    """Refuse every listener except the launcher that was started for this container.
 
-    The kernel says who listens. A worker that does not see the machine's processes is told 0;
-    there the folder has to do, which is mounted into no container and open to nobody else.
+    The kernel reports the listener's process. It reports 0 to a worker in another PID namespace.
+    Such a worker relies on the directory: it is mounted into no container, and only the worker's
+    user may enter it.
     """
     if expected is None:
         raise FileNotFoundError("no launcher was started there")
-    if pid and (pid != expected.pid or started(pid) != expected.started):
+    if pid and (pid != expected.pid or process_start_ticks(pid) != expected.started):
         raise PermissionError(f"process {pid} listens there, which is not its launcher")
-
-
-def started(pid: int) -> int:
-    """When a process was started, in ticks since the machine was.
-
-    Raises:
-        OSError: there is none.
-    """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[STARTED - 3])  # the first two are cut off

@@ -1,60 +1,59 @@
-"""One sandbox: a container with a launcher beside it, and the connection to the launcher."""
+"""One sandbox: a container, its launcher, and the connection to the launcher."""
 
-from abaco_worker.domain.sandbox_record import Made
-from abaco_worker.domain.sandbox_spec import Blueprint
-from abaco_worker.sandbox.container_garbage_collector import Leftover
-from abaco_worker.sandbox.launcher_client import Launcher, connect
-from abaco_worker.sandbox.sandbox_directory import Place
+from abaco_worker.domain.sandbox_record import SandboxRecord
+from abaco_worker.domain.sandbox_spec import SandboxSpec
+from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
+from abaco_worker.sandbox.launcher_client import LauncherClient, connect
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 
 ANSWER_SECONDS = 10.0
-"""How long a launcher may take to answer in a container that has just been started."""
+"""The timeout for a launcher in a container that has just been started."""
 
-FOUND_SECONDS = 1.0
-"""The same for one that was started in an earlier life: it waits, or it is gone."""
+RECONNECT_SECONDS = 1.0
+"""The timeout for a launcher that a previous process started: it is idle, or it is gone."""
 
 
 class Sandbox:
-    """A container with a launcher beside it, and our connection to that."""
+    """A container with a launcher beside it. ``launcher`` is None while not connected."""
 
-    def __init__(self, place: Place, made: Made) -> None:
-        """Nothing is connected yet."""
-        self.place = place
-        self.made = made
-        self.launcher: Launcher | None = None
+    def __init__(self, directory: SandboxDirectory, record: SandboxRecord) -> None:
+        self.directory = directory
+        self.record = record
+        self.launcher: LauncherClient | None = None
 
     @property
-    def blueprint(self) -> Blueprint:
-        """What it was made from."""
-        return self.made.blueprint
+    def spec(self) -> SandboxSpec:
+        """What the sandbox was made from."""
+        return self.record.spec
 
     @property
     def alive(self) -> bool:
-        """Whether the launcher still waits, as far as can be told."""
+        """Whether the launcher's connection is open. It can be open although the launcher died."""
         return self.launcher is not None and self.launcher.alive
 
     @property
-    def leftover(self) -> Leftover:
-        """What must be removed when it is over."""
-        return Leftover(self.made.container_id, self.place.folder)
+    def unused_container(self) -> UnusedContainer:
+        """What the garbage collector is to remove after the run."""
+        return UnusedContainer(self.record.container_id, self.directory.path)
 
-    async def connect(self, seconds: float) -> bool:
-        """Connect to the launcher; whether it still waits.
+    async def connect(self, timeout_seconds: float) -> bool:
+        """Connect to the launcher, and return whether it is idle.
 
         Raises:
-            Unavailable: there is none (any more).
+            Unavailable: there is no launcher, or it exited.
         """
-        launcher = await connect(self.place, seconds)
+        launcher = await connect(self.directory, timeout_seconds)
         try:
-            waits = await launcher.waits()
+            idle = await launcher.read_greeting()
         except BaseException:
             launcher.close()
             raise
         self.close()
         self.launcher = launcher
-        return waits
+        return idle
 
     def close(self) -> None:
-        """Leave it alone."""
+        """Close the connection; the launcher and its program continue."""
         if self.launcher is not None:
             self.launcher.close()
             self.launcher = None

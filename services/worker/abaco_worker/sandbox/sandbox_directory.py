@@ -1,21 +1,21 @@
-"""The folder of one sandbox on the host. No program can reach it.
+"""The sandbox directory: the folder of one sandbox on the host.
 
 ::
 
-    <folder>/hosts        mounted, as is the next, where the worker connects the container itself
-    <folder>/resolv.conf
-    <folder>/run/socket   not mounted, nor is what follows: the launcher listens here
-    <folder>/launcher     which process that is
-    <folder>/made         what the sandbox is, and of what
-    <folder>/address      its own in the network, once the worker has connected it
-    <folder>/assignment   what it was taken for, written before it is asked to run anything
-    <folder>/ended_by     why the worker ended the run
-    <folder>/output       what the program wrote, up to the limit
-    <folder>/report       one line, when it ended
+    <directory>/hosts        mounted, like the next one, if the worker attaches the container itself
+    <directory>/resolv.conf
+    <directory>/run/socket   the launcher listens here; not mounted, like everything below
+    <directory>/launcher     the launcher's process
+    <directory>/made         the sandbox record
+    <directory>/address      the container's address, once the worker has attached the container
+    <directory>/assignment   the sandbox assignment, written before the launcher gets the request
+    <directory>/ended_by     why the worker ended the run
+    <directory>/output       the program's output, up to its limit
+    <directory>/report       one line, written when the run has ended
 
-The launcher gets the last two files as open descriptors; they hold everything, whether a worker is
-there or not. A container's labels cannot change once it runs; what a worker that comes back must
-know of it is in these files.
+Only ``hosts`` and ``resolv.conf`` are visible in the container. The launcher gets the last two
+files as open descriptors. It fills them whether a worker is running or not. A container's labels
+cannot change after its start, so what a restarted worker must know is in these files.
 """
 
 from contextlib import suppress
@@ -26,109 +26,114 @@ import msgspec
 
 from abaco_proto.codec import UNREADABLE
 from abaco_proto.events import EndedBy
-from abaco_worker.domain.run_report import Report, parse_report
-from abaco_worker.domain.sandbox_record import Taken
+from abaco_worker.domain.run_report import RunReport, parse_report
+from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
 
 REPORT_BYTES = 8 * 1024
+"""The maximal length of a line from the launcher."""
 
 T = TypeVar("T")
 
 
-class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of the machine: its number, and its start in ticks since the machine's."""
+class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of the host: its number, and its start time in ticks since boot."""
 
     pid: int
     started: int
 
 
-class Place(msgspec.Struct, frozen=True):
-    """The paths in one folder; see the head of the module."""
+class SandboxDirectory(msgspec.Struct, frozen=True):
+    """The files of one sandbox; see the docstring of the module."""
 
-    folder: Path
+    path: Path
 
     @property
     def name(self) -> str:
-        """Of the folder, and of the container."""
-        return self.folder.name
+        """The name of the directory and of the container."""
+        return self.path.name
 
     @property
-    def mounted(self) -> Path:
-        """The folder of the socket."""
-        return self.folder / "run"
+    def socket_folder(self) -> Path:
+        """The folder of the launcher's socket."""
+        return self.path / "run"
 
     @property
     def socket(self) -> Path:
-        """Where the launcher listens."""
-        return self.mounted / "socket"
+        """The launcher's socket."""
+        return self.socket_folder / "socket"
 
     @property
     def hosts(self) -> Path:
         """The container's ``/etc/hosts``."""
-        return self.folder / "hosts"
+        return self.path / "hosts"
 
     @property
     def resolv_conf(self) -> Path:
         """The container's ``/etc/resolv.conf``."""
-        return self.folder / "resolv.conf"
+        return self.path / "resolv.conf"
 
     @property
     def output(self) -> Path:
-        """What the program wrote."""
-        return self.folder / "output"
+        """The program's output."""
+        return self.path / "output"
 
     @property
     def report(self) -> Path:
-        """How it ended."""
-        return self.folder / "report"
+        """The launcher's report."""
+        return self.path / "report"
 
-    def make(self) -> None:
-        """Make the folders; they are ours alone."""
-        self.folder.mkdir(mode=0o700, parents=True)
-        self.mounted.mkdir(mode=0o700)
+    def create(self) -> None:
+        """Create the directory; only the worker's user may enter it."""
+        self.path.mkdir(mode=0o700, parents=True)
+        self.socket_folder.mkdir(mode=0o700)
 
-    def take(self, taken: Taken) -> None:
-        """Say what the sandbox is taken for; whole, or not at all."""
-        self._write("assignment", msgspec.json.encode(taken))
+    def write_assignment(self, assignment: SandboxAssignment) -> None:
+        """Store, atomically, the assignment that the sandbox is used for."""
+        self._write("assignment", msgspec.json.encode(assignment))
 
-    def taken(self) -> Taken | None:
-        """What it was taken for; nothing while it waits."""
-        return self._read("assignment", Taken)
+    def read_assignment(self) -> SandboxAssignment | None:
+        """Return the assignment that the sandbox is used for, or None if it is idle."""
+        return self._read("assignment", SandboxAssignment)
 
-    def make_known(self, made: msgspec.Struct) -> None:
-        """Say what the sandbox is."""
-        self._write("made", msgspec.json.encode(made))
+    def write_record(self, record: SandboxRecord) -> None:
+        """Store what the sandbox is."""
+        self._write("made", msgspec.json.encode(record))
 
-    def made(self, kind: type[T]) -> T | None:
-        """What it is; nothing when a crash came before its container."""
-        return self._read("made", kind)
+    def read_record(self) -> SandboxRecord | None:
+        """Return what the sandbox is, or None if the worker crashed before it was created."""
+        return self._read("made", SandboxRecord)
 
-    def expect(self, launcher: Process) -> None:
-        """Say which process listens at the socket: no other is talked to."""
+    def write_launcher(self, launcher: ProcessIdentity) -> None:
+        """Store which process listens at the socket; the worker connects to no other."""
         self._write("launcher", msgspec.json.encode(launcher))
 
-    def launcher(self) -> Process | None:
-        """The process that listens; nothing before it was started."""
-        return self._read("launcher", Process)
+    def read_launcher(self) -> ProcessIdentity | None:
+        """Return the process that listens at the socket, or None before it was started."""
+        return self._read("launcher", ProcessIdentity)
 
-    def connect(self, address: str) -> None:
-        """Say that it is connected, and with which address."""
+    def write_address(self, address: str) -> None:
+        """Store the address with which the worker attached the container."""
         self._write("address", msgspec.json.encode(address))
 
-    def address(self) -> str | None:
-        """The address the worker gave it; nothing before that, and where the engine gave it one."""
+    def read_address(self) -> str | None:
+        """Return the address that the worker assigned; None before that or if the engine did."""
         return self._read("address", str)
 
-    def end(self, by: EndedBy) -> None:
-        """Say why the run is about to be ended; the first reason stays."""
-        if self.ended_by() is EndedBy.ITSELF:
+    def write_ended_by(self, by: EndedBy) -> None:
+        """Store why the worker ends the run; the first reason is kept."""
+        if self.read_ended_by() is EndedBy.ITSELF:
             self._write("ended_by", msgspec.json.encode(by))
 
-    def ended_by(self) -> EndedBy:
-        """Why the worker ended the run; ``ITSELF`` when it did not."""
+    def read_ended_by(self) -> EndedBy:
+        """Return why the worker ended the run, or ``ITSELF`` if it did not."""
         return self._read("ended_by", EndedBy) or EndedBy.ITSELF
 
-    def read_report(self) -> Report | None:
-        """The report, once it is complete."""
+    def read_report(self) -> RunReport | None:
+        """Return the report, or None if it is not complete.
+
+        Raises:
+            Unavailable: it is damaged.
+        """
         with suppress(FileNotFoundError), self.report.open("rb") as file:
             line = file.read(REPORT_BYTES)
             if line.endswith(b"\n"):
@@ -136,11 +141,11 @@ class Place(msgspec.Struct, frozen=True):
         return None
 
     def _write(self, name: str, content: bytes) -> None:
-        fresh = self.folder / f"{name}.new"
-        fresh.write_bytes(content)
-        fresh.replace(self.folder / name)
+        new = self.path / f"{name}.new"
+        new.write_bytes(content)
+        new.replace(self.path / name)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
         with suppress(FileNotFoundError, *UNREADABLE):
-            return msgspec.json.decode((self.folder / name).read_bytes(), type=kind)
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         return None

@@ -1,4 +1,4 @@
-"""The one sandbox that waits for a seat's next message, and its replacement in the background."""
+"""The sandbox pool: keeps the idle sandbox of a worker, and makes its replacement."""
 
 import asyncio
 import logging
@@ -7,192 +7,198 @@ from collections.abc import Awaitable, Callable
 from abaco_proto.errors import AbacoError
 from abaco_proto.events import StartKind
 from abaco_worker.domain.disposition import back_off
-from abaco_worker.domain.sandbox_spec import Blueprint
+from abaco_worker.domain.sandbox_spec import SandboxSpec
 from abaco_worker.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
-Make = Callable[[Blueprint], Awaitable[Sandbox]]
+MakeSandbox = Callable[[SandboxSpec], Awaitable[Sandbox]]
 
 
-class Stock:
-    """What a seat has in store: nothing, a sandbox that is being made, or one that waits.
+class SandboxPool:
+    """One worker's next sandbox: none, one that is being made, or an idle one.
 
-    ``make`` makes a sandbox, ``discard`` throws one away.
+    ``make`` makes a sandbox, ``discard`` removes one.
     """
 
-    def __init__(self, make: Make, discard: Callable[[Sandbox], None]) -> None:
-        """Nothing is in store, and nothing is wanted."""
+    def __init__(self, make: MakeSandbox, discard: Callable[[Sandbox], None]) -> None:
+        """The pool is empty until :meth:`prewarm` or :meth:`adopt`."""
         self._make = make
         self._discard = discard
-        self._wanted: Blueprint | None = None
-        self._kind: Blueprint | None = None
-        self._coming: asyncio.Future[Sandbox] | None = None
+        self._spec: SandboxSpec | None = None
+        self._next: asyncio.Future[Sandbox] | None = None
+        self._next_spec: SandboxSpec | None = None
         self._failures = 0
         self._closed = False
         self._refill: asyncio.TimerHandle | None = None
 
     @property
-    def waits(self) -> Sandbox | None:
-        """The sandbox that waits now, if it is alive."""
-        coming = self._coming
-        if coming is None or not coming.done() or coming.cancelled() or coming.exception():
+    def idle(self) -> Sandbox | None:
+        """The idle sandbox, or None if there is none or it has exited."""
+        pending = self._next
+        if pending is None or not pending.done() or pending.cancelled() or pending.exception():
             return None
-        sandbox = coming.result()
+        sandbox = pending.result()
         return sandbox if sandbox.alive else None
 
     @property
-    def coming(self) -> bool:
-        """Whether one is being made."""
-        return self._coming is not None and not self._coming.done()
+    def making(self) -> bool:
+        """Whether a sandbox is being made."""
+        return self._next is not None and not self._next.done()
 
-    async def made(self, seconds: float) -> Sandbox | None:
-        """What waits, when what is being made is made, or that time is up."""
-        if self._coming is not None:
-            await asyncio.wait({self._coming}, timeout=seconds)
-        return self.waits
+    async def wait_idle(self, timeout_seconds: float) -> Sandbox | None:
+        """Return the idle sandbox, after waiting for one that is being made."""
+        if self._next is not None:
+            await asyncio.wait({self._next}, timeout=timeout_seconds)
+        return self.idle
 
-    def want(self, blueprint: Blueprint) -> None:
-        """Have a sandbox of this kind in store from now on."""
+    def prewarm(self, spec: SandboxSpec) -> None:
+        """Keep a sandbox with this spec from now on."""
         if self._closed:
             return
-        self._wanted = blueprint
-        if self._coming is not None and not self._fits(blueprint):
+        self._spec = spec
+        if self._next is not None and not self._matches(spec):
             self._drop()
         self.fill()
 
-    def remember(self, blueprint: Blueprint) -> None:
-        """A seat of an earlier life does not know yet what it is for: a run tells."""
-        self._wanted = self._wanted or (None if self._closed else blueprint)
+    def set_default_spec(self, spec: SandboxSpec) -> None:
+        """Use this spec if none is known: a restarted worker learns it from its next run."""
+        self._spec = self._spec or (None if self._closed else spec)
 
-    def renew(self, blueprint: Blueprint) -> None:
-        """The actor was updated: the same image under other limits is another sandbox.
+    def update_spec(self, spec: SandboxSpec) -> None:
+        """Apply an update of the actor. Other limits with the same image need another sandbox.
 
-        With another image the seat is about to be given up, and nothing new is started for it.
+        If the image changes, the scheduler stops this worker, and nothing is made for it.
         """
-        if self._wanted is not None and self._wanted.image == blueprint.image:
-            self.want(blueprint)
+        if self._spec is not None and self._spec.image == spec.image:
+            self.prewarm(spec)
 
     def replace(self, sandbox: Sandbox) -> None:
-        """Make another one in the place of what waits, if that is this one."""
-        if self.waits is sandbox:
+        """Make a replacement of the idle sandbox, if it is this one."""
+        if self.idle is sandbox:
             self._drop()
             self.fill()
 
     def adopt(self, sandbox: Sandbox) -> None:
-        """Keep a sandbox of an earlier life."""
+        """Keep a sandbox that a previous process made."""
         if self._closed:
             self._discard(sandbox)
             return
 
-        async def found() -> Sandbox:
+        async def adopted() -> Sandbox:
             return sandbox
 
-        self._wanted = self._kind = sandbox.blueprint
-        self._coming = asyncio.ensure_future(found())
+        self._spec = self._next_spec = sandbox.spec
+        self._next = asyncio.ensure_future(adopted())
 
     async def ready(self) -> Sandbox:
-        """The sandbox that waits, when it does. Raises what hinders its making."""
-        coming = self._coming
-        assert coming is not None
+        """Return the idle sandbox, after waiting for it. Raises what its making raises."""
+        pending = self._next
+        assert pending is not None
         try:
-            return await asyncio.shield(coming)
+            return await asyncio.shield(pending)
         except (AbacoError, OSError):
-            if self._coming is coming:  # the next try is to make another one
-                self._coming = None
+            if self._next is pending:  # the next attempt must make another one
+                self._next = None
             raise
 
-    async def take(self, blueprint: Blueprint) -> tuple[Sandbox, StartKind]:
-        """A sandbox of this kind, and whether it had been waiting. Raises as :meth:`ready`.
+    async def take(self, spec: SandboxSpec) -> tuple[Sandbox, StartKind]:
+        """Remove and return a sandbox with this spec, and whether it was idle or is new.
 
-        What is waited for here is the taker's from now on: an update that comes meanwhile is for
-        the next one.
+        A sandbox that is awaited here belongs to the caller. An update in the meantime applies to
+        the next one. Raises as :meth:`ready`.
         """
-        waiting = self.waits
-        if waiting is not None and waiting.blueprint == blueprint:
-            self._coming = None
-            return waiting, StartKind.POOL
-        if self._wanted not in (None, blueprint) and self._fits(self._wanted):
-            # A run that is run again is of another kind: what waits is for the next message.
-            return await asyncio.shield(
-                asyncio.ensure_future(self._make(blueprint))
-            ), StartKind.COLD
-        if self._coming is None or self._coming.done() or not self._fits(blueprint):
+        idle = self.idle
+        if idle is not None and idle.spec == spec:
+            self._next = None
+            return idle, StartKind.POOL
+        if self._spec not in (None, spec) and self._matches(self._spec):
+            # A rerun can need another spec: the idle sandbox is kept for the next message.
+            return await asyncio.shield(asyncio.ensure_future(self._make(spec))), StartKind.COLD
+        if self._next is None or self._next.done() or not self._matches(spec):
             self._drop()
-            self._start(blueprint)
-        coming, self._coming = self._coming, None
-        assert coming is not None
-        return await asyncio.shield(coming), StartKind.COLD
+            self._start(spec)
+        pending, self._next = self._next, None
+        assert pending is not None
+        return await asyncio.shield(pending), StartKind.COLD
 
-    def fill(self, after_seconds: float = 0.0) -> None:
-        """Make a sandbox when there is none, now or after a while."""
+    def fill(self, delay_seconds: float = 0.0) -> None:
+        """Make a sandbox if the pool is empty, at once or after a delay."""
         if self._refill is not None:
             self._refill.cancel()
             self._refill = None
-        if after_seconds > 0:
+        if delay_seconds > 0:
             loop = asyncio.get_running_loop()
-            self._refill = loop.call_later(after_seconds, self.fill)
-        elif self._coming is None and self._wanted is not None:
-            self._start(self._wanted)
+            self._refill = loop.call_later(delay_seconds, self.fill)
+        elif self._next is None and self._spec is not None:
+            self._start(self._spec)
 
-    def look(self) -> None:
-        """Replace a sandbox that died, or that could not be made. To be called now and then."""
-        if self._coming is None or not self._coming.done() or self.waits is not None:
+    def check(self) -> None:
+        """Replace a sandbox that exited or could not be made. Call this periodically."""
+        if self._next is None or not self._next.done() or self.idle is not None:
             return
-        error = None if self._coming.cancelled() else self._coming.exception()
+        error = None if self._next.cancelled() else self._next.exception()
         self._failures = self._failures + 1 if error else 0
         self._drop()
         if error:
             seconds = back_off(self._failures)
-            logger.warning("no sandbox waits: %s; again in %.1f s", error, seconds)
+            logger.warning(
+                "no sandbox was made: %s. The next attempt is in %.1f s; until then a message"
+                " waits for its container. If this repeats, check the container engine",
+                error,
+                seconds,
+            )
             self.fill(seconds)
         else:
-            logger.warning("a sandbox that waited is gone; another one is started")
+            logger.warning(
+                "an idle sandbox exited, and another one is started. If this repeats, look in the"
+                " engine's log for what stops the containers"
+            )
             self.fill()
 
     def close(self) -> None:
-        """Want nothing any more, for good, and throw away what there is."""
+        """Discard the sandbox, and make no other one."""
         self._closed = True
-        self._wanted = None
-        self.fill()  # forgets a refill that was to come
+        self._spec = None
+        self.fill()  # cancels a delayed refill
         self._drop()
 
-    def let_go(self) -> None:
-        """The service ends: what waits stays as it is, to be found again."""
-        self._wanted = None
+    def detach(self) -> None:
+        """Leave the sandbox running without a connection: the next process adopts it."""
+        self._spec = None
         self.fill()
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.add_done_callback(_let_go)
-            coming.cancel()
+        pending, self._next = self._next, None
+        if pending is not None:
+            pending.add_done_callback(_close_connection)
+            pending.cancel()
 
-    def _fits(self, blueprint: Blueprint | None) -> bool:
-        return self._coming is not None and self._kind == blueprint
+    def _matches(self, spec: SandboxSpec | None) -> bool:
+        return self._next is not None and self._next_spec == spec
 
-    def _start(self, blueprint: Blueprint) -> None:
-        self._kind = blueprint
-        self._coming = asyncio.ensure_future(self._make(blueprint))
+    def _start(self, spec: SandboxSpec) -> None:
+        self._next_spec = spec
+        self._next = asyncio.ensure_future(self._make(spec))
 
     def _drop(self) -> None:
-        """What is on its way is not cut off: a container could come of it unnoticed."""
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.add_done_callback(self._throw_away)
+        """Discard the sandbox, after its making: a cancelled one could leave a container behind."""
+        pending, self._next = self._next, None
+        if pending is not None:
+            pending.add_done_callback(self._discard_made)
 
-    def _throw_away(self, coming: "asyncio.Future[Sandbox]") -> None:
-        if not coming.cancelled() and coming.exception() is None:
-            self._discard(coming.result())
-
-
-def _let_go(coming: "asyncio.Future[Sandbox]") -> None:
-    if not coming.cancelled() and coming.exception() is None:
-        coming.result().close()
+    def _discard_made(self, pending: "asyncio.Future[Sandbox]") -> None:
+        if not pending.cancelled() and pending.exception() is None:
+            self._discard(pending.result())
 
 
-def empty_stock() -> Stock:
-    """A stock that never has anything, where nothing can wait."""
+def _close_connection(pending: "asyncio.Future[Sandbox]") -> None:
+    if not pending.cancelled() and pending.exception() is None:
+        pending.result().close()
 
-    async def make(_: Blueprint) -> Sandbox:
+
+def empty_pool() -> SandboxPool:
+    """Return a pool that is always empty, for a host without a launcher."""
+
+    async def make(_: SandboxSpec) -> Sandbox:
         raise AssertionError("there is no launcher")
 
-    return Stock(make, lambda _: None)
+    return SandboxPool(make, lambda _: None)

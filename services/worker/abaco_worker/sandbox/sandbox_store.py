@@ -1,11 +1,10 @@
-"""Sandboxes made, found again and thrown away: containers beside which a launcher waits.
+"""The sandbox store: makes, finds, assigns and discards the sandboxes of one host.
 
-Theory: a container's start costs hundreds of milliseconds, so it happens before there is a
-message. One sandbox runs one execution, and is then removed with its folder. The folder is what a
-crash cannot take: a worker that comes back finds in it what a sandbox was made from and taken for.
+Starting a container takes hundreds of milliseconds, so a sandbox is made before there is a
+message. It runs one execution, and is then removed with its directory. The directory survives a
+crash: from it a restarted worker knows what the sandbox was made from, and its assignment.
 """
 
-import logging
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,193 +15,199 @@ from weakref import WeakSet
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.containers import Image, LauncherMounts
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
-from abaco_worker.domain.sandbox_record import Made, Taken
-from abaco_worker.domain.sandbox_spec import Blueprint, SeatKey, sandbox_spec
+from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
+from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey, sandbox_container_spec
 from abaco_worker.engine.engine_port import Engine
-from abaco_worker.engine.image_store import Images
-from abaco_worker.network.bridge_network import Network, Pattern
-from abaco_worker.sandbox.container_garbage_collector import Leftover, Sweeper
+from abaco_worker.engine.image_store import ImageStore
+from abaco_worker.network.bridge_network import BridgeNetwork, BridgeTemplate
+from abaco_worker.sandbox.container_garbage_collector import (
+    ContainerGarbageCollector,
+    UnusedContainer,
+)
 from abaco_worker.sandbox.helper_client import Helper
 from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, Sandbox
-from abaco_worker.sandbox.sandbox_directory import Place
-from abaco_worker.sandbox.start_limiter import Starts
-
-logger = logging.getLogger(__name__)
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.start_limiter import StartLimiter
 
 
-class Sandboxes:
-    """All sandboxes of one host, each in a folder of its own below ``folder``."""
+class SandboxStore:
+    """All sandboxes of one host, each in its own directory below ``folder``."""
 
     def __init__(  # noqa: PLR0913 - the ports of a host
         self,
         engine: Engine,
-        images: Images,
-        sweeper: Sweeper,
-        network: Network,
+        images: ImageStore,
+        garbage_collector: ContainerGarbageCollector,
+        network: BridgeNetwork,
         helper: Helper,
         *,
         folder: Path,
         program: Path,
-        starts_at_once: int,
-        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
+        max_starts: int,
+        measure: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Nothing is touched before :meth:`open`; ``program`` is the launcher.
+        """``program`` is the launcher. ``measure`` is entered while a sandbox is made.
 
-        ``watched`` is entered for every making of one.
+        Call :meth:`open` before any other method.
         """
         self._engine = engine
         self._images = images
-        self._sweeper = sweeper
+        self._garbage_collector = garbage_collector
         self._network = network
         self._helper = helper
         self.folder = folder
         self._program = program
-        self._watched = watched
-        self._starts = Starts(starts_at_once, lambda: sweeper.behind)
-        self._taken: dict[str, Place] = {}
+        self._measure = measure
+        self._start_limiter = StartLimiter(max_starts, lambda: garbage_collector.backlog)
+        self._assigned: dict[str, SandboxDirectory] = {}
         self._connected: WeakSet[Sandbox] = WeakSet()
-        self.found: list[Place] = []
-        """The folders that an earlier life has left, living or not."""
+        self.found: list[SandboxDirectory] = []
+        """The directories that a previous process left, with or without a container."""
 
     def open(self) -> None:
-        """Make the folder ready, and read what an earlier life has left in it.
+        """Prepare the folder, and read what a previous process left in it.
 
-        The engine may run somewhere else with the same folder, so the launcher is copied there.
+        The launcher is copied to the folder, because the engine may be in another file system that
+        shares only this folder.
         """
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         copy = self.folder / self._program.name
         if not copy.exists():
-            fresh = copy.with_suffix(f".{uuid4().hex[:8]}")
-            shutil.copyfile(self._program, fresh)
-            fresh.chmod(0o755)
-            fresh.replace(copy)
+            new = copy.with_suffix(f".{uuid4().hex[:8]}")
+            shutil.copyfile(self._program, new)
+            new.chmod(0o755)
+            new.replace(copy)
         self._program = copy
-        self.found = [Place(path) for path in sorted(self.folder.iterdir()) if path.is_dir()]
-        for place in self.found:
-            if taken := place.taken():
-                self._taken[taken.mark] = place
+        paths = sorted(self.folder.iterdir())
+        self.found = [SandboxDirectory(path) for path in paths if path.is_dir()]
+        for directory in self.found:
+            if assignment := directory.read_assignment():
+                self._assigned[assignment.key] = directory
 
     @property
     def launcher(self) -> str:
-        """The name of the launcher's program, which is another one for each of its versions."""
+        """The file name of the launcher's program; each version has its own."""
         return self._program.name
 
-    def usable(self, place: Place, made: Made) -> bool:
-        """Whether a sandbox that was found is whole, and its launcher ours."""
-        connected = not place.hosts.exists() or place.address() is not None
-        return made.launcher == self._program.name and connected
+    def usable(self, directory: SandboxDirectory, record: SandboxRecord) -> bool:
+        """Return whether a found sandbox is complete and has a launcher of this version."""
+        attached = not directory.hosts.exists() or directory.read_address() is not None
+        return record.launcher == self.launcher and attached
 
-    def place(self, name: str) -> Place:
-        """The folder of a sandbox, by its container's name; it may not be there."""
-        return Place(self.folder / name)
+    def directory(self, name: str) -> SandboxDirectory:
+        """Return the directory of a container by its name; it need not exist."""
+        return SandboxDirectory(self.folder / name)
 
-    async def make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
-        """A sandbox that waits.
+    async def make(self, host_id: str, key: WorkerKey, spec: SandboxSpec) -> Sandbox:
+        """Make an idle sandbox.
 
         Raises:
-            ImageRefused: the image cannot be had.
-            EngineFault, Unavailable: the engine fails or is away; trying again may help.
+            ImageRefused: the image cannot be pulled or used.
+            EngineFault, Unavailable: the engine fails or is unavailable; a retry may succeed.
         """
-        with self._watched():
-            return await self._make(host_id, key, drawn)
+        with self._measure():
+            image = await self._images.recent(spec.image)
+            directory = self.directory(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
+            template = self._network.template()
+            try:
+                directory.create()
+                record = await self._create_container(
+                    host_id, key, spec, image, directory, template=template
+                )
+                sandbox = Sandbox(directory, record)
+                directory.write_record(record)
+                await self._start(sandbox, template)
+            except BaseException:
+                self._garbage_collector.collect(UnusedContainer(directory.name, directory.path))
+                raise
+            self._connected.add(sandbox)
+            return sandbox
 
-    async def _make(self, host_id: str, key: SeatKey, drawn: Blueprint) -> Sandbox:
-        image = await self._images.recent(drawn.image)
-        place = self.place(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
-        pattern = self._network.pattern()
-        try:
-            place.make()
-            made = await self._container(host_id, key, drawn, image, place, pattern=pattern)
-            sandbox = Sandbox(place, made)
-            place.make_known(made)
-            await self._get_ready(sandbox, pattern)
-        except BaseException:
-            self._sweeper.take(Leftover(place.folder.name, place.folder))
-            raise
-        self._connected.add(sandbox)
-        return sandbox
-
-    def let_go(self) -> None:
-        """The service ends: what waits stays as it is, to be found again."""
+    def detach(self) -> None:
+        """Leave the sandboxes running without a connection: the next process adopts them."""
         self._helper.close()
         for sandbox in self._connected:
             sandbox.close()
 
-    async def _container(  # noqa: PLR0913 - all that a container is made from
+    async def _create_container(  # noqa: PLR0913 - all that a container is made from
         self,
         host_id: str,
-        key: SeatKey,
-        drawn: Blueprint,
+        key: WorkerKey,
+        spec: SandboxSpec,
         image: Image,
-        place: Place,
+        directory: SandboxDirectory,
         *,
-        pattern: Pattern | None,
-    ) -> Made:
-        mounts = LauncherMounts(program=str(self._program))
-        spec = sandbox_spec(
-            place.folder.name,
+        template: BridgeTemplate | None,
+    ) -> SandboxRecord:
+        container_spec = sandbox_container_spec(
+            directory.name,
             host_id,
             key,
-            drawn,
+            spec,
             image_id=image.image_id,
-            mounts=mounts,
-            network_files=None if pattern is None else pattern.files(place),
+            mounts=LauncherMounts(program=str(self._program)),
+            network_files=None if template is None else template.write_files(directory),
         )
-        container = await self._engine.create(spec)
-        return Made(
+        container = await self._engine.create(container_spec)
+        return SandboxRecord(
             container_id=container.container_id,
-            launcher=self._program.name,
+            launcher=self.launcher,
             image=image,
-            blueprint=drawn,
+            spec=spec,
         )
 
-    async def _get_ready(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
+    async def _start(self, sandbox: Sandbox, template: BridgeTemplate | None) -> None:
+        """Start the container and its launcher, and attach the container to the network."""
         try:
-            await self._start(sandbox)
-            await self._connect(sandbox, pattern)
+            await self._start_container(sandbox)
+            await self._start_launcher(sandbox)
+            await self._attach_network(sandbox, template)
         except BaseException:
             sandbox.close()
             raise
 
-    async def _start(self, sandbox: Sandbox) -> None:
-        container_id, place = sandbox.made.container_id, sandbox.place
+    async def _start_container(self, sandbox: Sandbox) -> None:
         try:
-            async with self._starts.turn():
-                await self._engine.start(container_id)
+            async with self._start_limiter.admitted():
+                await self._engine.start(sandbox.record.container_id)
         except CannotStart as error:
             raise EngineFault(f"the launcher cannot be started: {error}") from error
+
+    async def _start_launcher(self, sandbox: Sandbox) -> None:
+        container_id, directory = sandbox.record.container_id, sandbox.directory
         container = await self._engine.inspect(container_id)
-        place.expect(await self._helper.start(container_id, container.pid, place.name))
+        process = await self._helper.start(container_id, container.pid, directory.name)
+        directory.write_launcher(process)
         try:
             await sandbox.connect(ANSWER_SECONDS)
         except Unavailable as error:
             where = f"the engine must see {self.folder} under this path: ABACO_WORKER_DIR"
             raise EngineFault(f"{error} ({where})") from error
 
-    async def _connect(self, sandbox: Sandbox, pattern: Pattern | None) -> None:
-        """See to its network, or learn from the engine how."""
-        container_id, launcher = sandbox.made.container_id, sandbox.launcher
+    async def _attach_network(self, sandbox: Sandbox, template: BridgeTemplate | None) -> None:
+        """Attach the container by the template, or learn the template from the engine."""
+        container_id, launcher = sandbox.record.container_id, sandbox.launcher
         assert launcher is not None
-        if pattern is None:
-            await self._network.learn(container_id, launcher)
+        if template is None:
+            await self._network.learn_template(container_id, launcher)
         else:
-            await self._network.connect(pattern, container_id, launcher, sandbox.place)
+            await self._network.attach(template, container_id, launcher, sandbox.directory)
 
-    def take(self, sandbox: Sandbox, taken: Taken) -> None:
-        """Use a sandbox for an assignment: from here on for nothing else, whatever happens."""
-        sandbox.place.take(taken)
-        self._taken[taken.mark] = sandbox.place
+    def assign(self, sandbox: Sandbox, assignment: SandboxAssignment) -> None:
+        """Store the assignment that a sandbox is used for. It is never used for another one."""
+        sandbox.directory.write_assignment(assignment)
+        self._assigned[assignment.key] = sandbox.directory
 
-    def taken_for(self, mark: str) -> Place | None:
-        """The folder of the sandbox that was taken for an assignment."""
-        return self._taken.get(mark)
+    def assigned(self, assignment_key: str) -> SandboxDirectory | None:
+        """Return the directory of the sandbox that an assignment uses."""
+        return self._assigned.get(assignment_key)
 
     def discard(self, sandbox: Sandbox) -> None:
-        """Throw a sandbox away, used or not."""
+        """Remove a sandbox, used or not."""
         sandbox.close()
-        self._sweeper.take(sandbox.leftover)
+        self._garbage_collector.collect(sandbox.unused_container)
 
-    def forget(self, mark: str) -> Leftover | None:
-        """What is to be removed of an assignment that is over."""
-        place = self._taken.pop(mark, None)
-        return None if place is None else Leftover(place.folder.name, place.folder)
+    def release(self, assignment_key: str) -> UnusedContainer | None:
+        """Forget an assignment that is over, and return what is to be removed of it."""
+        directory = self._assigned.pop(assignment_key, None)
+        return None if directory is None else UnusedContainer(directory.name, directory.path)

@@ -1,8 +1,9 @@
-"""Turns to start a container: two at a time, and more while the removals keep up with them.
+"""The start limiter: bounds how many containers start at once on a host.
 
-Theory: containers end one at a time (docs/adr/0008), so in the long run a host does as many as it
-can end. Starts that keep the processors busy while an end waits for the kernel are a gain; starts
-that overtake the ends only pile up containers to be removed, and slow the ends down.
+Containers are removed one at a time (docs/adr/0008), so in the long run a host starts as many as
+it can remove. Starts that use the processors while a removal waits for the kernel increase the
+throughput. Starts that overtake the removals only add containers to be removed, and slow the
+removals down. So more than two run at once only while the removals keep up.
 """
 
 import asyncio
@@ -10,44 +11,44 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-ALWAYS = 2
-"""What one who ends them keeps up with, on two cores (docs/adr/0047)."""
+MIN_STARTS = 2
+"""Starts at once that one remover keeps up with on two processors (docs/adr/0047)."""
 
-KEPT_UP_WITH = 1
-"""How many containers may wait for their removal while there are more starts than that."""
+MAX_BACKLOG = 1
+"""The number of containers that may wait for removal while more than ``MIN_STARTS`` start."""
 
 
-class Starts:
-    """The starts that are under way on a host, and those that wait for their turn, in order."""
+class StartLimiter:
+    """Admits the starts of one host in the order in which they were requested."""
 
-    def __init__(self, at_once: int, behind: Callable[[], int]) -> None:
-        """``at_once`` are the most; ``behind`` tells how many containers wait to be removed."""
-        self._at_once = at_once
-        self._behind = behind
-        self._under_way = 0
+    def __init__(self, max_starts: int, backlog: Callable[[], int]) -> None:
+        """``backlog`` returns the number of containers that wait for removal."""
+        self._max_starts = max_starts
+        self._backlog = backlog
+        self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None, None]:
-        """Wait for a turn, and have it to the end of the block."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def admitted(self) -> AsyncGenerator[None, None]:
+        """Wait until a start is admitted; it counts as running until the block ends."""
+        admission: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(admission)
         self._admit()
         try:
-            await turn
+            await admission
             yield
         finally:
-            if not turn.cancelled():
-                self._under_way -= 1
+            if not admission.cancelled():
+                self._running -= 1
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._under_way < self._limit():
-            turn = self._waiting.popleft()
-            if not turn.cancelled():
-                self._under_way += 1
-                turn.set_result(None)
+        while self._waiting and self._running < self._limit():
+            admission = self._waiting.popleft()
+            if not admission.cancelled():
+                self._running += 1
+                admission.set_result(None)
 
     def _limit(self) -> int:
-        keeping_up = self._behind() <= KEPT_UP_WITH
-        return self._at_once if keeping_up else min(self._at_once, ALWAYS)
+        keeps_up = self._backlog() <= MAX_BACKLOG
+        return self._max_starts if keeps_up else min(self._max_starts, MIN_STARTS)
