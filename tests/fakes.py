@@ -46,12 +46,12 @@ class InMemoryEventLog:
         subject = draft.subject
         if expected is not None and self._tip(expected.filter) != expected.sequence:
             last = await self.last(subject)
-            if last is not None and last.says(draft):
+            if last is not None and last.matches(draft):
                 return last.sequence
             raise Conflict(subject)
         for recorded in self.events:
             if recorded.tenant == draft.tenant and recorded.id == draft.id:
-                if recorded.says(draft):
+                if recorded.matches(draft):
                     return recorded.sequence
                 raise Conflict(draft.id)
         return self.put_raw(subject, envelope.to_headers(draft), codec.encode(draft.event))
@@ -80,7 +80,7 @@ class InMemoryEventLog:
             if since is None or self.stored_at[recorded.sequence - 1] >= since
         ]
         if headers_only:
-            found = [replace(r, event=envelope.unread(b""), raw=b"") for r in found]
+            found = [replace(r, event=envelope.skip_body(b""), raw=b"") for r in found]
         if found:
             yield found
 

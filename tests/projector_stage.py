@@ -17,7 +17,7 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable
-from abaco_proto.keys import keys_of
+from abaco_proto.state_keys import state_keys
 from abaco_proto.subjects import all_events_filter
 from deadlines import LIMIT_SECONDS
 
@@ -118,5 +118,5 @@ async def schema_is_there(dsn: str) -> None:
 
 async def assert_rows_are_the_fold_of(dsn: str, history: list[Recorded]) -> None:
     async with open_store(dsn) as store:
-        found = await store.load(keys_of(history))
+        found = await store.load(state_keys(history))
     assert p.plain(found) == p.plain(p.reference(history))

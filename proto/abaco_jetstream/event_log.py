@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
-from abaco_jetstream.connection import Connection
-from abaco_jetstream.follow import Messages, follow
+from abaco_jetstream.connection.nats_connection import Connection
 from abaco_jetstream.ports import Batch
-from abaco_jetstream.stored import stored
+from abaco_jetstream.push_consumer import MessageBatch, follow
+from abaco_jetstream.stored_message import stored_message
 from abaco_proto import streams
 from abaco_proto.append_condition import Expected
 from abaco_proto.codec import decode, encode
@@ -15,8 +15,8 @@ from abaco_proto.envelope import (
     Draft,
     Recorded,
     from_message,
+    skip_body,
     to_headers,
-    unread,
 )
 from abaco_proto.errors import Conflict
 from abaco_proto.events import Event
@@ -41,18 +41,18 @@ class JetStreamEventLog:
         try:
             answer = await self._connection.request(draft.subject, encode(draft.event), headers)
         except Conflict:
-            # A stale expectation may be the echo of our own earlier try.
-            return self._mine(await self.last(draft.subject), draft)
+            # An earlier attempt to append this draft may have changed the history.
+            return self._sequence_if_own(await self.last(draft.subject), draft)
         if answer.get("duplicate"):
-            # The same id may be someone else's equal wish: only our own counts as success.
-            return self._mine(await self.at(int(answer["seq"])), draft)
+            # Another writer may have appended an event with this id (docs/adr/0002).
+            return self._sequence_if_own(await self.at(int(answer["seq"])), draft)
         return int(answer["seq"])
 
     @staticmethod
-    def _mine(found: Recorded | None, draft: Draft) -> int:
-        if found is not None and found.says(draft):
+    def _sequence_if_own(found: Recorded | None, draft: Draft) -> int:
+        if found is not None and found.matches(draft):
             return found.sequence
-        raise Conflict(f"{draft.id}: another event was faster")
+        raise Conflict(f"{draft.id}: another writer appended first")
 
     async def read(
         self,
@@ -70,8 +70,8 @@ class JetStreamEventLog:
         async with aclosing(batches):
             async for batch in batches:
                 yield [recorded for recorded in batch.events if recorded.sequence <= end]
-                # Not: until it has caught up. The replica that tells it may lag behind its leader,
-                # who named the end; the event there is one of these, and comes.
+                # Do not stop at pending == 0: the consumer's replica may lag behind the leader that
+                # named the end.
                 if batch.events and batch.events[-1].sequence >= end:
                     return
 
@@ -83,8 +83,8 @@ class JetStreamEventLog:
         since: datetime | None = None,
         headers_only: bool = False,
     ) -> AsyncGenerator[Batch, None]:
-        """See :meth:`abaco_jetstream.ports.EventLog.follow`; the rest is as in ``read``."""
-        stream, decode_body = streams.EVENTS.name, unread if headers_only else decode
+        """See :meth:`abaco_jetstream.ports.EventLog.follow`; other arguments are as in ``read``."""
+        stream, decode_body = streams.EVENTS.name, skip_body if headers_only else decode
         batches = follow(
             self._connection, stream, filters, after=after, since=since, headers_only=headers_only
         )
@@ -97,7 +97,7 @@ class JetStreamEventLog:
         if since is None:
             recorded = await self.last(filter)
             return 0 if recorded is None else recorded.sequence
-        last = await stored(self._connection, streams.EVENTS.name, subject=filter)
+        last = await stored_message(self._connection, streams.EVENTS.name, subject=filter)
         if last is None or last.seq is None or last.time is None or last.time < since:
             return 0
         return last.seq
@@ -109,7 +109,8 @@ class JetStreamEventLog:
     async def at(self, sequence: int) -> Recorded | None:
         """See :meth:`abaco_jetstream.ports.EventLog.at`.
 
-        An event never changes, so any replica that has it may answer: that is the faster read.
+        Events never change, so any replica may answer, which is faster. The leader is asked only if
+        that replica does not have the event yet.
         """
         return await self._get(seq=sequence, direct=True) or await self._get(seq=sequence)
 
@@ -117,7 +118,9 @@ class JetStreamEventLog:
         self, *, seq: int | None = None, subject: str | None = None, direct: bool = False
     ) -> Recorded | None:
         stream = streams.EVENTS.name
-        found = await stored(self._connection, stream, seq=seq, subject=subject, direct=direct)
+        found = await stored_message(
+            self._connection, stream, seq=seq, subject=subject, direct=direct
+        )
         if found is None:
             return None
         assert found.seq is not None
@@ -125,7 +128,7 @@ class JetStreamEventLog:
         return from_message(found.seq, found.subject, found.headers, found.data or b"")
 
 
-def _batch(messages: Messages, decode_body: Callable[[bytes], Event]) -> Batch:
+def _batch(messages: MessageBatch, decode_body: Callable[[bytes], Event]) -> Batch:
     events = [
         from_message(m.sequence, m.subject, m.headers, m.body, decode_body) for m in messages.items
     ]

@@ -1,11 +1,12 @@
-"""Heartbeats on plain NATS subjects: whoever does not listen misses them, and that is fine."""
+"""Heartbeats on plain NATS subjects. They are not stored: one sent without a subscriber is lost."""
 
 from collections.abc import AsyncGenerator
 
 import msgspec
 
-from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
-from abaco_proto.codec import UNREADABLE
+from abaco_jetstream.connection.nats_connection import Connection
+from abaco_jetstream.connection.nats_errors import NATS_ERRORS, describe
+from abaco_proto.codec import DECODE_ERRORS
 from abaco_proto.errors import Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import heartbeat_subject, heartbeats_filter
@@ -17,7 +18,7 @@ class NatsHeartbeats:
     """Implements :class:`abaco_jetstream.ports.Heartbeats`."""
 
     def __init__(self, connection: Connection) -> None:
-        """Heartbeats over an open connection."""
+        """Send and receive over an open connection."""
         self._connection = connection
 
     async def send(self, heartbeat: Heartbeat) -> None:
@@ -38,8 +39,8 @@ class NatsHeartbeats:
 
 
 def heartbeat_in(raw: bytes) -> Heartbeat | None:
-    """The heartbeat in a message; None when it is none."""
+    """The heartbeat in a message; None if it cannot be decoded."""
     try:
         return _decoder.decode(raw)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None

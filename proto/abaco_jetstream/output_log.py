@@ -1,12 +1,12 @@
-"""Container output on the stream ``ABACO_LOGS``: raw bytes, told apart by subject and headers."""
+"""Container output on the stream ``ABACO_LOGS``: raw bytes with their metadata in the headers."""
 
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from abaco_jetstream.connection import Connection
-from abaco_jetstream.follow import Message, follow
+from abaco_jetstream.connection.nats_connection import Connection
 from abaco_jetstream.ports import OutputBatch
+from abaco_jetstream.push_consumer import Message, follow
 from abaco_proto import streams
 from abaco_proto.output import Output, RecordedOutput
 from abaco_proto.subjects import output_subject
@@ -14,7 +14,7 @@ from abaco_proto.subjects import output_subject
 ATTEMPT = "Abaco-Attempt"
 OFFSET = "Abaco-Offset"
 SUBJECT_TOKENS = 5
-NOBODY = ("", "", "", "", "")
+UNKNOWN_TOKENS = ("",) * SUBJECT_TOKENS
 
 _COUNT = re.compile(r"[0-9]{1,18}")
 
@@ -61,9 +61,11 @@ class JetStreamOutputLog:
 
 
 def _recorded(message: Message) -> RecordedOutput:
-    """The chunk in a message. Total: what does not say whose output it is belongs to nobody."""
+    """The chunk in a message; never raises. Empty ids if the subject is not one of output."""
     tokens = message.subject.split(".")
-    _, _, tenant, actor_id, execution_id = tokens if len(tokens) == SUBJECT_TOKENS else NOBODY
+    _, _, tenant, actor_id, execution_id = (
+        tokens if len(tokens) == SUBJECT_TOKENS else UNKNOWN_TOKENS
+    )
     headers = message.headers or {}
     output = Output(
         tenant=tenant,
@@ -77,5 +79,5 @@ def _recorded(message: Message) -> RecordedOutput:
 
 
 def _number(text: str | None) -> int:
-    """A count in a header; 0 for what is none, or none that a 64-bit column holds."""
+    """A count in a header; 0 if it is not a number, or too large for a 64-bit column."""
     return int(text) if text is not None and _COUNT.fullmatch(text) else 0

@@ -1,7 +1,7 @@
-"""The ports to the log: what a service does with history, whatever stores it.
+"""The ports of the log: what a service needs, whatever stores the events.
 
-Adapters: this package (NATS JetStream) and ``tests/fakes.py`` (in memory). Both pass
-``tests/contract``.
+Adapters are in this package (NATS JetStream) and in ``fakes.py`` of the tests (in memory). Both
+pass the suites in ``tests/contract``.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -17,14 +17,14 @@ from abaco_proto.output import Output, RecordedOutput
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Events in the order of the log, and how many more were waiting when the last was sent."""
+    """Events in the order of the log, and how many more were pending when the last was sent."""
 
     events: Sequence[Recorded]
     pending: int
 
     @property
     def caught_up(self) -> bool:
-        """Whether this batch ended at the head of the log."""
+        """Whether this batch ends at the head of the log."""
         return self.pending == 0
 
 
@@ -38,10 +38,10 @@ class EventLog(Protocol):
     async def append(self, draft: Draft, *, expected: Expected | None = None) -> int:
         """Append an event and return its sequence.
 
-        Idempotent: a draft that is in the log already gives the sequence it has there.
+        Idempotent: if the draft is in the log already, its sequence is returned.
 
         Raises:
-            Conflict: ``expected`` does not hold, and the event that broke it is not this draft.
+            Conflict: ``expected`` does not hold, and the newer event is not this draft.
             Unavailable: no answer in time; the event may or may not be in the log.
         """
         ...
@@ -54,61 +54,61 @@ class EventLog(Protocol):
         since: datetime | None = None,
         headers_only: bool = False,
     ) -> AsyncGenerator[Sequence[Recorded], None]:
-        """History in batches: all events with a higher sequence than ``after`` that were in the
-        log at the call, in order; with ``since`` only those that were stored then or later.
+        """The events after the sequence ``after`` that are in the log now, in order, in batches.
 
-        With ``headers_only`` the bodies stay in the log: each ``event`` is ``Unrecognized``.
+        ``since`` leaves out events that were stored before. With ``headers_only`` the bodies are
+        not read: each ``event`` is ``Unrecognized``.
         """
         ...
 
     def follow(self, filters: Sequence[str], *, after: int = 0) -> AsyncGenerator[Batch, None]:
-        """History, then life: every event after ``after``, once, in order, without end.
+        """Every event after the sequence ``after``, once, in order, past and future.
 
-        The first batch comes at once, empty if there is nothing to tell. Interruptions of the
-        connection are bridged; the iterator never ends by itself.
+        The first batch comes at once, empty if there are no events. The iterator continues after
+        interruptions of the connection, and never ends by itself.
         """
         ...
 
-    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the word of the field
-        """The last event a filter selects."""
+    async def last(self, filter: str) -> Recorded | None:  # noqa: A002 - the name in NATS
+        """The last event that matches a filter; None if there is none."""
         ...
 
     async def at(self, sequence: int) -> Recorded | None:
-        """The event with this sequence."""
+        """The event with this sequence; None if there is none."""
         ...
 
 
 class OutputBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Chunks in order, and how many more were waiting."""
+    """Chunks in order, and how many more were pending."""
 
     chunks: Sequence[RecordedOutput]
     pending: int
 
 
 class OutputLog(Protocol):
-    """The stream of container output. A chunk written twice is there once."""
+    """The stream of container output. A chunk that is written twice is stored once."""
 
     async def write(self, output: Output) -> None:
-        """Store a chunk. Raises ``Unavailable`` when there is no answer in time."""
+        """Store a chunk. Raises ``Unavailable`` if there is no answer in time."""
         ...
 
     def follow(self, *, after: int = 0) -> AsyncGenerator[OutputBatch, None]:
-        """Every chunk after ``after``, without end, as ``EventLog.follow``."""
+        """Every chunk after the sequence ``after``, without end, as ``EventLog.follow``."""
         ...
 
     def follow_execution(
         self, tenant: str, actor_id: str, execution_id: str
     ) -> AsyncGenerator[OutputBatch, None]:
-        """The chunks of one execution, of all its attempts, from the first on, as ``follow``."""
+        """The chunks of all attempts of one execution, from the first, as ``follow``."""
         ...
 
 
 WORKING_SECONDS = 2.0
-"""How often a queue must hear of what is in hand, lest it hand it out again."""
+"""How often a delivery in progress is reported, so that it is not delivered again."""
 
 
 class Delivery(Protocol):
-    """One event handed to a host. It comes back until it is settled."""
+    """One event for a host. It is delivered again until it is acknowledged."""
 
     @property
     def recorded(self) -> Recorded:
@@ -117,35 +117,35 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether it was handed out before: someone may have begun on it."""
+        """Whether it was delivered before, so that its work may have begun."""
         ...
 
     async def done(self) -> None:
-        """Settle it: it never comes back."""
+        """Acknowledge it: it is not delivered again."""
         ...
 
     async def working(self) -> None:
-        """Say that it is still being worked on."""
+        """Report that it is in progress."""
         ...
 
     async def retry(self, delay_seconds: float) -> None:
-        """Give it back, to come again after a while."""
+        """Return it, to be delivered again after a delay."""
         ...
 
 
 class WorkQueue(Protocol):
-    """What is addressed to one host, kept until settled, across restarts of the host."""
+    """The events for one host, kept until they are acknowledged, across its restarts."""
 
     def deliveries(self) -> AsyncGenerator[Delivery, None]:
-        """Each event addressed to this host, in order, without end; unsettled ones again."""
+        """Each event for this host, in order, without end; again if it is not acknowledged."""
         ...
 
 
 class Heartbeats(Protocol):
-    """Signs of life, from the hosts to the scheduler."""
+    """Heartbeats of the hosts, for the scheduler."""
 
     async def send(self, heartbeat: Heartbeat) -> None:
-        """Send one; it is lost when nobody listens."""
+        """Send one. It is not stored: without a receiver it is lost."""
         ...
 
     def listen(self) -> AsyncGenerator[Heartbeat, None]:
@@ -154,16 +154,16 @@ class Heartbeats(Protocol):
 
 
 class Snapshots(Protocol):
-    """The last bytes put under each name, which is a subject token.
+    """The last value of each name. A name is a token of a subject.
 
-    Both methods raise :class:`~abaco_proto.errors.Unavailable` when there is no answer in time, or
-    the bytes are more than a message may have.
+    Both methods raise :class:`~abaco_proto.errors.Unavailable` if there is no answer in time, or
+    the value is larger than a message may be.
     """
 
     async def get(self, name: str) -> bytes | None:
-        """What was put last; None when nothing ever was."""
+        """The last value; None if there is none."""
         ...
 
     async def put(self, name: str, value: bytes) -> None:
-        """Put bytes in the place of the last ones: all of them or none."""
+        """Replace the value, completely or not at all."""
         ...

@@ -1,7 +1,6 @@
-"""An operator's command: ``python -m abaco_jetstream.replicate ADDRESS REPLICAS``.
+"""``python -m abaco_jetstream.replicate ADDRESS REPLICAS``: set the replicas of all streams.
 
-It puts the streams on that many servers of the cluster at ADDRESS, whose user must be allowed to
-change streams. Nobody has to stop working for it.
+ADDRESS is a server of the cluster, with a user that may change streams. The services may run.
 """
 
 import asyncio
@@ -9,17 +8,17 @@ import sys
 
 import nats
 
-from abaco_jetstream.addresses import addresses
-from abaco_jetstream.stream_setup import replicate
+from abaco_jetstream.connection.addresses import addresses
+from abaco_jetstream.stream_setup import set_replicas
 
 TIMEOUT_SECONDS = 10.0
 
 
 async def main(url: str, replicas: int) -> None:
-    """Raise, or lower, the number of replicas, and say what was done."""
+    """Set the number of replicas, and print which streams were changed."""
     client = await nats.connect(addresses(url), connect_timeout=2, allow_reconnect=False)
     try:
-        changed = await replicate(client.jetstream(timeout=TIMEOUT_SECONDS), replicas)
+        changed = await set_replicas(client.jetstream(timeout=TIMEOUT_SECONDS), replicas)
     finally:
         await client.close()
     for name in changed:

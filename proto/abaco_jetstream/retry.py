@@ -15,7 +15,6 @@ import msgspec
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import event_subject
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ async def append_until_stored(
 
 async def _sequence_of(log: EventLog, draft: Draft, after: int) -> int | None:
     """The sequence of the stored event, or None if it is not in the log."""
-    async for batch in log.read([event_subject(draft.tenant, draft.event)], after=after):
+    async for batch in log.read([draft.subject], after=after):
         for recorded in batch:
             if recorded.id == draft.id:
                 return recorded.sequence

@@ -1,7 +1,7 @@
 """Snapshots in a stream that keeps the last message of each subject."""
 
-from abaco_jetstream.connection import Connection
-from abaco_jetstream.stored import stored
+from abaco_jetstream.connection.nats_connection import Connection
+from abaco_jetstream.stored_message import stored_message
 from abaco_proto import streams
 from abaco_proto.subjects import snapshot_subject
 
@@ -16,7 +16,9 @@ class JetStreamSnapshots:
     async def get(self, name: str) -> bytes | None:
         """See :meth:`abaco_jetstream.ports.Snapshots.get`. Any replica may answer."""
         subject = snapshot_subject(name)
-        found = await stored(self._connection, streams.SNAPSHOTS.name, subject=subject, direct=True)
+        found = await stored_message(
+            self._connection, streams.SNAPSHOTS.name, subject=subject, direct=True
+        )
         return None if found is None else found.data or b""
 
     async def put(self, name: str, value: bytes) -> None:

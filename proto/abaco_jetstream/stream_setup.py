@@ -1,7 +1,7 @@
-"""Our streams on the server: made where they are missing, and else left as they are.
+"""Creates missing streams. Existing streams are not changed.
 
-Only whoever may change a stream can give it more replicas, because the same right would let it
-shorten the log. No service has it: :mod:`abaco_jetstream.replicate` is for an operator.
+The right to change a stream's number of replicas is also the right to shorten the log, so no
+service has it. Operators use :mod:`abaco_jetstream.replicate`.
 """
 
 import logging
@@ -24,28 +24,29 @@ NO_ROOM = frozenset(
         10047,  # insufficient storage resources available
     }
 )
-"""JetStream's error codes for a stream that it cannot make for want of room."""
+"""JetStream error codes for a stream that cannot be created for lack of space."""
 
 
 async def ensure_streams(jetstream: JetStreamContext, replicas: int | None) -> None:
-    """Make the streams that are missing, on so many servers each; without a number, on one."""
+    """Create missing streams with this number of replicas, or 1 if it is None."""
     for stream in streams.ALL:
         try:
             info = await jetstream.stream_info(stream.name)
         except NotFoundError:
-            info = await _make(jetstream, stream, replicas or 1)
+            info = await _create(jetstream, stream, replicas or 1)
         if replicas not in (None, info.config.num_replicas):
             logger.warning(
-                "%s is on %s servers, and ABACO_NATS_REPLICAS says %d: see docs/how-to/cluster.md",
+                "stream %s has %s replicas and ABACO_NATS_REPLICAS is %d; no service may change a"
+                " stream. Set the replicas as described in docs/how-to/cluster.md",
                 *(stream.name, info.config.num_replicas, replicas),
             )
 
 
-async def _make(jetstream: JetStreamContext, stream: streams.Stream, replicas: int) -> StreamInfo:
-    """Make one.
+async def _create(jetstream: JetStreamContext, stream: streams.Stream, replicas: int) -> StreamInfo:
+    """Create one.
 
     Raises:
-        Unavailable: JetStream has no room for it; the text says what to do.
+        Unavailable: JetStream has no space for it; the message contains what to do.
     """
     try:
         return await jetstream.add_stream(stream_config(stream, replicas))
@@ -66,10 +67,10 @@ def _no_room(stream: streams.Stream, error: APIError) -> str:
     return f"{sentence}. See docs/how-to/outages.md"
 
 
-async def replicate(jetstream: JetStreamContext, replicas: int) -> list[str]:
-    """Put every stream on so many servers; the names of those that were on another number.
+async def set_replicas(jetstream: JetStreamContext, replicas: int) -> list[str]:
+    """Set the number of replicas of every stream; return the names of those that were changed.
 
-    A durable consumer follows its stream.
+    A durable consumer has as many replicas as its stream.
     """
     changed = []
     for stream in streams.ALL:
@@ -81,7 +82,7 @@ async def replicate(jetstream: JetStreamContext, replicas: int) -> list[str]:
 
 
 def stream_config(stream: streams.Stream, replicas: int = 1) -> StreamConfig:
-    """What JetStream is told about one of our streams."""
+    """The configuration of one of our streams for JetStream."""
     return StreamConfig(
         name=stream.name,
         description=stream.description,

@@ -1,12 +1,12 @@
-"""A host's work: one durable pull consumer on everything addressed to it.
+"""The work queue of a host: a durable pull consumer on the events addressed to it.
 
-Theory: a pull asks for messages and for heartbeats while there are none. Silence for longer than
-a few heartbeats means that the pull is gone, whatever the reason, and another is sent; messages
-of the older one still arrive in the same inbox. What is not settled within ``ACK_WAIT_SECONDS``,
-and not said to be worked on, is handed out again.
+A pull requests messages, and heartbeats while there are none. Without a heartbeat for a few seconds
+the pull is lost, whatever the cause, and another one is sent; messages of the old pull still arrive
+in the same inbox. A message that is not acknowledged or reported as in progress within
+``ACK_WAIT_SECONDS`` is delivered again.
 
-The consumer's name is its key: whoever knows it could take its messages or change it. So it ends in
-a random part, and the host finds its own again by the part before (see ``permissions``).
+Any client that knows the consumer's name could receive its messages. So the name ends in a random
+part, and the host finds its own consumer by the part before it (see ``permissions``).
 """
 
 import asyncio
@@ -14,13 +14,14 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_jetstream.connection.nats_connection import Connection
+from abaco_jetstream.connection.nats_errors import NATS_ERRORS, describe
 from abaco_jetstream.ports import WORKING_SECONDS
 from abaco_proto import streams
 from abaco_proto.envelope import Recorded, from_message
@@ -30,7 +31,7 @@ from abaco_proto.subjects import host_work_filter
 logger = logging.getLogger(__name__)
 
 ACK_WAIT_SECONDS = 3 * WORKING_SECONDS
-"""Two reports may go missing before what is worked on is handed out again."""
+"""Two progress reports may be lost before a message is delivered again."""
 
 NAMES = f"$JS.API.CONSUMER.NAMES.{streams.EVENTS.name}"
 RANDOM_BYTES = 16
@@ -41,7 +42,7 @@ HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 PAUSE_SECONDS = 0.3
 
-_BILLION = 1_000_000_000
+NANOSECONDS = 1_000_000_000
 
 
 class JetStreamDelivery:
@@ -61,27 +62,27 @@ class JetStreamDelivery:
 
     @property
     def redelivered(self) -> bool:
-        """Whether it was handed out before."""
+        """Whether it was delivered before."""
         return self._deliveries > 1
 
     async def done(self) -> None:
-        """Settle it. If the word is lost it comes again, and its work is found done."""
-        await self._say(b"+ACK")
+        """Acknowledge it. If that is lost, it is delivered again, and its work is found done."""
+        await self._acknowledge(self._message.ack())
 
     async def working(self) -> None:
-        """Say that it is still being worked on."""
-        await self._say(b"+WPI")
+        """Report that it is in progress."""
+        await self._acknowledge(self._message.in_progress())
 
     async def retry(self, delay_seconds: float) -> None:
-        """Give it back, to come again after a while."""
-        delay = json.dumps({"delay": int(delay_seconds * _BILLION)})
-        await self._say(b"-NAK " + delay.encode())
+        """Return it, to be delivered again after a delay."""
+        await self._acknowledge(self._message.nak(delay_seconds))
 
-    async def _say(self, word: bytes) -> None:
+    @staticmethod
+    async def _acknowledge(sending: Awaitable[None]) -> None:
         try:
-            await self._message._client.publish(self._message.reply, word)  # noqa: SLF001
+            await sending
         except NATS_ERRORS as error:
-            logger.debug("%s not said: %s", word, describe(error))
+            logger.debug("acknowledgement not sent: %s", describe(error))
 
 
 class JetStreamWorkQueue:
@@ -97,18 +98,18 @@ class JetStreamWorkQueue:
 
     async def deliveries(self) -> AsyncGenerator[JetStreamDelivery, None]:
         """See :meth:`abaco_jetstream.ports.WorkQueue.deliveries`."""
-        self._connection.waiting.add(self._wake)
+        self._connection.wake_on_reconnect.add(self._wake)
         inbox = await self._subscribe()
         while True:
             try:
                 await self._ensure_consumer()
-                generation = self._connection.generation
-                while self._connection.generation == generation:
+                reconnects = self._connection.reconnects
+                while self._connection.reconnects == reconnects:
                     await self._pull(inbox)
                     async for message in self._until_pull_ends():
                         yield JetStreamDelivery(message)
             except (Unavailable, *NATS_ERRORS) as error:
-                logger.debug("work queue starts again: %s", describe(error))
+                logger.debug("work queue is started again: %s", describe(error))
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _subscribe(self) -> str:
@@ -119,11 +120,11 @@ class JetStreamWorkQueue:
         return inbox
 
     async def _ensure_consumer(self) -> None:
-        self._durable = self._durable or await self._name()
-        await self._connection.ask(self._make_consumer)
+        self._durable = self._durable or await self._consumer_name()
+        await self._connection.call(self._create_consumer)
 
-    async def _make_consumer(self) -> None:
-        """Make it where it is missing. It has as many replicas as its stream."""
+    async def _create_consumer(self) -> None:
+        """Create it if it does not exist. It has as many replicas as its stream."""
         jetstream = self._connection.jetstream
         try:
             await jetstream.consumer_info(streams.EVENTS.name, self._durable)
@@ -140,8 +141,8 @@ class JetStreamWorkQueue:
                 ),
             )
 
-    async def _name(self) -> str:
-        """The consumer's name as the server has it, or a new one."""
+    async def _consumer_name(self) -> str:
+        """The name of this host's consumer on the server, or a new name if there is none."""
         prefix, offset = f"host-{self._host_id}_", 0
         while True:
             page = await self._connection.request(NAMES, json.dumps({"offset": offset}).encode())
@@ -156,8 +157,8 @@ class JetStreamWorkQueue:
     async def _pull(self, inbox: str) -> None:
         request = {
             "batch": PULL_MESSAGES,
-            "expires": int(PULL_SECONDS * _BILLION),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * _BILLION),
+            "expires": int(PULL_SECONDS * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * NANOSECONDS),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{streams.EVENTS.name}.{self._durable}"
         await self._connection.client.publish(subject, json.dumps(request).encode(), inbox)
@@ -167,15 +168,15 @@ class JetStreamWorkQueue:
         self._wake.set()
 
     async def _until_pull_ends(self) -> AsyncGenerator[Msg, None]:
-        left, generation = PULL_MESSAGES, self._connection.generation
-        while left > 0 and self._connection.generation == generation:
+        left, reconnects = PULL_MESSAGES, self._connection.reconnects
+        while left > 0 and self._connection.reconnects == reconnects:
             while self._arrived:
                 message = self._arrived.popleft()
                 status = (message.headers or {}).get("Status")
                 if message.data or status is None:
                     left -= 1
                     yield message
-                elif status != "100":  # 404, 408, 409, 503: this pull is over
+                elif status != "100":  # 404, 408, 409, 503: this pull has ended
                     await asyncio.sleep(0 if status == "408" else PAUSE_SECONDS)
                     return
             self._wake.clear()
@@ -183,5 +184,5 @@ class JetStreamWorkQueue:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await self._wake.wait()
             except asyncio.TimeoutError:
-                # Is the consumer there at all, and can this server reach it?
+                # The consumer may be gone, or this server may not reach it: look it up again.
                 raise Unavailable("no heartbeat") from None

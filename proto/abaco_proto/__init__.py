@@ -1,5 +1,4 @@
-"""What every service must agree on: names, events, aggregates, and the log they meet in.
+"""The contract: events, subjects, ids, aggregates, streams, permissions and settings.
 
-A module belongs here only if a service written in another language would have to know what it
-says to take part.
+A module belongs here only if a service written in another language needs its content to take part.
 """

@@ -1,9 +1,9 @@
 """The actor: a registered image with an inbox.
 
-Theory: an actor's definition changes only by ``actor.*`` events, which the api decides under
-optimistic concurrency. Its status is what its workers say about the current revision: ready
-when one of them got the image going, in error when one could not. An error is not final: the
-scheduler tries again after a while, a run that starts proves it wrong, and an update clears it.
+Only ``actor.*`` events change an actor's definition; the api appends them with an expected
+sequence. The status follows from the events of its workers of the current revision: READY after one
+became ready, ERROR after one failed. An error is not final: the scheduler requests another worker
+after a pause, and a run that starts or an update ends the error.
 """
 
 from datetime import datetime
@@ -20,9 +20,9 @@ from abaco_proto.envelope import EPOCH, Recorded
 
 
 class ActorStatus(StrEnum):
-    """Where an actor stands."""
+    """The status of an actor."""
 
-    __hash__ = str.__hash__  # as quick as a text's: every event asks the table
+    __hash__ = str.__hash__  # the fast hash: every event looks up the table
 
     UNREGISTERED = "UNREGISTERED"
     SUBMITTED = "SUBMITTED"
@@ -35,7 +35,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """The fold of an actor's history.
 
     ``sequence`` is that of its last ``actor.*`` event, ``definition_sequence`` that of the event
-    that holds the definition in force.
+    with the current definition.
     """
 
     actor_id: str = ""
@@ -53,7 +53,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exists(self) -> bool:
-        """Whether commands and queries may name this actor."""
+        """Whether it is registered and not deleted."""
         return self.status not in (ActorStatus.UNREGISTERED, ActorStatus.DELETED)
 
 
@@ -62,7 +62,7 @@ INITIAL = Actor()
 # -- transitions ---------------------------------------------------------------------------------
 
 REVISED = "actor.revised"
-"""An ``actor.updated`` that raises the revision: what was known of the old image says nothing."""
+"""An ``actor.updated`` with a new revision: the status of the old image does not apply to it."""
 
 _U, _S, _R = ActorStatus.UNREGISTERED, ActorStatus.SUBMITTED, ActorStatus.READY
 _E, _D = ActorStatus.ERROR, ActorStatus.DELETED
@@ -93,16 +93,16 @@ TRANSITIONS: dict[tuple[ActorStatus, str], ActorStatus] = {
     (_R, "actor.deleted"): _D,
     (_E, "actor.deleted"): _D,
 }
-"""What is not in the table does not happen."""
+"""An event that is not in the table changes nothing."""
 
-HEARD = frozenset(ev.TYPES[signal] for _, signal in TRANSITIONS if signal != REVISED)
-"""Most events are about a run and say nothing of its actor: a fold need not ask about these."""
+RELEVANT_TYPES = frozenset(ev.TYPES[signal] for _, signal in TRANSITIONS if signal != REVISED)
+"""The event types that can change an actor. A fold skips all others."""
 
 # -- fold ----------------------------------------------------------------------------------------
 
 
 def evolve(actor: Actor, recorded: Recorded) -> Actor:
-    """The actor after one more event. Total: what does not fit leaves it as it is."""
+    """The actor after one more event. Never raises; an event that does not apply is ignored."""
     event = recorded.event
     status = TRANSITIONS.get((actor.status, _signal(actor, event)))
     if status is None:
@@ -145,7 +145,7 @@ def evolve(actor: Actor, recorded: Recorded) -> Actor:
 
 
 def _signal(actor: Actor, event: ev.Event) -> str:
-    """The table's word for an event; workers of another revision have no say."""
+    """The key of an event in the table; empty for events of workers of another revision."""
     match event:
         case ev.ActorUpdated() if event.revision > actor.revision:
             return REVISED

@@ -4,12 +4,11 @@ import msgspec
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """A condition of an append: the last event that ``filter`` selects has this sequence.
+    """A condition of an append: the last event that matches ``filter`` has this sequence.
 
-    Zero says that there is none yet. It holds against all that is in the log, and against what is
-    under way with the same filter; a cluster does not see what is under way with another one. So
-    whoever appends what a filter selects does it under that filter, or the condition only saves
-    work (docs/adr/0040).
+    Zero means that there is no such event. The condition is checked against the stored events, and
+    in a cluster against appends in flight only if they have the same filter. So every append of an
+    event that matches a filter must be conditional on that filter (docs/adr/0040).
     """
 
     filter: str

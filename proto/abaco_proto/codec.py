@@ -1,8 +1,7 @@
 """Events to bytes and back: msgspec JSON, tagged with ``type``.
 
-Writing is strict, reading is total: what cannot be read comes back as
-:class:`~abaco_proto.events.Unrecognized`, never as an exception, so that one poisoned event
-cannot stop a service.
+Encoding is strict. Decoding never raises: what cannot be decoded is returned as
+:class:`~abaco_proto.events.Unrecognized`, so that one bad event cannot stop a service.
 """
 
 from typing import Union
@@ -12,8 +11,8 @@ import msgspec
 from abaco_proto.events import OWNERS, Event, Unrecognized
 from abaco_proto.upcast import UPCASTS, upcast
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""All that bytes can do to a decoder; the last by brackets without end."""
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The errors of a decoder; the last one for deeply nested brackets."""
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(OWNERS)])  # noqa: UP007
@@ -25,10 +24,10 @@ def encode(event: Event) -> bytes:
 
 
 def decode(raw: bytes) -> Event:
-    """The event in ``raw``, upcast if it is of a retired type; ``Unrecognized`` when unreadable."""
+    """The event in ``raw``, upcast if its type is retired; ``Unrecognized`` if it is unreadable."""
     try:
         return _decoder.decode(raw)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         return _decode_retired(raw, str(error))
 
 
@@ -37,6 +36,6 @@ def _decode_retired(raw: bytes, reason: str) -> Event:
         body = msgspec.json.decode(raw, type=dict)
         if str(body.get("type")) in UPCASTS:
             return _decoder.decode(_encoder.encode(upcast(body)))
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         reason = str(error)
     return Unrecognized(raw=raw, reason=reason)

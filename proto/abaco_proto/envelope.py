@@ -1,18 +1,18 @@
-"""The envelope of an event: what travels beside the body, in the message's headers.
+"""The envelope of an event: its metadata, in the headers of the message.
 
 ====================  ============================================================================
-header                says
+header                content
 ====================  ============================================================================
-``Nats-Msg-Id``       ``<tenant>.<id>``: the event's id, derived from what it says, so that a retry
-                      is no second event
-``Abaco-Time``        when its appender decided it; RFC 3339, UTC. The order is the sequence's
+``Nats-Msg-Id``       ``<tenant>.<id>``. The id is derived from the event's content, so that a retry
+                      does not store a second event
+``Abaco-Time``        when the event was decided; RFC 3339, UTC. Events are ordered by sequence
 ``Abaco-Causation``   the id of the event, or ``req-…`` of the request, that caused it; ``idem-…``
                       of a request with an idempotency key
 ``Abaco-Correlation`` the id of the first message or request of the chain
-``Abaco-Revision``    the actor revision, where one applies
-``Abaco-Hops``        how many subscriptions lie between the first message of the chain and this
-                      event; left out when it is none
-``traceparent``       W3C trace context, where there is one
+``Abaco-Revision``    the actor revision, if the event has one
+``Abaco-Hops``        the number of subscriptions between the first message of the chain and this
+                      event; absent if it is 0
+``traceparent``       W3C trace context, if there is one
 ====================  ============================================================================
 """
 
@@ -32,13 +32,13 @@ CORRELATION = "Abaco-Correlation"
 REVISION = "Abaco-Revision"
 HOPS = "Abaco-Hops"
 TRACEPARENT = "traceparent"
-MOST_HOPS = 1_000_000
+MAX_HOPS = 1_000_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """An event about to be appended to ``subject``."""
+    """An event to be appended to ``subject``."""
 
     tenant: str
     subject: str
@@ -52,9 +52,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An event in the log. ``sequence`` is its place: it counts from 1 over the whole stream.
+    """An event in the log. ``sequence`` counts from 1 over the whole stream.
 
-    ``raw`` is the body as it is stored, byte by byte: what copies and proofs are made of.
+    ``raw`` is the body as it is stored, for copies and the hash chain.
     """
 
     sequence: int
@@ -69,8 +69,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     hops: int = 0
     raw: bytes = b""
 
-    def says(self, draft: Draft) -> bool:
-        """Whether this is the record of that very draft, not of an equal wish of someone else."""
+    def matches(self, draft: Draft) -> bool:
+        """Whether this is the record of ``draft``, and not of an equal draft of another writer."""
         return (
             self.id == draft.id
             and self.causation_id == draft.causation_id
@@ -79,10 +79,10 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one case per rule
-    """The id of an event, derived from what it says.
+    """The id of an event, derived from its content.
 
-    Where a type can say the same more than once, ``position`` tells the occasions apart: the
-    sequence of the last event its appender had seen of the same history.
+    ``position`` is for types whose content may occur more than once in a history: the sequence of
+    the last event of that history that the appender has read.
     """
     verb = ev.type_of(event).partition(".")[2]
     match event:
@@ -134,7 +134,7 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
     traceparent: str | None = None,
     hops: int = 0,
 ) -> Draft:
-    """Put an event into an envelope. Without a correlation id it is the first of its chain."""
+    """Put an event into an envelope. Without a correlation id, it is the first of its chain."""
     own_id = event_id(event, position=position)
     return Draft(
         tenant=tenant,
@@ -174,9 +174,9 @@ def from_message(
     body: bytes,
     read: Callable[[bytes], ev.Event] = decode,
 ) -> Recorded:
-    """The event in a stored message. Total: whatever is missing or damaged gets a plain value.
+    """The event in a stored message. Never raises: missing or damaged headers get a default.
 
-    ``read`` is for who has no use for the body's meaning: see :func:`unread`.
+    ``read`` decodes the body; use :func:`skip_body` if only the headers are needed.
     """
     get = (headers or {}).get
     tenant = tenant_of(subject)
@@ -196,25 +196,28 @@ def from_message(
     )
 
 
-def unread(_: bytes) -> ev.Event:
-    """What a body says to who does not read it."""
-    return _UNREAD
+def skip_body(_: bytes) -> ev.Event:
+    """The event for a body that is not decoded."""
+    return _SKIPPED
 
 
-_UNREAD = ev.Unrecognized(raw=b"", reason="not read")
+_SKIPPED = ev.Unrecognized(raw=b"", reason="not read")
 
 
-def not_understood(recorded: Recorded) -> str | None:
-    """What a reader says of an event that it passes over; None for one that it understands."""
-    if recorded.event is _UNREAD or not isinstance(recorded.event, ev.Unrecognized):
+def unrecognized_warning(recorded: Recorded) -> str | None:
+    """The log line about an event that cannot be decoded; None if it can."""
+    if recorded.event is _SKIPPED or not isinstance(recorded.event, ev.Unrecognized):
         return None
     where = f"event {recorded.sequence} of {recorded.subject[:200]!r}"
-    return f"{where} is not understood, and passed over: {recorded.event.reason[:200]!r}"
+    return (
+        f"{where} is skipped: it cannot be decoded ({recorded.event.reason[:200]!r}). Run a version"
+        " of Abaco that knows this event type; see docs/how-to/outages.md"
+    )
 
 
 def _hops(text: str) -> int:
-    """A damaged count is one that ends the chain."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else MOST_HOPS
+    """The count in a header; a damaged one is ``MAX_HOPS``, which ends the chain."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else MAX_HOPS
 
 
 def format_time(time: datetime) -> str:
@@ -223,7 +226,7 @@ def format_time(time: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """The time in an RFC 3339 text, in UTC; the epoch when there is none that UTC can say."""
+    """The time in an RFC 3339 text, in UTC; the epoch if the text is not a time."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:

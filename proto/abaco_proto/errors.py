@@ -1,33 +1,33 @@
-"""What can go wrong, by whose fault: the vocabulary every service shares.
+"""The errors of all services, by cause.
 
-A library's exception is translated into one of these where the library is called, so that a
-loop or a route handles six cases and nothing else.
+An exception of a library is translated into one of these where the library is called, so that loops
+and routes handle only these.
 """
 
 
 class AbacoError(Exception):
-    """The root of all errors raised on purpose."""
+    """The base class of all our errors."""
 
 
 class Malformed(AbacoError):
-    """The caller's input has the wrong form. Retrying the same input cannot help."""
+    """The input has the wrong form. The same input will fail again."""
 
 
 class Refused(AbacoError):
-    """The input is well formed, but the state does not allow it."""
+    """The input is well formed, but the current state does not allow it."""
 
 
 class Unknown(AbacoError):
-    """The thing that was named does not exist."""
+    """What the input names does not exist."""
 
 
 class Conflict(AbacoError):
-    """Another writer was faster. Look at the new state and decide again."""
+    """Another writer appended first. Read the new state and decide again."""
 
 
 class Undecodable(AbacoError):
-    """Bytes from the log that no schema of ours reads. Skip and count; retrying cannot help."""
+    """Bytes from the log that cannot be decoded. Skip and count them; retrying does not help."""
 
 
 class Unavailable(AbacoError):
-    """An outside system (log, database, engine) does not answer. Retrying later may help."""
+    """The log, the database or the engine does not answer. A later retry may succeed."""

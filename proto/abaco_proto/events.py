@@ -1,4 +1,4 @@
-"""The catalogue of events: every fact the system records, and who may record it.
+"""The catalogue of events, and the service that may append each.
 
 Rules of this module:
 
@@ -6,7 +6,7 @@ Rules of this module:
   ``ExecutionFinished``, ``execution.finished``, ``….execution.finished``;
 * a field is added with a default, never renamed or removed; a breaking change is a new type and
   an entry in :mod:`abaco_proto.upcast`;
-* nothing secret in clear, and nothing large: output goes to its own stream.
+* no secrets in clear text, and nothing large: output has its own stream.
 
 Units are in the names: ``_ns`` nanoseconds, ``_ms`` milliseconds, ``_bytes`` bytes. Times inside
 events are RFC 3339 in UTC.
@@ -19,7 +19,7 @@ import msgspec
 
 
 class Owner(StrEnum):
-    """The service that alone may append an event type."""
+    """The service that may append an event type."""
 
     API = "api"
     SCHEDULER = "scheduler"
@@ -34,7 +34,7 @@ class StartKind(StrEnum):
 
 
 class EndedBy(StrEnum):
-    """What ended a run: its own program, a person, or the setting that it ran into."""
+    """What ended a run: its own program, a halt, or the limit that it reached."""
 
     ITSELF = "itself"
     HALT = "halt"
@@ -44,16 +44,16 @@ class EndedBy(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=""):
-    """The root of all events. ``type`` on the wire is the tag of the class."""
+    """The base class of events. ``type`` on the wire is the tag of the class."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a registration says about an actor, settings already applied.
+    """The definition of an actor, with the defaults of the settings applied.
 
-    A limit that is None is the host's own setting. ``mem_limit``, ``max_log_bytes`` and
+    A limit that is None is the setting of the host. ``mem_limit``, ``max_log_bytes`` and
     ``max_disk_bytes`` are bytes, ``max_cpus`` processors, ``max_run_seconds`` and ``log_ex``
     seconds; ``log_ex`` is how long output is kept after the end of its run. With
-    ``no_new_privileges`` a setuid program has no more rights than who runs it.
+    ``no_new_privileges`` a setuid program gets no additional rights.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorRegistered(Event, frozen=True, kw_only=True, tag="actor.registered"):
-    """An actor exists from here on. ``revision`` starts at 1."""
+    """An actor was registered. ``revision`` starts at 1."""
 
     actor_id: str
     definition: Definition
@@ -86,7 +86,7 @@ class ActorRegistered(Event, frozen=True, kw_only=True, tag="actor.registered"):
 
 
 class ActorUpdated(Event, frozen=True, kw_only=True, tag="actor.updated"):
-    """The whole new definition. ``revision`` rises when the image changes."""
+    """A definition was replaced. ``revision`` is incremented when the image changes."""
 
     actor_id: str
     definition: Definition
@@ -94,13 +94,13 @@ class ActorUpdated(Event, frozen=True, kw_only=True, tag="actor.updated"):
 
 
 class ActorDeleted(Event, frozen=True, kw_only=True, tag="actor.deleted"):
-    """The actor is gone; what still waits in its inbox never runs, and what runs is halted."""
+    """An actor was deleted: waiting messages never run, and running executions are halted."""
 
     actor_id: str
 
 
 class ActorStateSet(Event, frozen=True, kw_only=True, tag="actor.state_set"):
-    """The actor's state was replaced. ``version`` counts from 1."""
+    """An actor's state was replaced. ``version`` counts from 1."""
 
     actor_id: str
     state: Any
@@ -108,7 +108,7 @@ class ActorStateSet(Event, frozen=True, kw_only=True, tag="actor.state_set"):
 
 
 class ActorSubscribed(Event, frozen=True, kw_only=True, tag="actor.subscribed"):
-    """Events that match the pattern are to be sent to this actor as messages."""
+    """Events that match the pattern are sent to this actor as messages."""
 
     actor_id: str
     subscription_id: str
@@ -126,10 +126,10 @@ class ActorUnsubscribed(Event, frozen=True, kw_only=True, tag="actor.unsubscribe
 
 
 class Rerun(msgspec.Struct, frozen=True, kw_only=True):
-    """The inputs of an earlier run, to be used again instead of those in force now.
+    """The inputs of an earlier run, used instead of the current ones.
 
-    ``actor_sequence`` and ``state_sequence`` are where the definition and the state of then stand
-    in the log (0: there was no state); ``image`` is the very image, by its digest.
+    ``actor_sequence`` and ``state_sequence`` are the sequences of the events with the definition
+    and the state of that run (0: there was no state); ``image`` is its image, by digest.
     """
 
     execution_id: str
@@ -139,11 +139,11 @@ class Rerun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageReceived(Event, frozen=True, kw_only=True, tag="message.received"):
-    """A message was accepted: from here on it is exactly one execution.
+    """A message was accepted. It leads to exactly one execution.
 
-    ``ordinal`` counts the actor's messages from 0 without gaps. ``message`` is what ``$MSG`` will
-    hold, ``environment`` what the request set on top of the actor's default environment.
-    A message that a subscription made of an event names both: ``source_sequence`` is the event's.
+    ``ordinal`` counts the actor's messages from 0 without gaps. ``message`` becomes ``$MSG``;
+    ``environment`` is added to the actor's default environment. A message from a subscription has
+    the id of the subscription, and the sequence of the event as ``source_sequence``.
     """
 
     actor_id: str
@@ -159,7 +159,7 @@ class MessageReceived(Event, frozen=True, kw_only=True, tag="message.received"):
 
 
 class InboxPurged(Event, frozen=True, kw_only=True, tag="inbox.purged"):
-    """What waited, up to and including this ordinal, never runs."""
+    """Waiting messages up to and including this ordinal never run."""
 
     actor_id: str
     up_to_ordinal: int
@@ -169,10 +169,10 @@ class InboxPurged(Event, frozen=True, kw_only=True, tag="inbox.purged"):
 
 
 class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
-    """A host is asked for a seat. ``actor_sequence`` is where the definition stands in the log.
+    """A worker was requested from a host. ``actor_sequence`` is that of the definition's event.
 
-    ``warm`` says that it is ready only with a sandbox that waits; without, as soon as the image is
-    there: a message waits already, and the sandbox may be started under its eyes.
+    With ``warm``, the worker is ready when it has an idle sandbox. Without, it is ready as soon as
+    the image is there, because a message waits already.
     """
 
     actor_id: str
@@ -184,13 +184,13 @@ class WorkerRequested(Event, frozen=True, kw_only=True, tag="worker.requested"):
     warm: bool = True
 
 
-BY_A_PERSON = "asked for by a person"
-"""The ``reason`` of a stop that a client asked for. The worker is not replaced until messages need
-another one, also where that leaves fewer than ``min_workers``."""
+REQUESTED_BY_CLIENT = "asked for by a person"
+"""The ``reason`` of a stop that a client requested. The worker is not replaced until messages need
+one, even if fewer than ``min_workers`` are left."""
 
 
 class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_requested"):
-    """A seat is to be given up as soon as it is idle."""
+    """A worker is to stop as soon as it is idle."""
 
     actor_id: str
     worker_id: str
@@ -199,7 +199,7 @@ class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_req
 
 
 class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
-    """A seat can run a message. ``location`` is the URL of the container engine."""
+    """A worker can run a message. ``location`` is the URL of the container engine."""
 
     actor_id: str
     worker_id: str
@@ -212,7 +212,7 @@ class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
 
 
 class WorkerFailed(Event, frozen=True, kw_only=True, tag="worker.failed"):
-    """A seat could not be made ready, or broke; ``reason`` is for a person."""
+    """A worker could not be made ready, or broke; ``reason`` is for people."""
 
     actor_id: str
     worker_id: str
@@ -222,7 +222,7 @@ class WorkerFailed(Event, frozen=True, kw_only=True, tag="worker.failed"):
 
 
 class WorkerStopped(Event, frozen=True, kw_only=True, tag="worker.stopped"):
-    """A seat was given up in good order."""
+    """A worker was stopped by its host."""
 
     actor_id: str
     worker_id: str
@@ -231,7 +231,7 @@ class WorkerStopped(Event, frozen=True, kw_only=True, tag="worker.stopped"):
 
 
 class WorkerLost(Event, frozen=True, kw_only=True, tag="worker.lost"):
-    """A seat is gone with its host; nobody on that host may speak for it any more."""
+    """A worker is lost with its host, which may append no more events about it."""
 
     actor_id: str
     worker_id: str
@@ -243,14 +243,14 @@ class WorkerLost(Event, frozen=True, kw_only=True, tag="worker.lost"):
 
 
 class HostJoined(Event, frozen=True, kw_only=True, tag="host.joined"):
-    """A host takes work, with room for ``capacity`` seats (again when the capacity changes)."""
+    """A host joined with ``capacity`` slots. Appended again when the capacity changes."""
 
     host_id: str
     capacity: int
 
 
 class HostLost(Event, frozen=True, kw_only=True, tag="host.lost"):
-    """A host sent no heartbeat for too long."""
+    """A host is lost: it sent no heartbeat for too long."""
 
     host_id: str
     reason: str
@@ -260,12 +260,12 @@ class HostLost(Event, frozen=True, kw_only=True, tag="host.lost"):
 
 
 class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigned"):
-    """This worker on this host runs this message. ``attempt`` counts from 1.
+    """A message was assigned to a worker of a host. ``attempt`` counts from 1.
 
-    ``message_sequence``, ``actor_sequence`` and ``state_sequence`` are where the message, the
-    definition in force and the actor's state stand in the log: with them a host needs no state of
-    its own to run it. A ``state_sequence`` of 0 says that there is no state, None that it is to
-    be looked up (older assignments).
+    ``message_sequence``, ``actor_sequence`` and ``state_sequence`` are the sequences of the events
+    with the message, the definition and the actor's state, so that a host needs no state of its own
+    to run it. A ``state_sequence`` of 0 means that there is no state; None, in older events, that
+    the host has to search for it.
     """
 
     actor_id: str
@@ -280,10 +280,10 @@ class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigne
 
 
 class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):
-    """The container of this attempt runs. ``revision`` is the actor's; 0 when nobody can tell.
+    """The container of an attempt was started. ``revision`` is the actor's; 0 if it is unknown.
 
-    ``taken_at`` is when the worker took the assignment. ``state_sequence`` is where the state that
-    the run was given stands in the log; 0 when the actor had none.
+    ``taken_at`` is when the worker received the assignment. ``state_sequence`` is that of the event
+    with the state that the run received; 0 if the actor had none.
     """
 
     actor_id: str
@@ -301,9 +301,9 @@ class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"
 
 
 class FinalState(msgspec.Struct, frozen=True, kw_only=True):
-    """How the run ended. ``error`` is for a person: why it could not run, or what ended it.
+    """How a run ended. ``error`` is for people: why it could not run, or what ended it.
 
-    ``signal`` is the one that ended the program, 0 for none.
+    ``signal`` is the one that ended the program, or 0.
     """
 
     status: str
@@ -317,13 +317,12 @@ class FinalState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finished"):
-    """The container of this attempt ended, and its output is in the output stream.
+    """The container of an attempt ended, and its output is in the output stream.
 
-    ``log_bytes`` and ``log_sha256`` are of the output as recorded; ``log_truncated`` says that
-    there was more. ``memory_bytes`` is the peak. ``io_bytes`` are those read and written over the
-    network (``network_bytes``, loopback left out) and on block devices, and those of the output,
-    beyond its limit too;
-    ``first_output_at`` is empty when nothing was written.
+    ``log_bytes`` and ``log_sha256`` are those of the recorded output; ``log_truncated`` means that
+    there was more. ``memory_bytes`` is the peak. ``io_bytes`` is the sum of the network
+    (``network_bytes``, without loopback), the block devices, and the output including what is
+    beyond its limit. ``first_output_at`` is empty if there was no output.
     """
 
     actor_id: str
@@ -345,9 +344,9 @@ class ExecutionFinished(Event, frozen=True, kw_only=True, tag="execution.finishe
 
 
 class ExecutionFailed(Event, frozen=True, kw_only=True, tag="execution.failed"):
-    """This attempt came to nothing through no fault of the image's; ``reason`` is for a person.
+    """An attempt failed for a reason outside the image; ``reason`` is for people.
 
-    The execution waits for another attempt; the worker is free.
+    The execution waits for another attempt; the worker is idle.
     """
 
     actor_id: str
@@ -359,14 +358,14 @@ class ExecutionFailed(Event, frozen=True, kw_only=True, tag="execution.failed"):
 
 
 class ExecutionHaltRequested(Event, frozen=True, kw_only=True, tag="execution.halt_requested"):
-    """This execution is to end: a person wants it, or its actor was deleted."""
+    """An execution is to end, because a client requested it or its actor was deleted."""
 
     actor_id: str
     execution_id: str
 
 
 class ExecutionAbandoned(Event, frozen=True, kw_only=True, tag="execution.abandoned"):
-    """The attempts are used up: the dead letter, with the last reason."""
+    """No attempts are left: a dead letter, with the last reason."""
 
     actor_id: str
     execution_id: str
@@ -375,7 +374,7 @@ class ExecutionAbandoned(Event, frozen=True, kw_only=True, tag="execution.abando
 
 
 class ExecutionRetryRequested(Event, frozen=True, kw_only=True, tag="execution.retry_requested"):
-    """A person wants an abandoned execution to be tried again; ``attempts`` were used up."""
+    """A client requested that an abandoned execution is tried again after ``attempts`` attempts."""
 
     actor_id: str
     execution_id: str
@@ -386,9 +385,9 @@ class ExecutionRetryRequested(Event, frozen=True, kw_only=True, tag="execution.r
 
 
 class Unrecognized(Event, frozen=True, kw_only=True, tag="_unrecognized"):
-    """What a reader gets for bytes it cannot read: a type from the future, or damage.
+    """What a reader returns for bytes that it cannot decode: a newer type, or damaged data.
 
-    It is never appended. Folds leave their state as it is; readers count it.
+    It is never appended. Folds ignore it; readers count it.
     """
 
     raw: bytes
@@ -420,8 +419,8 @@ OWNERS: dict[type[Event], Owner] = {
     ExecutionFinished: Owner.WORKER,
     ExecutionFailed: Owner.WORKER,
 }
-"""Who appends what. ``worker.stop_requested`` is also appended by the api, on a person's order;
-``execution.halt_requested`` by the scheduler, when an actor is deleted."""
+"""The service that appends each type. The api also appends ``worker.stop_requested``, if a client
+requests it; the scheduler also ``execution.halt_requested``, if an actor is deleted."""
 
 
 def type_of(event: Event | type[Event]) -> str:

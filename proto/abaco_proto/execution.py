@@ -1,11 +1,11 @@
 """The execution: one run of one message.
 
-Theory: an accepted message waits (SUBMITTED), is assigned to a worker (ASSIGNED), runs (RUNNING)
-and ends. Only the latest attempt speaks: a report of an attempt that was superseded by a later
-assignment leaves the state as it is. An attempt that failed waits for the next one; when they are
-used up the execution is abandoned (ERROR), until a person wants it tried again. Whatever waits
-can be ended without running, by a halt, a purge of the inbox, or the end of its actor; what runs
-is ended by its worker, and a halt that was asked for then says what it ended as.
+An accepted message waits (SUBMITTED), is assigned to a worker (ASSIGNED), runs (RUNNING) and ends.
+Only the latest attempt counts: an event of an attempt before the latest assignment changes nothing.
+After a failed attempt the execution waits for the next one; when no attempts are left it is
+abandoned (ERROR), until a client retries it. A waiting execution is ended by a halt, a purge of the
+inbox, or the deletion of its actor. A running one is ended by its worker, and is HALTED if a halt
+was requested.
 """
 
 from datetime import datetime
@@ -21,9 +21,9 @@ from abaco_proto.envelope import Recorded, parse_time
 
 
 class ExecutionStatus(StrEnum):
-    """Where an execution stands."""
+    """The status of an execution."""
 
-    __hash__ = str.__hash__  # as quick as a text's: every event asks the table
+    __hash__ = str.__hash__  # the fast hash: every event looks up the table
 
     UNKNOWN = "UNKNOWN"
     SUBMITTED = "SUBMITTED"
@@ -36,7 +36,7 @@ class ExecutionStatus(StrEnum):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold of an execution's history. Times are None until they happened."""
+    """The fold of an execution's history. A time is None before it."""
 
     execution_id: str = ""
     actor_id: str = ""
@@ -73,7 +73,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it by itself."""
+        """Whether it has ended; only a retry request continues it."""
         return self.status in ENDED
 
 
@@ -88,7 +88,7 @@ ENDED = frozenset({_C, _E, _H, _P})
 # -- transitions ---------------------------------------------------------------------------------
 
 HALTED = "execution.halted"
-"""The end, or the failure, of a run that a person wanted to end."""
+"""The end, or the failure, of a run whose halt was requested."""
 
 TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
     (_N, "message.received"): _S,
@@ -112,13 +112,13 @@ TRANSITIONS: dict[tuple[ExecutionStatus, str], ExecutionStatus] = {
     (_S, "inbox.purged"): _P,
     (_S, "actor.deleted"): _P,
 }
-"""What is not in the table does not happen."""
+"""An event that is not in the table changes nothing."""
 
 # -- fold ----------------------------------------------------------------------------------------
 
 
 def evolve(execution: Execution, recorded: Recorded) -> Execution:
-    """The execution after one more event. Total: what does not fit leaves it as it is."""
+    """The execution after one more event. Never raises; an event that does not apply is ignored."""
     event = recorded.event
     status = TRANSITIONS.get((execution.status, _signal(execution, event)))
     if status is None or not _concerns(execution, event):
@@ -133,19 +133,19 @@ def evolve(execution: Execution, recorded: Recorded) -> Execution:
         case ev.ExecutionFinished():
             return _finished(execution, status, event, recorded)
         case _ if status in ENDED:
-            return _ended(execution, status, _why(event), recorded)
+            return _ended(execution, status, _reason(event), recorded)
         case ev.ExecutionHaltRequested():
             return replace(execution, halt_requested=True)
-    return _waiting(execution, _why(event))
+    return _waiting(execution, _reason(event))
 
 
 _HALT = ev.EndedBy.HALT
 _ENDINGS = frozenset({ev.ExecutionFinished, ev.ExecutionFailed, ev.ExecutionAbandoned})
-"""Events whose word is not always their type."""
+"""Events whose key in the table is not always their type."""
 
 
 def _signal(execution: Execution, event: ev.Event) -> str:
-    """The table's word for an event."""
+    """The key of an event in the table."""
     if type(event) not in _ENDINGS:
         return ev.type_of(event)
     match event:
@@ -157,7 +157,7 @@ def _signal(execution: Execution, event: ev.Event) -> str:
 
 
 def _concerns(execution: Execution, event: ev.Event) -> bool:
-    """Whether the event is about this execution, and from an attempt that still has a say."""
+    """Whether the event is about this execution, and of its latest attempt."""
     match event:
         case ev.MessageReceived():
             return True
@@ -245,12 +245,12 @@ def _finished(
     )
 
 
-def _waiting(execution: Execution, why: str) -> Execution:
-    return replace(execution, status=_S, status_message=why, finished_at=None, recorded_at=None)
+def _waiting(execution: Execution, reason: str) -> Execution:
+    return replace(execution, status=_S, status_message=reason, finished_at=None, recorded_at=None)
 
 
-def _why(event: ev.Event) -> str:
-    """What a person reads of an end without a run, or of an attempt that came to nothing."""
+def _reason(event: ev.Event) -> str:
+    """The status message for an end without a run, or for a failed attempt."""
     match event:
         case ev.ExecutionHaltRequested():
             return "halted before it ran"
@@ -264,12 +264,12 @@ def _why(event: ev.Event) -> str:
 
 
 def _ended(
-    execution: Execution, status: ExecutionStatus, why: str, recorded: Recorded
+    execution: Execution, status: ExecutionStatus, reason: str, recorded: Recorded
 ) -> Execution:
     return replace(
         execution,
         status=status,
-        status_message=why,
+        status_message=reason,
         finished_at=recorded.time,
         recorded_at=recorded.time,
     )

@@ -1,9 +1,9 @@
 """The fold of everything: all aggregates, and the totals of each actor, event by event.
 
-Theory: what an event does to an aggregate is said once, by the ``evolve`` functions. This module
-finds the aggregates an event is about. Most events name theirs; a purge or a deletion is about
-everything that waits. Live read models, rebuilt ones and any moment of the past are all this one
-fold, over a batch, over the whole log, or over a part of it.
+The ``evolve`` functions define what an event does to an aggregate; this module finds the aggregates
+of an event. Most events name them; a purge or a deletion is about every waiting execution. The live
+read models, rebuilt ones, and the state at a sequence in the past are all computed by this fold,
+over a batch, the whole log, or a part of it.
 """
 
 from typing import TypeVar
@@ -16,7 +16,7 @@ from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
-from abaco_proto.keys import (
+from abaco_proto.state_keys import (
     ActorKey,
     ExecutionKey,
     WorkerKey,
@@ -31,14 +31,14 @@ State = TypeVar("State")
 
 
 DELETED = ActorStatus.DELETED
-SWEEPING = frozenset({ev.InboxPurged, ev.ActorDeleted})
-"""Events about everything that waits."""
+BULK_EVENTS = frozenset({ev.InboxPurged, ev.ActorDeleted})
+"""Events about every waiting execution of an actor."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over all executions of one actor; those that ended are counted in all but the first.
+    """Sums over the executions of one actor; all but ``total_executions`` count ended ones only.
 
-    ``total_ended`` is the sum of the four that follow it, by what they ended as.
+    ``total_ended`` is the sum of the four that follow it.
     """
 
     total_executions: int = 0
@@ -53,7 +53,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class States(msgspec.Struct, frozen=True, kw_only=True):
-    """Aggregates by key. An actor that has a state has totals, too."""
+    """Aggregates by key. Each actor in ``actors`` has an entry in ``totals``."""
 
     actors: dict[ActorKey, Actor] = msgspec.field(default_factory=dict)
     totals: dict[ActorKey, Totals] = msgspec.field(default_factory=dict)
@@ -62,43 +62,43 @@ class States(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fold:
-    """States while events are applied to them.
+    """Applies events to states.
 
-    What it starts from must hold all there is of what the events name (``keys_of``). ``sweeping``
-    are the events that ended whatever waited: those of them that are not in the states must be
-    ended by whoever keeps them.
+    The loaded states must include all that the events name (``state_keys``). ``bulk_updates`` are
+    the events that end waiting executions; the caller applies them to executions that are not
+    loaded.
     """
 
     def __init__(self, loaded: States | None = None) -> None:
-        """Begin with ``loaded``, which is left as it is; with nothing at the start of history."""
+        """Begin with ``loaded``, which is not changed; without it, with no states."""
         self._loaded = loaded or States()
         self.actors = dict(self._loaded.actors)
         self.totals = dict(self._loaded.totals)
         self.executions = dict(self._loaded.executions)
         self.workers = dict(self._loaded.workers)
-        self.sweeping: list[tuple[ActorKey, Recorded]] = []
+        self.bulk_updates: list[tuple[ActorKey, Recorded]] = []
 
     def apply(self, recorded: Recorded) -> None:
-        """Take in one more event. Total: what does not fit changes nothing."""
+        """Apply one more event. Never raises; an event that does not apply is ignored."""
         event, tenant = recorded.event, recorded.tenant
         kind = type(event)
         actor_id = actor_id_of(event)
         if actor_id is None:
             return
         key = (tenant, actor_id)
-        if kind in actor.HEARD:
+        if kind in actor.RELEVANT_TYPES:
             self._actor(key, recorded)
-        if kind in SWEEPING:
-            self._sweep(key, recorded)
+        if kind in BULK_EVENTS:
+            self._bulk_update(key, recorded)
         elif (ordinal := ordinal_of(event, actor_id)) is not None:
             self._execution(key, (tenant, actor_id, ordinal), recorded)
         if (worker_id := worker_id_of(event)) is not None:
             self._worker((tenant, worker_id), recorded)
         elif kind is ev.ExecutionAbandoned:
-            self._seats(key, recorded)
+            self._workers_running(key, recorded)
 
     def changed(self) -> States:
-        """The states that are others than at the beginning."""
+        """The states that were changed."""
         before = self._loaded
         return States(
             actors=_changed(before.actors, self.actors),
@@ -114,8 +114,8 @@ class Fold:
             self.actors[key] = after
             self.totals.setdefault(key, Totals())
 
-    def _sweep(self, key: ActorKey, recorded: Recorded) -> None:
-        self.sweeping.append((key, recorded))
+    def _bulk_update(self, key: ActorKey, recorded: Recorded) -> None:
+        self.bulk_updates.append((key, recorded))
         for found in [found for found in self.executions if found[:2] == key]:
             self._execution(key, found, recorded)
 
@@ -125,7 +125,9 @@ class Fold:
         if after is before:
             return
         owner = self.actors.get(owner_key, actor.INITIAL)
-        if owner.status is DELETED:  # it came too late: the deletion is for it, too
+        if (
+            owner.status is DELETED
+        ):  # the message was accepted after the deletion, which ends it too
             deletion = ev.ActorDeleted(actor_id=owner.actor_id)
             after = execution.evolve(after, replace(recorded, event=deletion))
         self.executions[key] = after
@@ -139,19 +141,19 @@ class Fold:
         if after is not before:
             self.workers[key] = after
 
-    def _seats(self, key: ActorKey, recorded: Recorded) -> None:
-        """An abandonment is about the workers that run it: it names no other."""
+    def _workers_running(self, key: ActorKey, recorded: Recorded) -> None:
+        """Apply an abandonment, which names no worker, to the workers that run the execution."""
         tenant, actor_id = key
         runs = (getattr(recorded.event, "execution_id", None), actor_id)
-        seats = self.workers.items()
+        workers = self.workers.items()
         for found in [
-            k for k, w in seats if k[0] == tenant and (w.execution_id, w.actor_id) == runs
+            k for k, w in workers if k[0] == tenant and (w.execution_id, w.actor_id) == runs
         ]:
             self._worker(found, recorded)
 
 
 def _changed(before: dict[Key, State], after: dict[Key, State]) -> dict[Key, State]:
-    """The entries that are other objects than before: ``evolve`` returns what it leaves alone."""
+    """The entries that are different objects: ``evolve`` returns an unchanged state itself."""
     return {key: state for key, state in after.items() if before.get(key) is not state}
 
 
@@ -164,7 +166,7 @@ def _counted(totals: Totals, before: Execution, after: Execution) -> Totals:
 
 
 def _added(totals: Totals, ended: Execution, sign: int) -> Totals:
-    """An execution that ended put into the sums, or taken out: a retry begins it anew."""
+    """Add an ended execution to the sums, or, when it is retried, subtract it."""
     count = _COUNTS[ended.status]
     by = {count: getattr(totals, count) + sign}
     return replace(

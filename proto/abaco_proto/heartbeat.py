@@ -9,7 +9,7 @@ from abaco_proto.ids import HOST_PATTERN
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """A host's sign of life. Not stored anywhere."""
+    """Sent by a host every few seconds. Not stored."""
 
     host_id: Annotated[str, Meta(pattern=HOST_PATTERN)]
     capacity: Annotated[int, Meta(ge=0)]

@@ -1,4 +1,4 @@
-"""Identifiers: how they are made, what they may look like, and how to take them apart.
+"""Identifiers: their forms, how to make them, and how to parse them.
 
 =================  ==========================  =======================
 id                 form                        example
@@ -20,9 +20,9 @@ HOST_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$"
 TENANT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
 _ACTOR = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,63})_(?P<n>0|[1-9][0-9]{0,17})$")
-MOST_DIGITS = 18
-MOST_RUNS = 10_000
-"""So many executions' numbers are remembered: a fold asks for them with every event of theirs."""
+MAX_DIGITS = 18
+MAX_CACHED_IDS = 10_000
+"""The size of the cache of execution ordinals, which a fold needs for every event."""
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -33,7 +33,7 @@ def is_name(text: str) -> bool:
 
 
 def is_actor_id(text: str) -> bool:
-    """Whether ``text`` has the form of an actor id; says nothing about whether it exists."""
+    """Whether ``text`` has the form of an actor id. The actor need not exist."""
     return _ACTOR.fullmatch(text) is not None
 
 
@@ -43,12 +43,12 @@ def actor_id(name: str, number: int) -> str:
 
 
 def actor_name(actor_id: str) -> str:
-    """The name an actor id was made from."""
+    """The name in an actor id."""
     return actor_id.rpartition("_")[0]
 
 
 def actor_number(actor_id: str) -> int:
-    """The number an actor id was made from."""
+    """The number in an actor id."""
     return int(actor_id.rpartition("_")[2])
 
 
@@ -57,9 +57,9 @@ def execution_id(actor_id: str, ordinal: int) -> str:
     return f"{actor_id}_exc_{ordinal}"
 
 
-@lru_cache(maxsize=MOST_RUNS)
+@lru_cache(maxsize=MAX_CACHED_IDS)
 def execution_ordinal(execution_id: str, actor_id: str) -> int | None:
-    """The ordinal of an execution of this actor; None when the id is not one of its ids."""
+    """The ordinal in an execution id of this actor; None if it is not one."""
     return _number(execution_id, f"{actor_id}_exc_")
 
 
@@ -69,14 +69,14 @@ def worker_id(actor_id: str, number: int) -> str:
 
 
 def worker_number(worker_id: str, actor_id: str) -> int | None:
-    """The number of a worker of this actor; None when the id is not one of its ids."""
+    """The number in a worker id of this actor; None if it is not one."""
     return _number(worker_id, f"{actor_id}_wkr_")
 
 
 def _number(text: str, prefix: str) -> int | None:
-    """The number behind a prefix. Folds ask for it with every event, so it is no pattern."""
+    """The number after a prefix. Not a regular expression, as folds call it for every event."""
     if not text.startswith(prefix):
         return None
     digits = text[len(prefix) :]
-    plain = digits.isascii() and digits.isdecimal() and len(digits) <= MOST_DIGITS
+    plain = digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS
     return int(digits) if plain and (digits[0] != "0" or digits == "0") else None

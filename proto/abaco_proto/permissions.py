@@ -1,13 +1,15 @@
-"""Who may say and hear what on NATS: one user per service, and one for people who only read.
+"""The NATS permissions: one user per service, and one for clients that only read.
 
-Subjects hold the rules. The right to append an event is the right to publish to its subject, so
-that :data:`abaco_proto.events.OWNERS` is enforced by the server; what is not named here is denied.
+The right to append an event is the right to publish to its subject, so the server enforces
+:data:`abaco_proto.events.OWNERS`. Subjects that are not listed here are denied.
 
-Two things are not subjects, and are kept apart by names that cannot be guessed:
+Subjects do not protect replies and consumers:
 
-* answers go to inboxes; each service has its own prefix, which no other user may listen to;
-* a consumer belongs to whoever knows its name. Followers' names are random, a host's durable
-  one ends in a random part, and only the worker may list them: it has to find its own again.
+* replies are sent to inboxes. Each service has its own inbox prefix, to which no other user may
+  subscribe;
+* any client that knows a consumer's name can use it. So the names of ephemeral consumers are
+  random, and those of the hosts' durable ones end in a random part. Only the worker may list
+  consumers, to find its own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +24,16 @@ from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 PROJECTOR = "projector"
 READER = "reader"
 
-ALSO: Mapping[type[Event], tuple[Owner, ...]] = {
+ADDITIONAL_OWNERS: Mapping[type[Event], tuple[Owner, ...]] = {
     ev.WorkerStopRequested: (Owner.API,),
     ev.ExecutionHaltRequested: (Owner.SCHEDULER,),
 }
-"""Who else may append a type: the api, when a person asks for it; the scheduler, when an actor is
+"""Who else may append a type: the api, if a client requests it; the scheduler, if an actor is
 deleted while its executions run."""
 
 
 class Permissions(msgspec.Struct, frozen=True):
-    """The subjects a user may publish to, and those it may subscribe to; nothing else."""
+    """The subjects that a user may publish to, and those it may subscribe to."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -40,42 +42,42 @@ class Permissions(msgspec.Struct, frozen=True):
 def users() -> dict[str, Permissions]:
     """All users, by name."""
     api = (
-        *_appending(Owner.API),
-        *_preparing(),
-        *_reading(EVENTS),
-        *_reading(LOGS),
+        *_event_subjects(Owner.API),
+        *_stream_setup(),
+        *_stream_reads(EVENTS),
+        *_stream_reads(LOGS),
     )
     scheduler = (
-        *_appending(Owner.SCHEDULER),
+        *_event_subjects(Owner.SCHEDULER),
         *SNAPSHOTS.subjects,
-        *_preparing(),
-        *_reading(EVENTS),
+        *_stream_setup(),
+        *_stream_reads(EVENTS),
         f"$JS.API.DIRECT.GET.{SNAPSHOTS.name}",
         f"$JS.API.DIRECT.GET.{SNAPSHOTS.name}.>",
     )
     worker = (
-        *_appending(Owner.WORKER),
+        *_event_subjects(Owner.WORKER),
         *LOGS.subjects,
         heartbeats_filter(),
-        *_preparing(),
-        *_reading(EVENTS),
+        *_stream_setup(),
+        *_stream_reads(EVENTS),
         "$JS.API.CONSUMER.NAMES.ABACO_EVENTS",
     )
-    projector = (*_preparing(), *_reading(EVENTS), *_reading(LOGS))
+    projector = (*_stream_setup(), *_stream_reads(EVENTS), *_stream_reads(LOGS))
     return {
         Owner.API: Permissions(api, _inbox(Owner.API)),
         Owner.SCHEDULER: Permissions(scheduler, (heartbeats_filter(), *_inbox(Owner.SCHEDULER))),
         Owner.WORKER: Permissions(worker, _inbox(Owner.WORKER)),
         PROJECTOR: Permissions(projector, _inbox(PROJECTOR)),
         READER: Permissions(
-            ("$JS.API.INFO", "$JS.API.STREAM.NAMES", *_looking(), *_reading(EVENTS)),
+            ("$JS.API.INFO", "$JS.API.STREAM.NAMES", *_stream_info(), *_stream_reads(EVENTS)),
             (all_events_filter(), *_inbox(READER)),
         ),
     }
 
 
 def inbox_prefix(user: str) -> str:
-    """Where answers to a user go: the services' to places of their own, the rest as usual."""
+    """The prefix of a user's reply subjects: its own for a service, NATS' default for others."""
     private = user in (*Owner, PROJECTOR)
     return f"_INBOX_{user}" if private else "_INBOX"
 
@@ -84,34 +86,34 @@ def _inbox(user: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(user)}.>",)
 
 
-def _appending(owner: Owner) -> Iterator[str]:
-    """The subjects of the events that a service owns, of whatever tenant and actor."""
-    for kind, first in OWNERS.items():
-        if owner in (first, *ALSO.get(kind, ())):
+def _event_subjects(owner: Owner) -> Iterator[str]:
+    """The subjects of the events that a service owns, of any tenant and actor."""
+    for kind, owner_of_type in OWNERS.items():
+        if owner in (owner_of_type, *ADDITIONAL_OWNERS.get(kind, ())):
             host = ".*" if issubclass(kind, ADDRESSED) else ""
             yield f"abaco.event.*.*.{type_of(kind)}{host}"
 
 
-def _looking() -> Iterator[str]:
+def _stream_info() -> Iterator[str]:
     for stream in ALL:
         yield f"$JS.API.STREAM.INFO.{stream.name}"
 
 
-def _preparing() -> Iterator[str]:
-    """What makes the streams where they are missing; one that is there stays as it is."""
-    yield from _looking()
+def _stream_setup() -> Iterator[str]:
+    """To create missing streams. It does not include the right to change one."""
+    yield from _stream_info()
     for stream in ALL:
         yield f"$JS.API.STREAM.CREATE.{stream.name}"
 
 
-def _single(stream: Stream) -> Iterator[str]:
-    """Single messages, as the leader of the stream has them."""
+def _message_get(stream: Stream) -> Iterator[str]:
+    """To get single messages from the leader of the stream."""
     yield f"$JS.API.STREAM.MSG.GET.{stream.name}"
 
 
-def _reading(stream: Stream) -> Iterator[str]:
-    """Single messages, and consumers of one's own, which are asked for and answered by name."""
-    yield from _single(stream)
+def _stream_reads(stream: Stream) -> Iterator[str]:
+    """To get single messages, and to create and use consumers by their names."""
+    yield from _message_get(stream)
     yield f"$JS.API.DIRECT.GET.{stream.name}"
     yield f"$JS.API.DIRECT.GET.{stream.name}.>"
     yield f"$JS.API.CONSUMER.CREATE.{stream.name}"

@@ -1,11 +1,11 @@
 """Settings: one frozen struct per service, read once from the environment.
 
-All services of one installation may share one environment, so the ``ABACO_`` names are a
-namespace they must agree on: a name that belongs to no service is a misspelling and ends the
-process. A setting's documentation is the ``description`` of its field.
+All services of one installation may share one environment. Names that begin with ``ABACO_`` are
+checked: one that no service has is a misspelling, and ends the process. A setting is documented by
+the ``description`` of its field.
 
-A value that is a secret can come from a file: ``ABACO_NATS_URL_FILE=/run/secrets/url`` has the
-content of that file as ``ABACO_NATS_URL``.
+A secret can be read from a file: with ``ABACO_NATS_URL_FILE=/run/secrets/url``, the content of that
+file is the value of ``ABACO_NATS_URL``.
 """
 
 import difflib
@@ -161,18 +161,18 @@ class MetricsServiceSettings(ServiceSettings, frozen=True, kw_only=True):
 def read(config: type[T], environ: Mapping[str, str]) -> T:
     """Read ``config`` from the ``ABACO_*`` variables of ``environ``.
 
-    The field ``api_port`` is the variable ``ABACO_API_PORT``, or what is in the file that
-    ``ABACO_API_PORT_FILE`` names, without the white space around it; what is not set, or set to
-    nothing, has the field's default.
+    The field ``api_port`` has the value of ``ABACO_API_PORT``, or the content of the file named by
+    ``ABACO_API_PORT_FILE``, without white space around it. An empty or missing variable means the
+    field's default.
 
     Raises:
-        Malformed: one line that names the variable and what was expected.
+        Malformed: the message names the variable and what is expected.
     """
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
         if _setting(name) not in NAMES:
             raise Malformed(_unknown(name))
-    # Only its own: a service need not be able to read the secrets of another.
+    # Only its own files: a service may not be allowed to read the secrets of another.
     names = [name for name in sorted(given) if _field(name) in config.__struct_fields__]
     values = {_field(name): _value(name, given) for name in names}
     try:
@@ -182,7 +182,7 @@ def read(config: type[T], environ: Mapping[str, str]) -> T:
 
 
 def _setting(name: str) -> str:
-    """The setting that a variable gives a value to."""
+    """The setting that a variable is for."""
     return name if name in NAMES else name.removesuffix(FROM_FILE)
 
 
@@ -196,17 +196,17 @@ def _value(name: str, given: Mapping[str, str]) -> str:
     if name == setting:
         return given[name]
     if setting in given:
-        raise Malformed(f"{setting} and {name} are both set: one of them says it")
+        raise Malformed(f"{setting} and {name} are both set: set only one of them")
     try:
         return Path(given[name]).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise Malformed(f"{name}: {given[name]} cannot be read: {error.strerror}") from None
-    except ValueError:  # no UTF-8 in the file, or a null character in its name
+    except ValueError:  # the file is not UTF-8, or its name has a null character
         raise Malformed(f"{name}: {given[name]!r} is no text file") from None
 
 
 def _unknown(name: str) -> str:
-    """The line for a name that is none, with the nearest that is."""
+    """The message about an unknown name, with the most similar known one."""
     ending = FROM_FILE if name.endswith(FROM_FILE) else ""
     close = difflib.get_close_matches(name.removesuffix(ending), NAMES, n=1)
     hint = f"; did you mean {close[0]}{ending}?" if close else ""

@@ -1,4 +1,4 @@
-"""The streams and their promises, as plain data; :mod:`abaco_jetstream` makes them."""
+"""The configuration of the streams; :mod:`abaco_jetstream` creates them."""
 
 import msgspec
 
@@ -42,6 +42,6 @@ SNAPSHOTS = Stream(
     append_only=False,
     max_per_subject=1,
 )
-"""A key-value bucket by its names, so that the usual tools show it."""
+"""Named like a key-value bucket, so that the tools of NATS show it as one."""
 
 ALL = (EVENTS, LOGS, SNAPSHOTS)

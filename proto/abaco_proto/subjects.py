@@ -1,4 +1,4 @@
-"""Subjects: where an event stands in the stream, and the filters that select histories.
+"""Subjects of messages, and the filters that select histories.
 
 One function per subject, with the literal above it. ``…_subject`` is for appending,
 ``…_filter`` for reading.
@@ -17,7 +17,7 @@ from abaco_proto.events import (
 HOST_ACTOR_PREFIX = "_host-"
 
 ADDRESSED = (WorkerRequested, WorkerStopRequested, ExecutionAssigned)
-"""Events meant for one host: their subjects end in its id."""
+"""Events for one host: their subjects end in its id."""
 
 
 # abaco.event.<tenant>.<actor_id>.<entity>.<verb>[.<host_id>]
@@ -35,38 +35,38 @@ def event_subject(tenant: str, event: Event) -> str:
 
 # abaco.event.>
 def all_events_filter() -> str:
-    """Everything."""
+    """All events."""
     return "abaco.event.>"
 
 
 # abaco.event.<tenant>.>
 def tenant_filter(tenant: str) -> str:
-    """All that ever happened to one tenant."""
+    """All events of one tenant."""
     return f"abaco.event.{tenant}.>"
 
 
 # abaco.event.<tenant>.<actor_id>.<entity>.<verb>[.<host_id>]
 def type_filters(tenant: str, type_: str, actor_id: str = "*") -> list[str]:
-    """Every event of one type, addressed to a host or not."""
+    """All events of one type, addressed to a host or not."""
     subject = f"abaco.event.{tenant}.{actor_id}.{type_}"
     return [subject, f"{subject}.*"]
 
 
 # abaco.event.<tenant>.<actor_id>.>
 def history_filter(tenant: str, actor_id: str) -> str:
-    """All that ever happened to one actor."""
+    """All events of one actor."""
     return f"abaco.event.{tenant}.{actor_id}.>"
 
 
 # abaco.event.<tenant>.*.actor.*
 def actors_filter(tenant: str) -> str:
-    """The definitions of all actors of a tenant."""
+    """The ``actor.*`` events of all actors of a tenant."""
     return f"abaco.event.{tenant}.*.actor.*"
 
 
 # abaco.event.<tenant>.<actor_id>.actor.*
 def actor_filter(tenant: str, actor_id: str) -> str:
-    """The definition of one actor: what its decisions are made on."""
+    """The ``actor.*`` events of one actor, on which decisions about it are conditional."""
     return f"abaco.event.{tenant}.{actor_id}.actor.*"
 
 
@@ -84,7 +84,7 @@ def inbox_filter(tenant: str, actor_id: str) -> str:
 
 # abaco.event.<tenant>.<actor_id>.worker.>
 def workers_filter(tenant: str, actor_id: str) -> str:
-    """The lives of one actor's workers."""
+    """The events of one actor's workers."""
     return f"abaco.event.{tenant}.{actor_id}.worker.>"
 
 
@@ -96,84 +96,84 @@ def all_of_type_filter(kind: type[Event]) -> str:
 
 # abaco.event.*.*.worker.requested.*
 def worker_requests_filter() -> str:
-    """The seats ever asked for, for whatever actor on whatever host."""
+    """All worker requests, for any actor on any host."""
     return "abaco.event.*.*.worker.requested.*"
 
 
 # abaco.event.*.*.worker.requested.<host_id>
 def host_requests_filter(host_id: str) -> str:
-    """The workers ever asked for on one host, of whatever tenant and actor."""
+    """All worker requests for one host, of any tenant and actor."""
     return f"abaco.event.*.*.worker.requested.{host_id}"
 
 
 # abaco.event.<tenant>.<actor_id>.worker.stop_requested.*
 def stop_requests_filter(tenant: str, actor_id: str) -> str:
-    """The stops asked for of one actor's workers, on whatever host."""
+    """The stop requests for one actor's workers, on any host."""
     return f"abaco.event.{tenant}.{actor_id}.worker.stop_requested.*"
 
 
 # abaco.event.<tenant>.<actor_id>.execution.>
 def executions_filter(tenant: str, actor_id: str) -> str:
-    """What became of one actor's messages."""
+    """The events of one actor's executions."""
     return f"abaco.event.{tenant}.{actor_id}.execution.>"
 
 
 # abaco.event.<tenant>.<actor_id>.execution.assigned.*
 def assignments_filter(tenant: str, actor_id: str) -> str:
-    """The assignments of one actor, to whatever host."""
+    """The assignments of one actor, to any host."""
     return f"abaco.event.{tenant}.{actor_id}.execution.assigned.*"
 
 
 # abaco.event.*.*.*.*.<host_id>
 def host_work_filter(host_id: str) -> str:
-    """All that is addressed to one host, of whatever tenant and actor."""
+    """All events addressed to one host, of any tenant and actor."""
     return f"abaco.event.*.*.*.*.{host_id}"
 
 
 # abaco.event.<tenant>._host-<host_id>.host.*
 def host_filter(tenant: str, host_id: str) -> str:
-    """The comings and goings of one host."""
+    """The events of one host."""
     return f"abaco.event.{tenant}.{HOST_ACTOR_PREFIX}{host_id}.host.*"
 
 
 # abaco.event.<tenant>.*.host.*
 def hosts_filter(tenant: str) -> str:
-    """The comings and goings of all hosts."""
+    """The events of all hosts."""
     return f"abaco.event.{tenant}.*.host.*"
 
 
 # abaco.event.<tenant>.*.worker.>
-def seats_filter(tenant: str) -> str:
-    """The lives of all workers."""
+def all_workers_filter(tenant: str) -> str:
+    """The events of all workers."""
     return f"abaco.event.{tenant}.*.worker.>"
 
 
-def parts_of(subject: str) -> tuple[str, str]:
-    """The actor token of an event's subject, and its type, whether or not anybody knows it."""
+def actor_and_type(subject: str) -> tuple[str, str]:
+    """The actor token of an event's subject, and its type, which may be unknown."""
     tokens = [*subject.split("."), *[""] * 5]
     return tokens[3], f"{tokens[4]}.{tokens[5]}"
 
 
 def tenant_of(subject: str) -> str:
-    """The tenant token of an event or output subject; nothing when there is none."""
+    """The tenant token of a subject; empty if there is none."""
     return [*subject.split(".", 3), "", ""][2]
 
 
 # abaco.log.<tenant>.<actor_id>.<execution_id>
 def output_subject(tenant: str, actor_id: str, execution_id: str) -> str:
-    """Where the output of one execution goes, chunk by chunk."""
+    """The subject of the output chunks of one execution."""
     return f"abaco.log.{tenant}.{actor_id}.{execution_id}"
 
 
 # $KV.ABACO_SNAPSHOTS.<name>
 def snapshot_subject(name: str) -> str:
-    """Where the newest snapshot of a fold is kept."""
+    """The subject of the newest snapshot of a fold."""
     return f"$KV.ABACO_SNAPSHOTS.{name}"
 
 
 # abaco.heartbeat.<host_id>
 def heartbeat_subject(host_id: str) -> str:
-    """Where one host says that it lives. Not stored."""
+    """The subject of one host's heartbeats. Not stored."""
     return f"abaco.heartbeat.{host_id}"
 
 

@@ -1,4 +1,4 @@
-"""Upcasts: how an event written by an older version is read by this one.
+"""Upcasts: conversions of events that an older version wrote.
 
 An entry maps a retired type to a function from its decoded JSON object to the object of the type
 that replaced it, ``type`` included. Added fields need no entry: they have defaults.
@@ -10,11 +10,11 @@ from typing import Any
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 
 UPCASTS: dict[str, Upcast] = {}
-"""None so far: no type was ever retired."""
+"""Empty: no type was retired so far."""
 
 
 def upcast(body: dict[str, Any], upcasts: dict[str, Upcast] = UPCASTS) -> dict[str, Any]:
-    """Apply upcasts until the type is a current one. The chain is finite: a type comes up once."""
+    """Apply upcasts until the type is a current one, each type once at most."""
     seen: set[str] = set()
     while (kind := str(body.get("type"))) in upcasts and kind not in seen:
         seen.add(kind)

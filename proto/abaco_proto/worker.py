@@ -1,9 +1,9 @@
-"""The worker: one seat for an actor on a host, able to run one message at a time.
+"""The worker: takes one slot of a host, and runs the messages of one actor, one at a time.
 
-Theory: the scheduler asks a host for a seat (REQUESTED); the host makes it READY or says why not
-(FAILED). An assignment makes it BUSY until that execution ends. A seat that is given up is
-STOPPING until it is idle, then STOPPED; the seats of a host that went silent are LOST. The last
-three and FAILED are final: a worker id is never used again.
+The scheduler requests a worker from a host (REQUESTED). The host makes it READY, or it is FAILED.
+With an assignment it is BUSY until the execution ends. After a stop request it is STOPPING until it
+is idle, then STOPPED. The workers of a host without heartbeats are LOST. FAILED, STOPPED and LOST
+are final: a worker id is used once.
 """
 
 from datetime import datetime
@@ -20,9 +20,9 @@ from abaco_proto.envelope import EPOCH, Recorded
 
 
 class WorkerStatus(StrEnum):
-    """Where a worker stands."""
+    """The status of a worker."""
 
-    __hash__ = str.__hash__  # as quick as a text's: every event asks the table
+    __hash__ = str.__hash__  # the fast hash: every event looks up the table
 
     UNKNOWN = "UNKNOWN"
     REQUESTED = "REQUESTED"
@@ -35,7 +35,7 @@ class WorkerStatus(StrEnum):
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold of a worker's history. ``execution_id`` is what it runs now."""
+    """The fold of a worker's history. ``execution_id`` is the execution that it runs now."""
 
     worker_id: str = ""
     actor_id: str = ""
@@ -53,7 +53,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def live(self) -> bool:
-        """Whether it takes a seat on its host."""
+        """Whether it takes a slot on its host."""
         return self.status in LIVE
 
 
@@ -84,23 +84,23 @@ TRANSITIONS: dict[tuple[WorkerStatus, str], WorkerStatus] = {
     **{(status, "worker.failed"): _F for status in (_Q, _R, _B, _G)},
     **{(status, "worker.lost"): _L for status in (_Q, _R, _B, _G)},
 }
-"""What is not in the table does not happen."""
+"""An event that is not in the table changes nothing."""
 
 # -- fold ----------------------------------------------------------------------------------------
 
 
 def evolve(worker: Worker, recorded: Recorded) -> Worker:
-    """The worker after one more event. Total: what does not fit leaves it as it is."""
+    """The worker after one more event. Never raises; an event that does not apply is ignored."""
     event = recorded.event
     status = TRANSITIONS.get((worker.status, ev.type_of(event)))
     if status is None or not _concerns(worker, event):
         return worker
-    said = _said(event, recorded)
-    return replace(worker, status=status, updated_at=recorded.time, **said)
+    changes = _changes(event, recorded)
+    return replace(worker, status=status, updated_at=recorded.time, **changes)
 
 
-def _said(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
-    """What an event says of a worker beside its status."""
+def _changes(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
+    """The fields that an event changes, except the status."""
     match event:
         case ev.ExecutionAssigned():
             return {"execution_id": event.execution_id}
@@ -130,7 +130,7 @@ def _said(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
 
 
 def _concerns(worker: Worker, event: ev.Event) -> bool:
-    """Whether the event is about this worker, or about what it runs."""
+    """Whether the event is about this worker, or about the execution that it runs."""
     match event:
         case ev.ExecutionStarted() | ev.ExecutionFinished() | ev.ExecutionFailed():
             running = event.execution_id == worker.execution_id

@@ -15,9 +15,9 @@ from abaco_telemetry.metric_registry import MetricRegistry
 
 
 class ConnectionStatus(Protocol):
-    """The state of a connection; ``generation`` counts its reconnects."""
+    """The state of a connection; ``reconnects`` counts its reconnects."""
 
-    generation: int
+    reconnects: int
 
     @property
     def connected(self) -> bool:
@@ -63,7 +63,7 @@ class LogMetrics:
             self.unrecognized.inc(unrecognized)
 
     def _reconnects(self) -> float:
-        return self._connection.generation if self._connection is not None else 0
+        return self._connection.reconnects if self._connection is not None else 0
 
 
 class InstrumentedEventLog:

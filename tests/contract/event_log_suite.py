@@ -52,7 +52,7 @@ class EventLogSuite:
         sequence = await log.append(wish)
         found = await log.at(sequence)
         assert found is not None
-        assert found.says(wish)
+        assert found.matches(wish)
         assert found.time == b.T0
         assert found.correlation_id == "req-9"
         assert found.traceparent == wish.traceparent

@@ -60,8 +60,8 @@ def test_a_full_disk_loses_nothing_and_needs_nobody(disk_and_stack: tuple[Disk, 
     )
     for name in ("api", "worker", "scheduler"):
         for kind in ("event", "log"):
-            assert log_of(stack, name).count(f"NATS takes nothing of abaco.{kind}.>") <= 1, name
-    assert log_of(stack, "api").count("NATS takes nothing of abaco.event.>") == 1
+            assert log_of(stack, name).count(f"NATS rejects appends to abaco.{kind}.>") <= 1, name
+    assert log_of(stack, "api").count("NATS rejects appends to abaco.event.>") == 1
 
     disk.empty()
 

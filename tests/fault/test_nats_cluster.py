@@ -117,7 +117,7 @@ async def retried(connection: Connection, call: Callable[[], Awaitable[T]]) -> T
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             with suppress(Unavailable):
-                return await connection.ask(call, "test")
+                return await connection.call(call, "test")
             await asyncio.sleep(0.05)
 
 
@@ -204,7 +204,7 @@ def check(histories: list[list[Recorded]], load: Load) -> None:
     assert all(history == whole for history in histories)
     told = load.acknowledged
     assert len(told) > 500
-    missing = [at for at, drafted in told.items() if at > end or not whole[at - 1].says(drafted)]
+    missing = [at for at, drafted in told.items() if at > end or not whole[at - 1].matches(drafted)]
     assert missing == []
     for actor_id in ("foo_0", "foo_1"):
         events = [r.event for r in whole]

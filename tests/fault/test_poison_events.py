@@ -111,7 +111,7 @@ def test_what_nobody_understands_stops_nobody(new_stack: Stack) -> None:
         "api": {"brackets", "a definition"},
     }.items():
         for what in kinds:
-            line = f"event {places[what]} of '{wanted[what][0]}' is not understood"
+            line = f"event {places[what]} of '{wanted[what][0]}' is skipped: it cannot be decoded"
             assert said_once(stack, name, line), f"{name} on {what}"
         assert "Traceback" not in log_of(stack, name)
 

@@ -12,13 +12,13 @@ from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app.copy_audit import CopyDiffers, VerifiedCopy, check_ends, open_audit
 from abaco_proto import events as ev
-from abaco_proto.envelope import MOST_HOPS, Recorded
+from abaco_proto.envelope import MAX_HOPS, Recorded
 from projector_stage import value
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PLAIN = p.recorded([b.registered(), b.requested(), b.ready(), b.received(0), b.assigned(0)])
 ODD = [
-    replace(PLAIN[0], traceparent=TRACE, hops=MOST_HOPS, correlation_id="caf\u00e9\ud800"),
+    replace(PLAIN[0], traceparent=TRACE, hops=MAX_HOPS, correlation_id="caf\u00e9\ud800"),
     replace(PLAIN[1], id="a\x00b", traceparent="caf\u00e9"),
     replace(PLAIN[2], time=datetime(1, 1, 2, tzinfo=UTC), subject="abaco.event.x"),
     replace(PLAIN[3], event=ev.Unrecognized(raw=b"\xff", reason="?"), raw=b"\xff"),

@@ -172,7 +172,7 @@ async def test_who_appends_meanwhile_is_noticed(
     some = [m async for batch in Archive(connection).read(until=9) for m in batch]
     other, _, _ = empty
     await append(other, [b.joined("h2")])
-    with pytest.raises(Unavailable, match="does not take event 4: wrong last sequence"):
+    with pytest.raises(Unavailable, match="does not accept event 4: wrong last sequence"):
         await Archive(other).write([_at(m, n) for n, m in enumerate(some, 3)][-8:])
 
 

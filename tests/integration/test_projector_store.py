@@ -22,8 +22,8 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable
 from abaco_proto.fold import States
-from abaco_proto.keys import keys_of
 from abaco_proto.output import Output, RecordedOutput
+from abaco_proto.state_keys import state_keys
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def forget(store: ReadModelStore) -> None:
 
 
 async def states(store: ReadModelStore, history: list[Recorded]) -> States:
-    return p.plain(await store.load(keys_of(history)))
+    return p.plain(await store.load(state_keys(history)))
 
 
 async def apply(store: ReadModelStore, *batches: list[Recorded]) -> None:

@@ -25,7 +25,7 @@ from abaco_projector.domain.sanitise import sanitise
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import format_time
 from abaco_proto.errors import Malformed, Refused
-from abaco_proto.keys import keys_of
+from abaco_proto.state_keys import state_keys
 from deadlines import LIMIT_SECONDS
 from projector_stage import (
     DEADLINE_SECONDS,
@@ -271,7 +271,7 @@ async def test_the_past_is_a_schema(connection: Connection, dsn: str) -> None:
         assert await replay(log, dsn, moment, "past", silent, force=True) == moment
         part = history[:moment]
         async with open_store(dsn, schema="past") as store:
-            found = p.plain(await store.load(keys_of(history)))
+            found = p.plain(await store.load(state_keys(history)))
         assert found == p.plain(p.reference(part))
         assert await value(dsn, "SELECT count(*) FROM past.events") == moment
     assert await value(dsn, "SELECT to_regclass('past.logs')") is None

@@ -157,7 +157,7 @@ def test_two_environments_together_can_be_too_large() -> None:
 def test_a_live_worker_can_be_asked_to_stop(history: list[ev.Event]) -> None:
     assert decide_stop(given_worker(*history), STOP) == [
         ev.WorkerStopRequested(
-            actor_id="foo_0", worker_id="foo_0_wkr_0", host_id="h1", reason=ev.BY_A_PERSON
+            actor_id="foo_0", worker_id="foo_0_wkr_0", host_id="h1", reason=ev.REQUESTED_BY_CLIENT
         )
     ]
 

@@ -34,7 +34,6 @@ from abaco_api.streams.domain.output_offset import place
 from abaco_api.streams.domain.selection import type_matches
 from abaco_api.streams.events.event_query import PARAMETERS, asked
 from abaco_jetstream import Message
-from abaco_jetstream.client import QuickClient
 from abaco_jetstream.heartbeats import heartbeat_in
 from abaco_jetstream.output_log import ATTEMPT, OFFSET, _recorded
 from abaco_projector.domain import batch_fold as rows
@@ -86,10 +85,6 @@ def read_event(_: Mutator, raw: bytes) -> None:
     event = codec.decode(raw)
     if not isinstance(event, ev.Unrecognized):
         assert codec.decode(codec.encode(event)) == event
-
-
-def read_headers(_: Mutator, raw: bytes) -> None:
-    QuickClient._parse_header_lines(raw)
 
 
 def read_message(mutator: Mutator, raw: bytes) -> None:
@@ -330,14 +325,13 @@ def read_word(_: Mutator, raw: bytes) -> None:
     is_image(text), size(text), type_matches(text[:200], "execution.finished")
     if event_pattern.mistake(text) is None:
         event_pattern.matches(text, "foo_0", "execution.finished")
-    subjects.parts_of(text)
+    subjects.actor_and_type(text)
     envelope.format_time(envelope.parse_time(text))
     message_environment.check("x", {"A": text}) if "\0" not in text else None
 
 
 TARGETS: Mapping[str, Target] = {
     "event": Target([*BODIES, *(f.read_bytes() for f in sorted(GOLDEN.iterdir()))], read_event),
-    "headers": Target([b"NATS/1.0\r\nNats-Msg-Id: x\r\nAbaco-Hops: 2\r\n\r\n"], read_headers),
     "message": Target(BODIES, read_message),
     "output": Target([b"a line\n", bytes(range(256))], read_output),
     "heartbeat": Target([b'{"host_id":"h1","capacity":4}'], read_heartbeat),

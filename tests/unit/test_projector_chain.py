@@ -13,7 +13,7 @@ import builders as b
 from abaco_projector.domain.event_rows import event_rows
 from abaco_projector.domain.hash_chain import GENESIS_HASH, canonical, next_hash
 from abaco_proto.codec import decode
-from abaco_proto.envelope import EPOCH, MOST_HOPS, Recorded
+from abaco_proto.envelope import EPOCH, MAX_HOPS, Recorded
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -31,7 +31,7 @@ any_recorded = st.builds(
     causation_id=words,
     correlation_id=words,
     traceparent=st.none() | words,
-    hops=st.integers(0, MOST_HOPS),
+    hops=st.integers(0, MAX_HOPS),
     time=st.datetimes(timezones=st.timezones()),
     raw=st.binary(max_size=40),
 )

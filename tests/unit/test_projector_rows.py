@@ -11,7 +11,7 @@ from abaco_proto import execution
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import ExecutionStatus
 from abaco_proto.fold import States
-from abaco_proto.keys import Keys, keys_of
+from abaco_proto.state_keys import StateKeys, state_keys
 
 FOO = ("default", "foo_0")
 
@@ -24,7 +24,7 @@ class Tables:
         self.subscriptions: dict[tuple[str, str, str], Subscription] = {}
         self.unrecognized = 0
 
-    def load(self, keys: Keys) -> States:
+    def load(self, keys: StateKeys) -> States:
         s = self.states
         workers = {
             k: w
@@ -39,7 +39,7 @@ class Tables:
         )
 
     def apply(self, batch: list[Recorded]) -> None:
-        self.write(fold(self.load(keys_of(batch)), batch))
+        self.write(fold(self.load(state_keys(batch)), batch))
 
     def write(self, changes: Changes) -> None:
         s, new = self.states, changes.states

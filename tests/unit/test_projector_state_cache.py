@@ -8,7 +8,7 @@ from abaco_projector.domain.batch_fold import Changes
 from abaco_projector.domain.state_cache import LoadedRows, StateCache
 from abaco_proto.actor import Actor
 from abaco_proto.fold import States, Totals
-from abaco_proto.keys import Keys
+from abaco_proto.state_keys import StateKeys
 
 LARGE = "x" * 10_000
 
@@ -27,7 +27,7 @@ def actor(number: int, state: str) -> dict[tuple[str, str], Actor]:
 
 
 def known(memory: StateCache) -> list[str]:
-    keys = Keys(actors={("default", f"foo_{n}") for n in range(100)})
+    keys = StateKeys(actors={("default", f"foo_{n}") for n in range(100)})
     return sorted(key[1] for key in memory.known(keys).actors)
 
 

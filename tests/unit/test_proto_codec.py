@@ -91,7 +91,7 @@ def test_the_envelope_survives_the_journey(event: ev.Event) -> None:
     wish = b.envelope_of(event, tenant="t1")
     subject = subjects.event_subject("t1", event)
     found = envelope.from_message(5, subject, envelope.to_headers(wish), codec.encode(event))
-    assert found.says(wish)
+    assert found.matches(wish)
     assert (found.tenant, found.time, found.sequence) == ("t1", b.T0, 5)
 
 

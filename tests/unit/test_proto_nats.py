@@ -8,7 +8,7 @@ import pytest
 
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
-from abaco_jetstream.addresses import addresses, credentials, inbox_prefix
+from abaco_jetstream.connection.addresses import addresses, credentials, inbox_prefix
 from abaco_jetstream.ports import Batch
 from abaco_proto import settings
 from abaco_proto.envelope import Recorded
@@ -75,7 +75,7 @@ async def test_an_answer_does_not_swallow_a_cancellation(*, cancelled_before: bo
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-        return await connection.ask(call)
+        return await connection.call(call)
 
     asking = asyncio.create_task(ask())
     await begun.wait()

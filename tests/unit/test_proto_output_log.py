@@ -2,8 +2,8 @@
 
 import pytest
 
-from abaco_jetstream.follow import Message
 from abaco_jetstream.output_log import ATTEMPT, OFFSET, _recorded
+from abaco_jetstream.push_consumer import Message
 
 
 def test_a_chunk_is_read() -> None:

@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import nats.errors
 import pytest
 
-from abaco_jetstream import Connection, connection
+from abaco_jetstream import Connection
+from abaco_jetstream.connection import connection_log, nats_connection
 from abaco_proto.errors import Unavailable
 from fake_nats import FakeNats, serving
 
@@ -23,15 +25,15 @@ WAYS = ["silent", "lonely", "refused"]
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "ELSEWHERE_SECONDS", 0.2)
-    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(connection, "RECONNECT_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(nats_connection, "FAILOVER_SECONDS", 0.2)
+    monkeypatch.setattr(nats_connection, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(nats_connection, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(nats_connection, "RECONNECT_PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture(autouse=True)
 def _in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_mixed", lambda servers: servers)
+    monkeypatch.setattr(nats_connection, "_shuffled", lambda servers: servers)
 
 
 @asynccontextmanager
@@ -89,7 +91,7 @@ async def test_a_reader_finds_it_too(now: str) -> None:
     async with serving(first, second), opened(first.url, second.url) as log:
         first.way = now
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while log.generation == 0:
+            while log.reconnects == 0:
                 await asyncio.sleep(0.01)
         assert log.client.server_id == "b"
 
@@ -103,6 +105,20 @@ async def test_what_a_server_did_not_take_keeps_nobody_with_it() -> None:
             await log.client.publish(SUBJECT, bytes(1_000_000))
         await write(log)
     assert second.written
+
+
+async def test_nor_when_the_library_finds_the_connection_stale() -> None:
+    """As after pings without an answer; here with one server, which works again."""
+    fake = FakeNats("a")
+    async with serving(fake), opened(fake.url) as log:
+        fake.way = "deaf"
+        for _ in range(16):
+            await log.client.publish(SUBJECT, bytes(1_000_000))
+        await asyncio.sleep(0.05)  # the server has begun to read, and stopped
+        fake.way = "works"
+        await log.client._process_op_err(nats.errors.StaleConnectionError())
+        await write(log)
+    assert fake.written
 
 
 async def test_a_server_whose_name_cannot_be_looked_up_is_passed_over(
@@ -154,7 +170,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the connection logs, whatever other tests have made of the loggers that are there."""
     logger, handler = logging.Logger("test"), Lines()  # noqa: LOG001 - one that nobody else has
     logger.addHandler(handler)
-    monkeypatch.setattr(connection, "logger", logger)
+    monkeypatch.setattr(connection_log, "logger", logger)
     return handler.lines
 
 

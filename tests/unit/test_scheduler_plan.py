@@ -527,12 +527,12 @@ TWO_READY = (
     b.ready(0),
     b.ready(1),
 )
-BY_A_PERSON = (b.stop_requested(1, reason=ev.BY_A_PERSON), b.stopped(1))
+REQUESTED_BY_CLIENT = (b.stop_requested(1, reason=ev.REQUESTED_BY_CLIENT), b.stopped(1))
 
 
 def test_a_worker_that_a_person_stopped_is_not_replaced_while_nothing_waits() -> None:
-    assert decide(given(*TWO_READY, *BY_A_PERSON)) == []
-    assert decide(given(*TWO_READY, *BY_A_PERSON), after=10_000) == []
+    assert decide(given(*TWO_READY, *REQUESTED_BY_CLIENT)) == []
+    assert decide(given(*TWO_READY, *REQUESTED_BY_CLIENT), after=10_000) == []
 
 
 def test_one_that_was_stopped_for_another_reason_is_replaced() -> None:
@@ -541,13 +541,13 @@ def test_one_that_was_stopped_for_another_reason_is_replaced() -> None:
 
 
 def test_one_that_fails_after_a_stop_is_replaced_once() -> None:
-    history = [*TWO_READY, *BY_A_PERSON, b.lost(0)]
+    history = [*TWO_READY, *REQUESTED_BY_CLIENT, b.lost(0)]
     assert kinds(decide(given(*history))) == ["worker.requested"]
     assert decide(given(*history, b.requested(2))) == []
 
 
 def test_it_is_replaced_when_messages_need_it() -> None:
-    waiting = [*TWO_READY, *BY_A_PERSON, b.received(0), b.assigned(0), b.received(1)]
+    waiting = [*TWO_READY, *REQUESTED_BY_CLIENT, b.received(0), b.assigned(0), b.received(1)]
     [request] = decide(given(*waiting))
     assert isinstance(request, ev.WorkerRequested)
     assert not request.warm
@@ -557,18 +557,23 @@ def test_it_is_replaced_when_messages_need_it() -> None:
 
 
 def test_all_can_be_stopped() -> None:
-    none_left = [*TWO_READY, *BY_A_PERSON, b.stop_requested(0, reason=ev.BY_A_PERSON), b.stopped(0)]
+    none_left = [
+        *TWO_READY,
+        *REQUESTED_BY_CLIENT,
+        b.stop_requested(0, reason=ev.REQUESTED_BY_CLIENT),
+        b.stopped(0),
+    ]
     assert decide(given(*none_left)) == []
     assert kinds(decide(given(*none_left, b.received(0)))) == ["worker.requested"]
 
 
 def test_a_new_definition_brings_the_minimum_back() -> None:
-    [event] = decide(given(*TWO_READY, *BY_A_PERSON, b.updated(min_workers=2, revision=1)))
+    [event] = decide(given(*TWO_READY, *REQUESTED_BY_CLIENT, b.updated(min_workers=2, revision=1)))
     assert ev.type_of(event) == "worker.requested"
 
 
 def test_above_the_minimum_a_stop_changes_nothing_else() -> None:
     three = [*TWO_READY, b.received(0), b.requested(2), b.ready(2), b.assigned(0), b.finished(0)]
-    stopped = [*three, b.stop_requested(2, reason=ev.BY_A_PERSON), b.stopped(2)]
+    stopped = [*three, b.stop_requested(2, reason=ev.REQUESTED_BY_CLIENT), b.stopped(2)]
     assert decide(given(*stopped), after=10_000) == [], "the other two stay"
     assert kinds(decide(given(*stopped, b.lost(0)))) == ["worker.requested"]

@@ -14,7 +14,7 @@ from fakes import InMemoryEventLog
 
 
 class Connection:
-    generation = 3
+    reconnects = 3
     connected = True
 
 

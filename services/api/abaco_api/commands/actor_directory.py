@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from abaco_jetstream.ports import EventLog
 from abaco_proto import ids
 from abaco_proto.actor import INITIAL, Actor, ActorStatus, evolve
-from abaco_proto.envelope import Recorded, not_understood
+from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import Unknown
 from abaco_proto.subjects import actor_filter, actors_filter
 
@@ -56,7 +56,7 @@ class ActorDirectory:
         async with aclosing(self._log.follow([actors_filter(self._tenant)])) as batches:
             async for batch in batches:
                 for recorded in batch.events:
-                    if (warning := not_understood(recorded)) is not None:
+                    if (warning := unrecognized_warning(recorded)) is not None:
                         logger.warning("%s", warning)
                     self.apply(recorded)
                     self._position = recorded.sequence

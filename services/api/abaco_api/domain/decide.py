@@ -137,7 +137,7 @@ def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
             actor_id=command.actor_id,
             worker_id=command.worker_id,
             host_id=worker.host_id,
-            reason=ev.BY_A_PERSON,
+            reason=ev.REQUESTED_BY_CLIENT,
         )
     ]
 

@@ -15,8 +15,8 @@ from abaco_proto.actor import Actor
 from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold
-from abaco_proto.keys import ordinal_of
-from abaco_proto.subjects import parts_of
+from abaco_proto.state_keys import ordinal_of
+from abaco_proto.subjects import actor_and_type
 
 MOST = 100
 """Of what happened around an execution while it waited, the latest; of its effects, the first."""
@@ -120,7 +120,7 @@ def _step(recorded: Recorded) -> StepResult:
     return StepResult(
         seq=recorded.sequence,
         time=format_time(recorded.time),
-        type=parts_of(recorded.subject)[1],
+        type=actor_and_type(recorded.subject)[1],
         says=says(recorded.event),
     )
 

@@ -28,7 +28,7 @@ from abaco_proto.actor import ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import INITIAL
-from abaco_proto.subjects import history_filter, hosts_filter, seats_filter
+from abaco_proto.subjects import all_workers_filter, history_filter, hosts_filter
 
 WITH = "with"
 
@@ -131,7 +131,9 @@ async def _inquire(api: Service, actor_id: str, ordinal: int) -> WhyResult:
         raise Unknown(f"execution_id: {what}")
     seats = Seats()
     if not inquiry.execution.ended:
-        async with aclosing(past.history([hosts_filter(tenant), seats_filter(tenant)])) as history:
+        async with aclosing(
+            past.history([hosts_filter(tenant), all_workers_filter(tenant)])
+        ) as history:
             async for recorded in history:
                 seats.take(recorded)
     return inquiry.answer(seats, await _caused(api, inquiry))

@@ -19,11 +19,11 @@ from abaco_projector.domain.output_chunks import Chunk, chunks, key_of
 from abaco_projector.domain.sanitise import sanitise
 from abaco_projector.domain.state_cache import LoadedRows, StateCache, merge
 from abaco_projector.domain.write_buffer import WriteBuffer
-from abaco_proto.envelope import Recorded, not_understood
+from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
-from abaco_proto.keys import Keys, keys_of
 from abaco_proto.output import RecordedOutput
+from abaco_proto.state_keys import StateKeys, state_keys
 from abaco_telemetry.log_context import event_context
 
 logger = logging.getLogger(__name__)
@@ -126,9 +126,9 @@ class ReadModelStore:
             raise _checkpoint_went_back(EVENTS, after, checkpoint.sequence)
         new = [recorded for recorded in batch if recorded.sequence > checkpoint.sequence]
         events = [sanitise(recorded) for recorded in new]
-        keys = keys_of(events)
+        keys = state_keys(events)
         missing, loaded = self._cache.missing(keys), LoadedRows(self._cache.known(keys), {})
-        if any(getattr(missing, name) for name in Keys.__struct_fields__):
+        if any(getattr(missing, name) for name in StateKeys.__struct_fields__):
             if wait_for_write is not None:
                 await wait_for_write()
             if self._checkpoint is not checkpoint:  # the write in progress failed
@@ -178,7 +178,7 @@ class ReadModelStore:
             raise
         for recorded in prepared.unrecognized:
             with event_context(recorded):
-                logger.warning("%s", not_understood(recorded))
+                logger.warning("%s", unrecognized_warning(recorded))
 
     async def skip_event(self, recorded: Recorded) -> None:
         """Skip an event in the read models for good, and count it. It is still copied to
@@ -270,11 +270,11 @@ class ReadModelStore:
         if name == EVENTS and self._notifies:
             await self.session.execute("notify", str(sequence))
 
-    async def load(self, keys: Keys) -> States:
+    async def load(self, keys: StateKeys) -> States:
         """Return the states in the rows."""
         return (await self._load(keys)).states
 
-    async def _load(self, keys: Keys) -> LoadedRows:
+    async def _load(self, keys: StateKeys) -> LoadedRows:
         actors = executions = workers = "[]"
         last_ordinals: Sequence[Any] = []
         async with self.session.translated_errors():

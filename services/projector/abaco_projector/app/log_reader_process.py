@@ -14,13 +14,13 @@ from contextlib import aclosing
 
 import msgspec
 
-from abaco_jetstream import Archive, Connection, Message, Messages
+from abaco_jetstream import Archive, Connection, Message, MessageBatch
 from abaco_jetstream.ports import Batch, EventLog
 from abaco_projector.app import event_loop_runner
 from abaco_projector.app.copy_audit import AuditedLog, CopyDiffers, VerifiedCopy, open_audit
 from abaco_projector.app.log_range import ReadableLog
 from abaco_proto.codec import decode
-from abaco_proto.envelope import TIME, Recorded, from_message, unread
+from abaco_proto.envelope import TIME, Recorded, from_message, skip_body
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Event
 from abaco_proto.subjects import all_events_filter
@@ -36,7 +36,7 @@ EXIT_COPY_DIFFERS = 3
 
 _LENGTH = struct.Struct(">I")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Messages).decode
+_decode = msgspec.msgpack.Decoder(MessageBatch).decode
 
 
 class SubprocessLogReader:
@@ -75,7 +75,7 @@ class SubprocessLogReader:
                         events=[*map(_to_recorded, messages.items)], pending=messages.pending
                     )
 
-    async def _frames(self, after: int) -> AsyncGenerator[Messages, None]:
+    async def _frames(self, after: int) -> AsyncGenerator[MessageBatch, None]:
         request = msgspec.json.encode(ReadRequest(self._url, after, self._copy))
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "abaco_projector.app.log_reader_process"),
@@ -144,13 +144,13 @@ async def _write_frames(request: ReadRequest) -> None:
 
 
 async def _audit_messages(
-    batches: AsyncGenerator[Messages, None], copy: VerifiedCopy, after: int
-) -> AsyncGenerator[Messages, None]:
+    batches: AsyncGenerator[MessageBatch, None], copy: VerifiedCopy, after: int
+) -> AsyncGenerator[MessageBatch, None]:
     """Yield the messages, all checked, without the headers that only the copy needs."""
     async with open_audit(copy, after) as audit:
         async for batch in batches:
-            await audit.check([_to_recorded(message, unread) for message in batch.items])
-            yield Messages([*map(_without_headers, batch.items)], batch.pending)
+            await audit.check([_to_recorded(message, skip_body) for message in batch.items])
+            yield MessageBatch([*map(_without_headers, batch.items)], batch.pending)
 
 
 def _without_headers(message: Message) -> Message:

@@ -16,7 +16,7 @@ from abaco_proto import execution
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold, States
-from abaco_proto.keys import ActorKey, ExecutionKey, SubscriptionKey
+from abaco_proto.state_keys import ActorKey, ExecutionKey, SubscriptionKey
 
 MAX_ORDINAL = 2**63 - 1
 SUBSCRIBING = (ev.ActorSubscribed, ev.ActorUnsubscribed)
@@ -54,7 +54,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fold(loaded: States, batch: Sequence[Recorded]) -> Changes:
-    """Fold ``batch`` onto ``loaded``, which must hold all states of ``keys_of(batch)``."""
+    """Fold ``batch`` onto ``loaded``, which must hold all states of ``state_keys(batch)``."""
     folding = Fold(loaded)
     subscriptions: dict[SubscriptionKey, Subscription | None] = {}
     for recorded in batch:
@@ -71,7 +71,9 @@ def fold(loaded: States, batch: Sequence[Recorded]) -> Changes:
         states=states,
         inserted=states.executions.keys() - loaded.executions.keys(),
         subscriptions=subscriptions,
-        bulk_updates=[_bulk_update(folding, key, recorded) for key, recorded in folding.sweeping],
+        bulk_updates=[
+            _bulk_update(folding, key, recorded) for key, recorded in folding.bulk_updates
+        ],
         unrecognized=[r for r in batch if isinstance(r.event, ev.Unrecognized)],
     )
 

@@ -12,7 +12,7 @@ import msgspec
 
 from abaco_projector.domain.hash_chain import next_hash_normalised, normalise
 from abaco_proto import events as ev
-from abaco_proto.codec import UNREADABLE
+from abaco_proto.codec import DECODE_ERRORS
 from abaco_proto.envelope import Recorded
 
 FIRST_OF_TYPE, LAST_OF_TYPE = 4, 6
@@ -91,5 +91,5 @@ def _json(recorded: Recorded) -> str | None:
         if isinstance(recorded.event, ev.Unrecognized):
             msgspec.json.decode(recorded.raw)
         return recorded.raw.decode() or None
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None

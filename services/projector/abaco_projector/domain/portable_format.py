@@ -28,7 +28,7 @@ import msgspec
 from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash
 from abaco_projector.domain.output_chunks import Chunk
 from abaco_proto import streams
-from abaco_proto.codec import UNREADABLE
+from abaco_proto.codec import DECODE_ERRORS
 from abaco_proto.envelope import from_message
 from abaco_proto.errors import Refused
 
@@ -88,7 +88,7 @@ FileLine: TypeAlias = HeaderLine | EventLine | OutputLine | EndLine
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FileLine).decode
 
-DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, *UNREADABLE)
+DAMAGE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, *DECODE_ERRORS)
 
 
 def event_line(seq: int, subject: str, headers: dict[str, str], body: bytes) -> EventLine:

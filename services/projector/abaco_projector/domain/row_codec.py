@@ -14,7 +14,7 @@ from abaco_projector.domain.batch_fold import Changes, Subscription
 from abaco_proto.actor import Actor
 from abaco_proto.execution import Execution
 from abaco_proto.fold import States, Totals
-from abaco_proto.keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
+from abaco_proto.state_keys import ActorKey, ExecutionKey, SubscriptionKey, WorkerKey
 from abaco_proto.worker import Worker
 
 

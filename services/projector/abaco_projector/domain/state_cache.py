@@ -14,7 +14,7 @@ import msgspec
 from abaco_projector.domain.batch_fold import Changes
 from abaco_proto.actor import Actor
 from abaco_proto.fold import States
-from abaco_proto.keys import ActorKey, Keys
+from abaco_proto.state_keys import ActorKey, StateKeys
 
 MAX_ACTORS = 20_000
 MAX_OTHERS = 100_000
@@ -47,12 +47,12 @@ class StateCache:
         self._sizes: dict[ActorKey, int] = {}
         self._bytes = 0
 
-    def missing(self, keys: Keys) -> Keys:
+    def missing(self, keys: StateKeys) -> StateKeys:
         """Return the keys that must be loaded. The executions that workers run are always
         loaded.
         """
         known, last_ordinals = self._states, self._last_ordinals
-        return Keys(
+        return StateKeys(
             actors={key for key in keys.actors if key not in known.actors},
             executions={
                 key
@@ -63,7 +63,7 @@ class StateCache:
             runs=keys.runs,
         )
 
-    def known(self, keys: Keys) -> States:
+    def known(self, keys: StateKeys) -> States:
         """Return the cached states of these keys."""
         known = self._states
         return States(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from abaco_projector.domain.batch_fold import Changes
 from abaco_proto.fold import States
-from abaco_proto.keys import ExecutionKey
+from abaco_proto.state_keys import ExecutionKey
 
 MAX_STATES = 15_000
 """Fewer than the state cache holds, so that a buffered state is never loaded from the rows."""

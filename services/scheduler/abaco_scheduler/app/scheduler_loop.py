@@ -16,7 +16,7 @@ from abaco_jetstream import Connection
 from abaco_jetstream.ports import Batch, EventLog, Heartbeats
 from abaco_proto import events as ev
 from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded, draft, not_understood
+from abaco_proto.envelope import Recorded, draft, unrecognized_warning
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter
@@ -155,7 +155,7 @@ class Scheduler:
 
     def _log_unrecognized(self, recorded: Recorded) -> None:
         """Warn of an event that cannot be decoded; those from before the start are only counted."""
-        line = not_understood(recorded)
+        line = unrecognized_warning(recorded)
         if line is not None:
             self._unrecognized += 1
             logger.log(logging.WARNING if self._live else logging.DEBUG, "%s", line)

@@ -232,4 +232,4 @@ def _apply_to_worker(
 
 
 def _is_manual_stop(event: ev.Event) -> bool:
-    return isinstance(event, ev.WorkerStopRequested) and event.reason == ev.BY_A_PERSON
+    return isinstance(event, ev.WorkerStopRequested) and event.reason == ev.REQUESTED_BY_CLIENT

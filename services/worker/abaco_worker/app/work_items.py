@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded, format_time, not_understood
+from abaco_proto.envelope import Recorded, format_time, unrecognized_warning
 from abaco_proto.errors import Undecodable
 from abaco_worker.app.host import Host
 from abaco_worker.domain import event_builders
@@ -75,7 +75,7 @@ async def report_failure(host: Host, recorded: Recorded, error: Exception) -> Ou
             return Outcome(worker_live=False)
     logger.warning(
         "work item ignored: %s. Update the worker if a newer scheduler runs",
-        not_understood(recorded) or reason,
+        unrecognized_warning(recorded) or reason,
     )
     return Outcome(worker_live=False)
 

@@ -9,7 +9,7 @@ from contextlib import aclosing, suppress
 
 from abaco_jetstream.ports import WORKING_SECONDS, Delivery, Heartbeats, WorkQueue
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded, not_understood
+from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
@@ -259,7 +259,7 @@ class WorkerLoop:
                     self._apply(recorded, tasks)
 
     def _apply(self, recorded: Recorded, tasks: asyncio.TaskGroup) -> None:
-        if (line := not_understood(recorded)) is not None:
+        if (line := unrecognized_warning(recorded)) is not None:
             logger.warning("%s", line)
         self._host.cancellations.apply(recorded)
         event = recorded.event

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from abaco_proto.codec import UNREADABLE
+from abaco_proto.codec import DECODE_ERRORS
 from abaco_proto.events import EndedBy
 from abaco_worker.domain.run_report import RunReport, parse_report
 from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
@@ -146,6 +146,6 @@ class SandboxDirectory(msgspec.Struct, frozen=True):
         new.replace(self.path / name)
 
     def _read(self, name: str, kind: type[T]) -> T | None:
-        with suppress(FileNotFoundError, *UNREADABLE):
+        with suppress(FileNotFoundError, *DECODE_ERRORS):
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         return None

@@ -7,7 +7,7 @@ import msgspec
 from abaco_api.streams.domain.event_result import shown
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import parts_of
+from abaco_proto.subjects import actor_and_type
 
 OVERHEAD_BYTES = 1000
 """About what an item takes beside the bytes of its event."""
@@ -47,7 +47,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 def item(recorded: Recorded) -> Item:
     """Encode an event."""
-    actor_id, kind = parts_of(recorded.subject)
+    actor_id, kind = actor_and_type(recorded.subject)
     return Item(
         sequence=recorded.sequence,
         type=kind,

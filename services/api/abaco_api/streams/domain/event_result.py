@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from abaco_proto.codec import encode
 from abaco_proto.envelope import Recorded, format_time
-from abaco_proto.subjects import parts_of
+from abaco_proto.subjects import actor_and_type
 
 NOTHING = msgspec.Raw(b"null")
 
@@ -48,7 +48,7 @@ class HeadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def shown(recorded: Recorded) -> EventResult:
     """An event from the log."""
-    actor_id, kind = parts_of(recorded.subject)
+    actor_id, kind = actor_and_type(recorded.subject)
     return EventResult(
         seq=recorded.sequence,
         time=format_time(recorded.time),

@@ -15,7 +15,7 @@ from abaco_api.streams.domain.selection import Selection
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import parts_of, tenant_filter
+from abaco_proto.subjects import actor_and_type, tenant_filter
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,6 @@ def _selected(batch: Sequence[Recorded], selection: Selection) -> list[Item]:
     return [
         found
         for recorded in batch
-        if selection.may_take(*parts_of(recorded.subject))
+        if selection.may_take(*actor_and_type(recorded.subject))
         and selection.takes(found := item(recorded))
     ]

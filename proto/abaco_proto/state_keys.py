@@ -1,4 +1,4 @@
-"""Which states an event is about, by key."""
+"""The keys of the states that an event is about."""
 
 from collections.abc import Iterable
 
@@ -20,8 +20,8 @@ SubscriptionKey = tuple[str, str, str]
 """Tenant, actor id and subscription id."""
 
 
-class Keys(msgspec.Struct, frozen=True):
-    """Which states a batch may change."""
+class StateKeys(msgspec.Struct, frozen=True):
+    """The keys of the states that a batch may change."""
 
     actors: set[ActorKey] = msgspec.field(default_factory=set)
     executions: set[ExecutionKey] = msgspec.field(default_factory=set)
@@ -29,15 +29,15 @@ class Keys(msgspec.Struct, frozen=True):
     runs: set[RunKey] = msgspec.field(default_factory=set)
 
 
-def keys_of(batch: Iterable[Recorded]) -> Keys:
-    """The keys of all states that events of the batch name."""
-    keys = Keys()
+def state_keys(batch: Iterable[Recorded]) -> StateKeys:
+    """The keys of all states that the events of a batch name."""
+    keys = StateKeys()
     for recorded in batch:
         _collect(keys, recorded.tenant, recorded.event)
     return keys
 
 
-def _collect(keys: Keys, tenant: str, event: ev.Event) -> None:
+def _collect(keys: StateKeys, tenant: str, event: ev.Event) -> None:
     actor_id = actor_id_of(event)
     if actor_id is None:
         return
@@ -53,17 +53,17 @@ def _collect(keys: Keys, tenant: str, event: ev.Event) -> None:
 
 
 def actor_id_of(event: ev.Event) -> str | None:
-    """The actor an event is about; host facts are about none."""
+    """The actor that an event is about; None for events of hosts."""
     return getattr(event, "actor_id", None)
 
 
 def worker_id_of(event: ev.Event) -> str | None:
-    """The worker an event names."""
+    """The worker that an event names, or None."""
     return getattr(event, "worker_id", None)
 
 
 def ordinal_of(event: ev.Event, actor_id: str) -> int | None:
-    """The place of the execution an event names; None when it names none of this actor's."""
+    """The ordinal of the execution that an event names; None if it names none of this actor."""
     if isinstance(event, ev.MessageReceived):
         return event.ordinal
     execution_id: str | None = getattr(event, "execution_id", None)

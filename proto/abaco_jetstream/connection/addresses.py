@@ -1,4 +1,4 @@
-"""Where the servers are: one address, or those of a cluster with commas between them."""
+"""The setting ``ABACO_NATS_URL``: one address, or those of a cluster separated by commas."""
 
 from urllib.parse import unquote, urlsplit
 
@@ -6,15 +6,15 @@ from abaco_proto import permissions
 
 
 def addresses(url: str) -> list[str]:
-    """The addresses in a setting."""
+    """The addresses in the setting."""
     return [address.strip() for address in url.split(",")]
 
 
 def credentials(url: str) -> tuple[str, str] | tuple[None, None]:
-    """User and password, from the first address that has both; None where none has.
+    """User and password of the first address that has both; None if no address has them.
 
-    A server tells its clients where the others are, without any password. The client must have
-    one for those, too.
+    They are used for every server: a server announces the addresses of the others to its clients,
+    without passwords.
     """
     for address in map(urlsplit, addresses(url)):
         if address.username is not None and address.password is not None:
@@ -23,5 +23,5 @@ def credentials(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 def inbox_prefix(url: str) -> str:
-    """Where the servers' answers to this user go, which no other user may listen to."""
+    """The prefix of the user's reply subjects, to which no other user may subscribe."""
     return permissions.inbox_prefix(credentials(url)[0] or "")

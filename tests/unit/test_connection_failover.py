@@ -5,10 +5,11 @@ import asyncio
 import nats.errors
 import pytest
 
-from abaco_jetstream import Connection, connection
+from abaco_jetstream import Connection
+from abaco_jetstream.connection import nats_connection
 from abaco_proto.errors import Conflict, Unavailable
 
-PATIENCE_SECONDS = 0.05
+FAILOVER_SECONDS = 0.05
 
 
 class Client:
@@ -27,7 +28,7 @@ class Client:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(connection, "ELSEWHERE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(nats_connection, "FAILOVER_SECONDS", FAILOVER_SECONDS)
     return Client()
 
 
@@ -56,33 +57,33 @@ async def refused() -> None:
 
 async def write_in_vain(asked: Connection) -> None:
     with pytest.raises(Unavailable):
-        await asked.ask(unanswered, "abaco.event")
+        await asked.call(unanswered, "abaco.event")
 
 
 async def test_reads_that_are_answered_do_not_keep_it_with_a_server_that_takes_nothing(
     asked: Connection, client: Client
 ) -> None:
     await write_in_vain(asked)
-    await asked.ask(answered)
-    await asyncio.sleep(2 * PATIENCE_SECONDS)
-    await asked.ask(answered)
+    await asked.call(answered)
+    await asyncio.sleep(2 * FAILOVER_SECONDS)
+    await asked.call(answered)
     await write_in_vain(asked)
     assert client.turned == 1
 
 
 async def test_nor_do_events_that_it_refuses(asked: Connection, client: Client) -> None:
     await write_in_vain(asked)
-    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    await asyncio.sleep(2 * FAILOVER_SECONDS)
     with pytest.raises(Conflict):
-        await asked.ask(refused, "abaco.event")
+        await asked.call(refused, "abaco.event")
     await write_in_vain(asked)
     assert client.turned == 1
 
 
 async def test_an_event_that_it_takes_does(asked: Connection, client: Client) -> None:
     await write_in_vain(asked)
-    await asyncio.sleep(2 * PATIENCE_SECONDS)
-    await asked.ask(answered, "abaco.event")
+    await asyncio.sleep(2 * FAILOVER_SECONDS)
+    await asked.call(answered, "abaco.event")
     await write_in_vain(asked)
     assert client.turned == 0
 
@@ -92,6 +93,6 @@ async def test_what_is_too_large_to_be_sent_says_nothing_of_the_server(
 ) -> None:
     for _ in range(3):
         with pytest.raises(Unavailable, match="maximum payload"):
-            await asked.ask(too_large, "$KV.ABACO_SNAPSHOTS")
-        await asyncio.sleep(2 * PATIENCE_SECONDS)
+            await asked.call(too_large, "$KV.ABACO_SNAPSHOTS")
+        await asyncio.sleep(2 * FAILOVER_SECONDS)
     assert client.turned == 0

@@ -1,9 +1,9 @@
-"""Following a stream: an ephemeral push consumer that is watched, and replaced when it falters.
+"""Follows a stream through an ephemeral push consumer, which is replaced after every fault.
 
-Theory: the server numbers what it sends to a consumer (1, 2, 3, …) and sends a heartbeat when
-there is nothing to send. So a reader that sees every number and hears something every second
-has missed nothing; at the first gap or silence it starts a new consumer behind the last message
-it passed on. The server's flow control stops it from sending more than the reader takes.
+The server numbers the messages it sends to a consumer (1, 2, 3, …), and sends a heartbeat when
+there are none. A reader that receives every number, and something every second, has missed nothing.
+After a gap, or without a heartbeat, it creates a new consumer that starts after the last message it
+returned. The server's flow control bounds what is in flight. See docs/adr/0003.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from abaco_jetstream.connection import NATS_ERRORS, Connection, describe
+from abaco_jetstream.connection.nats_connection import Connection
+from abaco_jetstream.connection.nats_errors import NATS_ERRORS, describe
 from abaco_proto.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ BATCH_MESSAGES = 1000
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """A stored message as the stream has it."""
+    """A message as it is stored in the stream."""
 
     sequence: int
     subject: str
@@ -37,22 +38,18 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class Messages(msgspec.Struct, frozen=True):
-    """Messages in order, and how many more waited behind the last."""
+class MessageBatch(msgspec.Struct, frozen=True):
+    """A batch of messages in order, and how many more were pending when the last one was sent."""
 
     items: Sequence[Message]
     pending: int
 
 
-_Arrived = tuple[str, str, Mapping[str, str] | None, bytes]
-"""Subject, reply subject, headers and body."""
+class ConsumerReset(Exception):
+    """The consumer must be replaced; the message is the cause."""
 
 
-class Faltered(Exception):
-    """The consumer must be replaced; the text says why."""
-
-
-async def follow(  # noqa: PLR0913 - what a consumer can be asked for
+async def follow(  # noqa: PLR0913 - options of a consumer
     connection: Connection,
     stream: str,
     filters: Sequence[str],
@@ -60,25 +57,26 @@ async def follow(  # noqa: PLR0913 - what a consumer can be asked for
     after: int,
     since: datetime | None = None,
     headers_only: bool = False,
-    most: int = BATCH_MESSAGES,
-) -> AsyncGenerator[Messages, None]:
-    """All messages behind ``after``, each once and in order, without end; ``most`` at once.
+    max_messages: int = BATCH_MESSAGES,
+) -> AsyncGenerator[MessageBatch, None]:
+    """All messages after the sequence ``after``, each once and in order, without end.
 
-    With ``since`` only those that were stored then or later, with ``headers_only`` without bodies.
+    A batch has at most ``max_messages``. ``since`` leaves out messages that were stored before;
+    with ``headers_only`` the bodies are empty.
     """
     cursor = after
     while True:
         start = _start(cursor, since if cursor == after else None)
         start.headers_only = headers_only or None
-        consumer = _Consumer(connection, stream, filters, start, most)
+        consumer = _Consumer(connection, stream, filters, start, max_messages)
         try:
             await consumer.start()
             async for batch in consumer.batches():
                 if batch.items:
                     cursor = batch.items[-1].sequence
                 yield batch
-        except (Faltered, Unavailable, *NATS_ERRORS) as error:
-            logger.debug("follower of %s starts again: %s", stream, describe(error))
+        except (ConsumerReset, Unavailable, *NATS_ERRORS) as error:
+            logger.debug("consumer of %s is replaced: %s", stream, describe(error))
             await asyncio.sleep(PAUSE_SECONDS)
         finally:
             await consumer.stop()
@@ -93,31 +91,30 @@ class _Consumer:
         stream: str,
         filters: Sequence[str],
         start: ConsumerConfig,
-        most: int,
+        max_messages: int,
     ) -> None:
         self._connection = connection
-        self._generation = connection.generation
+        self._reconnects = connection.reconnects
         self._stream = stream
         self._filters = list(filters)
         self._start = start
-        self._most = most
+        self._max_messages = max_messages
         self._seen = 0
-        self._arrived: deque[_Arrived] = deque()
+        self._arrived: deque[Msg] = deque()
         self._wake = asyncio.Event()
-        # Chosen here and not by the server: a consumer whose making is broken off must go, too.
-        # Nobody else can guess it, and whoever knows it could take it over.
+        # Chosen here, so that a consumer is deleted even if its creation was not answered. Random,
+        # because any client that knows the name could use the consumer.
         self._name = f"follower-{uuid4().hex}"
-        self._waiting_at_start = 0
+        self._pending_at_start = 0
 
     async def start(self) -> None:
         if not self._connection.connected:
             raise Unavailable("not connected")
-        self._connection.waiting.add(self._wake)
+        self._connection.wake_on_reconnect.add(self._wake)
         inbox = self._connection.client.new_inbox()
         self._subscription = await self._connection.client.subscribe(
             inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
-        self._connection.client.straight(self._subscription, self._take)
         config = self._start.evolve(
             name=self._name,
             deliver_subject=inbox,
@@ -131,13 +128,13 @@ class _Consumer:
             filter_subjects=self._filters if len(self._filters) > 1 else None,
             filter_subject=self._filters[0] if len(self._filters) == 1 else None,
         )
-        info = await self._connection.ask(
+        info = await self._connection.call(
             lambda: self._connection.jetstream.add_consumer(self._stream, config)
         )
-        self._waiting_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
+        self._pending_at_start = (info.num_pending or 0) + info.delivered.consumer_seq  # type: ignore[union-attr]
 
     async def stop(self) -> None:
-        self._connection.waiting.discard(self._wake)
+        self._connection.wake_on_reconnect.discard(self._wake)
         if self._connection.client.is_closed or not self._connection.connected:
             return
         try:
@@ -147,25 +144,20 @@ class _Consumer:
         except NATS_ERRORS as error:
             logger.debug("consumer not deleted: %s", describe(error))
 
-    async def batches(self) -> AsyncGenerator[Messages, None]:
-        if self._waiting_at_start == 0:
-            yield Messages([], 0)
+    async def batches(self) -> AsyncGenerator[MessageBatch, None]:
+        if self._pending_at_start == 0:
+            yield MessageBatch([], 0)
         while True:
-            await self._arrival()
+            await self._wait()
             batch = await self._drain()
             if batch.items:
                 yield batch
 
     async def _on_message(self, message: Msg) -> None:
-        self._take(message.subject, message.reply, message.headers, message.data)
-
-    def _take(
-        self, subject: str, reply: str, headers: Mapping[str, str] | None, body: bytes
-    ) -> None:
-        self._arrived.append((subject, reply, headers, body))
+        self._arrived.append(message)
         self._wake.set()
 
-    async def _arrival(self) -> None:
+    async def _wait(self) -> None:
         if self._arrived:
             return
         self._wake.clear()
@@ -173,37 +165,38 @@ class _Consumer:
             async with asyncio.timeout(SILENCE_SECONDS):
                 await self._wake.wait()
         except asyncio.TimeoutError:
-            raise Faltered("no heartbeat") from None
-        if self._connection.generation != self._generation:
-            raise Faltered("reconnected")
+            raise ConsumerReset("no heartbeat") from None
+        if self._connection.reconnects != self._reconnects:
+            raise ConsumerReset("reconnected")
 
-    async def _drain(self) -> Messages:
+    async def _drain(self) -> MessageBatch:
         items: list[Message] = []
         pending = 0
-        while self._arrived and len(items) < self._most:
-            subject, reply, headers, body = self._arrived.popleft()
-            if not body and headers is not None and "Status" in headers:
-                await self._on_status(reply, headers)
+        while self._arrived and len(items) < self._max_messages:
+            message = self._arrived.popleft()
+            headers = message.headers
+            if not message.data and headers is not None and "Status" in headers:
+                await self._on_status(message.reply, headers)
                 continue
-            sequence, delivered, pending = _places(reply)
+            sequence, delivered, pending = _positions(message.reply)
             if delivered != self._seen + 1:
-                raise Faltered(f"expected delivery {self._seen + 1}, got {delivered}")
+                raise ConsumerReset(f"expected delivery {self._seen + 1}, got {delivered}")
             self._seen = delivered
-            items.append(Message(sequence, subject, headers, body))
-        return Messages(items, pending)
+            items.append(Message(sequence, message.subject, headers, message.data))
+        return MessageBatch(items, pending)
 
     async def _on_status(self, reply: str, headers: Mapping[str, str]) -> None:
-        """A heartbeat tells the last delivery; a flow control request waits for an answer."""
+        """Check a heartbeat's last delivery number; answer a flow control request."""
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != self._seen:
-            raise Faltered(f"last delivery was {last}, seen {self._seen}")
+            raise ConsumerReset(f"last delivery was {last}, seen {self._seen}")
         reply = reply or headers.get("Nats-Consumer-Stalled", "")
         if reply:
             await self._connection.client.publish(reply)
 
 
 def _start(after: int, since: datetime | None) -> ConsumerConfig:
-    """Where a consumer starts: behind a sequence, or at a time if that is later."""
+    """The start of a consumer: after a sequence, or at a time if nothing was read yet."""
     if since is None or after:
         return ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1
@@ -211,7 +204,7 @@ def _start(after: int, since: datetime | None) -> ConsumerConfig:
     return ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=since)
 
 
-def _places(reply: str) -> tuple[int, int, int]:
+def _positions(reply: str) -> tuple[int, int, int]:
     """Stream sequence, delivery number and pending count, from a message's reply subject.
 
     ``$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>``, or

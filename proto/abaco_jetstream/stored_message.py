@@ -1,12 +1,12 @@
-"""Single messages of a stream."""
+"""Reads single messages of a stream."""
 
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from abaco_jetstream.connection import Connection
+from abaco_jetstream.connection.nats_connection import Connection
 
 
-async def stored(
+async def stored_message(
     connection: Connection,
     stream: str,
     *,
@@ -14,15 +14,15 @@ async def stored(
     subject: str | None = None,
     direct: bool = False,
 ) -> RawStreamMsg | None:
-    """The message at a sequence, or the last one that a subject selects.
+    """The message at a sequence, or the last one that matches a subject; None if there is none.
 
-    A ``direct`` read may be answered by a replica that lags; the other one by the leader.
+    A ``direct`` read may be answered by a replica that lags, any other read by the leader.
 
     Raises:
-        Unavailable: the log did not answer.
+        Unavailable: no answer in time.
     """
 
-    async def call() -> RawStreamMsg | None:
+    async def get() -> RawStreamMsg | None:
         try:
             return await connection.jetstream.get_msg(
                 stream, seq=seq, subject=subject, direct=direct
@@ -30,4 +30,4 @@ async def stored(
         except NotFoundError:
             return None
 
-    return await connection.ask(call)
+    return await connection.call(get)

@@ -1,37 +1,34 @@
-"""Answers of JetStream find who waits for them, a few at a time."""
+"""Replies of JetStream reach the requests they belong to, a few at a time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import nats.errors
 import pytest
+from nats.aio.msg import Msg
 
-from abaco_jetstream import answers as answers_module
-from abaco_jetstream.answers import FEW, Answers
-from abaco_jetstream.client import Take
+from abaco_jetstream.connection import reply_inbox
+from abaco_jetstream.connection.reply_inbox import REPLIES_PER_ITERATION, ReplyInbox
 
 SUBJECT = "abaco.event.default.foo_0.message.received"
 
 
 class Client:
-    """A client whose server answers when the test says so."""
+    """A client whose server answers when the test calls ``answer``, and in that order."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes, str, Mapping[str, str] | None]] = []
         self.subscribed = ""
-        self.take: Take
+        self.callback: Callable[[Msg], Awaitable[None]]
+        self.replies: asyncio.Queue[Msg] = asyncio.Queue()
 
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
-    async def subscribe(self, subject: str, **_: Any) -> str:
+    async def subscribe(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> None:
         self.subscribed = subject
-        return "subscription"
-
-    def straight(self, subscription: str, take: Take) -> None:
-        assert subscription == "subscription"
-        self.take = take
+        self.callback = cb
 
     async def publish(
         self, subject: str, body: bytes, reply: str, headers: dict[str, str] | None
@@ -39,24 +36,32 @@ class Client:
         self.sent.append((subject, body, reply, headers))
 
     def answer(self, n: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.take(self.sent[n][2], "", headers, body)
+        client: Any = self
+        message = Msg(_client=client, subject=self.sent[n][2], data=body, headers=headers)
+        self.replies.put_nowait(message)
+
+    async def deliver(self) -> None:
+        """As the subscription's task in nats-py."""
+        while True:
+            await self.callback(await self.replies.get())
 
 
 class Stage:
     def __init__(self) -> None:
         self.client = Client()
         client: Any = self.client
-        self.answers = Answers(client)
+        self.inbox = ReplyInbox(client)
 
     async def asked(self, count: int, seconds: float = 5.0) -> list["asyncio.Task[bytes]"]:
         """So many requests that are on their way."""
-        await self.answers.listen()
+        await self.inbox.subscribe()
         tasks = [
-            asyncio.create_task(self.answers.ask(SUBJECT, b"%d" % n, {"n": str(n)}, seconds))
+            asyncio.create_task(self.inbox.request(SUBJECT, b"%d" % n, {"n": str(n)}, seconds))
             for n in range(count)
         ]
         while len(self.client.sent) < count:
             await asyncio.sleep(0)
+        self.delivering = asyncio.create_task(self.client.deliver())
         return tasks
 
 
@@ -73,25 +78,26 @@ async def test_each_gets_its_own(stage: Stage) -> None:
     stage.client.answer(1, b"b")
     stage.client.answer(0, b"a")
     assert (await first, await second) == (b"a", b"b")
-    assert not stage.answers._waiting
+    assert not stage.inbox._pending
 
 
 async def test_many_at_once_are_handed_out_a_few_at_a_time(stage: Stage) -> None:
-    tasks = await stage.asked(2 * FEW + 1)
-    waiting = list(stage.answers._waiting.values())
+    few = REPLIES_PER_ITERATION
+    tasks = await stage.asked(2 * few + 1)
+    pending = list(stage.inbox._pending.values())
     for n in range(len(tasks)):
         stage.client.answer(n, b"%d" % n)
     told = []
-    while not all(answer.done() for answer in waiting):
+    while not all(reply.done() for reply in pending):
         await asyncio.sleep(0)
-        told.append(sum(answer.done() for answer in waiting))
-    assert told == [FEW, 2 * FEW, 2 * FEW + 1]
+        told.append(sum(reply.done() for reply in pending))
+    assert [count for count in told if count] == [few, 2 * few, 2 * few + 1]
     assert await asyncio.gather(*tasks) == [b"%d" % n for n in range(len(tasks))]
 
 
 async def test_nobody_is_there(stage: Stage) -> None:
     [task] = await stage.asked(1)
-    stage.client.answer(0, b"", {answers_module.STATUS: answers_module.NO_RESPONDERS})
+    stage.client.answer(0, b"", {reply_inbox.STATUS: reply_inbox.NO_RESPONDERS})
     with pytest.raises(nats.errors.NoRespondersError):
         await task
 
@@ -101,7 +107,8 @@ async def test_none_in_time_and_too_late(stage: Stage) -> None:
     with pytest.raises(nats.errors.TimeoutError):
         await task
     stage.client.answer(0, b"late")
-    assert not stage.answers._arrived
+    await asyncio.sleep(0)
+    assert not stage.inbox._pending
 
 
 async def test_who_asked_went_away_as_the_answer_came(stage: Stage) -> None:

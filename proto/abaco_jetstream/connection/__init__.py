@@ -1,0 +1,1 @@
+"""The connection to NATS: requests, retries, failover between servers, and its log lines."""
