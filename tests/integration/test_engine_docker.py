@@ -59,7 +59,7 @@ async def test_bytes_that_are_no_text_become_replacement_characters(
 
 
 async def test_limits_are_in_force(engine: DockerEngine, yard: DockerYard) -> None:
-    script = {"MSG": "busybox cat /proc/self/status; busybox follow_output /dev/zero"}
+    script = {"MSG": "busybox cat /proc/self/status; busybox tail /dev/zero"}
     container_id = await started(engine, spec_of(yard, environment=script))
     container = await engine.wait(container_id, 30)
     assert container.oom_killed

@@ -556,7 +556,7 @@ async def test_peak_memory_is_within_20_percent(yard: Yard, megabytes: int) -> N
 
 
 async def test_out_of_memory_is_said(yard: Yard) -> None:
-    report = (await yard.run(shell("exec follow_output /dev/zero"))).report
+    report = (await yard.run(shell("exec tail /dev/zero"))).report
     assert report.out_of_memory
     assert report.signal == 9
     fine = (await yard.run(shell("true"))).report
@@ -564,7 +564,7 @@ async def test_out_of_memory_is_said(yard: Yard) -> None:
 
 
 async def test_out_of_memory_of_a_grandchild_is_said(yard: Yard) -> None:
-    report = (await yard.run(shell("follow_output /dev/zero; exit 3"))).report
+    report = (await yard.run(shell("tail /dev/zero; exit 3"))).report
     assert (report.out_of_memory, report.exit_code) == (True, 3)
 
 

@@ -48,7 +48,7 @@ async def test_a_seat_and_a_run(world: World) -> None:
 async def test_a_run_that_uses_too_much_memory_is_ended_by_its_limit(world: World) -> None:
     world.start()
     await world.seat(mem_limit=16 * 1024 * 1024)
-    await world.send("exec busybox follow_output /dev/zero")
+    await world.send("exec busybox tail /dev/zero")
     [finished] = await world.seen(ev.ExecutionFinished)
     state = finished.final_state
     assert (finished.exit_code, state.ended_by, state.oom_killed) == (

@@ -96,7 +96,7 @@ SCRIPTS: Mapping[str, tuple[str, int, str | None]] = {
     "a crash": ("busybox sh -c 'kill -SEGV $$'; exit $?", 128 + 11, None),
     "a signal to itself is ignored by process 1": ("kill -TERM $$; kill -KILL $$; exit 4", 4, ""),
     "no output, at once": ("exit 0", 0, ""),
-    "out of memory": ("exec busybox follow_output /dev/zero", 137, ""),
+    "out of memory": ("exec busybox tail /dev/zero", 137, ""),
     "a fork bomb": ("bomb() { bomb | bomb & }; bomb; busybox sleep 1; exit 5", 0, None),
     "a grandchild holds the output": ("busybox sleep 300 & echo up", 0, "up\n"),
     "a daemon": (

@@ -45,7 +45,7 @@ def connected_by_worker(container_id: str) -> bool:
     api = docker.APIClient(version="auto")
     try:
         found = api.inspect_container(container_id)
-        return bool(found["WorkerSettings"].get("NetworkDisabled"))
+        return bool(found["Config"].get("NetworkDisabled"))
     finally:
         api.close()
 

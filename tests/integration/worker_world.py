@@ -175,7 +175,7 @@ class World:
 
     def inside(self, container_id: str) -> tuple[list[str], dict[str, str]]:
         """The environment and the labels of a container."""
-        config = self._docker.inspect_container(container_id)["WorkerSettings"]
+        config = self._docker.inspect_container(container_id)["Config"]
         return config["Env"] or [], config["Labels"]
 
     @property

@@ -36,7 +36,7 @@ def test_the_limits_in_the_words_of_the_engine() -> None:
     assert config["SecurityOpt"] == ["no-new-privileges"]
     allowing = docker_json.host_config(replace(SPEC, no_new_privileges=False))
     assert allowing["SecurityOpt"] == []
-    assert config["LogConfig"]["WorkerSettings"] == {"max-size": "80000000", "max-file": "2"}
+    assert config["LogConfig"]["Config"] == {"max-size": "80000000", "max-file": "2"}
 
 
 def test_the_limit_on_open_files_is_said_where_there_is_one() -> None:
@@ -68,7 +68,7 @@ def bridge(**changes: Any) -> dict[str, Any]:
     """The inspection of the network ``bridge``."""
     options = {"com.docker.network.bridge.name": "docker0", "com.docker.network.driver.mtu": "1400"}
     ranges = [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]
-    return {"Options": options, "IPAM": {"WorkerSettings": ranges}, "EnableIPv6": False} | changes
+    return {"Options": options, "IPAM": {"Config": ranges}, "EnableIPv6": False} | changes
 
 
 def connected(**changes: Any) -> dict[str, Any]:
@@ -96,10 +96,8 @@ def test_an_endpoint_on_the_engines_own_bridge() -> None:
 ELSEWHERE = {
     "a bridge of an administrator": {"Options": {"com.docker.network.bridge.name": "br0"}},
     "no options": {"Options": None},
-    "a range": {"IPAM": {"WorkerSettings": [{"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16"}]}},
-    "two networks": {
-        "IPAM": {"WorkerSettings": [{"Subnet": "10.0.0.0/8"}, {"Subnet": "fd00::/64"}]}
-    },
+    "a range": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8", "IPRange": "10.1.0.0/16"}]}},
+    "two networks": {"IPAM": {"Config": [{"Subnet": "10.0.0.0/8"}, {"Subnet": "fd00::/64"}]}},
     "no network": {"IPAM": None},
     "IPv6": {"EnableIPv6": True},
 }
@@ -179,9 +177,7 @@ def test_an_image_without_a_registry_has_its_id_for_a_digest() -> None:
     ],
 )
 def test_a_stop_signal_is_read_as_docker_does(said: str, number: int) -> None:
-    assert (
-        docker_json.image({"Id": "i", "WorkerSettings": {"StopSignal": said}}).stop_signal == number
-    )
+    assert docker_json.image({"Id": "i", "Config": {"StopSignal": said}}).stop_signal == number
 
 
 def test_times_that_never_were_are_empty() -> None:
@@ -193,7 +189,7 @@ def test_times_that_never_were_are_empty() -> None:
         "StartedAt": "0001-01-01T00:00:00Z",
         "FinishedAt": "0001-01-01T00:00:00Z",
     }
-    found = {"Id": "c", "Image": "i", "State": state, "WorkerSettings": {"Labels": None}}
+    found = {"Id": "c", "Image": "i", "State": state, "Config": {"Labels": None}}
     container = docker_json.container(found)
     assert (container.started_at, container.finished_at) == ("", "")
     assert container.never_started

@@ -47,7 +47,7 @@ from abaco_worker.worker_settings import WorkerSettings
 
 KERNEL_MAX_OPEN_FILES = Path("/proc/sys/fs/nr_open")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("abaco_worker")
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def _log_config(spec: ContainerSpec) -> dict[str, Any]:
     if spec.launcher is not None:
         return {"Type": "none"}
     log_bytes = max(LINE_OVERHEAD * spec.kept_output_bytes, MIN_LOG_BYTES)
-    return {"Type": "json-file", "WorkerSettings": {"max-size": str(log_bytes), "max-file": "2"}}
+    return {"Type": "json-file", "Config": {"max-size": str(log_bytes), "max-file": "2"}}
 
 
 def container(found: Mapping[str, Any]) -> Container:
@@ -127,7 +127,7 @@ def container(found: Mapping[str, Any]) -> Container:
     return Container(
         container_id=found["Id"],
         image_id=found["Image"],
-        labels=found["WorkerSettings"]["Labels"] or {},
+        labels=found["Config"]["Labels"] or {},
         status=state["Status"],
         exit_code=state["ExitCode"],
         oom_killed=state["OOMKilled"],
@@ -146,7 +146,7 @@ def endpoint(found: Mapping[str, Any], network: Mapping[str, Any]) -> BridgeEndp
     """
     settings = found["NetworkSettings"]["Networks"].get(BRIDGE) or {}
     options = network.get("Options") or {}
-    ranges = (network.get("IPAM") or {}).get("WorkerSettings") or []
+    ranges = (network.get("IPAM") or {}).get("Config") or []
     ours = options.get("com.docker.network.bridge.name") == BRIDGE_DEVICE
     plain = len(ranges) == 1 and not ranges[0].get("IPRange") and not network.get("EnableIPv6")
     connected = settings.get("IPAddress") and settings.get("Gateway")
@@ -212,7 +212,7 @@ def advance(layers: Layers, line: Mapping[str, Any]) -> PullProgress:
 def image(found: Mapping[str, Any]) -> Image:
     """Return an image from its inspection."""
     digests = found.get("RepoDigests") or [found["Id"]]
-    config = found.get("WorkerSettings") or {}
+    config = found.get("Config") or {}
     variables = (variable.partition("=") for variable in config.get("Env") or ())
     return Image(
         image_id=found["Id"],

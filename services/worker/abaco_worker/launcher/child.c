@@ -1,9 +1,9 @@
 /*
- * The child between fork and exec. It makes for the program what `docker run` would have made:
- * its user, directory, environment, standard streams, and signals in their default state.
+ * The child between fork and exec. It sets up what `docker run` sets up for a program: user, directory,
+ * environment, standard streams, and default dispositions of signals.
  *
- * All that depends on the image (its tables of users, its files) is touched here and not in the
- * launcher: whatever an image puts there can only harm itself, and its time limit runs already.
+ * Files of the image, such as its tables of users, are read here and not in the launcher. So an image
+ * with hostile files can only harm its own run, whose time limit is active already.
  */
 #include "launcher.h"
 
@@ -19,10 +19,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NOT_FOUND 127 /* exit codes as a shell and Docker give them */
+#define NOT_FOUND 127 /* exit codes of a shell and of Docker */
 #define NOT_EXECUTABLE 126
 #define FAILURE 3
-#define OOM_SCORE "10" /* as if it used a hundredth of the memory more */
+#define OOM_SCORE "10" /* as if it used one percent more memory */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static int failure_pipe;
@@ -40,8 +40,8 @@ __attribute__((format(printf, 2, 3))) static _Noreturn void fail(int code, const
     _exit(code);
 }
 
-/* By the system call, because the C library keeps two signals to itself: whoever started us may
- * have ignored those, too. All zeros is the default action, on every machine. */
+/* Uses the system call, because the C library reserves two signals, and the parent may have ignored
+ * those, too. All zeros is the default action on every architecture. */
 static void default_signals(void)
 {
     static const char by_default[128];
@@ -52,19 +52,20 @@ static void default_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* When memory runs out, any process of the program goes before the launcher, which must report. */
-static void go_first(void)
+/* Makes the kernel kill the program before the launcher when memory runs out: the launcher must
+ * report. */
+static void raise_oom_score(void)
 {
     int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (score >= 0) {
         if (write(score, OOM_SCORE, strlen(OOM_SCORE)) < 0)
-            errno = 0; /* it is higher already */
+            errno = 0; /* the score is higher already */
         close(score);
     }
 }
 
-/* Nothing of the launcher's stays open while names of the image are followed: a working directory
- * of /proc/self/fd/7 led to the host in runc (CVE-2024-21626). */
+/* Closes the launcher's descriptors before a path of the image is used. In runc, a working directory
+ * of /proc/self/fd/7 led to the host (CVE-2024-21626). */
 static void close_others(int output)
 {
     if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
@@ -81,12 +82,12 @@ static void standard_streams(const struct account *account)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* as runc does */
     if (null >= 0)
         dup2(null, STDIN_FILENO);
-    /* So that the user may open /dev/stdout too. Without the right to do so, it stays as it is. */
+    /* So that the user may open /dev/stdout. Without the capability the owner does not change. */
     if (fchown(STDOUT_FILENO, account->uid, account->gid))
         errno = 0;
 }
 
-/* A launcher without the capabilities for it can still stay who it is. */
+/* A launcher without the capabilities can still keep its own user. */
 static void become(const struct account *account)
 {
     if (setgroups(account->group_count, account->groups) && account->uid != geteuid())
@@ -98,7 +99,7 @@ static void become(const struct account *account)
         fail(NOT_EXECUTABLE, "cannot become user %u: %s", account->uid, strerror(errno));
 }
 
-/* First with the launcher's rights and then with the user's, as Docker does: either may lack. */
+/* Tries with the launcher's rights and then with the user's, as Docker does: either may be missing. */
 static void enter_as(const char *directory, const struct account *account)
 {
     const char *path = *directory ? directory : "/";
@@ -177,7 +178,7 @@ void child_run(const struct request *request, int output, int failure)
     if (container.entered && !confine(words))
         fail(NOT_EXECUTABLE, "%s", words);
     if (!container.spared)
-        go_first();
+        raise_oom_score();
     close_others(output);
     if (!request->argv[0] || !*request->argv[0])
         fail(NOT_FOUND, "no command specified");

@@ -1,7 +1,7 @@
 /*
- * From a fresh process of the launcher to one of the container: what runc does, in its order. The
- * process is the first of a process namespace of its own; it takes the container's mounts, a /proc
- * that shows nothing but its own processes, and the confinement of the container's process 1.
+ * Confines a new process of the launcher as the container is: the steps of runc, in runc's order. The
+ * process is the first one of its own PID namespace. It gets the container's mounts, a /proc that
+ * shows only its own processes, and the confinement of the container's process 1.
  */
 #include "launcher.h"
 
@@ -23,7 +23,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* Of Linux 5.2; C libraries know them later. The numbers are the same on every machine. */
+/* Since Linux 5.2; not yet in every C library. The numbers are the same on every architecture. */
 #define CALL_OPEN_TREE 428
 #define CALL_MOVE_MOUNT 429
 #define CALL_FSOPEN 430
@@ -36,7 +36,7 @@
 #define CONFIG_STRING 1
 #define CONFIG_CREATE 6
 
-static bool say(char words[WORDS_BYTES], const char *what)
+static bool failed(char words[WORDS_BYTES], const char *what)
 {
     snprintf(words, WORDS_BYTES, "cannot confine the program: %s: %s", what, strerror(errno));
     return false;
@@ -50,7 +50,7 @@ static unsigned int mount_attributes(unsigned long flags)
            (flags & MS_NODEV ? 4u : 0) | (flags & MS_NOEXEC ? 8u : 0);
 }
 
-/* A /proc of the new process namespace, attached to nothing yet. */
+/* Makes a /proc of the new PID namespace that is not mounted anywhere yet. */
 static int fresh_proc(void)
 {
     int context = (int)syscall(CALL_FSOPEN, "proc", 1);
@@ -64,7 +64,7 @@ static int fresh_proc(void)
     return made;
 }
 
-/* Nothing here goes by a path that the image has made: it could be a link to anywhere. */
+/* Uses no path that the image controls: it could be a link to the host. */
 static bool replace_proc(char words[WORDS_BYTES])
 {
     int covers[COVERS];
@@ -75,19 +75,19 @@ static bool replace_proc(char words[WORDS_BYTES])
             covers[i] = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, cover->path,
                                      TREE_CLONE | TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
             if (covers[i] < 0)
-                return say(words, cover->path);
+                return failed(words, cover->path);
         }
     }
     int proc = fresh_proc();
     if (proc < 0)
-        return say(words, "a new /proc");
+        return failed(words, "a new /proc");
     if (umount2("/proc", MNT_DETACH | UMOUNT_NOFOLLOW))
-        return say(words, "the old /proc");
+        return failed(words, "the old /proc");
     int place = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct statfs found;
     if (place < 0 || syscall(CALL_MOVE_MOUNT, proc, "", place, "", FROM_DESCRIPTOR | TO_DESCRIPTOR) ||
         statfs("/proc", &found) || found.f_type != PROC_SUPER_MAGIC)
-        return say(words, "/proc");
+        return failed(words, "/proc");
     for (size_t i = 0; i < container.covers; i++) {
         const struct cover *cover = &container.cover[i];
         bool done = cover->hides ? !syscall(CALL_MOVE_MOUNT, covers[i], "", AT_FDCWD, cover->path,
@@ -96,7 +96,7 @@ static bool replace_proc(char words[WORDS_BYTES])
                                        !mount(NULL, cover->path, NULL,
                                               MS_REMOUNT | MS_BIND | cover->flags, NULL);
         if (!done)
-            return say(words, cover->path);
+            return failed(words, cover->path);
     }
     return true;
 }
@@ -105,25 +105,25 @@ static bool take_mounts(char words[WORDS_BYTES])
 {
     if (setns(container.mounts, CLONE_NEWNS) || unshare(CLONE_NEWNS) ||
         mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
-        return say(words, "its mounts");
+        return failed(words, "its mounts");
     return replace_proc(words);
 }
 
-/* ---- what process 1 has */
+/* ---- the confinement of process 1 */
 
 static bool write_file(const char *path, const char *what, const char *more)
 {
     int file = open(path, O_WRONLY | O_CLOEXEC);
     if (file < 0)
         return false;
-    char said[sizeof container.label + 8];
-    size_t length = (size_t)snprintf(said, sizeof said, "%s%s", what, more);
-    bool written = write(file, said, length) == (ssize_t)length;
+    char content[sizeof container.label + 8];
+    size_t length = (size_t)snprintf(content, sizeof content, "%s%s", what, more);
+    bool written = write(file, content, length) == (ssize_t)length;
     close(file);
     return written;
 }
 
-/* Where a security module has given the container a label, the program runs under it or not. */
+/* If a security module has labelled the container, the program gets the label or is not run. */
 static bool take_label(char words[WORDS_BYTES])
 {
     const char *kind = container.apparmor ? "exec " : "";
@@ -131,25 +131,25 @@ static bool take_label(char words[WORDS_BYTES])
         (container.apparmor && write_file("/proc/self/attr/apparmor/exec", kind, container.label)) ||
         write_file("/proc/self/attr/exec", kind, container.label))
         return true;
-    return say(words, "its label");
+    return failed(words, "its label");
 }
 
 static bool take_limits(char words[WORDS_BYTES])
 {
     for (int i = 0; i < RLIM_NLIMITS; i++)
         if (setrlimit((__rlimit_resource_t)i, &container.limits[i]))
-            return say(words, "its limits");
+            return failed(words, "its limits");
     umask(container.umask);
     if (!write_file("/proc/self/oom_score_adj", container.oom_score, ""))
-        return say(words, "its score");
+        return failed(words, "its score");
     return true;
 }
 
-/* Else programs of all messages could find the keys of whoever started the worker. */
+/* Without its own keyring, a program could use the keys of the user that started the worker. */
 static bool take_keyring(char words[WORDS_BYTES])
 {
     if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, "_ses.abaco") < 0 && errno != ENOSYS)
-        return say(words, "a keyring");
+        return failed(words, "a keyring");
     return true;
 }
 
@@ -157,18 +157,18 @@ static bool bound_capabilities(char words[WORDS_BYTES])
 {
     for (int i = 0; prctl(PR_CAPBSET_READ, i) >= 0; i++)
         if (!(container.capabilities[BOUNDING] >> i & 1) && prctl(PR_CAPBSET_DROP, i))
-            return say(words, "its bounding set");
+            return failed(words, "its bounding set");
     return true;
 }
 
-/* The oldest first, as they were loaded. */
+/* Loads the oldest filter first, as the engine did. */
 static bool load_filters(char words[WORDS_BYTES])
 {
     for (size_t i = container.filters; i-- > 0;) {
         struct sock_fprog program = {container.filter[i].length,
                                      (struct sock_filter *)container.filter[i].steps};
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
-            return say(words, "its filter of system calls");
+            return failed(words, "its filter of system calls");
     }
     return true;
 }
@@ -188,11 +188,11 @@ bool confine(char words[WORDS_BYTES])
 {
     return take_mounts(words) && take_keyring(words) && take_limits(words) && take_label(words) &&
            bound_capabilities(words) &&
-           /* Without no_new_privs loading it takes a right that is about to go. */
+           /* Without no_new_privs, loading needs a capability that is dropped later. */
            (container.no_new_privileges || load_filters(words));
 }
 
-/* ---- after the user is who it will be */
+/* ---- after the change of user */
 
 static bool set_capabilities(const uint64_t *sets)
 {
@@ -207,7 +207,7 @@ static bool set_capabilities(const uint64_t *sets)
     return !syscall(SYS_capset, &head, data);
 }
 
-/* Who is not root has none: becoming somebody else has taken them away. */
+/* A user other than root has no capabilities: the change of user has cleared them. */
 bool confine_finally(char words[WORDS_BYTES])
 {
     uint64_t sets[CAPABILITY_SETS];
@@ -215,10 +215,10 @@ bool confine_finally(char words[WORDS_BYTES])
     if (geteuid() != 0)
         sets[PERMITTED] = sets[EFFECTIVE] = sets[INHERITABLE] = 0;
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) || !set_capabilities(sets))
-        return say(words, "its capabilities");
+        return failed(words, "its capabilities");
     if (!container.no_new_privileges)
         return true;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        return say(words, "no_new_privs");
+        return failed(words, "no_new_privs");
     return load_filters(words);
 }

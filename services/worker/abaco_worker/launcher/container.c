@@ -1,10 +1,10 @@
 /*
- * What a launcher must know of a container before it runs a program in it: its namespaces and
- * control groups, and how the engine has confined its process 1. The program is confined alike.
+ * Reads from a container what the launcher needs to run a program in it: its namespaces, its control
+ * groups, and the confinement of its process 1. The program is confined in the same way.
  *
- * All is read from the kernel and not from the engine, so whatever an engine does is copied: its
- * own filter of system calls, its masks, its limits. Everything is found through one descriptor of
- * /proc/<pid>; once that process is gone it leads nowhere, whoever gets the number.
+ * All of it comes from the kernel and not from the engine. So whatever an engine does is copied: its
+ * seccomp filter, its masks, its limits. Every file is opened through one descriptor of /proc/<pid>.
+ * When that process is gone, the descriptor leads nowhere, even if its number is used again.
  */
 #include "launcher.h"
 
@@ -25,19 +25,19 @@
 
 #define TEXT_BYTES (256 * 1024)
 #define AWAIT_MS 5000
-#define NEVER_KILLED "-1000" /* when memory runs out */
+#define NEVER_KILLED "-1000" /* the score that exempts a process when memory runs out */
 
 struct container container;
 static char text[TEXT_BYTES];
 static char cgroups[16 * 1024];
 
-static bool say(char words[WORDS_BYTES], const char *what)
+static bool failed(char words[WORDS_BYTES], const char *what)
 {
     snprintf(words, WORDS_BYTES, "%s: %s", what, strerror(errno));
     return false;
 }
 
-/* Reads a file below /proc/<pid> into `into`; false when it can't, or the file is longer. */
+/* Reads a file below /proc/<pid>; false if that fails or the file is larger than the buffer. */
 static bool read_file(const char *name, char *into, size_t size)
 {
     int file = openat(container.process, name, O_RDONLY | O_CLOEXEC);
@@ -64,7 +64,7 @@ static const char *after(const char *key)
 static bool read_status(char words[WORDS_BYTES])
 {
     if (!read_file("status", text, sizeof text))
-        return say(words, "cannot read the status of process 1");
+        return failed(words, "cannot read the status of process 1");
     long outer, inner;
     if (sscanf(after("\nNSpid:"), "%ld %ld", &outer, &inner) != 2 || inner != 1) {
         snprintf(words, WORDS_BYTES, "it is not process 1 of a container on this machine");
@@ -80,9 +80,9 @@ static bool read_status(char words[WORDS_BYTES])
     return true;
 }
 
-/* ---- the filter of system calls */
+/* ---- the seccomp filters */
 
-/* The kernel gives the newest first. */
+/* The kernel returns the newest filter first. */
 static bool read_filters(pid_t pid)
 {
     for (; container.filters < FILTERS; container.filters++) {
@@ -104,11 +104,11 @@ static bool copy_filters(pid_t pid, char words[WORDS_BYTES])
     if (!container.filtered)
         return true;
     if (ptrace(PTRACE_SEIZE, pid, NULL, NULL))
-        return say(words, "cannot read the filter of system calls");
+        return failed(words, "cannot read the filter of system calls");
     bool copied = !ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) &&
                   waitpid(pid, NULL, __WALL) == pid && read_filters(pid);
     if (!copied)
-        say(words, "cannot read the filter of system calls");
+        failed(words, "cannot read the filter of system calls");
     ptrace(PTRACE_DETACH, pid, NULL, NULL);
     return copied;
 }
@@ -139,11 +139,11 @@ static unsigned long mount_flags(const char *options)
     return flags;
 }
 
-/* What hides a file there is of another kind than /proc; what makes it read-only is /proc again. */
+/* A mount that hides a file is not of type proc; one that makes a file read-only is. */
 static bool read_mounts(char words[WORDS_BYTES])
 {
     if (!read_file("mountinfo", text, sizeof text))
-        return say(words, "cannot read the mounts");
+        return failed(words, "cannot read the mounts");
     bool found = false;
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n"));) {
@@ -187,7 +187,7 @@ static bool open_namespaces(char words[WORDS_BYTES])
 {
     struct stat ours, theirs;
     if (stat("/proc/self/ns/user", &ours) || fstatat(container.process, "ns/user", &theirs, 0))
-        return say(words, "cannot see its namespaces");
+        return failed(words, "cannot see its namespaces");
     if (ours.st_ino != theirs.st_ino) {
         snprintf(words, WORDS_BYTES, "it is in a user namespace of its own");
         return false;
@@ -197,10 +197,10 @@ static bool open_namespaces(char words[WORDS_BYTES])
     container.network = namespace("net");
     container.ipc = namespace("ipc");
     container.uts = namespace("uts");
-    container.cgroup = namespace("cgroup"); /* kernels from 4.6 on have it */
+    container.cgroup = namespace("cgroup"); /* since Linux 4.6 */
     if (container.mounts < 0 || container.processes < 0 || container.network < 0 ||
         container.ipc < 0 || container.uts < 0)
-        return say(words, "cannot open its namespaces");
+        return failed(words, "cannot open its namespaces");
     return true;
 }
 
@@ -210,11 +210,11 @@ static bool read_limits(pid_t pid, char words[WORDS_BYTES])
 {
     for (int i = 0; i < RLIM_NLIMITS; i++)
         if (prlimit(pid, (enum __rlimit_resource)i, NULL, &container.limits[i]))
-            return say(words, "cannot read its limits");
+            return failed(words, "cannot read its limits");
     return true;
 }
 
-/* Without a security module there is none: reading it fails. */
+/* Without a security module, reading fails and there is no label. */
 static void read_label(void)
 {
     char *label = container.label;
@@ -229,8 +229,8 @@ static void read_label(void)
         *label = '\0';
 }
 
-/* Without process 1 the container ends, whatever else goes on in it. */
-static void spare(void)
+/* Protects process 1 when memory runs out: without it the container exits. */
+static void protect_process_1(void)
 {
     if (!read_file("oom_score_adj", container.oom_score, sizeof container.oom_score))
         strcpy(container.oom_score, "0");
@@ -241,14 +241,14 @@ static void spare(void)
         close(file);
 }
 
-/* An engine says that a container runs while its process 1 is still the engine's own program, which
- * has more rights than the container, and perhaps no filter yet. */
+/* Waits until process 1 is the pause program. An engine reports a container as running while process
+ * 1 is still the engine's own program, which has more rights and perhaps no filter yet. */
 static bool await_pause(char words[WORDS_BYTES])
 {
     static const struct timespec pause = {0, (long)MILLISECOND};
     for (int i = 0; i < AWAIT_MS; i++) {
         if (!read_file("comm", text, sizeof text))
-            return say(words, "it went away");
+            return failed(words, "it went away");
         if (!strcmp(text, PAUSE_NAME "\n"))
             return true;
         nanosleep(&pause, NULL);
@@ -263,7 +263,7 @@ bool container_learn(pid_t pid, const char *id, char words[WORDS_BYTES])
     snprintf(path, sizeof path, "/proc/%d", (int)pid);
     container.process = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (container.process < 0)
-        return say(words, "cannot see its process 1");
+        return failed(words, "cannot see its process 1");
     if (!read_file("cgroup", cgroups, sizeof cgroups) || !strstr(cgroups, id)) {
         snprintf(words, WORDS_BYTES, "process %d here is not of container %.12s", (int)pid, id);
         return false;
@@ -273,9 +273,9 @@ bool container_learn(pid_t pid, const char *id, char words[WORDS_BYTES])
         return false;
     read_label();
     usage_open(container.process);
-    spare();
+    protect_process_1();
     if (faccessat(container.process, "status", F_OK, 0))
-        return say(words, "it went away");
+        return failed(words, "it went away");
     return true;
 }
 
@@ -297,12 +297,12 @@ static bool join_group(char *line, char words[WORDS_BYTES])
         name = access("/sys/fs/cgroup/cgroup.controllers", F_OK) ? "unified" : ".";
     snprintf(path, sizeof path, "%s/%s", root, name);
     if ((unified || name != controllers) && access(path, F_OK))
-        return true; /* one that limits nothing, and is mounted nowhere */
+        return true; /* a hierarchy that limits nothing and is not mounted */
     snprintf(path, sizeof path, "%s/%s%s/cgroup.procs", root, name, line);
     int file = open(path, O_WRONLY | O_CLOEXEC);
     bool joined = file >= 0 && write(file, "0", 1) == 1;
     if (!joined)
-        say(words, path);
+        failed(words, path);
     if (file >= 0)
         close(file);
     return joined;
@@ -317,9 +317,9 @@ static bool join_groups(char words[WORDS_BYTES])
     return true;
 }
 
-/* When memory runs out, the program goes and not its launcher, which must report. Without the right
- * to that the program is given a higher score instead (child.c). */
-static bool be_spared(void)
+/* Protects the launcher when memory runs out: it must report. Without the capability for that, the
+ * program gets a higher score instead (child.c). */
+static bool protect_launcher(void)
 {
     int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     bool spared = file >= 0 && write(file, NEVER_KILLED, strlen(NEVER_KILLED)) > 0;
@@ -330,20 +330,20 @@ static bool be_spared(void)
 
 bool container_enter_processes(char words[WORDS_BYTES])
 {
-    return !setns(container.processes, CLONE_NEWPID) || say(words, "cannot enter its processes");
+    return !setns(container.processes, CLONE_NEWPID) || failed(words, "cannot enter its processes");
 }
 
 bool container_enter(char words[WORDS_BYTES])
 {
     if (!join_groups(words))
         return false;
-    container.spared = be_spared();
+    container.spared = protect_launcher();
     if (setns(container.network, CLONE_NEWNET) || setns(container.ipc, CLONE_NEWIPC) ||
         setns(container.uts, CLONE_NEWUTS) ||
         (container.cgroup >= 0 && setns(container.cgroup, CLONE_NEWCGROUP)))
-        return say(words, "cannot enter its namespaces");
-    if (unshare(CLONE_NEWPID)) /* the program's: it will be process 1 */
-        return say(words, "cannot make a process namespace");
+        return failed(words, "cannot enter its namespaces");
+    if (unshare(CLONE_NEWPID)) /* the program's namespace, in which it is process 1 */
+        return failed(words, "cannot make a process namespace");
     container.entered = true;
     return true;
 }

@@ -1,22 +1,22 @@
 /*
- * The helper: starts a launcher for each container that the worker has made.
+ * The helper: starts a launcher for each container that the worker has created.
  *
  *   launcher helper <folder>
  *
- * It reads lines on its standard input and answers each with one on its standard output:
+ * It reads lines from its standard input, and answers each with a line on its standard output:
  *
  *   start <pid> <container's id> <name>     ->  started <pid> <start time>
  *                                           or  error <words>
  *   check                                   ->  ok, or error <words>
  *
- * `pid` is the container's process 1, as the engine numbers it; the launcher listens in
- * <folder>/<name>/run. It is a process of the container's process namespace, so it ends with the
- * container and not with the worker. It has none of the container's mounts: no program finds its
- * socket, its memory or its files. When its standard input ends, the helper takes no more requests,
- * and ends with the last of its launchers.
+ * `pid` is the container's process 1 in the engine's PID namespace. The launcher listens in
+ * <folder>/<name>/run. It is a process of the container's PID namespace, so it ends with the container
+ * and not with the worker. It has none of the container's mounts, so no program can reach its socket,
+ * its memory or its files. When its standard input is closed, the helper accepts no more requests, and
+ * exits after the last of its launchers.
  *
- * The helper needs the rights of the machine's root and the machine's process namespace, as runc
- * does: whoever talks to it could do the same with the engine.
+ * The helper needs root's capabilities and the host's PID namespace, as runc does. Whoever can talk to
+ * it can do the same through the engine.
  */
 #include "launcher.h"
 
@@ -45,8 +45,8 @@ static _Noreturn void answer(int reply, const char *format, const char *words)
     _exit(EXIT_SUCCESS);
 }
 
-/* The pause program has been started: nothing of ours need stay where programs can see it. On a
- * read-only image an empty file stays. */
+/* Removes the launcher's program from the container, since the pause program has been started. On a
+ * read-only image an empty file remains. */
 static void hide_program(void)
 {
     pid_t child = fork();
@@ -60,8 +60,8 @@ static void hide_program(void)
         waitpid(child, NULL, 0);
 }
 
-/* Its number and start among the machine's processes: /proc is the machine's here. */
-static void say_started(int reply)
+/* Answers with this process' number and start time on the host: /proc is the host's here. */
+static void answer_started(int reply)
 {
     char link[32] = "", text[1024] = "";
     ssize_t length = readlink("/proc/self", link, sizeof link - 1);
@@ -78,7 +78,7 @@ static void say_started(int reply)
     dprintf(reply, "started %s %s\n", link, field);
 }
 
-/* The launcher to be. Whatever it holds of the container is open by now. */
+/* Becomes the launcher. Everything that it uses of the container is open already. */
 static _Noreturn void begin(const char *name, int reply)
 {
     static char words[WORDS_BYTES];
@@ -93,7 +93,7 @@ static _Noreturn void begin(const char *name, int reply)
     if (chdir("/"))
         answer(reply, "error /: %s\n", strerror(errno));
     pause_call();
-    say_started(reply);
+    answer_started(reply);
     int null = open("/dev/null", O_RDWR);
     for (int i = 0; i < 3; i++)
         dup2(null, i);
@@ -112,7 +112,7 @@ static _Noreturn void prepare(pid_t pid, const char *id, const char *name, int r
     hide_program();
     if (!container_enter_processes(words))
         answer(reply, "error %s\n", words);
-    pid_t child = fork(); /* only a child is in the namespace */
+    pid_t child = fork(); /* only a child enters the PID namespace */
     if (child == 0)
         begin(name, reply);
     if (child < 0)
@@ -120,7 +120,7 @@ static _Noreturn void prepare(pid_t pid, const char *id, const char *name, int r
     _exit(EXIT_SUCCESS);
 }
 
-static void pass_on(int from)
+static void forward_answer(int from)
 {
     char line[LINE_BYTES + WORDS_BYTES];
     size_t length = 0;
@@ -134,7 +134,7 @@ static void pass_on(int from)
         exit(EXIT_FAILURE);
 }
 
-/* What the steps to come need, asked of the kernel before there is a container. */
+/* Returns what prevents the start of launchers, or NULL; needs no container. */
 static const char *hindrance(void)
 {
     static char text[8192];
@@ -161,7 +161,7 @@ static const char *hindrance(void)
     return confine_hindrance();
 }
 
-static void obey(char *line)
+static void execute(char *line)
 {
     char id[128], name[256];
     int pid, ends[2];
@@ -186,7 +186,7 @@ static void obey(char *line)
         prepare(pid, id, name, ends[1]);
     }
     close(ends[1]);
-    pass_on(ends[0]);
+    forward_answer(ends[0]);
     close(ends[0]);
 }
 
@@ -195,14 +195,14 @@ _Noreturn void helper_run(const char *folder)
     char line[LINE_BYTES];
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    signal(SIGCHLD, SIG_IGN); /* launchers that end are reaped by the kernel */
+    signal(SIGCHLD, SIG_IGN); /* the kernel reaps launchers that exit */
     if (chdir(folder)) {
         perror(folder);
         exit(EXIT_FAILURE);
     }
     while (fgets(line, sizeof line, stdin))
-        obey(line);
-    while (wait(NULL) > 0 || errno == EINTR) /* a container cannot go before its launcher is reaped */
+        execute(line);
+    while (wait(NULL) > 0 || errno == EINTR) /* a container can be removed after its launcher is reaped */
         continue;
     exit(EXIT_SUCCESS);
 }

@@ -1,28 +1,28 @@
 /*
- * The launcher: runs one program in a container that is started before there is anything to run.
+ * The launcher: starts an image's command in a container that is ready before there is a message.
  *
  *   launcher pause             process 1 of such a container (pause.c)
- *   launcher helper <folder>   starts a launcher beside each (helper.c)
+ *   launcher helper <folder>   starts a launcher beside each container (helper.c)
  *   launcher <socket>          a launcher without a container, for tests
  *
- * It waits on a Unix socket for one request and runs it as a child: in a container as process 1 of
- * a process namespace, confined as the container is (confine.c). The child's output goes through
- * one pipe into a file, up to a limit, and the rest is read and counted, so that the child never
- * waits for a reader. When the child ends, the report goes into a file and to whoever is connected,
- * and every process that is left in the container is killed. The launcher itself stays, and with it
- * the container, until that is removed: whoever runs many must be able to say when each one goes
- * (docs/adr/0008). Without a container around it, it ends by itself, and is an init meanwhile: it
- * reaps every orphan and passes signals on.
+ * It listens on a Unix socket for one request and runs it as a child process. In a container, the
+ * child is process 1 of a PID namespace and is confined as the container is (confine.c). The child's
+ * output goes through a pipe into a file, up to a limit. The launcher also reads and counts the rest,
+ * so that the child never blocks on a full pipe. When the child has ended, the launcher writes the
+ * report into a file, sends it to every connection, and kills all other processes of the container.
+ * The launcher itself continues, and with it the container, until the worker removes the container:
+ * a host must remove its containers one at a time (docs/adr/0008). Without a container the launcher
+ * exits, and until then it is an init process: it reaps orphans and forwards signals.
  *
- * Whether anybody is connected makes no difference to the run: a worker that comes back connects
- * again, or reads the report in its file.
+ * The run does not depend on a connection: a restarted worker connects again, or reads the report
+ * from its file.
  *
- * Lines it sends:
+ * The lines that it sends:
  *
- *   waiting               greeting: nothing runs yet
- *   started <ns>          greeting, and when the program runs: its start, ns since 1970
- *   report key=value...   how it ended; see compose_report
- *   error <words>         the command was not understood, or comes too late; nothing was done
+ *   waiting               greeting: nothing has been run yet
+ *   started <ns>          greeting, and sent when the program starts: the start, ns since 1970
+ *   report key=value...   how the run ended; see compose_report
+ *   error <words>         the command is malformed or comes too late; nothing was done
  */
 #include "launcher.h"
 
@@ -42,13 +42,13 @@
 #include <unistd.h>
 
 #define READ_BYTES (64 * 1024)
-#define READS_IN_A_ROW 16 /* then the others have their turn */
+#define MAX_READS_IN_A_ROW 16 /* then the other descriptors are served */
 
 enum state { WAITING, STARTING, RUNNING, ENDED };
 enum reason { BY_ITSELF, HALTED, TIMED_OUT, STOPPED };
 
 static enum state state = WAITING;
-static char status_line[WORDS_BYTES * 2] = "waiting\n"; /* also the greeting */
+static char status_line[WORDS_BYTES * 2] = "waiting\n"; /* is also the greeting */
 
 static struct {
     pid_t child;
@@ -57,9 +57,9 @@ static struct {
     int output_file, report_file;
     uint64_t output_limit, grace_ms;
     uint64_t kept, dropped; /* bytes of output */
-    uint64_t started;       /* by the clock on the wall, ns since 1970 */
-    uint64_t began, first_output, ended; /* by a clock that nobody sets; 0: not yet */
-    uint64_t deadline;                   /* of what comes next: the stop signal or SIGKILL; 0: nothing */
+    uint64_t started;       /* wall clock, ns since 1970 */
+    uint64_t began, first_output, ended; /* monotonic clock; 0: not yet */
+    uint64_t deadline;                   /* of the next signal, the stop signal or SIGKILL; 0: none */
     int stop_signal;
     enum reason reason;
     struct usage before, processes;
@@ -83,7 +83,7 @@ static void close_pipe(int *end)
 
 /* ---- starting */
 
-/* A pipe whose reading end never blocks. */
+/* Makes a pipe whose reading end does not block. */
 static bool make_pipe(int ends[2])
 {
     return !pipe2(ends, O_CLOEXEC) && !fcntl(ends[0], F_SETFL, O_NONBLOCK);
@@ -127,17 +127,17 @@ static void start(const struct request *request, const struct command *command)
     run.failure_pipe = failure[0];
 }
 
-/* The pipe closes when the program has taken the child's place; before that it may say why not. */
+/* The pipe is closed by a successful exec. Before that the child may write why exec failed. */
 static void read_failure(void)
 {
-    char said[WORDS_BYTES];
-    ssize_t got = read(run.failure_pipe, said, sizeof said - 1);
+    char text[WORDS_BYTES];
+    ssize_t got = read(run.failure_pipe, text, sizeof text - 1);
     if (got < 0)
         return;
     close_pipe(&run.failure_pipe);
     if (got > 0) {
-        said[got] = '\0';
-        set_words(said + strcspn(said, " ") + 1);
+        text[got] = '\0';
+        set_words(text + strcspn(text, " ") + 1);
     } else {
         state = RUNNING;
         wire_broadcast(status_line);
@@ -152,7 +152,7 @@ static void keep(const char *data, size_t length)
     size_t wanted = length < room ? length : (size_t)room;
     while (wanted > 0) {
         ssize_t written = write(run.output_file, data, wanted);
-        if (written <= 0) { /* the disk is full: what is missing is counted */
+        if (written <= 0) { /* the disk is full: count the rest as dropped */
             run.output_limit = run.kept;
             break;
         }
@@ -164,7 +164,7 @@ static void keep(const char *data, size_t length)
     run.dropped += length;
 }
 
-/* False when there is nothing now. */
+/* Reads once; false if there is no data now. */
 static bool read_output(size_t at_most)
 {
     static char data[READ_BYTES];
@@ -179,7 +179,7 @@ static bool read_output(size_t at_most)
     return true;
 }
 
-/* What the child left in the pipe, and no more: others may hold it and go on writing. */
+/* Reads what is in the pipe now, and no more: other processes may hold it and continue to write. */
 static void drain_output(void)
 {
     int left = 0;
@@ -193,8 +193,8 @@ static void drain_output(void)
 
 /* ---- stopping */
 
-/* In a container, as Docker does, process 1 alone. Else its group; before it has one of its own, the
- * child is alone. */
+/* In a container, signals process 1 only, as Docker does. Otherwise signals the child's process group,
+ * or only the child before it has a group. */
 static void signal_child(int number)
 {
     if (run.child > 0 && !run.ended && (container.entered || kill(-run.child, number)))
@@ -208,7 +208,7 @@ static void stop(enum reason reason)
     run.deadline = now(CLOCK_MONOTONIC) + run.grace_ms * MILLISECOND;
 }
 
-static void look_at_the_clock(void)
+static void check_deadline(void)
 {
     if (!run.deadline || now(CLOCK_MONOTONIC) < run.deadline)
         return;
@@ -233,7 +233,7 @@ static void reap(void)
     }
 }
 
-/* A container ends with its program's status. */
+/* Exits; the container's exit status is the program's. */
 static _Noreturn void leave(void)
 {
     int status = run.exit_status;
@@ -249,9 +249,9 @@ static void take_signals(int signals)
     while (read(signals, &info, sizeof info) == sizeof info) {
         int number = (int)info.ssi_signo;
         if (info.ssi_code > 0)
-            continue; /* the kernel's, for us: a child ended, a file is too large */
+            continue; /* from the kernel: a child ended, or a file is too large */
         if (container.entered && (info.ssi_pid != 1 || number != SIGTERM))
-            continue; /* in a container only its process 1 passes on that the engine stops it */
+            continue; /* in a container only process 1 forwards that the engine stops it */
         if (state == WAITING && (number == SIGTERM || number == SIGINT))
             leave();
         if (state == ENDED && number == SIGTERM)
@@ -274,7 +274,7 @@ static uint64_t grown(uint64_t before, uint64_t after)
     return after > before ? after - before : 0;
 }
 
-/* Names in the words are the image's: nothing in them may look like the end of the line. */
+/* The words contain names from the image, so they must not contain the end of a line. */
 static void make_printable(char *words)
 {
     for (; *words; words++)
@@ -283,10 +283,11 @@ static void make_printable(char *words)
 }
 
 /*
- * Times are ns, sizes bytes. `signal` is 0 unless one ended the child. The two accounts of CPU
- * and I/O each miss something (the kernel's of processes: those that nobody waited for; the
- * control group's: late writes), so the larger one counts. `memory` is the largest process,
- * `cgroup_memory` of all of them at once with page cache and whatever ran before; 0 is unknown.
+ * Times are ns, sizes are bytes. `signal` is the one that ended the child, or 0. CPU and I/O have two
+ * accounts, and each is incomplete: that of the processes lacks those that nobody waited for, that of
+ * the control group lacks late writes. The report has the larger one. `memory` is the peak of the
+ * largest process, `cgroup_memory` the peak of the whole group with its page cache and with whatever
+ * ran before; 0 is unknown.
  */
 static void compose_report(void)
 {
@@ -310,8 +311,7 @@ static void compose_report(void)
              run.reason == TIMED_OUT, run.reason == STOPPED, run.words);
 }
 
-/* Nothing runs on behind the report. One that is being stopped by the engine is not to be waited
- * for. */
+/* Kills all other processes after the report. If the engine stops the container, exits at once. */
 static void end_others(void)
 {
     if (container.entered && run.reason != STOPPED)
@@ -320,13 +320,13 @@ static void end_others(void)
         leave();
 }
 
-/* A report that can neither be written nor sent waits for somebody to ask for it. */
+/* If the report can neither be written nor sent, it is sent to the next connection. */
 static void finish(void)
 {
     if (run.failure_pipe >= 0)
         read_failure();
     drain_output();
-    if (run.first_output > run.ended) /* it was read only now */
+    if (run.first_output > run.ended) /* the output was read after the end */
         run.first_output = run.ended;
     close_pipe(&run.output_pipe);
     compose_report();
@@ -338,9 +338,9 @@ static void finish(void)
         end_others();
 }
 
-/* ---- all together */
+/* ---- the main loop */
 
-static void obey(size_t connection, const struct command *command)
+static void execute(size_t connection, const struct command *command)
 {
     struct request request;
     const char *why = "it is too late for a request";
@@ -368,8 +368,8 @@ static void obey(size_t connection, const struct command *command)
 
 enum { SIGNALS, LISTENER, OUTPUT, FAILURE, FIRST_CONNECTION, POLLED = FIRST_CONNECTION + CONNECTIONS };
 
-/* Milliseconds, rounded up: waking too early would mean waking again. */
-static int patience(void)
+/* The timeout of poll in milliseconds, rounded up: an early timeout would poll again. */
+static int poll_timeout(void)
 {
     if (!run.deadline)
         return -1;
@@ -378,7 +378,7 @@ static int patience(void)
     return milliseconds < INT32_MAX ? (int)milliseconds : INT32_MAX;
 }
 
-static void take_turn(int signals, int listener)
+static void poll_once(int signals, int listener)
 {
     struct pollfd polled[POLLED] = {
         [SIGNALS] = {signals, POLLIN, 0},
@@ -388,12 +388,12 @@ static void take_turn(int signals, int listener)
     };
     for (size_t i = 0; i < CONNECTIONS; i++)
         polled[FIRST_CONNECTION + i] = (struct pollfd){wire_descriptor(i), POLLIN, 0};
-    if (poll(polled, POLLED, patience()) < 0)
+    if (poll(polled, POLLED, poll_timeout()) < 0)
         return;
 
     if (polled[FAILURE].revents)
         read_failure();
-    for (int i = 0; polled[OUTPUT].revents && i < READS_IN_A_ROW; i++)
+    for (int i = 0; polled[OUTPUT].revents && i < MAX_READS_IN_A_ROW; i++)
         if (!read_output(READ_BYTES))
             break;
     if (polled[SIGNALS].revents)
@@ -401,17 +401,17 @@ static void take_turn(int signals, int listener)
     reap();
     if (run.ended && state != ENDED)
         finish();
-    look_at_the_clock();
+    check_deadline();
     for (size_t i = 0; i < CONNECTIONS; i++)
         if (polled[FIRST_CONNECTION + i].revents && wire_descriptor(i) >= 0) {
             struct command command = wire_read(i);
-            obey(i, &command);
+            execute(i, &command);
         }
     if (polled[LISTENER].revents && wire_accept(listener, status_line) && state == ENDED)
         end_others();
 }
 
-/* All signals are taken from a descriptor; their dispositions stay as they were. */
+/* Receives all signals through a descriptor; their dispositions do not change. */
 static int catch_signals(void)
 {
     sigset_t all;
@@ -429,7 +429,7 @@ _Noreturn void launcher_run(int listener)
 {
     int signals = catch_signals();
     for (;;)
-        take_turn(signals, listener);
+        poll_once(signals, listener);
 }
 
 int main(int argc, char **argv)
@@ -442,7 +442,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: launcher pause | helper <folder> | <socket>\n");
         return EXIT_FAILURE;
     }
-    prctl(PR_SET_DUMPABLE, 0); /* no process that it runs looks into this one */
+    prctl(PR_SET_DUMPABLE, 0); /* the program must not read this process' memory */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     launcher_run(wire_listen(argv[1]));
 }

@@ -1,10 +1,10 @@
 /*
- * Process 1 of a waiting container: it holds the container's namespaces and its network, and does
- * nothing else. What runs in the container is started beside it, in a process namespace of its
- * own, by a launcher that stays outside (enter.c).
+ * Process 1 of a sandbox's container: it keeps the namespaces and the network alive, and does nothing
+ * else. A launcher outside the container starts the program beside it, in its own PID namespace
+ * (container.c).
  *
- * The launcher queues two signals to it: CALL, from whom the engine's SIGTERM is for, and LEAVE,
- * with the status that the container ends with.
+ * The launcher queues two signals: CALL, whose sender gets the engine's SIGTERM, and LEAVE, with the
+ * exit status of the container.
  */
 #include "launcher.h"
 
@@ -29,11 +29,11 @@ void pause_leave(int status)
 _Noreturn void pause_run(void)
 {
     prctl(PR_SET_DUMPABLE, 0);
-    signal(SIGCHLD, SIG_IGN); /* orphans are reaped by the kernel */
+    signal(SIGCHLD, SIG_IGN); /* the kernel reaps orphans */
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    prctl(PR_SET_NAME, PAUSE_NAME); /* from here on it is what the engine made of it, and listens */
+    prctl(PR_SET_NAME, PAUSE_NAME); /* tells the helper that the engine's setup is complete */
     pid_t launcher = 0;
     for (;;) {
         siginfo_t info;

@@ -1,6 +1,6 @@
 /*
- * The body of a request: strings, each ended by a NUL, because neither an argument nor a variable
- * can hold one. In this order, numbers in decimal:
+ * Decodes the body of a request: strings, each terminated by a NUL, which neither an argument nor a
+ * variable can contain. They have this order; numbers are decimal:
  *
  *   output_limit  max_run_ms  grace_ms  stop_signal  user  directory
  *   argc  argv[argc]  variables to the end
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char *strings[REQUEST_STRINGS + SPARE_VARIABLES + 2]; /* and the NULLs of both arrays */
+static char *strings[REQUEST_STRINGS + SPARE_VARIABLES + 2]; /* + 2: the NULLs of both arrays */
 
 struct cursor {
     char *at;

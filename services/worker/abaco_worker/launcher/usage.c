@@ -1,6 +1,6 @@
 /*
- * What the container used, from the counters of its own control groups (either version), and
- * what the processes used, from the kernel's account of each: whichever there is.
+ * Resource usage: of the container, from the counters of its control groups (version 1 or 2), and of
+ * the processes, from the kernel's account of each.
  */
 #include "launcher.h"
 
@@ -13,14 +13,14 @@
 #include <unistd.h>
 
 #define CGROUP "sys/fs/cgroup"
-#define CALL_OPENAT2 437 /* of Linux 5.6; C libraries know it later */
+#define CALL_OPENAT2 437 /* since Linux 5.6; not yet in every C library */
 #define BLOCK_BYTES 512
 
 static char text[64 * 1024];
 
 static struct {
     const char *name;
-    int file; /* 0: it is not there */
+    int file; /* 0: the counter does not exist */
 } counters[] = {
     {"cpuacct/cpuacct.usage", 0},
     {"memory/memory.max_usage_in_bytes", 0},
@@ -34,8 +34,8 @@ static struct {
 };
 
 /*
- * On version 2 it may be the machine's root group (--cgroupns=host), and that one alone has no
- * type.
+ * With version 2 and --cgroupns=host, the group is the host's root group. It is the only one without a
+ * type, and is not used.
  */
 void usage_open(int process)
 {
@@ -48,7 +48,7 @@ void usage_open(int process)
     bool whole_machine = !faccessat(groups, "cgroup.controllers", F_OK, 0) &&
                          faccessat(groups, "cgroup.type", F_OK, 0);
     how.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
-    how.resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH; /* cpuacct is a link */
+    how.resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH; /* cpuacct is a symbolic link */
     for (size_t i = 0; i < sizeof counters / sizeof *counters && !whole_machine; i++) {
         int file = (int)syscall(CALL_OPENAT2, groups, counters[i].name, &how, sizeof how);
         counters[i].file = file > 0 ? file : 0;
@@ -57,7 +57,7 @@ void usage_open(int process)
     close(root);
 }
 
-/* Reads a file into `text` from its beginning. */
+/* Reads a file from its beginning into `text`. */
 static bool read_whole(int file)
 {
     size_t length = 0;
@@ -69,8 +69,8 @@ static bool read_whole(int file)
     return length > 0;
 }
 
-/* Reads a counter into `text`; one that is missing is empty. */
-static bool slurp(const char *name)
+/* Reads a counter into `text`; false if it does not exist. */
+static bool read_counter(const char *name)
 {
     int file = 0;
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
@@ -79,7 +79,7 @@ static bool slurp(const char *name)
     return file && read_whole(file);
 }
 
-/* Adds up the numbers that follow a key in `text`. */
+/* Returns the sum of the numbers that follow a key in `text`. */
 static uint64_t sum_after(const char *key)
 {
     uint64_t sum = 0;
@@ -92,29 +92,29 @@ static uint64_t sum_after(const char *key)
 
 static uint64_t number_in(const char *path)
 {
-    return slurp(path) ? strtoull(text, NULL, 10) : 0;
+    return read_counter(path) ? strtoull(text, NULL, 10) : 0;
 }
 
-/* Version 1: one hierarchy per kind, of which the engine shows us our own group. */
+/* Version 1: one hierarchy per controller; the engine mounts the container's own group of each. */
 static void read_version_1(struct usage *usage)
 {
     usage->cpu_ns = number_in("cpuacct/cpuacct.usage");
     usage->peak_bytes = number_in("memory/memory.max_usage_in_bytes");
-    if (slurp("memory/memory.oom_control"))
+    if (read_counter("memory/memory.oom_control"))
         usage->oom_kills = sum_after("\noom_kill ");
-    if (slurp("blkio/blkio.throttle.io_service_bytes_recursive") ||
-        slurp("blkio/blkio.throttle.io_service_bytes"))
+    if (read_counter("blkio/blkio.throttle.io_service_bytes_recursive") ||
+        read_counter("blkio/blkio.throttle.io_service_bytes"))
         usage->io_bytes = sum_after(" Read ") + sum_after(" Write ");
 }
 
 static void read_version_2(struct usage *usage)
 {
-    if (slurp("cpu.stat"))
+    if (read_counter("cpu.stat"))
         usage->cpu_ns = sum_after("usage_usec ") * 1000;
     usage->peak_bytes = number_in("memory.peak");
-    if (slurp("memory.events"))
+    if (read_counter("memory.events"))
         usage->oom_kills = sum_after("\noom_kill ");
-    if (slurp("io.stat"))
+    if (read_counter("io.stat"))
         usage->io_bytes = sum_after("rbytes=") + sum_after("wbytes=");
 }
 
@@ -125,7 +125,7 @@ static void read_network(struct usage *usage)
     close(file);
     char *rest = known ? text : NULL;
     for (char *line; (line = strsep(&rest, "\n"));) {
-        char *colon = strrchr(line, ':'); /* of an alias, "eth0:1", the last */
+        char *colon = strrchr(line, ':'); /* the last one: an alias is "eth0:1" */
         unsigned long long received, sent;
         if (!colon || sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &received,
                              &sent) != 2)
@@ -140,7 +140,7 @@ void usage_read(struct usage *usage)
 {
     *usage = (struct usage){0};
     read_network(usage);
-    if (slurp("cpu.stat"))
+    if (read_counter("cpu.stat"))
         read_version_2(usage);
     else
         read_version_1(usage);

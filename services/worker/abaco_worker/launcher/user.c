@@ -1,7 +1,7 @@
 /*
- * USER of an image, resolved as Docker does it (runc's libcontainer/user): from the image's own
- * /etc/passwd and /etc/group, which may be missing, and read by hand, because the C library's
- * functions for it want libraries that an image need not have.
+ * Resolves USER of an image as Docker does (runc's libcontainer/user), from the image's /etc/passwd and
+ * /etc/group, which may be missing. The C library's functions are not used, because they load libraries
+ * that an image need not have.
  */
 #include "launcher.h"
 
@@ -24,7 +24,7 @@ static struct {
 } table;
 static char line[LINE_BYTES];
 
-/* A number that is nothing else; uids above 2^31-1 Docker refuses too. */
+/* Parses an id; like Docker, refuses one above 2^31-1. */
 static bool as_id(const char *text, uint32_t *id)
 {
     if (text[0] < '0' || text[0] > '9' || strlen(text) > 10)
@@ -35,7 +35,7 @@ static bool as_id(const char *text, uint32_t *id)
     return *end == '\0' && value <= INT32_MAX;
 }
 
-/* What is no file counts as missing: an image may put anything in this place. */
+/* Only a regular file counts: an image may put a pipe or a device there. */
 static void open_table(const char *path)
 {
     struct stat status;
@@ -68,7 +68,7 @@ static bool next_byte(char *byte)
     return true;
 }
 
-/* The end of a line that is too long is left out. */
+/* Reads a line; one that is too long is cut off. */
 static bool next_line(void)
 {
     size_t length = 0;
@@ -107,7 +107,7 @@ static bool is_listed(char *members, const char *name)
     return false;
 }
 
-/* Fills uid, gid and home; gives the name it has in the image, "" when it has none. */
+/* Sets uid, gid and home, and the user's name in the image, or "" if it has none. */
 static bool find_user(const char *wanted, struct account *account, char *name, size_t size)
 {
     uint32_t uid = 0, entry_uid, entry_gid;

@@ -1,15 +1,15 @@
 /*
- * The connections. A client sends commands, each a head of eight bytes and a body:
+ * The connections. A client sends commands, each with a header of eight bytes and a body:
  *
- *   "RUN1"  length   a request (request.c), and with the head the descriptors of two files:
- *                    where the output is to go and where the report
+ *   "RUN1"  length   a request (request.c), and with the header the descriptors of two files, for the
+ *                    output and for the report
  *   "HALT"  0        end the run
- *   "EXIT"  0        end the launcher, and the container with it, when nothing runs (any more)
+ *   "EXIT"  0        end the launcher and with it the container, unless the program runs
  *
- * and gets lines of text (main.c). The number has this machine's byte order: both ends are on it.
+ * and receives lines of text (main.c). The length has the host's byte order: both ends are on it.
  *
- * The socket and the files lie in a folder of the host that is mounted into no container and open to
- * its owner alone.
+ * The socket and the files are in a folder of the host that is mounted into no container, and that only
+ * its owner may enter.
  */
 #include "launcher.h"
 
@@ -28,36 +28,36 @@ struct head {
 };
 
 struct connection {
-    int socket; /* 0: none, for that is a standard stream */
+    int socket; /* 0: no connection (0 is a standard stream) */
     int files[2];
-    size_t have; /* bytes of head and body that have come */
+    size_t have; /* received bytes of header and body */
     struct head head;
 };
 
 static struct connection connections[CONNECTIONS];
-static struct connection *sending; /* whose request fills the buffer */
+static struct connection *sending; /* the connection whose request fills the buffer */
 static char body[REQUEST_BYTES];
 
-static _Noreturn void give_up(const char *what)
+static _Noreturn void fail(const char *what)
 {
     perror(what);
     exit(EXIT_FAILURE);
 }
 
-/* The folder is closed to all but its owner, as is the socket. */
+/* Makes the folder and the socket accessible only to their owner. */
 int wire_listen(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path) {
         errno = ENAMETOOLONG;
-        give_up(path);
+        fail(path);
     }
     strcpy(address.sun_path, path);
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     unlink(path);
     mode_t mask = umask(S_IRWXG | S_IRWXO);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address))
-        give_up(path);
+        fail(path);
     umask(mask);
     char *slash = strrchr(address.sun_path, '/');
     if (slash) {
@@ -66,11 +66,11 @@ int wire_listen(const char *path)
             errno = 0;
     }
     if (listen(listener, CONNECTIONS))
-        give_up(path);
+        fail(path);
     return listener;
 }
 
-/* Whoever may start a launcher may talk to it. A process of the container has a number among ours. */
+/* Trusts the user that can start launchers. A peer in the container has a pid here, and is refused. */
 static bool is_trusted(int socket)
 {
     struct ucred peer = {0};
@@ -141,7 +141,7 @@ static void take_files(struct connection *from, struct msghdr *message)
     }
 }
 
-/* Receives some of what is missing at `place`, and files with it. False: nothing (more) comes. */
+/* Receives up to `missing` bytes, and files with them; false if there is no data (any more). */
 static bool receive(struct connection *from, void *place, size_t missing)
 {
     union {
