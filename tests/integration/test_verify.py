@@ -23,7 +23,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Refused
 from abaco_proto.subjects import event_subject
-from projector_stage import DEADLINE_SECONDS, a_life, append, projector, reached, value
+from projector_stage import DEADLINE_SECONDS, a_life, append, projector, reached, until, value
 
 # -- given ---------------------------------------------------------------------------------------
 
@@ -409,3 +409,17 @@ async def test_the_query_of_the_docs_finds_the_first_fault(dsn: str) -> None:
     assert await value(dsn, query) == 9
     await value(dsn, "DELETE FROM events WHERE seq = 4")
     assert await value(dsn, query) == 5
+
+
+async def test_read_models_of_an_earlier_version_are_migrated_before_they_are_verified(
+    connection: Connection, dsn: str, nats_url: str
+) -> None:
+    await value(dsn, "UPDATE actors SET definition = definition - 'no_new_privileges'")
+    await value(dsn, "DELETE FROM schema_migrations WHERE number = 4")
+    with pytest.raises(Refused, match="of an earlier version: start the projector"):
+        await verified(connection, dsn)
+    async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
+        await until(
+            lambda: value(dsn, "SELECT count(*) > 0 FROM schema_migrations WHERE number = 4")
+        )
+    assert (await verified(connection, dsn)).sequence == COUNT

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.read_model_store import EVENTS, ReadModelStore
+from abaco_projector.adapters.schema_migrations import migrations, pending
 from abaco_projector.adapters.sql_queries import QUERIES
 from abaco_projector.app.copy_audit import CopyDiffers, check_ends
 from abaco_projector.app.log_range import ReadableLog, read_head
@@ -93,10 +94,15 @@ async def checkpoint(session: Session, live: str) -> int:
     """Return the sequence of the live checkpoint.
 
     Raises:
-        Refused: there are no read models, or a version without the copy made them.
+        Refused: there are no read models, or the projector has not migrated them yet.
     """
     if (await session.fetch_sql("SELECT to_regclass($1)", f"{live}.events"))[0][0] is None:
         raise Refused("there are no read models yet: the projector makes them when it starts")
+    applied = await session.fetch_sql(QUERIES["read_migrations"])
+    if pending({int(row[0]) for row in applied}, migrations()):
+        raise Refused(
+            "the read models are of an earlier version: start the projector, which migrates them"
+        )
     found = await session.fetch_sql(_checkpoint(live), EVENTS)
     return int(found[0][0]) if found else 0
 
