@@ -23,7 +23,7 @@ from abaco_api.commands import parse
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.domain import event_pattern, message_environment
 from abaco_api.domain.actor_definition import Defaults
-from abaco_api.domain.byte_size import size
+from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.event_message import message
 from abaco_api.domain.image_name import is_image
 from abaco_api.domain.subscription_fold import Subscription, Subscriptions
@@ -322,7 +322,7 @@ def read_word(_: Mutator, raw: bytes) -> None:
         assert ids.actor_id(ids.actor_name(text), ids.actor_number(text)) == text
     if (found := place(text, 1)) is not None:
         assert place(str(found), 1) == found
-    is_image(text), size(text), type_matches(text[:200], "execution.finished")
+    is_image(text), parse_size(text), type_matches(text[:200], "execution.finished")
     if event_pattern.mistake(text) is None:
         event_pattern.matches(text, "foo_0", "execution.finished")
     subjects.actor_and_type(text)

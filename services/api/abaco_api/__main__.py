@@ -14,21 +14,23 @@ from abaco_telemetry import log_format, spans
 
 USAGE = 2
 YOUNG_OBJECTS = 10_000
-"""So many more than before make the collector look for cycles. A request makes hundreds, hardly any
-in a cycle; after Python's own 700 it would look through all that is under way, every few requests.
+"""The collector looks for cycles after so many new objects. A request makes hundreds of objects,
+few in cycles; with Python's default of 700 the collector would run every few requests.
 """
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit status: 2 for what a person must change."""
+    """Run until SIGTERM or SIGINT. Returns the exit status: 2 for an invalid setting."""
     try:
-        config = settings.read(ApiSettings, os.environ)
-        log_format.configure_logging("api", level=config.log_level, log_format=config.log_format)
-        telling = spans.create_spans("abaco-api", os.environ)
+        api_settings = settings.read(ApiSettings, os.environ)
+        log_format.configure_logging(
+            "api", level=api_settings.log_level, log_format=api_settings.log_format
+        )
+        process_spans = spans.create_spans("abaco-api", os.environ)
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
-        uvloop.run(run(config, telling))
-        telling.close()
+        uvloop.run(run(api_settings, process_spans))
+        process_spans.close()
     except Malformed as error:
         sys.stderr.write(f"abaco-api: {error}\n")
         return USAGE

@@ -19,17 +19,17 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
         8000
     )
     init_count: Annotated[
-        int, Meta(description="Workers of a new actor that names no min_workers.", ge=0, le=1000)
+        int, Meta(description="min_workers of a new actor that sets none.", ge=0, le=1000)
     ] = 2
     max_workers: Annotated[
-        int, Meta(description="Most workers of an actor that names no maximum.", ge=1, le=1000)
+        int, Meta(description="max_workers of an actor that sets none.", ge=1, le=1000)
     ] = 4
     allow_new_privileges: Annotated[
         bool,
         Meta(
             description="Whether actors may set no_new_privileges to false, so that setuid"
-            " programs of their images have the rights of their owner. For all who may register"
-            " actors: there are no roles yet."
+            " programs of their images get the rights of their owner. Applies to every client"
+            " that may register actors: there are no roles yet."
         ),
     ] = False
     allow_privileged: Annotated[
@@ -37,27 +37,30 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     ] = False
     max_followers: Annotated[
         int,
-        Meta(description="Readers of live output one process serves at once.", ge=1, le=10_000),
+        Meta(description="Maximum readers of live output per process.", ge=1, le=10_000),
     ] = 200
     max_body_bytes: Annotated[
-        int, Meta(description="The longest request body.", ge=1024, le=64 * 1024 * 1024)
+        int, Meta(description="Maximum bytes of a request body.", ge=1024, le=64 * 1024 * 1024)
     ] = 1024 * 1024
     head_seconds: Annotated[
         float,
         Meta(
-            description="How long the head of a request may take, from the connection or its "
-            "first byte.",
+            description="Seconds within which the head of a request must arrive, from the "
+            "connection or its first byte.",
             ge=0.1,
             le=3600,
         ),
     ] = 10.0
     body_seconds: Annotated[
-        float, Meta(description="How long the body of a request may take.", ge=0.1, le=3600)
+        float,
+        Meta(
+            description="Seconds within which the body of a request must arrive.", ge=0.1, le=3600
+        ),
     ] = 60.0
     body_min_bytes_per_second: Annotated[
         int,
         Meta(
-            description="A body that comes slower, over 5 seconds, is ended; 0 is no least rate.",
+            description="Minimum rate of a body, over 5 seconds; a slower one is ended; 0 is none.",
             ge=0,
             le=1024 * 1024,
         ),
@@ -65,8 +68,8 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     max_uploads: Annotated[
         int,
         Meta(
-            description="Requests whose bodies are not whole yet; of more, the one that has been "
-            "quiet for longest is ended.",
+            description="Maximum requests with incomplete bodies; beyond it, the one that has "
+            "received nothing for longest is ended.",
             ge=1,
             le=100_000,
         ),
@@ -74,7 +77,7 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     max_upload_bytes: Annotated[
         int,
         Meta(
-            description="The most memory for bodies that are not whole yet; beyond it, the same.",
+            description="Maximum bytes of incomplete bodies; beyond it, the same.",
             ge=1024 * 1024,
             le=64 * 1024 * 1024 * 1024,
         ),
@@ -82,70 +85,84 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     idempotency_seconds: Annotated[
         int,
         Meta(
-            description="How long an Idempotency-Key is known after its request.",
+            description="Seconds for which an Idempotency-Key is known after its request.",
             ge=60,
             le=30 * 24 * 60 * 60,
         ),
     ] = 24 * 60 * 60
     max_requests: Annotated[
         int,
-        Meta(description="Requests one process has unanswered at once.", ge=1, le=100_000),
+        Meta(description="Maximum unanswered requests per process.", ge=1, le=100_000),
     ] = 1000
     max_inbox_messages: Annotated[
         int,
-        Meta(description="Messages that may wait in one inbox.", ge=1, le=1_000_000_000),
+        Meta(description="Maximum waiting messages per inbox.", ge=1, le=1_000_000_000),
     ] = 1_000_000
     append_timeout_seconds: Annotated[
-        float, Meta(description="How long a command may wait for the log.", gt=0, le=60)
+        float, Meta(description="Seconds that a command may wait for the log.", gt=0, le=60)
     ] = 1.5
     query_timeout_seconds: Annotated[
-        float, Meta(description="How long a query may take in Postgres.", gt=0, le=60)
+        float, Meta(description="Seconds that a query may take in Postgres.", gt=0, le=60)
     ] = 0.8
     read_wait_seconds: Annotated[
-        float, Meta(description="How long a query waits for one's own writes.", ge=0, le=60)
+        float,
+        Meta(
+            description="Seconds that a query waits until the read models include earlier writes.",
+            ge=0,
+            le=60,
+        ),
     ] = 2.0
     max_lag_events: Annotated[
-        int, Meta(description="Events the read models may be behind and count as ready.", ge=0)
+        int,
+        Meta(
+            description="Events that the read models may be behind while /readyz answers 200.", ge=0
+        ),
     ] = 1000
     max_hops: Annotated[
         int,
         Meta(
-            description="Subscriptions between the start of a chain and an event that still "
-            "becomes a message; what lies further down is cut off.",
+            description="Maximum subscriptions in a chain of events; an event behind more of them "
+            "is not delivered.",
             ge=1,
             le=1000,
         ),
     ] = 8
     max_subscribers: Annotated[
-        int, Meta(description="Streams of events one process serves at once.", ge=1, le=100_000)
+        int, Meta(description="Maximum streams of events per process.", ge=1, le=100_000)
     ] = 1000
     ring_events: Annotated[
-        int, Meta(description="Latest events kept in memory for streams.", ge=256, le=1_000_000)
+        int,
+        Meta(
+            description="Latest events that are kept in memory for streams.", ge=256, le=1_000_000
+        ),
     ] = 10_000
     ring_bytes: Annotated[
         int,
-        Meta(description="The most memory for them.", ge=1024 * 1024, le=4 * 1024 * 1024 * 1024),
+        Meta(
+            description="Maximum bytes of the events that are kept in memory for streams.",
+            ge=1024 * 1024,
+            le=4 * 1024 * 1024 * 1024,
+        ),
     ] = 32 * 1024 * 1024
     stream_heartbeat_seconds: Annotated[
-        float, Meta(description="A stream with nothing to say says so as often.", gt=0, le=60)
+        float, Meta(description="Seconds between the heartbeats of an idle stream.", gt=0, le=60)
     ] = 5.0
     stream_write_seconds: Annotated[
         float,
         Meta(
-            description="How long the connection of a subscriber, or of a reader of output, may "
-            "take nothing.",
+            description="Seconds for which a client of a stream (events, output) may read nothing.",
             gt=0,
             le=300,
         ),
     ] = 10.0
     max_replay_seconds: Annotated[
-        float, Meta(description="How long an answer about the past may take.", gt=0, le=3600)
+        float, Meta(description="Seconds that an answer about the past may take.", gt=0, le=3600)
     ] = 30.0
     max_replays: Annotated[
         int,
         Meta(
-            description="Answers from history (as_of, why) one process makes at once; one that "
-            "waits for a third of ABACO_MAX_REPLAY_SECONDS gets 429 with Retry-After.",
+            description="Maximum answers from history (as_of, why) per process at once; a request "
+            "that waits for a third of ABACO_MAX_REPLAY_SECONDS gets 429 with Retry-After.",
             ge=1,
             le=1000,
         ),

@@ -20,7 +20,7 @@ from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.http_errors import BadParameter
-from abaco_api.http.paged_response import LONG_ANSWERS, LONG_OUTPUTS, LongAnswers
+from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResponses
 from abaco_api.http.request_body import query_parameters
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.queries.freshness import ALL_ACTORS, Freshness
@@ -52,8 +52,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     control: ExecutionControl
     models: ReadModels
     live: Live
-    long_answers: LongAnswers
-    long_outputs: LongAnswers
+    long_answers: LongResponses
+    long_outputs: LongResponses
     freshness: Freshness
     feed: Feed
     streams: Streams
@@ -154,7 +154,7 @@ def assemble(
         control=ExecutionControl(handler, log, directory, models, tenant),
         models=models,
         live=Live(sources, settings.max_followers, settings.stream_write_seconds),
-        long_answers=_long(LONG_ANSWERS, settings),
+        long_answers=_long(LONG_RESPONSES, settings),
         long_outputs=_long(LONG_OUTPUTS, settings),
         freshness=Freshness(models.checkpoint, settings.read_wait_seconds),
         feed=feed,
@@ -179,8 +179,8 @@ def assemble(
     )
 
 
-def _long(most: int, settings: ApiSettings) -> LongAnswers:
-    return LongAnswers(
+def _long(most: int, settings: ApiSettings) -> LongResponses:
+    return LongResponses(
         most=most,
         wait_seconds=settings.read_wait_seconds,
         write_seconds=settings.stream_write_seconds,

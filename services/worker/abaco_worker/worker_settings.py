@@ -58,8 +58,8 @@ class WorkerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Whether actors may set no_new_privileges to false, so that setuid"
-            " programs of their images have the rights of their owner. For all who may register"
-            " actors: there are no roles yet."
+            " programs of their images get the rights of their owner. Applies to every client"
+            " that may register actors: there are no roles yet."
         ),
     ] = False
     allow_privileged: Annotated[

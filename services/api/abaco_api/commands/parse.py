@@ -1,6 +1,6 @@
-"""Parameters to commands: every rule about the form of what a client sends is here.
+"""Make commands from parameters. All rules about the form of parameters are here.
 
-Each error names the parameter and says what was expected.
+Each error names the parameter and what was expected.
 """
 
 import re
@@ -12,7 +12,7 @@ from msgspec import UNSET
 from abaco_api.contract import request_schemas
 from abaco_api.domain import commands, event_pattern, json_numbers, message_environment
 from abaco_api.domain.actor_definition import Defaults, new
-from abaco_api.domain.byte_size import size
+from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.image_name import MAX_LENGTH, is_image
 from abaco_api.http.http_errors import BadParameter
 from abaco_api.http.request_body import JSON, Parameters, decode_json
@@ -44,14 +44,14 @@ LIMITS = (
 
 def register(parameters: Parameters, defaults: Defaults) -> commands.RegisterActor:
     """``POST /actors``."""
-    said = _definition(parameters, request_schemas.Registration, defaults)
-    return commands.RegisterActor(definition=new(said, defaults))
+    fields = _definition(parameters, request_schemas.Registration, defaults)
+    return commands.RegisterActor(definition=new(fields, defaults))
 
 
 def update(actor_id: str, parameters: Parameters, defaults: Defaults) -> commands.UpdateActor:
     """``PUT /actors/{actor_id}``."""
-    said = _definition(parameters, request_schemas.Update, defaults)
-    return commands.UpdateActor(actor_id=actor_id, changes=said)
+    changes = _definition(parameters, request_schemas.Update, defaults)
+    return commands.UpdateActor(actor_id=actor_id, changes=changes)
 
 
 def send(actor_id: str, parameters: Parameters, query: dict[str, str]) -> commands.SendMessage:
@@ -95,27 +95,27 @@ def scale(actor_id: str, parameters: Parameters) -> commands.ScaleWorkers:
 
 def subscribe(actor_id: str, parameters: Parameters) -> commands.Subscribe:
     """``POST /actors/{actor_id}/subscriptions``."""
-    said = _convert(parameters, request_schemas.Subscription)
-    if said.event_pattern is UNSET and said.event_id is UNSET:
+    body = _convert(parameters, request_schemas.Subscription)
+    if body.event_pattern is UNSET and body.event_id is UNSET:
         raise BadParameter("event_pattern", "is missing, and so is event_id: one of them is needed")
-    wanted = event_pattern.REST if said.event_pattern is UNSET else said.event_pattern
-    if re.fullmatch(request_schemas.EVENT_PATTERN, wanted) is None:
+    pattern = event_pattern.REST if body.event_pattern is UNSET else body.event_pattern
+    if re.fullmatch(request_schemas.EVENT_PATTERN, pattern) is None:
         what = "expected 1 to 255 letters, digits and '_', '-', '.', '*', '>'"
         raise BadParameter("event_pattern", what)
-    if (wrong := event_pattern.mistake(wanted)) is not None:
-        raise BadParameter("event_pattern", wrong)
-    if said.event_id is not UNSET:
-        wanted = _of_type(wanted, said.event_id)
-    return commands.Subscribe(actor_id=actor_id, event_pattern=wanted)
+    if (mistake := event_pattern.mistake(pattern)) is not None:
+        raise BadParameter("event_pattern", mistake)
+    if body.event_id is not UNSET:
+        pattern = _of_type(pattern, body.event_id)
+    return commands.Subscribe(actor_id=actor_id, event_pattern=pattern)
 
 
-def _of_type(wanted: str, event_id: str) -> str:
+def _of_type(pattern: str, event_id: str) -> str:
     if event_id not in TYPES:
         what = "expected the type of an event, as in docs/reference/events.md"
         raise BadParameter("event_id", what)
-    both = event_pattern.of_type(wanted, event_id)
-    if event_pattern.mistake(both) is not None or not event_pattern.may_be_type(wanted, event_id):
-        raise BadParameter("event_id", f"{event_id} is not among the events of {wanted}")
+    both = event_pattern.of_type(pattern, event_id)
+    if event_pattern.mistake(both) is not None or not event_pattern.may_be_type(pattern, event_id):
+        raise BadParameter("event_id", f"{event_id} is not among the events of {pattern}")
     return both
 
 
@@ -123,7 +123,7 @@ def _of_type(wanted: str, event_id: str) -> str:
 
 
 def actor_id(text: str) -> str:
-    """An actor id from a path; what cannot be one names nothing."""
+    """An actor id from a path. Raises ``Unknown`` for a text that cannot be one."""
     if not ids.is_actor_id(text):
         raise Unknown(f"actor_id: there is no actor {text[:100]!r}")
     return text
@@ -131,7 +131,7 @@ def actor_id(text: str) -> str:
 
 def execution_ordinal(actor_id: str, text: str) -> int:
     """The ordinal in an execution id from a path."""
-    # What ids.execution_ordinal was asked it remembers, so it is asked nothing long.
+    # ids.execution_ordinal caches its arguments, so it gets no long text.
     ordinal = ids.execution_ordinal(text, actor_id) if len(text) <= MAX_EXECUTION_ID else None
     if ordinal is None:
         raise Unknown(f"execution_id: {actor_id} has no execution {text[:100]!r}")
@@ -146,7 +146,7 @@ def worker_id(actor_id: str, text: str) -> str:
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Which part of a long list."""
+    """The part of a long list that a client asks for."""
 
     limit: int
     offset: int
@@ -158,7 +158,7 @@ SWITCHES = {"true": True, "false": False, "1": True, "0": False}
 
 
 def page(query: dict[str, str], *known: str, default: int) -> Page:
-    """``limit`` and ``offset`` of a query string that may hold nothing else but ``known``."""
+    """``limit`` and ``offset`` of a query string; other parameters must be ``known``."""
     nothing_else(query, "limit", "offset", *known)
     return Page(
         limit=whole_number("limit", query.get("limit", str(default)), least=1, most=MAX_LIMIT),
@@ -167,7 +167,7 @@ def page(query: dict[str, str], *known: str, default: int) -> Page:
 
 
 def nothing_else(query: dict[str, str], *known: str) -> None:
-    """Refuse parameters nobody knows: a misspelt one would be ignored silently."""
+    """Refuse unknown parameters, so that a misspelt one is not ignored."""
     for name in query:
         if name not in known:
             what = f"is not a parameter here; known: {', '.join(known) or 'none'}"
@@ -182,7 +182,7 @@ def whole_number(name: str, text: str, *, least: int, most: int) -> int:
 
 
 def flag(name: str, query: dict[str, str]) -> bool | None:
-    """A switch in a query string; None when nothing is said of it."""
+    """A boolean in a query string; None if it is absent."""
     if name not in query:
         return None
     if query[name] not in SWITCHES:
@@ -191,7 +191,7 @@ def flag(name: str, query: dict[str, str]) -> bool | None:
 
 
 def resumed(text: str | None, attempt: int) -> Place:
-    """Where a reader of output goes on; without a word from it, where an attempt begins."""
+    """The output offset to resume from; without ``Last-Event-ID`` the beginning of an attempt."""
     found = Place(attempt) if text is None else place(text, attempt)
     if found is None:
         raise BadParameter("Last-Event-ID", "expected <attempt>:<offset>, or an offset alone")
@@ -206,47 +206,47 @@ def _definition(
     kind: type[request_schemas.Registration | request_schemas.Update],
     defaults: Defaults,
 ) -> dict[str, Any]:
-    """The fields of ``Definition`` that a client named."""
-    said = _said(_convert(_with_environment(_with_nothing(parameters)), kind))
-    if isinstance(said.get("mem_limit"), str):
-        said["mem_limit"] = _memory(said["mem_limit"])
-    if said.get("privileged") and not defaults.allow_privileged:
+    """The fields of ``Definition`` that a client sent."""
+    fields = _sent(_convert(_with_environment(_with_nothing(parameters)), kind))
+    if isinstance(fields.get("mem_limit"), str):
+        fields["mem_limit"] = _memory(fields["mem_limit"])
+    if fields.get("privileged") and not defaults.allow_privileged:
         what = "is not allowed here: the setting ABACO_ALLOW_PRIVILEGED is not true"
         raise BadParameter("privileged", what)
-    if said.get("no_new_privileges") is False and not defaults.allow_new_privileges:
+    if fields.get("no_new_privileges") is False and not defaults.allow_new_privileges:
         what = "false is not allowed here: the setting ABACO_ALLOW_NEW_PRIVILEGES is not true"
         raise BadParameter("no_new_privileges", what)
-    _check_definition(said)
-    return said
+    _check_definition(fields)
+    return fields
 
 
 def _with_nothing(parameters: Parameters) -> Parameters:
-    """In a form, an empty text is how one says that there is to be no limit of its own."""
+    """In a form, an empty text stands for no limit, as null does in JSON."""
     if not parameters.form:
         return parameters
-    nothing = {k: None for k, v in parameters.values.items() if k in LIMITS and v in NOTHING}
-    return Parameters({**parameters.values, **nothing}, form=True)
+    unlimited = {k: None for k, v in parameters.values.items() if k in LIMITS and v in NOTHING}
+    return Parameters({**parameters.values, **unlimited}, form=True)
 
 
 def _memory(text: str) -> int:
-    found = size(text)
+    found = parse_size(text)
     if found is None or not request_schemas.MIN_MEMORY_BYTES <= found <= request_schemas.MAX_BYTES:
         what = "expected at least 6m: a number of bytes, or one with k, m or g behind it"
         raise BadParameter("mem_limit", what)
     return found
 
 
-def _check_definition(said: dict[str, Any]) -> None:
-    if not ids.is_name(said.get("name", "any")):
+def _check_definition(fields: dict[str, Any]) -> None:
+    if not ids.is_name(fields.get("name", "any")):
         raise BadParameter("name", NAME_RULE)
-    if not is_image(said.get("image", "any")):
+    if not is_image(fields.get("image", "any")):
         what = f"expected the name of a container image, at most {MAX_LENGTH} characters"
         raise BadParameter("image", what)
-    description = said.get("description") or ""
+    description = fields.get("description") or ""
     if "\0" in description or len(description) > MAX_DESCRIPTION:
         what = f"expected at most {MAX_DESCRIPTION} characters, none of them NUL"
         raise BadParameter("description", what)
-    message_environment.check("default_environment", said.get("default_environment", {}))
+    message_environment.check("default_environment", fields.get("default_environment", {}))
 
 
 def _holds_nul(value: Any) -> bool:
@@ -261,12 +261,12 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """The JSON text of a value: as it was sent, where it came as JSON."""
+    """The JSON text of a value; a value from JSON keeps the text that was sent."""
     return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
 
 
 def _with_environment(parameters: Parameters) -> Parameters:
-    """A form holds the default environment as JSON text."""
+    """Decode the default environment, which in a form is a JSON text."""
     text = parameters.values.get("default_environment")
     if not parameters.form or not isinstance(text, str):
         return parameters
@@ -274,8 +274,8 @@ def _with_environment(parameters: Parameters) -> Parameters:
     return Parameters({**parameters.values, "default_environment": value}, form=True)
 
 
-def _said(body: msgspec.Struct) -> dict[str, Any]:
-    """The fields a client named, or that have a value of their own."""
+def _sent(body: msgspec.Struct) -> dict[str, Any]:
+    """The fields that a client sent, or that have a default."""
     return {k: v for k, v in msgspec.structs.asdict(body).items() if v is not UNSET}
 
 
@@ -306,7 +306,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _named(text: str, kind: type[msgspec.Struct]) -> Malformed:
-    """Turn msgspec's words into an error that begins with the parameter's name."""
+    """The error that begins with the parameter's name, made from msgspec's message."""
     if found := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
         return BadParameter(found[1], "is missing")
     if found := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):

@@ -1,7 +1,7 @@
-"""The description of the event stream: AsyncAPI 3.0, made of the catalogue of events.
+"""The AsyncAPI 3.0 description of the event stream, made from the event types.
 
-It is for those who subscribe straight from NATS: one channel an event type, with the address,
-the headers and the schema of the body. ``docs/reference/asyncapi.json`` is this very description.
+It is for clients that subscribe directly to NATS: one channel per event type, with the address, the
+headers and the schema of the body. ``docs/reference/asyncapi.json`` is the same description.
 """
 
 from typing import Any
@@ -19,28 +19,34 @@ Json = dict[str, Any]
 
 SCHEMA = "#/components/schemas/{name}"
 OF_A_HOST = (ev.HostJoined, ev.HostLost)
-PLACES: dict[str, Json] = {
-    "tenant": {"description": "Whose events these are.", "default": "default"},
+PARAMETERS: dict[str, Json] = {
+    "tenant": {"description": "The tenant of the events.", "default": "default"},
     "actor_id": {"description": "The actor.", "examples": ["foo_0"]},
-    "host_id": {"description": "The host that it is meant for, or about.", "examples": ["h1"]},
+    "host_id": {
+        "description": "The host that the event is addressed to, or about.",
+        "examples": ["h1"],
+    },
 }
 HEADERS: dict[str, Json] = {
     env.ID: {
         "type": "string",
-        "description": "<tenant>.<event id>; the same id never comes twice.",
+        "description": "<tenant>.<event id>; no two events have the same id.",
     },
     env.TIME: {
         "type": "string",
         "format": "date-time",
-        "description": "When its appender decided it. The order is the sequence's.",
+        "description": "When its appender decided it. Sequences give the order, not times.",
     },
-    env.CAUSATION: {"type": "string", "description": "The event, or req-… the request, before it."},
-    env.CORRELATION: {"type": "string", "description": "The first of its chain."},
+    env.CAUSATION: {
+        "type": "string",
+        "description": "The event, or the request (req-…), that caused it.",
+    },
+    env.CORRELATION: {"type": "string", "description": "The first event of its chain."},
     env.REVISION: {"type": "string", "pattern": "^[0-9]+$", "description": "The actor's revision."},
     env.HOPS: {
         "type": "string",
         "pattern": "^[0-9]+$",
-        "description": "Subscriptions between the start of its chain and it; left out for none.",
+        "description": "Subscriptions between the first event of its chain and it; absent for 0.",
     },
     env.TRACEPARENT: {"type": "string", "description": "W3C trace context."},
 }
@@ -48,7 +54,7 @@ REQUIRED = [env.ID, env.TIME, env.CAUSATION, env.CORRELATION]
 
 
 def encoded() -> bytes:
-    """The description as JSON, for people to read."""
+    """The description as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(describe()), indent=1) + b"\n"
 
 
@@ -62,8 +68,8 @@ def describe() -> Json:
             "title": "abaco",
             "version": VERSION,
             "description": "Every state change of the platform, in one append-only log: the "
-            f"JetStream stream {streams.EVENTS.name}. Read it with a consumer of your own, as the "
-            "user `reader`; nobody but the owner of a type appends it.",
+            f"JetStream stream {streams.EVENTS.name}. Read it with your own consumer, as the user "
+            "`reader`. Only the owner of a type appends events of it.",
             "license": {"name": "BSD-3-Clause"},
         },
         "defaultContentType": "application/json",
@@ -79,7 +85,7 @@ def describe() -> Json:
 
 
 def address(kind: type[ev.Event]) -> str:
-    """The subject of a type, with its places in braces."""
+    """The subject of a type, with its parameters in braces."""
     source = f"{HOST_ACTOR_PREFIX}{{host_id}}" if kind in OF_A_HOST else "{actor_id}"
     subject = f"abaco.event.{{tenant}}.{source}.{ev.type_of(kind)}"
     return f"{subject}.{{host_id}}" if kind in ADDRESSED else subject
@@ -90,9 +96,9 @@ def _channel(kind: type[ev.Event]) -> Json:
     return {
         "address": where,
         "title": name,
-        "description": _says(kind),
+        "description": _summary(kind),
         "servers": [{"$ref": "#/servers/nats"}],
-        "parameters": {place: PLACES[place] for place in PLACES if f"{{{place}}}" in where},
+        "parameters": {key: PARAMETERS[key] for key in PARAMETERS if f"{{{key}}}" in where},
         "messages": {name: {"$ref": f"#/components/messages/{name}"}},
     }
 
@@ -112,7 +118,7 @@ def _message(kind: type[ev.Event]) -> Json:
     return {
         "name": ev.type_of(kind),
         "title": kind.__name__,
-        "summary": _says(kind),
+        "summary": _summary(kind),
         "traits": [{"$ref": "#/components/messageTraits/envelope"}],
         "payload": {"$ref": SCHEMA.format(name=kind.__name__)},
     }
@@ -122,5 +128,5 @@ def _headers() -> Json:
     return {"type": "object", "required": REQUIRED, "properties": HEADERS}
 
 
-def _says(kind: type[ev.Event]) -> str:
+def _summary(kind: type[ev.Event]) -> str:
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split())

@@ -1,4 +1,4 @@
-"""The description of the api: OpenAPI 3.1, made from the table of operations and the types."""
+"""The OpenAPI 3.1 description of the api, made from the table of operations and the types."""
 
 import inspect
 import re
@@ -23,17 +23,17 @@ PATH_IDS = {
     "execution_id": ("An execution's id.", "foo_0_exc_0"),
     "worker_id": ("A worker's id.", "foo_0_wkr_0"),
     "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
-    "sequence": ("An event's place in the log.", "1"),
+    "sequence": ("An event's sequence in the log.", "1"),
 }
 ERRORS = {
-    400: "A parameter is missing, unknown, or of the wrong form.",
-    404: "What is named is not there.",
-    408: "The body did not come in time.",
-    409: "The state of what is named does not allow it, or the key was sent with another request.",
-    413: "Larger than can be taken.",
-    415: "A content type or coding nobody here reads.",
-    429: "More at once than one process or one inbox takes. Try again later.",
-    503: "Something this needs does not answer now. Try again.",
+    400: "A parameter is missing, unknown, or malformed.",
+    404: "There is no such resource.",
+    408: "The body did not arrive in time.",
+    409: "The state of the resource does not allow it, or the key was sent with another request.",
+    413: "Larger than the limit.",
+    415: "An unknown content type or coding.",
+    429: "The process or the inbox is full. Try again later.",
+    503: "A service that this needs is unavailable. Try again.",
 }
 ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}
 ERRORS_OF_BODY = (408, 413, 415)
@@ -68,7 +68,7 @@ def describe(operations: Sequence[Operation]) -> Json:
 
 
 class _Schemas:
-    """The schemas of all types, by type."""
+    """The schemas of all types."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         results = [o.result for o in operations] + [o.unready for o in operations]
@@ -91,7 +91,7 @@ class _Schemas:
         return self._refs[_key(kind)]
 
     def form(self, kind: type[msgspec.Struct]) -> Json:
-        """The same body as a form: a field that is no plain value is a text."""
+        """The body as a form, in which a field that is not a plain value is a text."""
         schema: Json = self.components[kind.__name__]
         fields = {name: _form_field(field) for name, field in schema["properties"].items()}
         return {**schema, "properties": fields}
@@ -174,8 +174,8 @@ def _after() -> Json:
     return {
         "name": AFTER,
         "in": "header",
-        "description": f"An {SEQUENCE} of an earlier answer, of whatever process: the answer shows "
-        "at least what was known then.",
+        "description": f"The {SEQUENCE} of an earlier response, from any process. The response "
+        "includes at least the events up to it.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
     }
 
@@ -184,9 +184,9 @@ def _key_header() -> Json:
     return {
         "name": KEY,
         "in": "header",
-        "description": "A name of this request, made up by the client (a UUID, say): sent again "
-        "with the same key it is not carried out again, and is answered as it was, by whatever "
-        "process. Another request with that key is refused.",
+        "description": "A unique key that the client chooses for this request, for example a UUID. "
+        "A request that is repeated with its key is executed once, and every repetition gets the "
+        "first answer, from any process. Another request with the same key is refused.",
         "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": KEY_PATTERN},
     }
 
@@ -206,7 +206,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
     for media in operation.media:
         success["content"][media] = {"schema": {"type": "string"}}
     if operation.kind == "command":
-        success["headers"] = {SEQUENCE: _header("Where the event stands in the log.")}
+        success["headers"] = {SEQUENCE: _header("The sequence of the event in the log.")}
     errors = {*ERRORS_BY_KIND[operation.kind], *operation.errors}
     if operation.repeated is not None:
         errors.add(409)

@@ -1,7 +1,7 @@
-"""What a request body may hold: the parameters of each command, and their description.
+"""The parameters of each command in a request body, with their descriptions.
 
-The published description of the api is made from these; the rules that JSON Schema cannot say are
-in the descriptions and in :mod:`abaco_api.commands.parse`.
+The OpenAPI description is made from these. Rules that JSON Schema cannot express are in the
+descriptions and in :mod:`abaco_api.commands.parse`.
 """
 
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from abaco_proto.ids import NAME_PATTERN
 
 MAX_WORKERS = 1000
 MIN_MEMORY_BYTES = 6 * MEBIBYTE
-"""Less than this no container engine takes."""
+"""The minimum of container engines."""
 
 MAX_BYTES = 2**50
 YEAR_SECONDS = 366 * 24 * 60 * 60
@@ -25,7 +25,7 @@ EVENT_PATTERN = r"^[A-Za-z0-9_*>.-]{1,255}$"
 Name = Annotated[
     str,
     Meta(
-        description="Actors of one name are told apart by a number: foo_0, foo_1, …",
+        description="The name of the actor. Its id is the name and a number: foo_0, foo_1, …",
         examples=["foo"],
         extra_json_schema={"pattern": NAME_PATTERN},
     ),
@@ -33,7 +33,7 @@ Name = Annotated[
 Image = Annotated[
     str,
     Meta(
-        description="A container image, by name as Docker has it.",
+        description="The name of a container image, as for Docker.",
         examples=["jstubbs/abaco_test"],
         extra_json_schema={"minLength": 1, "maxLength": MAX_LENGTH},
     ),
@@ -44,8 +44,8 @@ Description = Annotated[
 Environment = Annotated[
     dict[str, str],
     Meta(
-        description="Environment variables of every execution. Names are not empty and hold no "
-        "'=' or NUL; MSG and _abaco_* are the platform's. In a form: the JSON text of an object.",
+        description="Environment variables of every execution. Names are not empty and contain no "
+        "'=' or NUL; MSG and _abaco_* are reserved. In a form: the JSON text of an object.",
         examples=[{"GREETING": "hello"}],
     ),
 ]
@@ -53,56 +53,58 @@ Stateless = Annotated[
     bool, Meta(description="Whether several workers may run the actor at the same time.")
 ]
 MinWorkers = Annotated[
-    int, Meta(description="Workers kept even when nothing waits.", ge=0, le=MAX_WORKERS)
+    int, Meta(description="Workers that are kept even if no message waits.", ge=0, le=MAX_WORKERS)
 ]
-MaxWorkers = Annotated[int, Meta(description="Most workers at a time.", ge=1, le=MAX_WORKERS)]
+MaxWorkers = Annotated[
+    int, Meta(description="The maximum number of workers.", ge=1, le=MAX_WORKERS)
+]
 
-# The limits of a run. A null, in a form an empty text, leaves each to the host's own setting.
+# The limits of a run. With null, or an empty text in a form, the host's setting applies.
 
 MemLimit = Annotated[
     Annotated[int, Meta(ge=MIN_MEMORY_BYTES, le=MAX_BYTES)]
     | Annotated[str, Meta(extra_json_schema={"pattern": PATTERN})]
     | None,
     Meta(
-        description="The most memory of a run, in bytes or as a text: 512m, 2g, 65536k; at least "
-        "6m.",
+        description="The maximum memory of a run, in bytes or as a text: 512m, 2g, 65536k; at "
+        "least 6m.",
         examples=["512m"],
     ),
 ]
 MaxCpus = Annotated[
     Annotated[float, Meta(ge=0.01, le=1024)] | None,
-    Meta(description="The most processors of a run; parts of one are possible."),
+    Meta(description="The maximum number of processors of a run, which may be a fraction."),
 ]
 MaxProcesses = Annotated[
     Annotated[int, Meta(ge=1, le=4_194_304)] | None,
-    Meta(description="The most processes and threads of a run."),
+    Meta(description="The maximum number of processes and threads of a run."),
 ]
 MaxRunSeconds = Annotated[
     Annotated[float, Meta(gt=0, le=YEAR_SECONDS)] | None,
-    Meta(description="How long a run may take."),
+    Meta(description="The maximum duration of a run."),
 ]
 MaxLogBytes = Annotated[
     Annotated[int, Meta(ge=0, le=64 * MEBIBYTE)] | None,
-    Meta(description="Output kept of a run; more is cut off."),
+    Meta(description="The maximum output of a run that is kept; the rest is cut off."),
 ]
 MaxDiskBytes = Annotated[
     Annotated[int, Meta(ge=MEBIBYTE, le=MAX_BYTES)] | None,
-    Meta(description="What a run may write to disks: over its image, and to its volumes."),
+    Meta(description="The maximum that a run may write to its file system and its volumes."),
 ]
 LogEx = Annotated[
     Annotated[int, Meta(ge=1, le=100 * YEAR_SECONDS)] | None,
-    Meta(description="For how many seconds after the end of a run its output is shown."),
+    Meta(description="How long the output of a run is shown after its end."),
 ]
 Privileged = Annotated[
     bool,
-    Meta(description="Whether its containers are privileged, where ABACO_ALLOW_PRIVILEGED is on."),
+    Meta(description="Whether containers are privileged. Needs ABACO_ALLOW_PRIVILEGED."),
 ]
 
 NoNewPrivileges = Annotated[
     bool,
     Meta(
-        description="Whether setuid programs have no more rights than who runs them. false, as with"
-        " docker run, only where ABACO_ALLOW_NEW_PRIVILEGES is on.",
+        description="Whether setuid programs get no additional rights. false, the default of "
+        "docker run, needs ABACO_ALLOW_NEW_PRIVILEGES.",
     ),
 ]
 
@@ -129,7 +131,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of ``PUT /actors/{actor_id}``: what is not named stays as it is."""
+    """The parameters of ``PUT /actors/{actor_id}``: absent ones stay as they are."""
 
     image: Image | UnsetType = UNSET
     name: Name | UnsetType = UNSET
@@ -155,8 +157,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     message: Annotated[
         Any,
         Meta(
-            description="What the container finds in $MSG: a text as it is, any other JSON value "
-            "as its JSON text; at most 131,067 bytes of UTF-8 without NUL.",
+            description="The content of $MSG in the container: a text as it is, any other JSON "
+            "value as its JSON text; at most 131,067 bytes of UTF-8 without NUL.",
             examples=["execute yourself"],
         ),
     ]
@@ -174,7 +176,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of ``POST /actors/{actor_id}/workers``."""
 
-    num: Annotated[int, Meta(description="At least this many workers.", ge=0, le=MAX_WORKERS)] = 1
+    num: Annotated[
+        int, Meta(description="The minimum number of workers.", ge=0, le=MAX_WORKERS)
+    ] = 1
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,9 +188,9 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Annotated[
             str,
             Meta(
-                description="Which events: <source actor>.<entity>.<verb>; * stands for any "
-                "characters of a part, > for all parts that follow. One that no event can match "
-                "is refused.",
+                description="A pattern of events: <source actor>.<entity>.<verb>; * stands for any "
+                "characters of a part, > for all parts that follow. A pattern that no event can "
+                "match is refused.",
                 examples=["foo_0.execution.finished"],
                 extra_json_schema={"pattern": EVENT_PATTERN},
             ),
@@ -197,8 +201,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Annotated[
             str,
             Meta(
-                description="Only events of exactly this type; without event_pattern, of "
-                "every actor.",
+                description="Only events of exactly this type; without event_pattern, of all "
+                "actors.",
                 examples=["execution.finished"],
                 extra_json_schema={"enum": list(TYPES)},
             ),

@@ -1,4 +1,4 @@
-"""The results of answers, as the contract has them. Times are RFC 3339 in UTC."""
+"""The types of results in responses. Times are RFC 3339 in UTC."""
 
 from typing import Annotated, Any
 
@@ -29,9 +29,9 @@ class SubscriptionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An actor. ``executions`` is always empty: they have a list of their own.
+    """An actor. ``executions`` is always empty: executions have their own list.
 
-    A limit that is null is the host's own setting.
+    For a limit that is null, the host's setting applies.
     """
 
     id: str
@@ -62,7 +62,7 @@ class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An actor's state; ``version`` counts how often it was set."""
+    """An actor's state; ``version`` is how often it was set."""
 
     state: Any
     version: int
@@ -76,7 +76,7 @@ class MessageResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages wait to be run."""
+    """The number of waiting messages."""
 
     messages: int
 
@@ -97,10 +97,10 @@ class ExecutionsResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelineResult(msgspec.Struct, frozen=True, kw_only=True):
-    """When each step of an execution was taken, by the clocks of those who took it.
+    """When each step of an execution happened, by the clock of the process that did it.
 
-    The message was accepted, a worker took it, its program was started, wrote for the first time,
-    ended, and the end was in the log.
+    The message was accepted, a worker took it, its program was started, wrote for the first time
+    and ended, and its end was recorded in the log.
     """
 
     accepted: str | None
@@ -142,7 +142,7 @@ class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. ``ch_name`` names it in paths, as ``id`` does; ``cid`` is its container now."""
+    """A worker. ``ch_name`` is the same as ``id``; ``cid`` is the id of its container."""
 
     id: str
     actor_id: str
@@ -161,7 +161,7 @@ class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScaleResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How many workers an actor keeps from now on."""
+    """The minimum and maximum number of workers of an actor."""
 
     actor_id: str
     min_workers: int
@@ -169,7 +169,7 @@ class ScaleResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadinessResult(msgspec.Struct, frozen=True, kw_only=True):
-    """``ok``, or what is wrong, by part."""
+    """For each part ``ok``, or the reason why it does not work."""
 
     nats: str
     postgres: str

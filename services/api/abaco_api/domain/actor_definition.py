@@ -1,4 +1,4 @@
-"""Definitions: how what a person says, what the settings say, and what is known become one."""
+"""Definitions of actors: new ones, with defaults, and changes of existing ones."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from abaco_proto.events import Definition
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for an actor that does not say otherwise."""
+    """The values of parameters that a registration omits, and what registrations may ask for."""
 
     init_count: int
     max_workers: int
@@ -18,17 +18,17 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     allow_new_privileges: bool = False
 
 
-def new(said: dict[str, Any], defaults: Defaults) -> Definition:
-    """The definition of a new actor; ``said`` holds only fields of ``Definition``."""
-    stateless = said.get("stateless", True)
-    most = said.get("max_workers")
-    least = said.get("min_workers")
+def new(fields: dict[str, Any], defaults: Defaults) -> Definition:
+    """The definition of a new actor; ``fields`` has only fields of ``Definition``."""
+    stateless = fields.get("stateless", True)
+    most = fields.get("max_workers")
+    least = fields.get("min_workers")
     if least is None:
         least = min(defaults.init_count, most or defaults.init_count)
         least = least if stateless else min(least, 1)
     if most is None:
         most = max(defaults.max_workers, least) if stateless else 1
-    return _checked(Definition(**{**said, "min_workers": least, "max_workers": most}))
+    return _checked(Definition(**{**fields, "min_workers": least, "max_workers": most}))
 
 
 def changed(definition: Definition, changes: dict[str, Any]) -> Definition:
@@ -36,13 +36,13 @@ def changed(definition: Definition, changes: dict[str, Any]) -> Definition:
     if changes.get("name", definition.name) != definition.name:
         raise BadParameter("name", f"cannot be changed: it is {definition.name!r} for good")
     if changes.get("stateless") is False:
-        alone = {"min_workers": min(definition.min_workers, 1), "max_workers": 1}
-        changes = {**alone, **changes}
+        one_worker = {"min_workers": min(definition.min_workers, 1), "max_workers": 1}
+        changes = {**one_worker, **changes}
     return _checked(replace(definition, **changes))
 
 
 def scaled(definition: Definition, num: int) -> Definition:
-    """The definition with at least ``num`` workers, and room for them."""
+    """The definition with at least ``num`` workers, and a maximum that is not below."""
     if num > 1 and not definition.stateless:
         raise BadParameter("num", f"{num}, but an actor with a state has at most one worker")
     most = max(definition.max_workers, num)

@@ -1,6 +1,6 @@
-"""Commands: what a person can ask for, in the imperative. The api decides what comes of them.
+"""Commands: requests for a change, in the imperative. The api decides which events they lead to.
 
-A command is well formed by construction: whoever makes one has checked the input.
+A command is well formed: its input was checked before it is made.
 """
 
 from typing import Any
@@ -11,24 +11,24 @@ from abaco_proto.events import Definition
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """The root of all commands."""
+    """The base class of all commands."""
 
 
 class RegisterActor(Command, frozen=True, kw_only=True):
-    """Make an actor of an image."""
+    """Register an image as an actor."""
 
     definition: Definition
 
 
 class UpdateActor(Command, frozen=True, kw_only=True):
-    """Change the named fields of a definition; ``changes`` holds only fields of ``Definition``."""
+    """Change some fields of a definition; ``changes`` has only fields of ``Definition``."""
 
     actor_id: str
     changes: dict[str, Any]
 
 
 class DeleteActor(Command, frozen=True, kw_only=True):
-    """End an actor."""
+    """Delete an actor."""
 
     actor_id: str
 
@@ -72,27 +72,27 @@ class ScaleWorkers(Command, frozen=True, kw_only=True):
 
 
 class StopWorker(Command, frozen=True, kw_only=True):
-    """Give up one worker as soon as it is idle."""
+    """Stop one worker as soon as it is idle."""
 
     actor_id: str
     worker_id: str
 
 
 class HaltExecution(Command, frozen=True, kw_only=True):
-    """End an execution, wherever it stands."""
+    """End an execution, whatever its state."""
 
     actor_id: str
     execution_id: str
 
 
 class PurgeInbox(Command, frozen=True, kw_only=True):
-    """End all that waits."""
+    """End all waiting messages."""
 
     actor_id: str
 
 
 class RetryExecution(Command, frozen=True, kw_only=True):
-    """Try an abandoned execution again."""
+    """Retry an abandoned execution."""
 
     actor_id: str
     execution_id: str

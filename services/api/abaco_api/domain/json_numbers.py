@@ -1,20 +1,20 @@
-"""Numbers in JSON: which of them do not survive being read and written again."""
+"""Numbers in JSON that are altered when they are decoded and encoded again."""
 
 import re
 from collections.abc import Iterable
 from decimal import Decimal
 
 EXACT_DIGITS = 17
-"""So many significant digits tell every double from all others."""
+"""This number of significant digits distinguishes every double from all others."""
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NUMBER = re.compile(r"-?[0-9][-+.0-9eE]*")
 
 
 def altered(before: str, after: str) -> str | None:
-    """The first number of a JSON text that is another in the text written from it; None for none.
+    """The first number that differs between a JSON text and its re-encoded form, or None.
 
-    A number with at most ``EXACT_DIGITS`` digits is the same when it is the same double.
+    A number with at most ``EXACT_DIGITS`` digits is the same if it is the same double.
     """
     pairs = zip(_numbers(before), _numbers(after), strict=True)
     return next((one for one, other in pairs if not _same(one, other)), None)

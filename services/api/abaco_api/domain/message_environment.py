@@ -1,6 +1,6 @@
-"""Environment strings: what can be handed to a container, and what is the platform's own.
+"""Limits on the environment of a container, and names that are reserved.
 
-Linux takes at most 131,071 bytes for one ``NAME=value`` (``MAX_ARG_STRLEN`` of 128 KiB with the
+Linux accepts at most 131,071 bytes for one ``NAME=value`` (``MAX_ARG_STRLEN`` of 128 KiB with the
 NUL at its end), in UTF-8, without NUL.
 """
 
@@ -16,7 +16,7 @@ RESERVED_PREFIX = "_abaco_"
 
 
 def check(parameter: str, environment: Mapping[str, str]) -> None:
-    """Refuse an environment that no container could be given."""
+    """Check names, values and total size of an environment. Raises ``Malformed``."""
     for name, value in environment.items():
         _check_name(parameter, name)
         check_string(parameter, name, value)
@@ -24,17 +24,17 @@ def check(parameter: str, environment: Mapping[str, str]) -> None:
 
 
 def check_string(parameter: str, name: str, value: str) -> None:
-    """Refuse a value that does not fit into ``name=value``."""
+    """Check that a value fits into ``name=value``. Raises ``Malformed``."""
     if "\0" in value:
         raise BadParameter(parameter, "holds a NUL character, which no environment can")
-    room = MAX_STRING_BYTES - len(name.encode()) - 1
+    most = MAX_STRING_BYTES - len(name.encode()) - 1
     size = len(value.encode())
-    if size > room:
-        raise TooLarge(f"{parameter}: {size} bytes, but ${_short(name)} can hold {room}")
+    if size > most:
+        raise TooLarge(f"{parameter}: {size} bytes, but ${_short(name)} can hold {most}")
 
 
 def check_total(parameter: str, environment: Mapping[str, str]) -> None:
-    """Refuse an environment that is too large as a whole."""
+    """Check the total size of an environment. Raises ``TooLarge``."""
     total = sum(len(n.encode()) + len(v.encode()) + 2 for n, v in environment.items())
     if total > MAX_TOTAL_BYTES:
         raise TooLarge(f"{parameter}: {total} bytes of environment, at most {MAX_TOTAL_BYTES}")

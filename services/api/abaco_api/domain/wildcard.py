@@ -1,15 +1,15 @@
 """Wildcards: ``*`` stands for any characters, or none.
 
-Not by regular expressions: those try every way to share a text among many stars, and a pattern
-that a client sends could keep this process busy for years. What stands between two stars is
-looked for once, as far left as it goes: if the rest does not fit behind that, it fits nowhere.
+Regular expressions backtrack over all ways to split a text among many stars, so a client's pattern
+could take years. Here each part between two stars is searched once, from the left: if the rest does
+not match behind its first occurrence, it matches behind no later one.
 """
 
 ANY = "*"
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether a text is of a pattern, in time that grows with the length of both, no more."""
+    """Whether a text matches a pattern, in time linear in the length of both."""
     begin, *others = pattern.split(ANY)
     if not others:
         return pattern == text

@@ -1,1 +1,1 @@
-"""HTTP: from bytes on the wire to a request, and from a result to an answer."""
+"""HTTP: the server, the middleware, and the forms of requests and responses."""

@@ -1,4 +1,4 @@
-"""``Content-Encoding``: bodies that were made smaller, made whole again within the limit."""
+"""``Content-Encoding``: decompress request bodies, within the limit on bodies."""
 
 import zlib
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ _RAW = -zlib.MAX_WBITS
 
 
 def decoded(raw: bytes, headers: Iterable[str], limit: int) -> bytes:
-    """The body as it was before its coding, at most ``limit`` bytes: more is never made.
+    """The body without its coding. At most ``limit`` bytes are ever decompressed.
 
     Raises:
-        UnsupportedCoding: it has a coding that is not one of ``CODINGS``, or more than one.
-        BodyTooLarge: it is longer.
-        Malformed: it is not what its coding says, from its first byte to its last.
+        UnsupportedCoding: the coding is not one of ``CODINGS``, or there is more than one.
+        BodyTooLarge: the decoded body is longer.
+        Malformed: the body does not conform to its coding, or has bytes behind its end.
     """
     names = [name.strip().lower() for name in ",".join(headers).split(",")]
     names = [name for name in names if name not in ("", "identity")]
@@ -49,5 +49,5 @@ def _inflated(raw: bytes, window: int, limit: int) -> bytes:
 
 
 def _has_zlib_header(raw: bytes) -> bool:
-    """Some clients send ``deflate`` as RFC 1950 has it, as they should, and some without a head."""
+    """Whether ``deflate`` has the header of RFC 1950, as it must; some clients omit it."""
     return len(raw) >= 2 and raw[0] & 0x0F == 8 and (raw[0] << 8 | raw[1]) % 31 == 0

@@ -1,4 +1,4 @@
-"""``Accept``: which of our media types a client wants (RFC 9110, 12.5.1)."""
+"""``Accept``: which of our media types a client prefers (RFC 9110, 12.5.1)."""
 
 import re
 from collections.abc import Iterable
@@ -9,21 +9,21 @@ _WEIGHT = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", re.ASCII)
 
 
 class Accept(msgspec.Struct, frozen=True):
-    """The weights of media ranges, from 0 (not this) to 1."""
+    """The weights of media ranges, from 0 (not acceptable) to 1."""
 
     weights: dict[str, float]
 
     def prefers(self, media_type: str, *others: str) -> bool:
-        """Whether a client wants this rather than any of the others.
+        """Whether a client prefers this type to all others.
 
-        Of two that weigh the same it wants the one that it names.
+        Of two types of the same weight it prefers the one that it names.
         """
         weight = self.weight(media_type)
         most = max(map(self.weight, others), default=0.0)
         return weight > most or (weight == most > 0 and media_type in self.weights)
 
     def weight(self, media_type: str) -> float:
-        """What a media type weighs: the nearest range that it is of decides."""
+        """The weight of a media type: that of the most specific range that includes it."""
         kind = media_type.partition("/")[0]
         for found in (media_type, f"{kind}/*", "*/*"):
             if found in self.weights:
@@ -32,9 +32,9 @@ class Accept(msgspec.Struct, frozen=True):
 
 
 def accept(headers: Iterable[str]) -> Accept:
-    """What the headers say; none is the same as ``*/*``.
+    """The weights in the headers; no header means ``*/*``.
 
-    A range that cannot be read is left out. Its parameters other than the weight are not heeded.
+    A malformed range is skipped. Parameters other than the weight are ignored.
     """
     weights: dict[str, float] = {}
     for part in ",".join(headers).lower().split(","):
@@ -46,7 +46,7 @@ def accept(headers: Iterable[str]) -> Accept:
 
 
 def _weight(parameters: Iterable[str]) -> float | None:
-    """The weight among parameters, 1 where there is none; None when it is no weight."""
+    """The weight among parameters, 1 if there is none; None if it is malformed."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":

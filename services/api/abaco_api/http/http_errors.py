@@ -1,4 +1,4 @@
-"""What can be wrong with a request, and which HTTP answer each kind of error is."""
+"""Errors of requests, and the HTTP status of each kind of error."""
 
 from abaco_proto.errors import AbacoError, Conflict, Malformed, Refused, Unavailable, Unknown
 
@@ -11,23 +11,23 @@ class BadParameter(Malformed):
 
 
 class TooLarge(Malformed):
-    """More bytes than can be taken."""
+    """More bytes than the limit."""
 
 
 class BodyTooLarge(TooLarge):
-    """A body that was not read to its end: the connection cannot go on."""
+    """A body that was not read to its end: the connection must be closed."""
 
 
 class TimedOut(Malformed):
-    """A body that did not come in time: the connection cannot go on."""
+    """A body that did not arrive in time: the connection must be closed."""
 
 
 class UnsupportedBody(Malformed):
-    """A body of a content type nobody here reads."""
+    """A body of an unknown content type."""
 
 
 class UnsupportedCoding(UnsupportedBody):
-    """A body with a coding nobody here reads."""
+    """A body with an unknown coding."""
 
 
 class KeyReused(Refused):
@@ -35,15 +35,15 @@ class KeyReused(Refused):
 
 
 class TooMany(AbacoError):
-    """More at once than this process takes."""
+    """More at once than this process serves."""
 
 
 class InboxFull(TooMany):
-    """More messages wait in an inbox than it takes."""
+    """An inbox with as many waiting messages as it may have."""
 
 
 class Behind(Unavailable):
-    """The read models have not yet seen what this query asks for."""
+    """The read models do not yet include what this query asks for."""
 
 
 ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
@@ -60,7 +60,7 @@ ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
     Behind: (503, "behind"),
     Unavailable: (503, "unavailable"),
 }
-"""HTTP status and slug by kind of error; the nearest ancestor decides."""
+"""HTTP status and slug per class of errors; the nearest base class applies."""
 
 
 def answer_of(error: AbacoError) -> tuple[int, str]:

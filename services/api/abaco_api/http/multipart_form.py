@@ -13,11 +13,11 @@ from abaco_proto.errors import Malformed
 MAX_FIELDS = 1000
 
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-"""What a client sends wrong is told to the client, not to our log."""
+"""A client's mistakes are reported to the client, not in our log."""
 
 
 def fields(content_type: str, raw: bytes) -> list[tuple[str, str]]:
-    """Names and texts of a form's fields, in order. A file is refused."""
+    """Names and texts of a form's fields, in order. Raises ``BadParameter`` for a file."""
     found: list[tuple[bytes, bytes]] = []
 
     def on_field(field: Field) -> None:

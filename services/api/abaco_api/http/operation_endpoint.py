@@ -7,7 +7,7 @@ again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from uuid import uuid4
+from secrets import token_hex
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -51,7 +51,7 @@ async def _execute(operation: Operation, api: Service, request: Request) -> Resp
     """Execute a command; with a key in the request it leads to one event at most."""
     if operation.repeated is not None and KEY in request.headers:
         key = await key_of_request(request, api.settings, body=operation.body is not None)
-        cause = Cause(causation_id=key.causation_id(uuid4().hex[:8]), key=key)
+        cause = Cause(causation_id=key.causation_id(token_hex(4)), key=key)
     else:
         cause = Cause()
     try:

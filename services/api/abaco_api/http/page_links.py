@@ -1,4 +1,4 @@
-"""The next page of a long list: its address in ``Link``, its place in ``Abaco-Next``."""
+"""The next page of a list: its address in ``Link``, its parameter in ``Abaco-Next``."""
 
 from collections.abc import Mapping
 from urllib.parse import urlencode
@@ -9,9 +9,9 @@ from starlette.responses import Response
 NEXT = "Abaco-Next"
 
 
-def link_next(answer: Response, request: Request, query: Mapping[str, str], **place: int) -> None:
-    """Say where the list goes on: ``place`` is the parameter of the query that begins there."""
-    [value] = place.values()
-    address = f"{request.scope['path']}?{urlencode({**query, **place})}"
+def link_next(answer: Response, request: Request, query: Mapping[str, str], **begin: int) -> None:
+    """Add the headers; ``begin`` is the query parameter with which the next page begins."""
+    [value] = begin.values()
+    address = f"{request.scope['path']}?{urlencode({**query, **begin})}"
     answer.headers[NEXT] = str(value)
     answer.headers["Link"] = f'<{address}>; rel="next"'

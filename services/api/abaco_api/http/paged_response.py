@@ -1,8 +1,7 @@
 """Pages of long lists: bounded by count and by bytes, encoded and sent in pieces.
 
-A page is read piece by piece, each with a query of its own, and is never one string. Most pages
-are one piece. Only so many longer ones are in memory at once, however many are asked for; a page
-leaves it as its reader takes it.
+Each piece is read with its own query, and a page is never one string. Most pages are one piece. The
+number of longer pages in memory is bounded. A piece is freed once it is sent.
 """
 
 import asyncio
@@ -23,12 +22,12 @@ from abaco_api.streams.stream_writer import Stalled, StreamWriter, send_until_go
 from abaco_proto.errors import Unavailable
 
 PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends behind the item that reaches this; an item alone may be longer."""
+"""A page ends behind the item that reaches this size; a single item may be longer."""
 
 PIECE_ROWS, FEW_ROWS = 256, 8
-LONG_ANSWERS, LONG_OUTPUTS = 4, 32
-"""So many pages, and outputs, of more than one piece a process sends at once: an output is read as
-it is sent, so one takes less memory.
+LONG_RESPONSES, LONG_OUTPUTS = 4, 32
+"""Pages and outputs of more than one piece that a process sends at once. An output takes less
+memory, because it is read while it is sent.
 """
 
 logger = logging.getLogger(__name__)
@@ -36,15 +35,15 @@ logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 Fetch = Callable[[Row | None, int], Awaitable[Sequence[Row]]]
-"""Gives at most so many rows behind one, None for the first: at least one if there are any, and
-fewer where they are long. Each says in ``found`` how many there were to give."""
+"""Returns at most so many rows behind a row (None: the first): at least one if there are any, and
+fewer if they are long. The column ``found`` of each is the number of rows that there were."""
 
 
-class LongAnswers:
-    """The answers of more than one piece that a process has at work."""
+class LongResponses:
+    """Slots for the responses of more than one piece that a process sends at once."""
 
     def __init__(self, *, most: int, wait_seconds: float, write_seconds: float) -> None:
-        """One more than ``most`` is waited for, but not long."""
+        """A request waits up to ``wait_seconds`` for one of ``most`` slots."""
         self.write_seconds = write_seconds
         self._wait_seconds = wait_seconds
         self._slots = asyncio.Semaphore(most)
@@ -53,7 +52,7 @@ class LongAnswers:
         """Take a slot.
 
         Raises:
-            TooMany: none is free soon.
+            TooMany: none is free in time.
         """
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -67,9 +66,9 @@ class LongAnswers:
 
 
 class PageRead(msgspec.Struct):
-    """What was read of a page: encoded items in pieces, how many, and the row of the last one.
+    """The part of a page that was read: encoded items in pieces, their number, and the last row.
 
-    ``more`` says that there are further items behind it.
+    ``more``: there are further items behind it.
     """
 
     pieces: list[bytes] = msgspec.field(default_factory=list)
@@ -79,7 +78,7 @@ class PageRead(msgspec.Struct):
     more: bool = False
 
     def take(self, rows: Sequence[Row], limit: int, view: Callable[[Row], Any]) -> None:
-        """Take the next rows, as far as they belong to the page."""
+        """Add the next rows, up to the end of the page."""
         items: list[bytes] = []
         for row in rows:
             if self.count == limit or self.size >= PAGE_BYTES:
@@ -96,54 +95,56 @@ async def page(
     view: Callable[[Row], Any],
     limit: int,
     *,
-    long: LongAnswers,
+    long: LongResponses,
     msg: str = REQUEST_DONE,
 ) -> tuple[Response, PageRead]:
-    """The answer with at most ``limit`` items, and what was read for it.
+    """The response with at most ``limit`` items, and what was read for it.
 
     Raises:
-        TooMany: it is long, and too many of those are being sent.
+        TooMany: it is long, and too many long responses are being sent.
     """
-    read, held, most = PageRead(), False, PIECE_ROWS
+    read, acquired, most = PageRead(), False, PIECE_ROWS
     try:
         while True:
             asked = min(limit - read.count, most if read.size < PAGE_BYTES else 0) + 1
             rows = await fetch(read.last, asked)
-            most = min(PIECE_ROWS, FEW_ROWS + 2 * len(rows))  # long ones are not looked at twice
+            most = min(
+                PIECE_ROWS, FEW_ROWS + 2 * len(rows)
+            )  # rows that are too many are fetched again
             read.take(rows, limit, view)
             if read.more or not rows or rows[0]["found"] == len(rows) < asked:
                 break
-            if not held:
+            if not acquired:
                 await long.acquire()
-                held = True
-        answer = _answer(read, msg, long if held else None)
+                acquired = True
+        response = _response(read, msg, long if acquired else None)
     except BaseException:
-        if held:
+        if acquired:
             long.release()
         raise
-    return answer, read
+    return response, read
 
 
-def _answer(read: PageRead, msg: str, long: LongAnswers | None) -> Response:
+def _response(read: PageRead, msg: str, long: LongResponses | None) -> Response:
     head, _, tail = success_body([], msg).rpartition(b"[]")
     pieces = [head + b"[", *read.pieces, b"]" + tail]
     read.pieces.clear()
     if long is None:
         return Response(b"".join(pieces), media_type=MEDIA_TYPE)
-    return PiecesAnswer(pieces, long)
+    return PiecewiseResponse(pieces, long)
 
 
-class PiecesAnswer(Response):
-    """An answer that is sent in pieces, and let go of as they are taken; it gives a slot back."""
+class PiecewiseResponse(Response):
+    """A response that is sent in pieces. Each is freed once it is sent, and the slot at the end."""
 
-    def __init__(self, pieces: Sequence[bytes], long: LongAnswers) -> None:
+    def __init__(self, pieces: Sequence[bytes], long: LongResponses) -> None:
         super().__init__(None, media_type=MEDIA_TYPE)
         self._pieces = deque(pieces)
         self._long = long
         self.headers["content-length"] = str(sum(map(len, pieces)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it, or cut off a reader that does not take it."""
+        """Send all pieces, or abort the connection of a client that does not read."""
 
         async def pieces() -> AsyncGenerator[bytes, None]:
             while self._pieces:
@@ -156,20 +157,20 @@ class PiecesAnswer(Response):
             self._long.release()
 
 
-class StreamedAnswer(Response):
-    """An answer whose pieces are made while it is sent; it gives a slot back.
+class StreamedResponse(Response):
+    """A response whose pieces are made while it is sent; it frees its slot at the end.
 
-    What goes wrong in between cuts the connection: the answer is not whole.
+    An error on the way aborts the connection, so that the client does not take a part for all.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], long: LongAnswers) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], long: LongResponses) -> None:
         super().__init__(None, media_type=MEDIA_TYPE)
         del self.headers["content-length"]
         self._pieces = pieces
         self._long = long
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it, or cut the connection."""
+        """Send all pieces, or abort the connection."""
         try:
             await _send_pieces(self, self._pieces, self._long.write_seconds, scope, receive, send)
         finally:
@@ -177,7 +178,7 @@ class StreamedAnswer(Response):
 
 
 async def _send_pieces(  # noqa: PLR0913, PLR0917 - an ASGI call, and what it sends
-    answer: Response,
+    response: Response,
     pieces: AsyncGenerator[bytes, None],
     write_seconds: float,
     scope: Scope,
@@ -191,11 +192,11 @@ async def _send_pieces(  # noqa: PLR0913, PLR0917 - an ASGI call, and what it se
                 async for piece in pieces:
                     await writer.write(piece)
         except (Stalled, Unavailable) as error:
-            logger.debug("an answer was cut off: %s", error)
+            logger.debug("response aborted: %s", error)
             return False
         return await writer.end(seconds=write_seconds)
 
-    await send({"type": "http.response.start", "status": 200, "headers": answer.raw_headers})
+    await send({"type": "http.response.start", "status": 200, "headers": response.raw_headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b""})
         await pieces.aclose()
@@ -203,18 +204,20 @@ async def _send_pieces(  # noqa: PLR0913, PLR0917 - an ASGI call, and what it se
     await send_until_gone(scope, receive, serve())
 
 
-async def text_answer(texts: AsyncGenerator[str, None], *, long: LongAnswers, msg: str) -> Response:
-    """The answer whose result is the texts, joined. One text alone is sent at once.
+async def text_response(
+    texts: AsyncGenerator[str, None], *, long: LongResponses, msg: str
+) -> Response:
+    """The response whose result is the texts, joined. A single text is sent at once.
 
     Raises:
-        TooMany: it is long, and too many of those are being sent.
+        TooMany: it is long, and too many long responses are being sent.
     """
     first = await anext(texts, "")
     second = await anext(texts, None)
     if second is None:
         return Response(success_body(first, msg), media_type=MEDIA_TYPE)
     await long.acquire()
-    return StreamedAnswer(_quoted(first + second, texts, msg), long)
+    return StreamedResponse(_quoted(first + second, texts, msg), long)
 
 
 async def _quoted(

@@ -1,4 +1,4 @@
-"""Readiness: which of the parts an answer needs is wrong."""
+"""Readiness: whether each part that the api depends on works, or why not."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ UNKNOWN = "cannot be told"
 async def readiness(
     log: EventLog, models: ReadModels, directory: ActorDirectory, *, max_lag: int
 ) -> ReadinessResult:
-    """Ask every part; each has a timeout of its own."""
+    """Check every part, each with its own timeout."""
     head, checkpoint = await asyncio.gather(_head(log), _checkpoint(models))
     return ReadinessResult(
         nats=head if isinstance(head, str) else OK,
@@ -28,15 +28,10 @@ async def readiness(
     )
 
 
-def wrong(result: ReadinessResult) -> list[str]:
-    """The parts that are not as they should be, with the reason."""
+def problems(result: ReadinessResult) -> list[str]:
+    """The parts that do not work, each with the reason."""
     parts = msgspec.structs.asdict(result)
-    return [f"{name}: {what}" for name, what in parts.items() if what != OK]
-
-
-def ready(result: ReadinessResult) -> bool:
-    """Whether every part is as it should be."""
-    return not wrong(result)
+    return [f"{name}: {state}" for name, state in parts.items() if state != OK]
 
 
 def _lag(head: int | str, checkpoint: int | str, max_lag: int) -> str:

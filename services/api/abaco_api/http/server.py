@@ -1,7 +1,7 @@
 """The running server: startup, main loop, shutdown.
 
-It answers from its first moment, whether or not NATS and Postgres are there; what needs one of
-them says so.
+It serves from its start, whether or not NATS and Postgres are available. Requests that need one of
+them get 503 until it is.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ KEEP_ALIVE_SECONDS = 65
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server; a signal ends it, and only it: what comes after is ours."""
+    """uvicorn's server. A signal stops it, and does not end the process."""
 
     def __init__(self, config: uvicorn.Config, at_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -52,10 +52,10 @@ class Server(uvicorn.Server):
 
 
 async def run(config: ApiSettings, spans: Spans = NO_SPANS) -> None:
-    """Serve until a signal comes.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
-        Malformed: a setting cannot be used, an address in use among them.
+        Malformed: a setting cannot be used, for example an address that is in use.
     """
     listener = listen(config)
     connection = Connection(
@@ -80,7 +80,7 @@ async def run(config: ApiSettings, spans: Spans = NO_SPANS) -> None:
 
 
 def listen(config: ApiSettings) -> socket.socket:
-    """The socket clients connect to."""
+    """The socket that clients connect to."""
     family = socket.AF_INET6 if ":" in config.api_host else socket.AF_INET
     address = (config.api_host, config.api_port)
     try:
@@ -91,7 +91,7 @@ def listen(config: ApiSettings) -> socket.socket:
 
 
 async def main_loop(service: Service, connection: Connection, listener: socket.socket) -> None:
-    """Serve, connect and fold side by side; the end of one is the end of all."""
+    """Serve, connect and fold concurrently, until one of these ends."""
     opening = asyncio.ensure_future(connection.open())
     work = {
         asyncio.ensure_future(_server(service).serve(sockets=[listener])),
@@ -108,7 +108,7 @@ async def main_loop(service: Service, connection: Connection, listener: socket.s
 
 
 async def shutdown(service: Service, connection: Connection) -> None:
-    """Close what is open, without waiting for who does not answer."""
+    """Close all connections, without waiting for a server that does not answer."""
     await service.models.close()
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(connection.close(), CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""HTTP on the wire: what is wrong before there is a request is answered in the envelope, too."""
+"""HTTP on the wire: limits on the head, and the envelope for requests that cannot be parsed."""
 
 import asyncio
 import http
@@ -10,24 +10,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from abaco_api.http.response_envelope import MEDIA_TYPE, failure_body
 
 ABORT = "abaco.abort"
-"""An extension of the scope: cut the connection, whatever is still to be sent."""
+"""An extension of the scope: abort the connection, with all that is not sent yet."""
 
 CALL = "call"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 2 * MAX_HEADER_BYTES
-"""Of a head that is not whole, separators included."""
+"""The bytes of an incomplete head, with its separators."""
 
 HEAD_SECONDS = 10.0
 CLOSE_SECONDS = 30.0
-"""A connection that is closed has so long to take what was sent."""
+"""How long a client may take to read the rest after the server has closed."""
 
 
 class PlainParser:
-    """A parser of HTTP/1.1 alone: what a client offers beside it is ignored.
+    """A parser of HTTP/1.1 that ignores offers of an upgrade.
 
-    httptools stops at the end of a head with ``Connection: Upgrade``, without its body. Then the
-    head is read again by a new parser, without the offer, and all that follows is read as usual.
+    httptools stops at the end of a head with ``Connection: Upgrade``, before the body. Then a new
+    parser reads the head again, without the offer, and all that follows.
     """
 
     def __init__(self, protocol: "EnvelopeProtocol") -> None:
@@ -38,10 +38,10 @@ class PlainParser:
         self._parser = self._new()
 
     def feed_data(self, data: bytes) -> None:
-        """Read what came.
+        """Parse bytes from the connection.
 
         Raises:
-            httptools.HttpParserError: it is not HTTP, or nothing that can be served.
+            httptools.HttpParserError: they are not HTTP, or cannot be served.
         """
         rest = memoryview(data)
         while True:
@@ -61,7 +61,7 @@ class PlainParser:
         return version
 
     def get_method(self) -> bytes:
-        """Its method."""
+        """The method of that request."""
         method: bytes = self._parser.get_method()
         return method
 
@@ -87,14 +87,14 @@ class PlainParser:
         self._protocol.on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; one behind the body is counted, and not heeded."""
+        """A header. One behind the body is counted and ignored."""
         self._protocol.count(len(name) + len(value))
         if self._in_head:
             self._headers.append((name, value))
             self._protocol.on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         if self._parser.should_upgrade():
             if self._parser.get_method() == b"CONNECT":
                 raise ValueError("CONNECT")
@@ -110,11 +110,11 @@ class PlainParser:
         self._protocol.on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
         if not self._parser.should_upgrade():
             self._protocol.on_message_complete()
 
-    # -- the second reading ----------------------------------------------------------------------
+    # -- parsing a head again ----------------------------------------------------------------------
 
     def _new(self) -> Any:
         parser = httptools.HttpRequestParser(self)
@@ -122,7 +122,7 @@ class PlainParser:
         return parser
 
     def _head(self) -> bytes:
-        """The head that was read, without the offer."""
+        """The head, without the offer of an upgrade."""
         version = self._parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._url, version)]
         for name, value in self._headers:
@@ -135,7 +135,7 @@ class PlainParser:
 
 
 class EnvelopeProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with limits on the head and our words for what cannot be read."""
+    """uvicorn's protocol, with limits on the head, and our envelope for malformed requests."""
 
     head_seconds = HEAD_SECONDS
 
@@ -146,31 +146,31 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._unfinished = 0
         self._heads = 0
         self._in_head = True
-        self._silent = True
+        self._nothing_received = True
         self._refused = False
-        self._before: RequestResponseCycle | None = None
-        self._late: asyncio.TimerHandle | None = None
-        self._cut: asyncio.TimerHandle | None = None
+        self._previous: RequestResponseCycle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     # -- the connection --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a first head, within its time."""
+        """Start the deadline of the first head."""
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
-        for timer in (self._late, self._cut):
+        """Cancel the deadlines."""
+        for timer in (self._head_timer, self._abort_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read what came; nothing behind what could not be read."""
+        """Parse bytes; those behind a malformed request are dropped."""
         if self._refused:
             return
-        self._silent = False
+        self._nothing_received = False
         heads = self._heads
         if self._in_head:
             self._expect_head()
@@ -183,7 +183,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     # -- the request -----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Count from the start of each request."""
+        """Start to count the bytes of a head."""
         self._head_bytes = 0
         self._heads += 1
         self._expect_head()
@@ -191,33 +191,33 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {ABORT: {CALL: self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target."""
+        """Count a part of the target."""
         self.count(len(url))
         super().on_url(url)
 
     def on_headers_complete(self) -> None:
-        """The head came in time."""
+        """End the deadline of the head."""
         self._in_head = False
-        self._forget_head()
-        self._before = self._current
+        self._cancel_head_timer()
+        self._previous = self._current
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The next that comes is another head."""
+        """Expect another head."""
         self._in_head = True
         self._unfinished = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """What was sent must be taken within reason."""
+        """Limit how long the client may take to read the response, if the connection closes."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._cut_soon()
+            self._abort_soon()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for long: close."""
+        """Close an idle connection."""
         super().timeout_keep_alive_handler()
-        self._cut_soon()
+        self._abort_soon()
 
     def count(self, more: int) -> None:
         """Count bytes of a head, or of headers behind a body.
@@ -229,22 +229,22 @@ class EnvelopeProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEADER_BYTES:
             raise ValueError("too many headers")
 
-    # -- what cannot be read ---------------------------------------------------------------------
+    # -- malformed requests -----------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what cannot be read, and close; what was whole before it is answered first."""
+        """Answer a malformed request, after the complete ones before it, and close."""
         if self._in_head:
-            whole = self._current
+            complete = self._current
         else:
-            whole = self._before
+            complete = self._previous
             if self.pipeline:
                 self.pipeline.popleft()
             elif self.cycle.response_started:
-                whole = self.cycle
-        if whole is not None and not whole.response_complete:
-            whole.keep_alive = False
+                complete = self.cycle
+        if complete is not None and not complete.response_complete:
+            complete.keep_alive = False
             self._refused = True
-            self._forget_head()
+            self._cancel_head_timer()
         elif self._head_bytes > MAX_HEADER_BYTES:
             self._refuse(431, "too_large", f"more than {MAX_HEADER_BYTES} bytes of headers")
         else:
@@ -252,7 +252,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, error: str, msg: str) -> None:
         self._refused = True
-        self._forget_head()
+        self._cancel_head_timer()
         body = failure_body(error, msg)
         head = (
             f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
@@ -262,42 +262,42 @@ class EnvelopeProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
-        self._cut_soon()
+        self._abort_soon()
 
     @property
     def _current(self) -> RequestResponseCycle | None:
-        """The latest request whose head was whole."""
+        """The latest request whose head is complete."""
         return self.cycle
 
     # -- deadlines -------------------------------------------------------------------------------
 
     def _expect_head(self) -> None:
-        if self._late is None:
-            self._late = self.loop.call_later(self.head_seconds, self._head_is_late)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
 
-    def _forget_head(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _head_is_late(self) -> None:
-        self._late = None
+        self._head_timer = None
         if self.transport.is_closing():
             return
         current = self._current
         if current is not None and not current.response_complete:
-            self._expect_head()  # reading waits for the answer before it
-        elif self._silent:
+            self._expect_head()  # reading is paused until the response before it is sent
+        elif self._nothing_received:
             self.transport.close()
         else:
             seconds = self.head_seconds
             self._refuse(408, "timeout", f"the head of the request: not whole after {seconds} s")
 
-    def _cut_soon(self) -> None:
-        if self._cut is None:
-            self._cut = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+    def _abort_soon(self) -> None:
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
 def protocol(head_seconds: float) -> type[EnvelopeProtocol]:
-    """The protocol with a deadline for heads."""
+    """The protocol class with a deadline for heads."""
     return type("Protocol", (EnvelopeProtocol,), {"head_seconds": head_seconds})

@@ -24,6 +24,7 @@ PREFIX = "idem-"
 _HEX_DIGITS = 32
 _encoder = msgspec.json.Encoder(order="sorted")
 _DIGEST = rf"[0-9a-f]{{{_HEX_DIGITS}}}"
+_PRINTABLE = re.compile(rf"[ -~]{{1,{MAX_KEY}}}")
 _CAUSATION_ID = re.compile(rf"{PREFIX}({_DIGEST})-({_DIGEST})-[0-9a-f]{{1,16}}")
 
 
@@ -83,7 +84,7 @@ def checked_key(keys: list[str]) -> str:
     if len(keys) > 1:
         raise BadParameter(KEY, "is there more than once")
     [key] = keys
-    if not 1 <= len(key) <= MAX_KEY or not all(" " <= c <= "~" for c in key):
+    if _PRINTABLE.fullmatch(key) is None:
         raise BadParameter(KEY, f"expected 1 to {MAX_KEY} printable ASCII characters")
     return key
 

@@ -79,7 +79,7 @@ class KeyIndex:
             KeyReused: another request was, with the same key.
             Unavailable: the log did not answer.
         """
-        window = self._used(history)
+        window = self._windows.get(history) or self._used(history)
         if not window.loaded or window.covered < head:
             await self._read(history, window, head)
         found = window.keys.get(key.scope)

@@ -1,4 +1,4 @@
-"""The routes, one noun a file, and the table of them all."""
+"""The operations of the api, one resource per module, and the table of all."""
 
 from abaco_api.contract.operation import Operation
 from abaco_api.routes import (

@@ -1,4 +1,4 @@
-"""Actors: registered, shown, changed, deleted."""
+"""Operations on actors: register, list, show, change, delete."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ from abaco_proto.envelope import Recorded
 
 
 async def register(api: Service, request: Request, cause: Cause) -> Response:
-    """Make an actor of an image."""
+    """Register an image as an actor."""
     parse.nothing_else(query_parameters(request))
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.register(parse.register(parameters, api.defaults), cause)
@@ -34,7 +34,7 @@ async def register(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def registered(api: Service, _: Request, recorded: Recorded) -> Response:
-    """The answer to who registered an actor that is in the log."""
+    """The response to a repeated registration."""
     return _registered(api, evolve(INITIAL, recorded), recorded.sequence)
 
 
@@ -45,21 +45,21 @@ def _registered(api: Service, actor: Actor, sequence: int) -> Response:
 async def list_actors(api: Service, request: Request) -> Response:
     """All actors, in the order of their registration.
 
-    A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. When there
-    are more, the header Link holds the address of the next page, and Abaco-Next its `offset`.
+    A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. If there
+    are more, the header Link has the address of the next page, and Abaco-Next its `offset`.
     """
     query = query_parameters(request)
-    asked = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
+    wanted = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
     models = await api.as_of(request)
 
     async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
-        return await models.actors(limit, asked.offset if behind is None else 0, behind=behind)
+        return await models.actors(limit, wanted.offset if behind is None else 0, behind=behind)
 
     msg = "Actors retrieved successfully."
-    answer, read = await page(fetch, views.actor, asked.limit, long=api.long_answers, msg=msg)
+    response, read = await page(fetch, views.actor, wanted.limit, long=api.long_answers, msg=msg)
     if read.more:
-        link_next(answer, request, query, offset=asked.offset + read.count)
-    return answer
+        link_next(response, request, query, offset=wanted.offset + read.count)
+    return response
 
 
 async def show(api: Service, request: Request) -> Response:
@@ -72,7 +72,7 @@ async def show(api: Service, request: Request) -> Response:
 
 
 async def update(api: Service, request: Request, cause: Cause) -> Response:
-    """Change a definition; what is not named stays. Clears an error."""
+    """Change a definition; parameters that are absent keep their values. Clears an error."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
@@ -81,7 +81,7 @@ async def update(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def delete(api: Service, request: Request, cause: Cause) -> Response:
-    """End an actor: what waits in its inbox never runs, and what runs is halted.
+    """Delete an actor. Its waiting messages never run, and its running executions are halted.
 
     Its executions and their output can still be read, each by its id.
     """

@@ -1,4 +1,4 @@
-"""Executions: listed, shown, and their output."""
+"""Operations on executions: list, show, output, halt, retry."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from abaco_api.domain.commands import HaltExecution, RetryExecution
 from abaco_api.domain.views import Row
 from abaco_api.http.content_negotiation import accept
 from abaco_api.http.page_links import link_next
-from abaco_api.http.paged_response import text_answer
+from abaco_api.http.paged_response import text_response
 from abaco_api.http.request_body import JSON, query_parameters
 from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.output_response import EVENTS, TEXT
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.02
 async def list_executions(api: Service, request: Request) -> Response:
     """Ids in the order of the log, and totals over all executions.
 
-    When there are more, the header Link holds the address of the next page, and Abaco-Next its
+    If there are more, the header Link has the address of the next page, and Abaco-Next its
     `offset`.
     """
     query = query_parameters(request)
@@ -41,10 +41,10 @@ async def list_executions(api: Service, request: Request) -> Response:
     models = await api.as_of(request, actor_id)
     row = await models.executions(actor_id, page.limit + 1, page.offset)
     result = views.executions(row, page.limit)
-    answer = success(result, "Actor executions retrieved successfully.")
+    response = success(result, "Actor executions retrieved successfully.")
     if len(row["ids"]) > page.limit:
-        link_next(answer, request, query, offset=page.offset + page.limit)
-    return answer
+        link_next(response, request, query, offset=page.offset + page.limit)
+    return response
 
 
 async def show(api: Service, request: Request) -> Response:
@@ -58,13 +58,12 @@ async def show(api: Service, request: Request) -> Response:
 
 
 async def logs(api: Service, request: Request) -> Response:
-    """The output of the latest attempt, as one text; while it runs, what there is so far.
+    """The output of the latest attempt, as one text; while it runs, the output so far.
 
-    With `follow=true` it is sent as it appears, until the execution has ended, as plain text, or
-    to who accepts `text/event-stream` as server-sent events: `output` with a piece of text, whose
-    id is the place to go on from (`<attempt>:<bytes before>`), and at last `end` with the
-    execution. A new attempt begins with a line that says so. After `log_ex` seconds nothing is
-    shown any more.
+    With `follow=true` output is sent as it appears, until the execution ends. It is plain text, or
+    with `Accept: text/event-stream` server-sent events: `output` with a piece of text, whose id is
+    the position to resume from (`<attempt>:<bytes before>`), and last `end` with the execution. A
+    new attempt begins with a line of its own. `log_ex` seconds after the end nothing is shown.
     """
     query = query_parameters(request)
     parse.nothing_else(query, "follow")
@@ -90,11 +89,11 @@ async def _logs_so_far(api: Service, row: Row) -> Response:
     if stored < whole:
         msg = f"Logs retrieved; {stored} of {whole} bytes are stored."
     text = stored_text(api.models, execution_id, attempt)
-    return await text_answer(text, long=api.long_outputs, msg=msg)
+    return await text_response(text, long=api.long_outputs, msg=msg)
 
 
 async def halt(api: Service, request: Request, cause: Cause) -> Response:
-    """End an execution: at once where it waits, by SIGTERM and then SIGKILL where it runs."""
+    """Halt an execution: at once if it waits, with SIGTERM and then SIGKILL if it runs."""
     actor_id, execution_id, ordinal = _named(request)
     command = HaltExecution(actor_id=actor_id, execution_id=execution_id)
     sequence = await api.control.halt(command, ordinal, cause)
@@ -103,7 +102,7 @@ async def halt(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def retry(api: Service, request: Request, cause: Cause) -> Response:
-    """Have an execution that was abandoned tried again, with as many attempts as a new one."""
+    """Retry an abandoned execution, with as many attempts as a new one."""
     actor_id, execution_id, ordinal = _named(request)
     command = RetryExecution(actor_id=actor_id, execution_id=execution_id)
     sequence = await api.control.retry(command, ordinal, cause)
@@ -112,7 +111,7 @@ async def retry(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def retried(_: Service, __: Request, recorded: Recorded) -> Response:
-    """The answer to who ordered a retry that is in the log."""
+    """The response to a repeated retry."""
     return _retried(recorded.sequence)
 
 
@@ -136,7 +135,7 @@ async def _execution(api: Service, request: Request) -> Row:
 
 
 async def _stored(api: Service, execution_id: str, attempt: int, whole: int) -> int:
-    """Wait for the output of an ended run: it comes by another way than the word of its end."""
+    """Wait for the output of an ended run: output is stored independently of the end."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + api.settings.read_wait_seconds
     while whole > 0:
@@ -182,7 +181,7 @@ OPERATIONS = (
             QueryParameter(
                 name="Last-Event-ID",
                 where="header",
-                description="Go on behind this piece of output.",
+                description="Resume behind this piece of output.",
                 schema={"type": "string", "pattern": "^([0-9]{1,9}:)?[0-9]{1,18}$"},
             ),
         ),

@@ -1,4 +1,4 @@
-"""Messages: put into an inbox, counted while they wait."""
+"""Operations on messages: send, count the waiting ones, purge them."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +19,7 @@ from abaco_proto.envelope import Recorded
 
 
 async def send(api: Service, request: Request, cause: Cause) -> Response:
-    """Put a message into an inbox: once it is accepted it is exactly one execution."""
+    """Append a message to an inbox. Once it is accepted, it is exactly one execution."""
     actor_id = parse.actor_id(request.path_params["actor_id"])
     query = query_parameters(request)
     parameters = await read_parameters(request, api.settings.max_body_bytes)
@@ -29,7 +29,7 @@ async def send(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def sent(api: Service, request: Request, recorded: Recorded) -> Response:
-    """The answer to who sent a message that is in the log."""
+    """The response to a repeated message."""
     event = recorded.event
     assert isinstance(event, ev.MessageReceived)
     parameters = await read_parameters(request, api.settings.max_body_bytes)
@@ -42,7 +42,7 @@ def _accepted(accepted: Accepted, parameters: Parameters) -> Response:
 
 
 async def count(api: Service, request: Request) -> Response:
-    """How many messages wait."""
+    """The number of waiting messages."""
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -50,7 +50,7 @@ async def count(api: Service, request: Request) -> Response:
 
 
 async def purge(api: Service, request: Request, cause: Cause) -> Response:
-    """End all messages that wait; what runs goes on."""
+    """End all waiting messages; running executions continue."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     sequence = await api.control.purge(PurgeInbox(actor_id=actor_id), cause)
@@ -68,7 +68,7 @@ OPERATIONS = (
         result=MessageResult,
         body=request_schemas.Message,
         any_query="Every query parameter becomes an environment variable of this execution, over "
-        "the actor's default environment; MSG and _abaco_* are the platform's.",
+        "the actor's default environment; MSG and _abaco_* are reserved.",
         repeated=Repeated(event=ev.MessageReceived, response=sent),
     ),
     Operation(

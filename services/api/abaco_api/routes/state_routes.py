@@ -1,4 +1,4 @@
-"""An actor's state: read and replaced."""
+"""Operations on an actor's state: show and replace."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,7 +39,7 @@ async def replace(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def replaced(_: Service, __: Request, recorded: Recorded) -> Response:
-    """The answer to who set a state that is in the log."""
+    """The response to a repeated replacement of the state."""
     return _replaced(recorded.event, recorded.sequence)
 
 

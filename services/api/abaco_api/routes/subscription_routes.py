@@ -1,4 +1,4 @@
-"""Subscriptions: which events are sent to an actor as messages."""
+"""Operations on subscriptions: list, subscribe, unsubscribe."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,7 +30,7 @@ async def list_subscriptions(api: Service, request: Request) -> Response:
 
 
 async def subscribe(api: Service, request: Request, cause: Cause) -> Response:
-    """Send an actor the events that match: each becomes one message, the event as JSON."""
+    """Subscribe an actor to events: each event that matches becomes one message, as JSON."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
@@ -41,7 +41,7 @@ async def subscribe(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def subscribed(_: Service, __: Request, recorded: Recorded) -> Response:
-    """The answer to who made a subscription that is in the log."""
+    """The response to a repeated subscription."""
     return _subscribed(recorded.event, recorded.sequence)
 
 
@@ -57,7 +57,7 @@ def _subscribed(event: ev.Event, sequence: int) -> Response:
 
 
 async def unsubscribe(api: Service, request: Request, cause: Cause) -> Response:
-    """End a subscription; what it made messages already stays."""
+    """End a subscription; messages that it has led to are kept."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     subscription_id = request.path_params["subscription_id"]

@@ -1,4 +1,4 @@
-"""Workers: listed, shown, kept in number, given up."""
+"""Operations on workers: list, show, scale, stop."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from abaco_proto.envelope import Recorded
 
 
 async def list_workers(api: Service, request: Request) -> Response:
-    """The workers that have a seat now."""
+    """The workers that take a slot now."""
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
@@ -29,7 +29,7 @@ async def list_workers(api: Service, request: Request) -> Response:
 
 
 async def scale(api: Service, request: Request, cause: Cause) -> Response:
-    """Keep at least this many workers from now on."""
+    """Set the minimum number of workers."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
@@ -39,7 +39,7 @@ async def scale(api: Service, request: Request, cause: Cause) -> Response:
 
 
 async def scaled(_: Service, __: Request, recorded: Recorded) -> Response:
-    """The answer to who asked for a number of workers that is in the log."""
+    """The response to a repeated scaling."""
     event = recorded.event
     assert isinstance(event, ev.ActorUpdated)
     return _scaled(event.actor_id, event.definition, recorded.sequence)
@@ -55,7 +55,7 @@ def _scaled(actor_id: str, definition: ev.Definition, sequence: int) -> Response
 
 
 async def show(api: Service, request: Request) -> Response:
-    """One worker, gone or not."""
+    """One worker, stopped or not."""
     parse.nothing_else(query_parameters(request), AS_OF)
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
@@ -65,7 +65,7 @@ async def show(api: Service, request: Request) -> Response:
 
 
 async def stop(api: Service, request: Request, cause: Cause) -> Response:
-    """Give a worker up as soon as it is idle."""
+    """Stop a worker as soon as it is idle."""
     parse.nothing_else(query_parameters(request))
     actor_id = parse.actor_id(request.path_params["actor_id"])
     worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
