@@ -1,8 +1,8 @@
 #!/bin/sh
-# Start nginx with the limit on bodies that the API has. `nginx.sh -t` only checks the configuration.
+# Start nginx with the API's limit on bodies. `nginx.sh -t` only checks the configuration.
 #
-# nginx asks for the addresses of its upstreams once. A container that was made anew can have another,
-# so this asks every few seconds, and has nginx read its configuration again where they changed.
+# nginx resolves the addresses of its upstreams once. A container that was created again may have
+# another address, so this script resolves them every five seconds and reloads nginx after a change.
 set -eu
 
 echo "client_max_body_size ${ABACO_MAX_BODY_BYTES:-1048576};" >/tmp/limits.conf
@@ -15,7 +15,7 @@ addresses() {
 follow() {
     seen=$(addresses) || true
     while sleep 5; do
-        now=$(addresses) || continue # one is away: its last address is as good as any
+        now=$(addresses) || continue # one container is missing: keep its last address
         [ "$now" = "$seen" ] || kill -HUP 1
         seen=$now
     done

@@ -1,8 +1,8 @@
-"""The health checks of our own containers, with nothing but the standard library.
+"""The health checks of our containers, with only the standard library.
 
-``probe.py http URL``        the address answers 200
-``probe.py connected PORT…``  the process holds a connection to each of these ports: of all that a
-                             service without an HTTP face does, this is what fails first
+``probe.py http URL``         the URL answers 200
+``probe.py connected PORT…``  the process has a connection to each of these ports, which a service
+                              without an HTTP server loses first when it fails
 """
 
 import sys
@@ -13,13 +13,17 @@ ESTABLISHED = "01"
 TIMEOUT_SECONDS = 4
 
 
-def main(kind: str, *words: str) -> bool:
-    """Whether all is well."""
-    return answers(words[0]) if kind == "http" else set(map(int, words)) <= connected()
+def main(kind: str, *arguments: str) -> bool:
+    """Return whether the check succeeds."""
+    return (
+        answers_200(arguments[0])
+        if kind == "http"
+        else set(map(int, arguments)) <= connected_ports()
+    )
 
 
-def answers(url: str) -> bool:
-    """Whether ``url`` answers 200; the container's proxy is not for its own address."""
+def answers_200(url: str) -> bool:
+    """Return whether ``url`` answers 200, without the container's proxy."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=TIMEOUT_SECONDS):
@@ -28,8 +32,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def connected(proc: Path = Path("/proc")) -> set[int]:
-    """The remote ports of all open connections of this network namespace, which is ours alone."""
+def connected_ports(proc: Path = Path("/proc")) -> set[int]:
+    """Return the remote ports of all open connections of this container."""
     rows = [line.split() for name in ("tcp", "tcp6") for line in _rows(proc / "net" / name)]
     return {int(row[2].rpartition(":")[2], 16) for row in rows if row[3] == ESTABLISHED}
 

@@ -1,6 +1,6 @@
-"""Build the quickstart's image, unless the engine has it already.
+"""Builds the quickstart's image, unless the engine has it.
 
-The image holds a static busybox and a script, so that no registry is needed.
+The image contains a static busybox and a script, so no registry is needed.
 """
 
 import io
@@ -18,15 +18,15 @@ from docker.errors import DockerException, ImageNotFound
 TAG = "jstubbs/abaco_test:latest"
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / "build" / "abaco_test"
-INTERPRETED = 3  # a program header of this type names a dynamic loader
+PT_INTERP = 3  # the type of a program header that names a dynamic loader
 
 
 def main() -> None:
-    """Build it."""
+    """Build the image."""
     try:
         client = docker.from_env()
         if _has_image(client):
-            say(f"image {TAG} is here already")
+            print_line(f"image {TAG} exists already")
             return
         client.images.build(
             fileobj=context(busybox()),
@@ -37,11 +37,11 @@ def main() -> None:
         )
     except DockerException as error:
         sys.exit(f"image {TAG} cannot be built: {error}")
-    say(f"image {TAG} built")
+    print_line(f"image {TAG} built")
 
 
-def say(line: str) -> None:
-    """Tell the user."""
+def print_line(line: str) -> None:
+    """Print a line."""
     sys.stdout.write(f"{line}\n")
 
 
@@ -72,10 +72,10 @@ def context(busybox_path: Path) -> io.BytesIO:
 
 
 def busybox() -> Path:
-    """Return a static busybox: the machine's, else the one of Debian's package, only unpacked."""
-    usual = shutil.which("busybox", path="/bin:/usr/bin")
-    if usual and is_static(Path(usual).read_bytes()):
-        return Path(usual)
+    """Return a static busybox: that of the machine, or else that of Debian's package, unpacked."""
+    installed = shutil.which("busybox", path="/bin:/usr/bin")
+    if installed and is_static(Path(installed).read_bytes()):
+        return Path(installed)
     for _ in range(2):
         for unpacked in ("bin/busybox", "usr/bin/busybox"):
             if (CACHE / unpacked).exists():
@@ -85,13 +85,13 @@ def busybox() -> Path:
 
 
 def is_static(elf: bytes) -> bool:
-    """Tell whether a 64-bit little-endian program needs no dynamic loader."""
+    """Return whether a 64-bit little-endian program needs no dynamic loader."""
     if elf[:6] != b"\x7fELF\x02\x01":
         return False
     (offset,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     types = (struct.unpack_from("<I", elf, offset + size * index)[0] for index in range(count))
-    return INTERPRETED not in types
+    return PT_INTERP not in types
 
 
 def _unpack() -> None:
@@ -99,7 +99,7 @@ def _unpack() -> None:
         sys.exit("a static busybox is needed: install your system's package of it")
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (CACHE / folder).mkdir(parents=True, exist_ok=True)
-    # The machine's package lists may be empty, and are not ours to fill: keep our own here.
+    # Use separate package lists: those of the machine may be empty, and are left unchanged.
     options = [
         f"Dir::State={CACHE}/state",
         f"Dir::Cache={CACHE}/cache",
@@ -114,7 +114,7 @@ def _unpack() -> None:
 
 def _run(argv: list[str]) -> None:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(  # noqa: S603 - every word of it is ours
+    done = subprocess.run(  # noqa: S603 - all arguments are constants
         argv, cwd=CACHE, env=environ, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -16,10 +16,10 @@ config:
   jetstream:
     enabled: true
     fileStore:
-      pvc: {size: 50Gi} # on disks of their own: three on one disk are one
-    memoryStore: {enabled: true, maxSize: 256Mi} # where the followers' consumers are
+      pvc: {size: 50Gi} # on separate disks: three on one disk are no safer than one
+    memoryStore: {enabled: true, maxSize: 256Mi} # for the consumers of followers
     merge:
-      sync_interval: always # what is acknowledged is on two disks, not in two memories
+      sync_interval: always # an acknowledged event is on two disks, not in two memories
   merge:
     max_payload: << 8MB >>
     authorization:
@@ -36,7 +36,7 @@ USER = """\
 
 REST = """\
 container:
-  image: {tag: 2.15-alpine} # conditions on filters need 2.11; this is what we test with
+  image: {tag: 2.15-alpine} # conditional appends need 2.11; 2.15 is tested
   env:
     GOMEMLIMIT: 1600MiB
 """
@@ -55,7 +55,7 @@ END = """\
 podTemplate:
   topologySpreadConstraints:
     kubernetes.io/hostname: {maxSkew: 1, whenUnsatisfiable: DoNotSchedule}
-natsBox: {enabled: false} # it would need a user of its own
+natsBox: {enabled: false} # it would need a user
 """
 
 
