@@ -53,22 +53,22 @@ def shell(script: str, environment: Mapping[str, str] | None = None, **more: Any
     return request("/bin/sh", "-c", script, environment=environment, **more)
 
 
-def new_place(folder: Path) -> SandboxDirectory:
-    place = SandboxDirectory(folder)
-    place.create()
-    return place
+def new_directory(folder: Path) -> SandboxDirectory:
+    directory = SandboxDirectory(folder)
+    directory.create()
+    return directory
 
 
 @contextmanager
-def process(place: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
+def process(directory: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher as a plain process; a path as short as this one is never too long."""
     with subprocess.Popen(
         [program(), "./socket"],
-        cwd=place.socket_folder,
+        cwd=directory.socket_folder,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as running:
-        place.write_launcher(process_of(running.pid))
+        directory.write_launcher(process_of(running.pid))
         try:
             yield running
         finally:
@@ -81,8 +81,8 @@ def process_of(pid: int) -> ProcessIdentity:
 
 
 @asynccontextmanager
-async def connected(place: SandboxDirectory) -> AsyncGenerator[LauncherClient, None]:
-    launcher = await connect(place, SECONDS)
+async def connected(directory: SandboxDirectory) -> AsyncGenerator[LauncherClient, None]:
+    launcher = await connect(directory, SECONDS)
     try:
         async with asyncio.timeout(2 * SECONDS):
             yield launcher
@@ -90,12 +90,12 @@ async def connected(place: SandboxDirectory) -> AsyncGenerator[LauncherClient, N
         launcher.close()
 
 
-async def ended(place: SandboxDirectory, wanted: RunRequest) -> Ended:
+async def ended(directory: SandboxDirectory, wanted: RunRequest) -> Ended:
     """Run it in the launcher that waits there."""
-    async with connected(place) as launcher:
+    async with connected(directory) as launcher:
         await launcher.launch(wanted)
         over = asyncio.Event()
-        reading = asyncio.create_task(read(place, over))
+        reading = asyncio.create_task(read(directory, over))
         try:
             report = await launcher.wait_for_report()
         finally:
@@ -103,13 +103,13 @@ async def ended(place: SandboxDirectory, wanted: RunRequest) -> Ended:
         return Ended(report, await reading)
 
 
-async def read(place: SandboxDirectory, over: asyncio.Event) -> bytes:
-    async with contextlib.aclosing(follow_output(place, over)) as pieces:
+async def read(directory: SandboxDirectory, over: asyncio.Event) -> bytes:
+    async with contextlib.aclosing(follow_output(directory, over)) as pieces:
         return b"".join([piece async for piece in pieces])
 
 
 async def run(folder: Path, wanted: RunRequest) -> Ended:
     """Run it in a launcher of its own, a plain process."""
-    place = new_place(folder)
-    with process(place):
-        return await ended(place, wanted)
+    directory = new_directory(folder)
+    with process(directory):
+        return await ended(directory, wanted)

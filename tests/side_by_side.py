@@ -16,7 +16,7 @@ ALONE = frozenset(
         "fault/test_engine_restarted.py",
         "fault/test_worker_killed_often.py",
         "integration/test_worker.py",
-        "integration/test_worker_launched.py",
+        "integration/test_worker_sandboxes.py",
         "integration/test_rebuild.py",
         "integration/test_verify.py",
     }
@@ -41,7 +41,7 @@ LONGEST = (
     "fault/test_poison_events.py",
     "e2e/test_concurrency.py",
     "e2e/test_history.py",
-    "integration/test_worker_launched.py",
+    "integration/test_worker_sandboxes.py",
     "integration/test_worker.py",
     "integration/test_rebuild.py",
     "integration/test_worker_network.py",

@@ -80,7 +80,7 @@ class Stage:
         engine: Any = Gated(self.engine, gate)
         log: Any = Gated(self.log, gate)
         outputs: Any = Gated(self.outputs, gate)
-        images, sweeper = (
+        images, garbage_collector = (
             ImageStore(engine, self.config.pull_policy),
             ContainerGarbageCollector(engine),
         )
@@ -92,23 +92,23 @@ class Stage:
             outputs=outputs,
             engine=engine,
             images=images,
-            garbage_collector=sweeper,
+            garbage_collector=garbage_collector,
             run_specs=RunSpecReader(log),
             disks=DiskMonitor(engine),
-            sandboxes=self.sandboxes(engine, images, sweeper),
+            sandboxes=self.sandboxes(engine, images, garbage_collector),
             metrics=self.metrics,
             spans=self.spans,
         )
 
     def sandboxes(
-        self, engine: Any, images: ImageStore, sweeper: ContainerGarbageCollector
+        self, engine: Any, images: ImageStore, garbage_collector: ContainerGarbageCollector
     ) -> SandboxStore | None:
         if self.folder is None:
             return None
         return SandboxStore(
             engine,
             images,
-            sweeper,
+            garbage_collector,
             BridgeNetwork(engine, self.kernel),
             FakeHelper(self.engine, self.folder),
             folder=self.folder,
@@ -132,10 +132,10 @@ class Stage:
             self.running = None
             await self._end_background()
 
-    def stocked(self) -> int:
+    def idle_sandboxes(self) -> int:
         """For how many workers of the running service a container waits, whole and connected."""
-        seats = [] if self.running is None else self.running._workers.values()
-        return sum(seat.pool.idle is not None for seat in seats)
+        workers = [] if self.running is None else self.running._workers.values()
+        return sum(worker.pool.idle is not None for worker in workers)
 
     @staticmethod
     async def _end_background() -> None:

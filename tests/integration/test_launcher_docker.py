@@ -22,7 +22,16 @@ from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.docker_helper import LABEL, ContainerChannel
 from abaco_worker.sandbox.launcher_client import request_exit
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity, SandboxDirectory
-from launcher_stage import Ended, connected, ended, new_place, process_of, program, request, shell
+from launcher_stage import (
+    Ended,
+    connected,
+    ended,
+    new_directory,
+    process_of,
+    program,
+    request,
+    shell,
+)
 
 SHELL = "abaco-test/launcher-shell"
 SCRATCH = "abaco-test/launcher-scratch"
@@ -93,7 +102,7 @@ class Yard:
 
     def waiting(self, image: str = "", **limits: Any) -> SandboxDirectory:
         """A started container, in which the launcher waits."""
-        place = new_place(self._folder / str(len(self.ids)))
+        directory = new_directory(self._folder / str(len(self.ids)))
         made = self._api.create_container(
             image or self._image,
             entrypoint=[LAUNCHER_PATH, "pause"],
@@ -114,8 +123,8 @@ class Yard:
         self.ids.append(made["Id"])
         self._api.start(made["Id"])
         pid = self._api.inspect_container(made["Id"])["State"]["Pid"]
-        place.write_launcher(self._launcher(made["Id"], pid, place.name))
-        return place
+        directory.write_launcher(self._launcher(made["Id"], pid, directory.name))
+        return directory
 
     def _launcher(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
         answer = self.ask(f"start {pid} {container_id} {name}\n").split()
@@ -133,8 +142,8 @@ class Yard:
         return self._helper.stdout.readline()
 
     async def run(self, wanted: RunRequest, image: str = "", **limits: Any) -> Ended:
-        place = await asyncio.to_thread(self.waiting, image, **limits)
-        return await ended(place, wanted)
+        directory = await asyncio.to_thread(self.waiting, image, **limits)
+        return await ended(directory, wanted)
 
     async def said(self, wanted: RunRequest, **limits: Any) -> str:
         return (await self.run(wanted, **limits)).output.decode().strip()
@@ -196,31 +205,31 @@ async def test_what_a_scratch_image_lacks_is_said(yard: Yard, scratch_image: str
 
 async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
     """The worker says when each goes: two that end at once can lock Docker 20.10 up for good."""
-    places = [yard.waiting() for _ in range(2)]
-    assert (await ended(places[0], shell("exit 42"))).report.exit_code == 42
-    killing = asyncio.create_task(ended(places[1], shell("echo on; exec sleep 60")))
-    await until_written(places[1])
+    directories = [yard.waiting() for _ in range(2)]
+    assert (await ended(directories[0], shell("exit 42"))).report.exit_code == 42
+    killing = asyncio.create_task(ended(directories[1], shell("echo on; exec sleep 60")))
+    await until_written(directories[1])
     await asyncio.to_thread(yard.kill_program, "sleep 60")
     assert (await killing).report.signal == 9
     assert [yard.look(n)["State"]["Status"] for n in (0, 1)] == ["running", "running"]
-    assert [await request_exit(place) for place in places] == [True, True]
+    assert [await request_exit(directory) for directory in directories] == [True, True]
     assert [yard.state(n)["ExitCode"] for n in (0, 1)] == [42, 137]
 
 
 async def test_a_container_does_not_go_while_its_program_runs(yard: Yard) -> None:
-    place = yard.waiting()
-    async with connected(place) as launcher:
+    directory = yard.waiting()
+    async with connected(directory) as launcher:
         await launcher.launch(shell("read line < /dev/null; while [ ! -e /go ]; do :; done"))
-        assert not await request_exit(place)
+        assert not await request_exit(directory)
         await launcher.halt()
         assert (await launcher.wait_for_report()).halted
-    assert await request_exit(place)
+    assert await request_exit(directory)
     assert yard.state()["Status"] == "exited"
-    assert not await request_exit(place)
+    assert not await request_exit(directory)
 
 
-async def until_written(place: SandboxDirectory) -> None:
-    while not (place.output.exists() and place.output.read_bytes()):
+async def until_written(directory: SandboxDirectory) -> None:
+    while not (directory.output.exists() and directory.output.read_bytes()):
         await asyncio.sleep(0.01)
 
 
@@ -339,12 +348,12 @@ async def test_the_environment_is_the_requests_and_the_hostname_the_containers(y
 
 
 async def test_the_waiting_container_knows_nothing(yard: Yard) -> None:
-    place = yard.waiting()
-    assert {entry.name for entry in place.path.iterdir()} == {"run", "launcher"}
+    directory = yard.waiting()
+    assert {entry.name for entry in directory.path.iterdir()} == {"run", "launcher"}
     first, launcher = yard.processes()
     assert (first[-1], launcher[-1]) == (
         f"{LAUNCHER_PATH} pause",
-        f"{program()} helper {place.path.parent}",
+        f"{program()} helper {directory.path.parent}",
     )
     environment = Path(f"/proc/{first[1]}/environ").read_text()
     names = {line.split("=")[0] for line in environment.rstrip("\0").split("\0")}
@@ -404,10 +413,10 @@ async def test_the_engine_runs_the_helper_where_the_worker_may_not(
     try:
         yard.channel = await engine.helper(host_id, program(), tmp_path)
         assert await yard.channel.ask("check\n") == "ok\n"
-        place = await asyncio.to_thread(yard.waiting)
+        directory = await asyncio.to_thread(yard.waiting)
         yard.channel.close()  # the worker is gone: its launchers are not
         wanted = shell(f"echo $$; {FINDS}; grep ^Cap /proc/1/status", user="anna")
-        run = await ended(place, wanted)
+        run = await ended(directory, wanted)
         assert run.report.exit_code == 0
         assert run.output.startswith(b"1\nsh\n--\n--\n/bin/busybox\nstill here\n")
         assert run.report.cpu_ns > 0
@@ -489,10 +498,10 @@ async def test_a_limit_that_leaves_no_process_is_said(yard: Yard) -> None:
 
 
 async def test_docker_stop_reaches_the_program(yard: Yard) -> None:
-    place = await asyncio.to_thread(yard.waiting)
+    directory = await asyncio.to_thread(yard.waiting)
     script = "trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
-    running = asyncio.create_task(ended(place, shell(script)))
-    while not (place.output.exists() and place.output.read_bytes()):
+    running = asyncio.create_task(ended(directory, shell(script)))
+    while not (directory.output.exists() and directory.output.read_bytes()):
         await asyncio.sleep(0.01)
     await asyncio.to_thread(yard.call, lambda api, container: api.stop(container, timeout=10))
     run = await running
@@ -502,25 +511,25 @@ async def test_docker_stop_reaches_the_program(yard: Yard) -> None:
 
 
 async def test_a_killed_container_has_no_report(yard: Yard) -> None:
-    place = await asyncio.to_thread(yard.waiting)
-    async with connected(place) as launcher:
+    directory = await asyncio.to_thread(yard.waiting)
+    async with connected(directory) as launcher:
         await launcher.launch(shell("echo before; sleep 60"))
-        while not place.output.read_bytes():
+        while not directory.output.read_bytes():
             await asyncio.sleep(0.01)
         await asyncio.to_thread(yard.call, lambda api, container: api.kill(container))
         with pytest.raises(Exception, match="without a report"):
             await launcher.wait_for_report()
-    assert place.output.read_bytes() == b"before\n"
+    assert directory.output.read_bytes() == b"before\n"
 
 
 async def test_it_is_found_again_after_the_worker_crashed(yard: Yard) -> None:
-    place = await asyncio.to_thread(yard.waiting)
-    async with connected(place) as launcher:
+    directory = await asyncio.to_thread(yard.waiting)
+    async with connected(directory) as launcher:
         await launcher.launch(shell("echo one; sleep 0.5; echo two; exit 4"))
-    async with connected(place) as launcher:
+    async with connected(directory) as launcher:
         report = await launcher.wait_for_report()
-    assert (report.exit_code, place.output.read_bytes()) == (4, b"one\ntwo\n")
-    assert place.read_report() == report
+    assert (report.exit_code, directory.output.read_bytes()) == (4, b"one\ntwo\n")
+    assert directory.read_report() == report
 
 
 # -- the account

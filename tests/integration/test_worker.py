@@ -22,9 +22,9 @@ async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World
         yield world
 
 
-async def test_a_seat_and_a_run(world: World) -> None:
+async def test_a_worker_and_a_run(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
-    await world.seat()
+    await world.worker()
     [ready] = await world.seen(ev.WorkerReady)
     assert ready.image_digest.startswith("sha256:")
     assert ready.location == "unix:///var/run/docker.sock"
@@ -47,7 +47,7 @@ async def test_a_seat_and_a_run(world: World) -> None:
 
 async def test_a_run_that_uses_too_much_memory_is_ended_by_its_limit(world: World) -> None:
     world.start()
-    await world.seat(mem_limit=16 * 1024 * 1024)
+    await world.worker(mem_limit=16 * 1024 * 1024)
     await world.send("exec busybox tail /dev/zero")
     [finished] = await world.seen(ev.ExecutionFinished)
     state = finished.final_state
@@ -61,7 +61,7 @@ async def test_a_run_that_uses_too_much_memory_is_ended_by_its_limit(world: Worl
 
 async def test_open_files_are_limited_and_confinement_is_said(world: World) -> None:
     world.start(ABACO_CONTAINER_OPEN_FILES="4096")
-    await world.seat()
+    await world.worker()
     await world.send("ulimit -Sn; ulimit -Hn")
     [finished] = await world.seen(ev.ExecutionFinished)
     assert await world.output(finished) == b"4096\n4096\n"
@@ -70,7 +70,7 @@ async def test_open_files_are_limited_and_confinement_is_said(world: World) -> N
 
 async def test_a_missing_image(world: World) -> None:
     world.start()
-    await world.seat(image=MISSING)
+    await world.worker(image=MISSING)
     [failed] = await world.seen(ev.WorkerFailed)
     assert failed.reason.startswith(f"image {MISSING}: pull failed: ")
     assert "refused" in failed.reason
@@ -78,7 +78,7 @@ async def test_a_missing_image(world: World) -> None:
 
 async def test_a_command_that_is_not_there(world: World) -> None:
     world.start()
-    await world.seat(image=world.yard.unstartable)
+    await world.worker(image=world.yard.unstartable)
     await world.send("")
     [finished] = await world.seen(ev.ExecutionFinished)
     assert finished.exit_code == 127
@@ -88,7 +88,7 @@ async def test_a_command_that_is_not_there(world: World) -> None:
 
 async def test_output_that_is_long_or_no_text(world: World) -> None:
     world.start(ABACO_MAX_LOG_BYTES="100000")
-    await world.seat()
+    await world.worker()
     await world.send(r"printf 'a\377\000b\n'; exit 0")
     await world.send("busybox seq 1 300000", 1)
     binary, long = await world.seen(ev.ExecutionFinished, 2)
@@ -103,7 +103,7 @@ async def test_output_that_is_long_or_no_text(world: World) -> None:
 
 async def test_endless_output_does_not_hold_up_the_container(world: World) -> None:
     world.start(ABACO_MAX_LOG_BYTES="1000")
-    await world.seat()
+    await world.worker()
     script = "busybox yes 0123456789 | busybox head -c 20000000; echo done >&2; exit 4"
     await world.send(script)
     [finished] = await world.seen(ev.ExecutionFinished)
@@ -113,7 +113,7 @@ async def test_endless_output_does_not_hold_up_the_container(world: World) -> No
 
 async def test_a_worker_killed_in_a_run_goes_on_with_it(world: World) -> None:
     worker = world.start()
-    await world.seat()
+    await world.worker()
     await world.send("echo one; busybox sleep 3; echo two; exit 5")
     await world.until_recorded(b"one\n")
     worker.kill()
@@ -130,7 +130,7 @@ async def test_a_worker_killed_in_a_run_goes_on_with_it(world: World) -> None:
 
 async def test_a_run_that_ended_while_no_worker_was_there_is_reported(world: World) -> None:
     worker = world.start()
-    await world.seat()
+    await world.worker()
     await world.send("echo one; busybox sleep 0.5; echo two; exit 6")
     await world.until_recorded(b"one\n")
     worker.kill()
@@ -148,7 +148,7 @@ async def test_a_run_that_ended_while_no_worker_was_there_is_reported(world: Wor
 
 async def test_told_to_end_it_ends_at_once_and_leaves_the_container(world: World) -> None:
     worker = world.start()
-    await world.seat()
+    await world.worker()
     await world.send("echo one; busybox sleep 3; exit 0")
     await world.until_recorded(b"one\n")
     with prompt(2):
@@ -161,7 +161,7 @@ async def test_told_to_end_it_ends_at_once_and_leaves_the_container(world: World
 
 async def test_a_log_that_goes_away_during_a_run(world: World, nats_server: NatsServer) -> None:
     world.start()
-    await world.seat()
+    await world.worker()
     await world.send("for n in 1 2 3 4 5 6 7 8; do echo $n; busybox sleep 0.5; done; exit 9")
     await world.until_recorded(b"1\n")
     nats_server.kill()
@@ -175,7 +175,7 @@ async def test_a_log_that_goes_away_during_a_run(world: World, nats_server: Nats
 
 async def test_told_to_end_while_there_is_no_log(world: World, nats_server: NatsServer) -> None:
     worker = world.start()
-    await world.seat()
+    await world.worker()
     await world.seen(ev.WorkerReady)
     nats_server.kill()
     with prompt(2):
@@ -184,7 +184,7 @@ async def test_told_to_end_while_there_is_no_log(world: World, nats_server: Nats
 
 async def test_killed_again_and_again_it_reports_each_run_once(world: World) -> None:
     worker = world.start()
-    sequence = await world.seat()
+    sequence = await world.worker()
     for number in range(1, 4):
         await world.request(sequence, number)
     await world.seen(ev.WorkerReady, 4)
@@ -209,7 +209,7 @@ async def test_containers_of_other_hosts_are_left_alone(world: World) -> None:
         bystander = World.__new__(World)
         bystander.__dict__.update(world.__dict__, yard=other)
         worker = bystander.start()
-        await bystander.seat()
+        await bystander.worker()
         await bystander.send("echo one; busybox sleep 30")
         await bystander.until_recorded(b"one\n")
         worker.kill()

@@ -35,7 +35,7 @@ async def world(
 
 async def test_all_that_can_be_written_is_counted_and_holes_are_not(world: World) -> None:
     world.start()
-    sequence = await world.seat(VOLUME, max_disk_bytes=5 * MEBIBYTE)
+    sequence = await world.worker(VOLUME, max_disk_bytes=5 * MEBIBYTE)
     await world.request(sequence, 1)
     await world.request(sequence, 2)
     await world.send(FILL.format("/data/file"), 0, 0)
@@ -51,7 +51,7 @@ async def test_all_that_can_be_written_is_counted_and_holes_are_not(world: World
 
 async def test_a_volume_goes_with_its_container(world: World) -> None:
     world.start()
-    await world.seat(VOLUME)
+    await world.worker(VOLUME)
     await world.send("busybox touch /data/file; busybox sleep 1")
     await world.seen(ev.ExecutionStarted)
     client = docker.APIClient(version="auto")

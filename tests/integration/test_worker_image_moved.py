@@ -61,7 +61,7 @@ async def test_a_message_after_the_move_runs_the_new_image(
     world: World, client: docker.APIClient, name: str
 ) -> None:
     world.start()
-    await world.seat(name)
+    await world.worker(name)
     await world.seen(ev.WorkerReady)
     for ordinal, version in enumerate(VERSIONS):
         await asyncio.to_thread(move, client, name, version)
@@ -78,7 +78,7 @@ async def test_what_waits_is_replaced_without_a_message(
 ) -> None:
     async with world_on(nats_server.url, tmp_path, launcher=True) as world:
         world.start()
-        await world.seat(name)
+        await world.worker(name)
         await world.seen(ev.WorkerReady)
         await asyncio.to_thread(move, client, name, "two")
         wanted = image_id(client, "two")

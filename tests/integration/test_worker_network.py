@@ -74,7 +74,7 @@ def without_own(seen: str) -> str:
 
 async def test_a_run_sees_the_network_the_engine_would_have_made(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
-    await world.seat()
+    await world.worker()
     await world.send(LOOK)
     by_engine = await said(world, 1)
     assert await next_is_by_worker(world)
@@ -88,7 +88,7 @@ async def test_a_run_sees_the_network_the_engine_would_have_made(world: World) -
 
 async def test_the_engine_goes_on_where_it_is_told_to(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge", ABACO_NETWORK_BY="engine")
-    await world.seat()
+    await world.worker()
     for ordinal in range(2):
         assert not await next_is_by_worker(world)
         await world.send("busybox ip route", ordinal)
@@ -97,7 +97,7 @@ async def test_the_engine_goes_on_where_it_is_told_to(world: World) -> None:
 
 async def test_no_network_stays_none(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="none")
-    await world.seat()
+    await world.worker()
     for ordinal in range(2):
         assert not await next_is_by_worker(world)
         await world.send("busybox ls /sys/class/net", ordinal)
@@ -105,13 +105,13 @@ async def test_no_network_stays_none(world: World) -> None:
 
 
 async def test_runs_reach_each_other_whoever_connected_them(world: World) -> None:
-    """The engine connects the first of three seats; each serves one and is a client of another."""
+    """The engine attaches the first of three; each serves one and is a client of another."""
     world.start(ABACO_NETWORK_MODE="bridge")
-    sequence = await world.seat()
+    sequence = await world.worker()
     for number in range(3):
         await world.request(sequence, number)
         await world.seen(ev.WorkerReady, number + 1)
-    by_worker = {seat(found): connected_by_worker(found["Id"]) for found in world.waiting()}
+    by_worker = {worker(found): connected_by_worker(found["Id"]) for found in world.waiting()}
     assert [by_worker[f"foo_0_wkr_{number}"] for number in range(3)] == [False, True, True]
     serve = "busybox ip -o -4 addr show eth0; busybox nc -l -p 8080 -e busybox echo served"
     for server in range(3):
@@ -126,7 +126,7 @@ async def test_runs_reach_each_other_whoever_connected_them(world: World) -> Non
 
 async def test_nothing_is_left_of_the_network_of_a_run_that_is_over(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
-    await world.seat()
+    await world.worker()
     await world.send("exit 0")
     await world.seen(ev.ExecutionFinished)
     assert await next_is_by_worker(world)
@@ -145,7 +145,7 @@ async def test_nothing_is_left_of_the_network_of_a_run_that_is_over(world: World
     await world.until(replaced)
 
 
-def seat(container: Any) -> str:
+def worker(container: Any) -> str:
     return str(container["Labels"]["abaco.worker_id"])
 
 

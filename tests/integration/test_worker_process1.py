@@ -40,7 +40,7 @@ async def world(
 
 async def output_of(world: World, script: str, **settings: str) -> tuple[str, int]:
     world.start(**settings)
-    await world.seat(IMAGE)
+    await world.worker(IMAGE)
     await world.send(script)
     [finished] = await world.seen(ev.ExecutionFinished)
     return (await world.output(finished)).decode(), finished.exit_code
@@ -151,7 +151,7 @@ async def test_a_halt_sends_the_stop_signal_of_the_image(world: World) -> None:
     image = "abaco-test/stops-by-int"
     await asyncio.to_thread(images.build, image, f"{RECIPE}STOPSIGNAL SIGINT\n", {})
     world.start(ABACO_HALT_GRACE_SECONDS="60")
-    await world.seat(image)
+    await world.worker(image)
     script = (
         "trap 'echo saved; exit 0' INT; trap '' TERM; echo on; while :; do busybox sleep 0.1; done"
     )

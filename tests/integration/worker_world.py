@@ -95,8 +95,8 @@ class World:
     async def append(self, event: ev.Event) -> int:
         return await append_until_stored(self.log, b.envelope_of(event), after=0)
 
-    async def seat(self, image: str | None = None, number: int = 0, **definition: Any) -> int:
-        """An actor and a seat for it; the sequence of the definition."""
+    async def worker(self, image: str | None = None, number: int = 0, **definition: Any) -> int:
+        """An actor and a worker for it; the sequence of the definition."""
         event = b.registered(image=image or self.yard.image, **definition)
         sequence = await self.append(event)
         await self.request(sequence, number)
@@ -109,7 +109,7 @@ class World:
     async def send(
         self, script: str, ordinal: int = 0, number: int = 0, attempt: int = 1, **assigned: Any
     ) -> None:
-        """A message, assigned to a seat."""
+        """A message, assigned to a worker."""
         sequence = await self.append(b.received(ordinal, message=script))
         await self.append(
             b.assigned(
@@ -188,8 +188,8 @@ class World:
         return [
             container
             for container in self.containers()
-            if (place := self.folder / container["Names"][0].lstrip("/")).is_dir()
-            and not (place / "assignment").exists()
+            if (directory := self.folder / container["Names"][0].lstrip("/")).is_dir()
+            and not (directory / "assignment").exists()
         ]
 
     async def until_clean(self, waiting: int = 0) -> None:

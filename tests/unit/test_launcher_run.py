@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher_stage import connected, ended, new_place, process, request, run, shell
+from launcher_stage import connected, ended, new_directory, process, request, run, shell
 
 LONGEST_MSG = 131_067
 """So that ``MSG=`` and its NUL fill the 128 KiB that LinuxKernel takes of one variable."""
@@ -178,11 +178,11 @@ async def test_binary_output_is_kept_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_output_beyond_the_limit_is_counted_and_memory_stays_flat(tmp_path: Path) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     gigabyte = 1_000_000_000
-    with process(place) as launcher:
+    with process(directory) as launcher:
         running = asyncio.create_task(
-            ended(place, shell(f"head -c {gigabyte} /dev/zero; sleep 0.3", output_bytes=1000))
+            ended(directory, shell(f"head -c {gigabyte} /dev/zero; sleep 0.3", output_bytes=1000))
         )
         peak = 0
         while not running.done():
@@ -233,12 +233,12 @@ async def test_a_grandchild_that_goes_on_writing_does_not_keep_the_report_back(
 
 
 async def test_orphans_are_reaped(tmp_path: Path) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     script = "for i in 1 2 3; do (sh -c 'sleep 0.1' &) ; done; sleep 0.4; exec cat /dev/stdin"
-    with process(place) as launcher:
-        await ended(place, shell(f"{script}; ps --ppid {launcher.pid}"))
-        assert (place.read_report() or 0) != 0
-        run_ = place.output.read_bytes()
+    with process(directory) as launcher:
+        await ended(directory, shell(f"{script}; ps --ppid {launcher.pid}"))
+        assert (directory.read_report() or 0) != 0
+        run_ = directory.output.read_bytes()
     assert b"defunct" not in run_
 
 
@@ -247,10 +247,10 @@ async def test_orphans_are_reaped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["sleep 60", "trap '' TERM; while :; do sleep 0.05; done"])
 async def test_a_halt_ends_it_whether_it_listens_or_not(tmp_path: Path, script: str) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     deaf = script.startswith("trap")
-    with process(place):
-        async with connected(place) as launcher:
+    with process(directory):
+        async with connected(directory) as launcher:
             await launcher.launch(shell(f"{script}", grace_seconds=0.3))
             async for _ in launcher.messages():
                 break
@@ -263,29 +263,29 @@ async def test_a_halt_ends_it_whether_it_listens_or_not(tmp_path: Path, script: 
 
 
 async def test_what_ends_well_after_a_halt_has_its_own_exit_code(tmp_path: Path) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
-    with process(place):
-        async with connected(place) as launcher:
+    with process(directory):
+        async with connected(directory) as launcher:
             await launcher.launch(shell(script))
-            while not (place.output.exists() and place.output.read_bytes()):
+            while not (directory.output.exists() and directory.output.read_bytes()):
                 await asyncio.sleep(0.01)
             await launcher.halt()
             report = await launcher.wait_for_report()
     assert (report.shell_exit_code, report.halted) == (7, True)
-    assert place.output.read_bytes().endswith(b"bye\n")
+    assert directory.output.read_bytes().endswith(b"bye\n")
 
 
 @pytest.mark.parametrize("ends_by", ["halt", "time"])
 async def test_the_image_says_which_signal_ends_it(tmp_path: Path, ends_by: str) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     script = "trap '' TERM; trap 'echo saved; exit 0' INT; echo ready; while :; do sleep 0.02; done"
     limit = 0.5 if ends_by == "time" else 0
-    with process(place):
-        async with connected(place) as launcher:
+    with process(directory):
+        async with connected(directory) as launcher:
             wanted = shell(script, stop_signal=signal.SIGINT, run_seconds=limit, grace_seconds=20)
             await launcher.launch(wanted)
-            while not (place.output.exists() and place.output.read_bytes()):
+            while not (directory.output.exists() and directory.output.read_bytes()):
                 await asyncio.sleep(0.01)
             if ends_by == "halt":
                 await launcher.halt()
@@ -295,7 +295,7 @@ async def test_the_image_says_which_signal_ends_it(tmp_path: Path, ends_by: str)
         ends_by == "halt",
         ends_by == "time",
     )
-    assert place.output.read_bytes() == b"ready\nsaved\n"
+    assert directory.output.read_bytes() == b"ready\nsaved\n"
 
 
 @pytest.mark.parametrize("script", ["sleep 60", "trap '' TERM; while :; do sleep 0.05; done"])
@@ -315,11 +315,11 @@ async def test_a_time_limit_that_is_not_reached_does_nothing(tmp_path: Path) -> 
 
 
 async def test_signals_are_passed_on(tmp_path: Path) -> None:
-    place = new_place(tmp_path / "p")
+    directory = new_directory(tmp_path / "p")
     script = "trap 'echo usr1; exit 9' USR1; echo ready; while :; do sleep 0.02; done"
-    with process(place) as launcher:
-        running = asyncio.create_task(ended(place, shell(script)))
-        while not (place.output.exists() and place.output.read_bytes()):
+    with process(directory) as launcher:
+        running = asyncio.create_task(ended(directory, shell(script)))
+        while not (directory.output.exists() and directory.output.read_bytes()):
             await asyncio.sleep(0.01)
         launcher.send_signal(signal.SIGUSR1)
         run_ = await running

@@ -31,7 +31,7 @@ async def test_states_are_remembered_up_to_so_many_bytes(monkeypatch: pytest.Mon
     assert state in found._cache
 
 
-async def test_seats_that_came_and_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_that_came_and_went_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaco_worker.app.worker_loop.REDELIVERY_SECONDS", 0.0)
     stage = Stage()
     async with stage.service() as service:

@@ -28,7 +28,7 @@ class Death:
 
 
 async def script(stage: Stage) -> None:
-    """The scheduler's side of a seat, two runs on it, and its end."""
+    """The scheduler's side of a worker, two runs on it, and its end."""
     await stage.until_seen(ev.WorkerReady)
     for n in range(2):
         await stage.send(n, Program(lines=LINES, exit_code=n))

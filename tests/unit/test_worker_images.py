@@ -27,7 +27,7 @@ async def test_what_is_missing_is_pulled(engine: FakeEngine) -> None:
     assert engine.pulls == [REMOTE]
 
 
-async def test_always_pulls_for_a_seat_but_not_for_a_run(engine: FakeEngine) -> None:
+async def test_always_pulls_for_a_worker_but_not_for_a_run(engine: FakeEngine) -> None:
     images = ImageStore(engine, "always")
     await images.prepare(REMOTE)
     await images.prepare(REMOTE)
@@ -44,11 +44,11 @@ async def test_never_does_not_pull(engine: FakeEngine) -> None:
 async def test_pulls_of_one_image_at_one_time_are_one(engine: FakeEngine) -> None:
     engine.let_pull.clear()
     images = ImageStore(engine, "missing")
-    seats = [asyncio.create_task(images.prepare(REMOTE)) for _ in range(5)]
-    await asyncio.wait(seats, timeout=0.05)
-    seats[0].cancel()
+    workers = [asyncio.create_task(images.prepare(REMOTE)) for _ in range(5)]
+    await asyncio.wait(workers, timeout=0.05)
+    workers[0].cancel()
     engine.let_pull.set()
-    found = await asyncio.gather(*seats[1:])
+    found = await asyncio.gather(*workers[1:])
     assert {image.digest for image in found} == {"sha256:d9"}
     assert engine.pulls == [REMOTE]
 
@@ -97,7 +97,7 @@ async def test_what_was_found_a_moment_ago_is_not_asked_for_again(
     assert (await images.recent(IMAGE)).image_id == "sha256:new"
 
 
-async def test_a_new_seat_sees_a_new_image_at_once_and_so_do_its_sandboxes(
+async def test_a_new_worker_sees_a_new_image_at_once_and_so_do_its_sandboxes(
     engine: FakeEngine,
 ) -> None:
     images = ImageStore(engine, "missing")

@@ -111,7 +111,7 @@ SCRIPTS: Mapping[str, tuple[str, int, str | None]] = {
 
 async def test_programs_of_all_kinds(world: World) -> None:
     world.start(ABACO_CONTAINER_PROCESSES="40")
-    sequence = await world.seat(mem_limit=32 * MEBIBYTE)
+    sequence = await world.worker(mem_limit=32 * MEBIBYTE)
     await world.request(sequence, 1)
     for ordinal, (script, _, _) in enumerate(SCRIPTS.values()):
         await world.send(script, ordinal, ordinal % 2)
@@ -140,7 +140,7 @@ async def test_a_message_of_the_longest_possible_length_arrives_as_it_is(world: 
     every = "".join(map(chr, range(1, 256))) + "'\"\\\n$(nothing)`"
     message = every + "x" * (131_067 - len(every.encode()))
     world.start()
-    await world.seat("abaco-test/says")
+    await world.worker("abaco-test/says")
     await world.send(message)
     [end] = await world.seen(ev.ExecutionFinished)
     assert await world.output(end) == message.encode() + b"\n"
@@ -148,7 +148,7 @@ async def test_a_message_of_the_longest_possible_length_arrives_as_it_is(world: 
 
 async def test_a_gigabyte_of_output_is_cut_off_and_the_worker_stays_small(world: World) -> None:
     worker = world.start()
-    await world.seat()
+    await world.worker()
     await world.send("echo small")
     await world.seen(ev.ExecutionFinished)
     process = psutil.Process(worker.pid)
@@ -165,7 +165,7 @@ async def test_a_gigabyte_of_output_is_cut_off_and_the_worker_stays_small(world:
 
 async def test_a_run_that_ignores_its_end_is_killed(world: World) -> None:
     world.start(ABACO_HALT_GRACE_SECONDS="0.3")
-    sequence = await world.seat(max_run_seconds=0.5)
+    sequence = await world.worker(max_run_seconds=0.5)
     await world.request(sequence, 1)
     deaf = "trap '' TERM; while :; do busybox sleep 0.05; done"
     await world.send(deaf)
@@ -177,7 +177,7 @@ async def test_a_run_that_ignores_its_end_is_killed(world: World) -> None:
 
 async def test_a_disk_that_is_filled_ends_the_run_and_not_the_host(world: World) -> None:
     world.start()
-    sequence = await world.seat(max_disk_bytes=3 * MEBIBYTE)
+    sequence = await world.worker(max_disk_bytes=3 * MEBIBYTE)
     await world.request(sequence, 1)
     one = "while :; do busybox dd if=/dev/zero bs=1M count=1 >>/one; busybox sleep 0.3; done"
     await world.send(one, 0, 0)
@@ -190,7 +190,7 @@ async def test_a_disk_that_is_filled_ends_the_run_and_not_the_host(world: World)
 
 async def test_statistics_are_of_this_run_alone(world: World) -> None:
     world.start()
-    await world.seat(mem_limit=256 * MEBIBYTE)
+    await world.worker(mem_limit=256 * MEBIBYTE)
     spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; busybox cat /proc/$$/schedstat"
     await world.send(spin)
     hungry = "busybox dd if=/dev/zero of=/dev/null bs=50M count=1"
@@ -207,7 +207,7 @@ async def test_statistics_are_of_this_run_alone(world: World) -> None:
 async def test_every_run_that_writes_output_has_io(world: World) -> None:
     """Short ones, on a machine that has everything in its page cache."""
     world.start()
-    sequence = await world.seat()
+    sequence = await world.worker()
     await world.request(sequence, 1)
     for ordinal in range(20):
         await world.send("echo hello", ordinal, ordinal % 2)
@@ -217,7 +217,7 @@ async def test_every_run_that_writes_output_has_io(world: World) -> None:
 
 async def test_bytes_over_the_network_are_counted(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
-    await world.seat()
+    await world.worker()
     gateway = "$(busybox ip route | busybox sed -n 's/^default via \\([^ ]*\\).*/\\1/p')"
     await world.send(f"busybox ping -q -c 5 -i 0.2 -s 10000 {gateway}")
     [end] = await world.seen(ev.ExecutionFinished)
@@ -230,7 +230,7 @@ async def test_bytes_over_the_network_are_counted(world: World) -> None:
 
 async def test_nothing_of_one_run_is_there_in_the_next(world: World) -> None:
     world.start()
-    sequence = await world.seat(default_environment={"OF": "actor"})
+    sequence = await world.worker(default_environment={"OF": "actor"})
     leave = "echo secret >/file; echo secret >/dev/shm/segment; export LEFT=secret; "
     await world.send(leave + "busybox setsid busybox sleep 301 & echo $OF; exit 0")
     look = "busybox ls /file /dev/shm; busybox ps | busybox grep -c 'sleep 30[1]'; echo [$LEFT]"
@@ -254,9 +254,9 @@ async def test_nothing_of_one_run_is_there_in_the_next(world: World) -> None:
 
 
 async def test_runs_killed_with_their_worker_are_all_reported_once(world: World) -> None:
-    """The worker is killed again and again while four seats run twelve messages."""
+    """The worker is killed again and again while four workers run twelve messages."""
     worker = world.start()
-    sequence = await world.seat()
+    sequence = await world.worker()
     for number in range(1, 4):
         await world.request(sequence, number)
     await world.seen(ev.WorkerReady, 4)

@@ -27,7 +27,7 @@ from abaco_worker.worker_settings import WorkerSettings
 from fake_engine import IMAGE, FakeEngine
 from fake_kernel import BRIDGE, FakeKernel, model
 from launcher_stage import process_of
-from unit.test_worker_shapes import SPEC
+from unit.test_worker_docker_json import SPEC
 
 CONTAINER = "0123456789abcdef"
 
@@ -70,13 +70,13 @@ class World:
         assert pattern is not None
         return pattern
 
-    def place(self) -> SandboxDirectory:
-        place = SandboxDirectory(self.folder / "place")
-        place.create()
-        return place
+    def directory(self) -> SandboxDirectory:
+        directory = SandboxDirectory(self.folder / "place")
+        directory.create()
+        return directory
 
-    async def connect(self, pattern: BridgeTemplate, place: SandboxDirectory) -> None:
-        await self.network.attach(pattern, CONTAINER, self.launcher, place)
+    async def connect(self, pattern: BridgeTemplate, directory: SandboxDirectory) -> None:
+        await self.network.attach(pattern, CONTAINER, self.launcher, directory)
 
 
 @pytest.fixture
@@ -93,28 +93,32 @@ async def test_the_first_is_the_engines(world: World) -> None:
 
 async def test_the_next_are_connected_as_the_first_was(world: World) -> None:
     pattern = await world.known()
-    place = world.place()
-    files = pattern.write_files(place)
+    directory = world.directory()
+    files = pattern.write_files(directory)
     assert Path(files.hosts).read_text() == "127.0.0.1\tlocalhost\n"
     assert Path(files.resolv_conf).read_text() == "nameserver 10.0.0.1\n"
-    await world.connect(pattern, place)
+    await world.connect(pattern, directory)
     [port] = world.kernel.ports
     assert (port.bridge, port.mtu, str(port.gateway)) == ("docker0", 1400, "172.17.0.1")
     assert port.name == f"veth{port.address.packed.hex()}"
     assert port.disable_ipv6 == world.kernel.without_ipv6
-    assert place.read_address() == str(port.address)
+    assert directory.read_address() == str(port.address)
     assert Path(files.hosts).read_text().endswith(f"\n{port.address.ip}\t0123456789ab\n")
 
 
 def test_a_containers_files_can_be_read_by_anyone_in_it(tmp_path: Path) -> None:
-    place = SandboxDirectory(tmp_path / "place")
-    place.create()
+    directory = SandboxDirectory(tmp_path / "place")
+    directory.create()
     before = os.umask(0o077)
     try:
-        pattern_of(BRIDGE).write_files(place)
+        pattern_of(BRIDGE).write_files(directory)
     finally:
         os.umask(before)
-    assert place.hosts.stat().st_mode & 0o777 == place.resolv_conf.stat().st_mode & 0o777 == 0o644
+    assert (
+        directory.hosts.stat().st_mode & 0o777
+        == directory.resolv_conf.stat().st_mode & 0o777
+        == 0o644
+    )
 
 
 def pattern_of(bridge: IPv4Interface) -> BridgeTemplate:
@@ -139,16 +143,16 @@ def test_addresses_are_of_the_upper_half_and_nobody_elses(
 ) -> None:
     network = IPv4Interface(f"{number >> 24}.{number >> 16 & 255}.0.0/{prefix}").network
     gateway = network[-2 - near_end] if near_end else network[1]
-    drawn = pattern_of(IPv4Interface(f"{gateway}/{prefix}")).random_address()
-    assert drawn.network == network
-    assert drawn.ip >= network[network.num_addresses // 2]
-    assert drawn.ip not in (gateway, network.broadcast_address)
+    spec = pattern_of(IPv4Interface(f"{gateway}/{prefix}")).random_address()
+    assert spec.network == network
+    assert spec.ip >= network[network.num_addresses // 2]
+    assert spec.ip not in (gateway, network.broadcast_address)
 
 
 def test_every_address_of_the_upper_half_is_drawn_but_the_gateways() -> None:
     pattern = pattern_of(IPv4Interface("10.0.0.200/24"))
-    drawn = {str(pattern.random_address().ip) for _ in range(4000)}
-    assert drawn == {f"10.0.0.{n}" for n in range(128, 255)} - {"10.0.0.200"}
+    spec = {str(pattern.random_address().ip) for _ in range(4000)}
+    assert spec == {f"10.0.0.{n}" for n in range(128, 255)} - {"10.0.0.200"}
 
 
 # -- what has changed since
@@ -193,42 +197,42 @@ async def test_without_the_bridge_there_is_no_pattern(world: World) -> None:
 
 
 async def test_a_name_that_is_taken_is_another_address(world: World) -> None:
-    pattern, place = await world.known(), world.place()
+    pattern, directory = await world.known(), world.directory()
     world.kernel.taken = 3
-    await world.connect(pattern, place)
+    await world.connect(pattern, directory)
     assert len(world.kernel.tries) == 4
-    assert place.read_address() == str(world.kernel.tries[-1].address)
+    assert directory.read_address() == str(world.kernel.tries[-1].address)
 
 
 async def test_a_full_network_is_the_engines_again(world: World) -> None:
-    pattern, place = await world.known(), world.place()
+    pattern, directory = await world.known(), world.directory()
     world.kernel.taken = 1000
     with pytest.raises(EngineFault, match="no address was free"):
-        await world.connect(pattern, place)
-    assert (place.read_address(), world.network.template()) == (None, None)
+        await world.connect(pattern, directory)
+    assert (directory.read_address(), world.network.template()) == (None, None)
 
 
 async def test_what_the_kernel_refuses_the_engine_does(world: World) -> None:
-    pattern, place = await world.known(), world.place()
+    pattern, directory = await world.known(), world.directory()
     world.kernel.refusal = PermissionError(1, "Operation not permitted")
     with pytest.raises(EngineFault, match=r"docker0.*not permitted"):
-        await world.connect(pattern, place)
-    assert (place.read_address(), world.network.template()) == (None, None)
+        await world.connect(pattern, directory)
+    assert (directory.read_address(), world.network.template()) == (None, None)
 
 
 async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: World) -> None:
     pattern = await world.known()
     world.launcher = FakeLauncher(Unavailable("the launcher went away"))
     with pytest.raises(Unavailable, match="went away"):
-        await world.connect(pattern, world.place())
+        await world.connect(pattern, world.directory())
     assert world.network.template() is not None
 
 
 @pytest.mark.parametrize("refusal", [None, OSError(16, "busy")])
 async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None:
     pattern = await world.known()
-    place = world.place()
-    await world.connect(pattern, place)  # threads are there from now on
+    directory = world.directory()
+    await world.connect(pattern, directory)  # threads are there from now on
 
     def files_open() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -237,7 +241,7 @@ async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None
     world.kernel.refusal = refusal
     for _ in range(5):
         try:
-            await world.connect(pattern, place)
+            await world.connect(pattern, directory)
         except EngineFault:
             assert refusal is not None
     assert files_open() == before
@@ -349,13 +353,13 @@ def test_what_the_engine_need_not_be_asked_for(
 
 
 async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: Path) -> None:
-    place = SandboxDirectory(tmp_path / "place")
-    place.create()
+    directory = SandboxDirectory(tmp_path / "place")
+    directory.create()
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(place.socket))
+        listening.bind(str(directory.socket))
         listening.listen()
-        place.write_launcher(process_of(os.getpid()))
-        launcher = await connect(place, 1)
+        directory.write_launcher(process_of(os.getpid()))
+        launcher = await connect(directory, 1)
         accepted, _ = listening.accept()
         opened = launcher.open_network_namespace()
         assert os.fstat(opened).st_ino == Path("/proc/self/ns/net").stat().st_ino

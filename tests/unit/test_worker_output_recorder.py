@@ -8,7 +8,7 @@ from abaco_worker.domain.output_chunks import CHUNK_BYTES, truncation_mark
 from abaco_worker.runs import output_recorder as module
 from abaco_worker.runs.output_recorder import OutputRecorder, coalesced
 from fakes import InMemoryOutputLog
-from unit.test_worker_sandbox import order
+from unit.test_worker_run_spec import order
 
 
 async def pieces(*data: bytes) -> AsyncGenerator[bytes, None]:

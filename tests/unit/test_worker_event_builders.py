@@ -10,7 +10,7 @@ from abaco_worker.domain.containers import Container, ResourceUsage
 from abaco_worker.domain.engine_errors import CannotStart
 from abaco_worker.domain.output_chunks import OutputCounter
 from abaco_worker.domain.run_report import parse_report
-from unit.test_worker_sandbox import order
+from unit.test_worker_run_spec import order
 
 
 def ended(started_at: str, finished_at: str) -> Container:

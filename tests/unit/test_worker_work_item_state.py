@@ -6,23 +6,23 @@ from abaco_proto.errors import Undecodable
 from abaco_worker.domain.work_item_state import WorkItemState, evolve, filters, initial_state
 
 
-def after(wish: ev.Event, *later: ev.Event) -> WorkItemState:
-    standing = initial_state(b.record(wish, 5))
+def after(work_item: ev.Event, *later: ev.Event) -> WorkItemState:
+    state = initial_state(b.record(work_item, 5))
     for sequence, event in enumerate(later, 6):
-        standing = evolve(standing, b.record(event, sequence))
-    return standing
+        state = evolve(state, b.record(event, sequence))
+    return state
 
 
 def test_an_assignment_nothing_has_followed_is_wanted() -> None:
-    standing = after(b.assigned())
-    assert standing.run_wanted
-    assert not standing.run_started
+    state = after(b.assigned())
+    assert state.run_wanted
+    assert not state.run_started
 
 
 def test_a_started_run_is_still_wanted() -> None:
-    standing = after(b.assigned(), b.started())
-    assert standing.run_wanted
-    assert standing.run_started
+    state = after(b.assigned(), b.started())
+    assert state.run_wanted
+    assert state.run_started
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_what_happens_to_others_does_not_matter(later: list[ev.Event]) -> None:
     assert after(b.assigned(), *later).run_wanted
 
 
-def test_a_later_attempt_on_the_same_seat_is_wanted_itself() -> None:
-    standing = after(b.assigned(attempt=3), b.started(attempt=1), b.finished(attempt=2))
-    assert standing.run_wanted
-    assert not standing.run_started
+def test_a_later_attempt_on_the_same_worker_is_wanted_itself() -> None:
+    state = after(b.assigned(attempt=3), b.started(attempt=1), b.finished(attempt=2))
+    assert state.run_wanted
+    assert not state.run_started
 
 
 def test_a_request_is_open_until_it_is_answered() -> None:
@@ -75,7 +75,7 @@ def test_a_request_is_open_until_it_is_answered() -> None:
         assert not over.worker_live
 
 
-def test_a_stop_is_wanted_until_the_seat_is_gone() -> None:
+def test_a_stop_is_wanted_until_the_worker_is_gone() -> None:
     assert after(b.stop_requested()).worker_live
     assert not after(b.stop_requested(), b.stopped()).worker_live
 

@@ -34,7 +34,7 @@ def stage() -> Stage:
 
 
 async def with_worker(stage: Stage, **definition: object) -> None:
-    """The seat foo_0_wkr_0 is ready."""
+    """The worker foo_0_wkr_0 is ready."""
     if isinstance(image := definition.get("image"), str):
         stage.engine.images.setdefault(image, stage.engine.images[IMAGE])
     await stage.register(**definition)
@@ -42,10 +42,10 @@ async def with_worker(stage: Stage, **definition: object) -> None:
     await stage.until_seen(ev.WorkerReady)
 
 
-# -- seats
+# -- workers
 
 
-async def test_a_seat_gets_ready(stage: Stage) -> None:
+async def test_a_worker_gets_ready(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
         await stage.until_idle()
@@ -57,7 +57,7 @@ async def test_a_seat_gets_ready(stage: Stage) -> None:
     assert recorded.correlation_id == "foo_0_wkr_0.requested"
 
 
-async def test_a_seat_whose_image_cannot_be_had_fails_and_says_why(stage: Stage) -> None:
+async def test_a_worker_whose_image_cannot_be_had_fails_and_says_why(stage: Stage) -> None:
     async with stage.service():
         await stage.register(image="nope/nope")
         await stage.request()
@@ -66,7 +66,7 @@ async def test_a_seat_whose_image_cannot_be_had_fails_and_says_why(stage: Stage)
     assert failed == b.failed(reason="image nope/nope: pull failed: no such host")
 
 
-async def test_a_seat_without_a_definition_fails(stage: Stage) -> None:
+async def test_a_worker_without_a_definition_fails(stage: Stage) -> None:
     async with stage.service():
         await stage.send()
         await stage.request()
@@ -74,7 +74,7 @@ async def test_a_seat_without_a_definition_fails(stage: Stage) -> None:
     assert failed.reason == "no definition of an actor at 1 in the log"
 
 
-async def test_an_image_is_pulled_for_many_seats_at_once(stage: Stage) -> None:
+async def test_an_image_is_pulled_for_many_workers_at_once(stage: Stage) -> None:
     stage.engine.registry["far/away"] = Image(image_id="sha256:9", digest="sha256:d9")
     async with stage.service():
         await stage.register(image="far/away")
@@ -84,7 +84,7 @@ async def test_an_image_is_pulled_for_many_seats_at_once(stage: Stage) -> None:
     assert stage.engine.pulls == ["far/away"]
 
 
-async def test_while_the_engine_is_away_a_seat_waits_for_it(stage: Stage) -> None:
+async def test_while_the_engine_is_away_a_worker_waits_for_it(stage: Stage) -> None:
     stage.engine.available = False
     async with stage.service():
         await stage.register()
@@ -104,7 +104,7 @@ async def test_a_request_that_was_answered_before_is_not_answered_again(stage: S
     assert not stage.seen(ev.WorkerReady)
 
 
-async def test_an_idle_seat_is_given_up(stage: Stage) -> None:
+async def test_an_idle_worker_is_given_up(stage: Stage) -> None:
     async with stage.service() as service:
         await with_worker(stage)
         await stage.append(b.stop_requested())
@@ -113,7 +113,7 @@ async def test_an_idle_seat_is_given_up(stage: Stage) -> None:
         await stage.until_idle()
 
 
-async def test_a_seat_from_before_a_restart_is_given_up(stage: Stage) -> None:
+async def test_a_worker_from_before_a_restart_is_given_up(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
     async with stage.service():
@@ -121,7 +121,7 @@ async def test_a_seat_from_before_a_restart_is_given_up(stage: Stage) -> None:
         await stage.until_seen(ev.WorkerStopped)
 
 
-async def test_a_seat_asked_to_stop_before_it_was_ready_only_stops(stage: Stage) -> None:
+async def test_a_worker_asked_to_stop_before_it_was_ready_only_stops(stage: Stage) -> None:
     stage.engine.available = False
     async with stage.service():
         await stage.register()
@@ -234,7 +234,7 @@ async def test_an_older_assignment_leaves_the_state_to_be_looked_up(stage: Stage
     assert container.spec.environment["_abaco_actor_state"] == "known"
 
 
-async def test_a_seat_runs_one_after_another_in_order(stage: Stage) -> None:
+async def test_a_worker_runs_one_after_another_in_order(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
         for n in range(3):
@@ -251,7 +251,7 @@ async def test_a_seat_runs_one_after_another_in_order(stage: Stage) -> None:
     assert [e.exit_code for e in stage.seen(ev.ExecutionFinished)] == [0, 1, 2]
 
 
-async def test_two_seats_run_at_the_same_time(stage: Stage) -> None:
+async def test_two_workers_run_at_the_same_time(stage: Stage) -> None:
     async with stage.service():
         await stage.register()
         for n in range(2):
@@ -263,7 +263,7 @@ async def test_two_seats_run_at_the_same_time(stage: Stage) -> None:
         await stage.until_seen(ev.ExecutionStarted, 2)
 
 
-async def test_a_seat_is_given_up_only_after_its_run(stage: Stage) -> None:
+async def test_a_worker_is_given_up_only_after_its_run(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
         await stage.send(0, Program(forever=True))
@@ -299,7 +299,7 @@ async def test_an_image_that_went_away_is_pulled_again(stage: Stage) -> None:
     assert stage.engine.pulls == [IMAGE]
 
 
-async def test_an_image_that_went_away_for_good_fails_the_attempt_and_not_the_seat(
+async def test_an_image_that_went_away_for_good_fails_the_attempt_and_not_the_worker(
     stage: Stage,
 ) -> None:
     async with stage.service() as service:
@@ -343,7 +343,7 @@ async def test_a_fault_that_passes_is_tried_again(stage: Stage) -> None:
     assert not stage.seen(ev.WorkerFailed)
 
 
-async def test_a_fault_that_stays_fails_the_attempt_and_not_the_seat(stage: Stage) -> None:
+async def test_a_fault_that_stays_fails_the_attempt_and_not_the_worker(stage: Stage) -> None:
     stage.engine.faults = [EngineFault("no space left")] * MAX_FAULT_ATTEMPTS
     async with stage.service():
         await with_worker(stage)

@@ -41,7 +41,7 @@ async def idle(stage: Stage) -> SandboxDirectory:
         await stage.register()
         await stage.request()
         await stage.until_seen(ev.WorkerReady)
-        await stage.until(lambda: any(seat.pool.idle for seat in service._workers.values()))
+        await stage.until(lambda: any(worker.pool.idle for worker in service._workers.values()))
         [folder] = folders(stage)
     return SandboxDirectory(folder)
 
@@ -89,13 +89,13 @@ async def test_without_a_launcher_a_run_in_a_sandbox_begins_anew(
 async def test_with_another_launcher_idle_containers_are_replaced_with_one_line(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = await idle(stage)
-    made = place.read_record()
+    directory = await idle(stage)
+    made = directory.read_record()
     assert made is not None
-    place.write_record(replace(made, launcher="abaco-launcher-of-before"))
+    directory.write_record(replace(made, launcher="abaco-launcher-of-before"))
     async with stage.service() as service:
-        await stage.until(lambda: any(seat.pool.idle for seat in service._workers.values()))
-        await stage.until(lambda: not place.path.exists())
+        await stage.until(lambda: any(worker.pool.idle for worker in service._workers.values()))
+        await stage.until(lambda: not directory.path.exists())
     assert lines(caplog, "replaced") == [
         "1 idle sandboxes replaced: the launcher's version has changed"
     ]

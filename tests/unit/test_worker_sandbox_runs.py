@@ -48,7 +48,7 @@ def impatient(tmp_path: Path) -> Iterator[Stage]:
 
 
 async def with_worker(stage: Stage, **definition: object) -> None:
-    """The seat foo_0_wkr_0 is ready."""
+    """The worker foo_0_wkr_0 is ready."""
     await stage.register(**definition)
     await stage.request()
     await stage.until_seen(ev.WorkerReady)
@@ -59,24 +59,29 @@ async def run(stage: Stage, ordinal: int, script: str, **changes: object) -> Non
     await stage.assign(ordinal, **changes)
 
 
-def waiting(stage: Stage) -> list[str]:
+def idle_directories(stage: Stage) -> list[str]:
     """The sandboxes that nobody has taken."""
     assert stage.folder is not None
     folders = (path for path in stage.folder.iterdir() if path.is_dir())
     return [path.name for path in folders if not (path / "assignment").exists()]
 
 
-async def until_stocked(stage: Stage, count: int = 1) -> None:
+async def until_prewarmed(stage: Stage, count: int = 1) -> None:
     """So many sandboxes wait, and none is left of what ended."""
     await stage.until(
-        lambda: len(waiting(stage)) == count == len(stage.engine.containers) == stage.stocked()
+        lambda: (
+            len(idle_directories(stage))
+            == count
+            == len(stage.engine.containers)
+            == stage.idle_sandboxes()
+        )
     )
 
 
-# -- seats and their sandboxes
+# -- workers and their sandboxes
 
 
-async def test_a_seat_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
+async def test_a_worker_is_ready_when_a_sandbox_waits(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
         [ready] = stage.seen(ev.WorkerReady)
@@ -92,9 +97,9 @@ async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
 ) -> None:
     taken = SandboxPool.take
 
-    async def take(stock: SandboxPool, drawn: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
+    async def take(pool: SandboxPool, spec: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
         asyncio.get_running_loop().call_soon(stage.engine.let_start.set)
-        return await taken(stock, drawn)
+        return await taken(pool, spec)
 
     monkeypatch.setattr(SandboxPool, "take", take)
     stage.engine.let_start.clear()
@@ -116,7 +121,7 @@ async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state="calm", version=1))
         await run(stage, 0, 'echo "$GREETING $_abaco_actor_state"; exit 7')
         [finished] = await stage.until_seen(ev.ExecutionFinished)
-        await until_stocked(stage)
+        await until_prewarmed(stage)
     [started] = stage.seen(ev.ExecutionStarted)
     assert (started.start_kind, started.container_id) == (ev.StartKind.POOL, "c0")
     assert started.state_sequence == 4
@@ -129,13 +134,13 @@ async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
     assert stage.output("foo_0_exc_0") == b"hello calm\n"
 
 
-async def test_an_idle_seat_gives_its_sandbox_up(stage: Stage) -> None:
+async def test_an_idle_worker_gives_its_sandbox_up(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
         await stage.append(b.stop_requested())
         await stage.until_seen(ev.WorkerStopped)
         await stage.until_idle()
-        await stage.until(lambda: not waiting(stage))
+        await stage.until(lambda: not idle_directories(stage))
 
 
 async def test_a_sandbox_that_died_is_replaced(stage: Stage) -> None:
@@ -143,7 +148,7 @@ async def test_a_sandbox_that_died_is_replaced(stage: Stage) -> None:
         await with_worker(stage)
         stage.engine.containers["c0"].kill()
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
-        await until_stocked(stage)
+        await until_prewarmed(stage)
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
     assert stage.seen(ev.ExecutionStarted)[0].container_id == "c1"
@@ -155,7 +160,7 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_again(stage: Stage) -> Non
         stage.engine.faults = [EngineFault("no space left")] * 4
         stage.engine.containers["c0"].kill()
         await stage.until(lambda: not stage.engine.faults)
-        await until_stocked(stage)
+        await until_prewarmed(stage)
 
 
 async def test_other_limits_are_another_sandbox(stage: Stage) -> None:
@@ -187,9 +192,9 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
     waited_for = asyncio.Event()
     taken = SandboxPool.take
 
-    async def take(stock: SandboxPool, drawn: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
+    async def take(pool: SandboxPool, spec: SandboxSpec) -> tuple[Sandbox, ev.StartKind]:
         asyncio.get_running_loop().call_soon(waited_for.set)
-        return await taken(stock, drawn)
+        return await taken(pool, spec)
 
     monkeypatch.setattr(SandboxPool, "take", take)
     stage.engine.let_start.clear()
@@ -203,16 +208,16 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
         await stage.until(lambda: len(stage.engine.containers) == 2)
         stage.engine.let_start.set()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
-        await until_stocked(stage)
-        stock = service._workers[KEY].pool
-        await stage.until(lambda: stock.idle is not None)
-        assert stock.idle is not None
-        assert stock.idle.spec.memory_bytes == 7 * 2**20
+        await until_prewarmed(stage)
+        pool = service._workers[KEY].pool
+        await stage.until(lambda: pool.idle is not None)
+        assert pool.idle is not None
+        assert pool.idle.spec.memory_bytes == 7 * 2**20
     assert finished.exit_code == 3
     assert not stage.seen(ev.ExecutionFailed)
 
 
-async def test_a_seat_whose_first_sandbox_could_not_be_made_gets_another(stage: Stage) -> None:
+async def test_a_worker_whose_first_sandbox_could_not_be_made_gets_another(stage: Stage) -> None:
     stage.engine.faults = [EngineFault("no space left")]
     async with stage.service():
         await with_worker(stage)
@@ -236,7 +241,7 @@ async def test_what_waits_with_an_old_image_is_replaced_before_the_next_message(
         await with_worker(stage)
         stage.engine.images[IMAGE] = other_image(7, 5)
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
-        await until_stocked(stage)
+        await until_prewarmed(stage)
         await run(stage, 0, "exit 0")
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     [started] = stage.seen(ev.ExecutionStarted)
@@ -369,7 +374,7 @@ async def test_a_run_that_a_full_disk_hinders_leaves_no_container(disk: Disk, st
         [failed] = await stage.until_seen(ev.ExecutionFailed)
         assert "No space left on device" in failed.reason
         disk.empty()
-        await until_stocked(stage)
+        await until_prewarmed(stage)
         await stage.assign(0, attempt=2)
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.exit_code == 3
@@ -554,15 +559,19 @@ async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
         await with_worker(stage)
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
-        await until_stocked(stage)
-        [before] = waiting(stage)
+        await until_prewarmed(stage)
+        [before] = idle_directories(stage)
         address = tmp_path / "worker" / before / "address"
         await stage.until(address.exists)
     if not connected:
         address.unlink()
     async with stage.service() as service:
         await stage.until(
-            lambda: waiting(stage) == [before] if connected else before not in waiting(stage)
+            lambda: (
+                idle_directories(stage) == [before]
+                if connected
+                else before not in idle_directories(stage)
+            )
         )
         await stage.until(lambda: KEY in service._workers)
         await stage.until(lambda: service._workers[KEY].pool.idle is not None)
@@ -582,26 +591,26 @@ async def test_what_cannot_be_connected_is_made_again_by_the_engine(
         for ordinal in range(3):
             await run(stage, ordinal, "exit 0")
             await stage.until_seen(ev.ExecutionFinished, ordinal + 1)
-        await until_stocked(stage)
+        await until_prewarmed(stage)
     assert len(stage.kernel.tries) == 1
     assert not stage.seen(ev.ExecutionFailed)
 
 
-async def test_a_seat_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> None:
+async def test_a_worker_without_a_sandbox_gets_one_at_the_start(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
     await stage.engine.remove("c0")
     async with stage.service():
-        await until_stocked(stage)
+        await until_prewarmed(stage)
     assert list(stage.engine.containers) == ["c1"]
 
 
-async def test_a_sandbox_of_a_seat_that_is_gone_is_removed(stage: Stage) -> None:
+async def test_a_sandbox_of_a_worker_that_is_gone_is_removed(stage: Stage) -> None:
     async with stage.service():
         await with_worker(stage)
     await stage.append(b.lost())
     async with stage.service():
-        await stage.until(lambda: not stage.engine.containers and not waiting(stage))
+        await stage.until(lambda: not stage.engine.containers and not idle_directories(stage))
 
 
 async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
@@ -616,7 +625,7 @@ async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
     async with stage.service():
         stage.queue.redeliver_unsettled()
         [finished] = await stage.until_seen(ev.ExecutionFinished)
-        await until_stocked(stage)
+        await until_prewarmed(stage)
     assert finished.exit_code == 6
     assert stage.output("foo_0_exc_0") == b"one\ntwo\n"
     [started] = stage.seen(ev.ExecutionStarted)
@@ -634,7 +643,7 @@ async def test_a_run_whose_container_went_with_the_worker_is_for_another_attempt
     async with stage.service():
         stage.queue.redeliver_unsettled()
         [failed] = await stage.until_seen(ev.ExecutionFailed)
-        await stage.until(lambda: len(stage.engine.containers) == len(waiting(stage)) == 1)
+        await stage.until(lambda: len(stage.engine.containers) == len(idle_directories(stage)) == 1)
     assert failed.reason.startswith("its container is gone")
 
 

@@ -18,7 +18,7 @@ from abaco_worker.sandbox.container_garbage_collector import (
 )
 from abaco_worker.sandbox.launcher_client import connect
 from deadlines import LIMIT_SECONDS
-from launcher_stage import connected, new_place, process, shell
+from launcher_stage import connected, new_directory, process, shell
 
 
 class Engine:
@@ -53,12 +53,12 @@ class Engine:
 
 
 @asynccontextmanager
-async def sweeping(engine: Engine) -> AsyncGenerator[ContainerGarbageCollector, None]:
+async def collecting(engine: Engine) -> AsyncGenerator[ContainerGarbageCollector, None]:
     port: Any = engine
-    sweeper = ContainerGarbageCollector(port)
-    running = asyncio.create_task(sweeper.run())
+    garbage_collector = ContainerGarbageCollector(port)
+    running = asyncio.create_task(garbage_collector.run())
     try:
-        yield sweeper
+        yield garbage_collector
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -79,12 +79,12 @@ def folder(tmp_path: Path, name: str) -> Path:
 
 async def test_one_after_another_each_with_its_folder(tmp_path: Path) -> None:
     engine, folders = Engine(), [folder(tmp_path, name) for name in "abc"]
-    async with sweeping(engine) as sweeper:
+    async with collecting(engine) as garbage_collector:
         for each in folders:
-            sweeper.collect(UnusedContainer(each.name, each))
+            garbage_collector.collect(UnusedContainer(each.name, each))
         await until(lambda: engine.under_way)
         assert engine.under_way == ["a"]
-        assert sweeper.backlog == 2
+        assert garbage_collector.backlog == 2
         assert all(each.exists() for each in folders)
         engine.let.release()
         await until(lambda: engine.under_way == ["b"])
@@ -93,26 +93,26 @@ async def test_one_after_another_each_with_its_folder(tmp_path: Path) -> None:
 
 
 async def test_a_launcher_is_told_to_go_and_waited_for_before_the_removal(tmp_path: Path) -> None:
-    engine, place = Engine(), new_place(tmp_path / "a")
-    with process(place) as program:
-        (await connect(place, 10)).close()
-        async with sweeping(engine) as sweeper:
-            sweeper.collect(UnusedContainer("a", place.path))
+    engine, directory = Engine(), new_directory(tmp_path / "a")
+    with process(directory) as program:
+        (await connect(directory, 10)).close()
+        async with collecting(engine) as garbage_collector:
+            garbage_collector.collect(UnusedContainer("a", directory.path))
             await until(lambda: engine.under_way)
             assert program.wait(10) == 0
             assert engine.awaited == ["a"]
             engine.let.release()
-            await until(lambda: not place.path.exists())
+            await until(lambda: not directory.path.exists())
 
 
 async def test_whose_program_still_runs_is_removed_at_once(tmp_path: Path) -> None:
-    engine, place = Engine(), new_place(tmp_path / "a")
-    with process(place) as program:
-        async with connected(place) as launcher:
+    engine, directory = Engine(), new_directory(tmp_path / "a")
+    with process(directory) as program:
+        async with connected(directory) as launcher:
             await launcher.launch(shell("sleep 60"))
             await anext(launcher.messages())
-            async with sweeping(engine) as sweeper:
-                sweeper.collect(UnusedContainer("a", place.path))
+            async with collecting(engine) as garbage_collector:
+                garbage_collector.collect(UnusedContainer("a", directory.path))
                 engine.let.release()
                 await until(lambda: engine.removed == ["a"])
         assert engine.awaited == []
@@ -124,14 +124,14 @@ async def test_a_socket_where_nobody_answers_holds_nothing_up_for_long(
 ) -> None:
     """What runs as the container's root may have put its own in the launcher's place."""
     monkeypatch.setattr("abaco_worker.sandbox.launcher_client.EXIT_SECONDS", 0.05)
-    engine, place = Engine(), new_place(tmp_path / "a")
+    engine, directory = Engine(), new_directory(tmp_path / "a")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        folder = os.open(place.socket_folder, os.O_PATH)
+        folder = os.open(directory.socket_folder, os.O_PATH)
         silent.bind(f"/proc/self/fd/{folder}/socket")
         os.close(folder)
         silent.listen()
-        async with sweeping(engine) as sweeper:
-            sweeper.collect(UnusedContainer("a", place.path))
+        async with collecting(engine) as garbage_collector:
+            garbage_collector.collect(UnusedContainer("a", directory.path))
             engine.let.release()
             await until(lambda: engine.removed == ["a"])
     assert engine.awaited == []
@@ -146,9 +146,9 @@ async def test_a_slow_folder_holds_up_no_container(
         await let.wait()
 
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", slow)
-    async with sweeping(engine) as sweeper:
-        sweeper.collect(UnusedContainer("a", folder(tmp_path, "a")))
-        sweeper.collect(UnusedContainer("b"))
+    async with collecting(engine) as garbage_collector:
+        garbage_collector.collect(UnusedContainer("a", folder(tmp_path, "a")))
+        garbage_collector.collect(UnusedContainer("b"))
         engine.let.release()
         engine.let.release()
         await until(lambda: engine.removed == ["a", "b"])
@@ -175,8 +175,8 @@ async def test_what_cannot_be_removed_is_tried_again(
     monkeypatch.setattr(
         "abaco_worker.sandbox.container_garbage_collector.asyncio.to_thread", remove
     )
-    async with sweeping(engine) as sweeper:
-        sweeper.collect(UnusedContainer("a", left))
+    async with collecting(engine) as garbage_collector:
+        garbage_collector.collect(UnusedContainer("a", left))
         for _ in range(3):
             engine.let.release()
         await until(lambda: not left.exists())
@@ -194,15 +194,15 @@ async def test_what_cannot_be_removed_holds_up_nobody_else(
     )
     engine = Engine()
     engine.stuck = {"x", "y", "z"}
-    async with sweeping(engine) as sweeper:
+    async with collecting(engine) as garbage_collector:
         for name in ("x", "y", "z", "a", "b"):
-            sweeper.collect(UnusedContainer(name))
+            garbage_collector.collect(UnusedContainer(name))
             engine.let.release()
         await until(lambda: engine.removed == ["a", "b"])
-        assert sweeper.waiting == 3
-        assert sweeper.backlog == 0
-        sweeper.collect(UnusedContainer("x"))
-        assert sweeper.backlog == 0, "what is to be tried again is not taken twice"
+        assert garbage_collector.waiting == 3
+        assert garbage_collector.backlog == 0
+        garbage_collector.collect(UnusedContainer("x"))
+        assert garbage_collector.backlog == 0, "what is to be tried again is not taken twice"
 
 
 async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
@@ -211,13 +211,13 @@ async def test_a_retry_that_takes_for_ever_holds_up_nobody_else(
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 0.001)
     engine = Engine()
     engine.stuck = {"x"}
-    async with sweeping(engine) as sweeper:
-        sweeper.collect(UnusedContainer("x"))
+    async with collecting(engine) as garbage_collector:
+        garbage_collector.collect(UnusedContainer("x"))
         engine.let.release()
-        await until(lambda: sweeper.waiting == 1 and engine.under_way == ["x"])
+        await until(lambda: garbage_collector.waiting == 1 and engine.under_way == ["x"])
         engine.hung.add("x")
         engine.let.release()
         await until(lambda: engine.hanging == ["x"])
-        sweeper.collect(UnusedContainer("a"))
+        garbage_collector.collect(UnusedContainer("a"))
         engine.let.release()
         await until(lambda: engine.removed == ["a"])

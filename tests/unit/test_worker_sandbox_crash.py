@@ -21,7 +21,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def script(stage: Stage, ran: Path) -> None:
-    """The scheduler's side of a seat, two runs on it, and its end."""
+    """The scheduler's side of a worker, two runs on it, and its end."""
     await stage.until_seen(ev.WorkerReady)
     for n in range(2):
         words = f"echo {n} >>{ran}; seq 1 {LINES}; exit {n}"
