@@ -1,15 +1,15 @@
-"""NATS servers that misbehave: enough of the protocol for a client to connect and to write.
+"""Fake NATS servers with faults, which know enough of the protocol to connect and to append.
 
-Each listens on a port of its own. ``way`` may be changed at any time:
+Each listens on its own port. ``way`` may be changed at any time:
 
 ============  ==================================================================================
 way           is a server that
 ============  ==================================================================================
-``works``     answers everything
-``silent``    takes connections, and says nothing at all, as one that is stopped or cut off
-``lonely``    greets and answers pings, and has no leader to ask: writes have no answer
-``deaf``      reads nothing more of what comes
-``refused``   is not there
+``works``     answers every request
+``silent``    accepts connections and sends nothing, as one that is stopped or cut off
+``lonely``    answers pings only: it has no leader, so that appends have no answer
+``deaf``      reads nothing more from its connections
+``refused``   does not run
 ============  ==================================================================================
 """
 
@@ -24,10 +24,10 @@ STATE = {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0, "consumer_cou
 
 
 class FakeNats:
-    """One of them."""
+    """One fake server."""
 
     def __init__(self, name: str, way: str = "works") -> None:
-        """Nobody listens yet."""
+        """Listen with :func:`serving`."""
         self.name = name
         self.way = way
         self.port = free_port()
@@ -42,23 +42,23 @@ class FakeNats:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address for clients."""
         return f"nats://{LOOPBACK}:{self.port}"
 
     def drop(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     async def end(self) -> None:
-        """Close what is open, and wait until it is closed."""
+        """Close all connections, and wait until they are closed."""
         self._over.set()
         self.drop()
         await asyncio.gather(*filter(None, self._talks), return_exceptions=True)
-        await asyncio.sleep(0)  # now what was closed is
+        await asyncio.sleep(0)  # the transports close in the next iteration
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Serve one connection until it ends."""
         self.connections += 1
         self._writers.add(writer)
         self._talks.add(asyncio.current_task())
@@ -112,8 +112,8 @@ class FakeNats:
         if verb == "CREATE":
             self.creations += 1
             if self.no_room is not None:
-                code, said = self.no_room
-                return {"error": {"code": 500, "err_code": code, "description": said}}
+                code, description = self.no_room
+                return {"error": {"code": 500, "err_code": code, "description": description}}
             self._made.add(name)
         elif self.no_room is not None and name not in self._made:
             return {"error": {"code": 404, "err_code": 10059, "description": "stream not found"}}
@@ -122,7 +122,7 @@ class FakeNats:
 
 @asynccontextmanager
 async def serving(*fakes: FakeNats) -> AsyncGenerator[None, None]:
-    """All of them listen, but those that are not there."""
+    """Run all servers but the refused ones."""
     servers = [
         await asyncio.start_server(fake.serve, LOOPBACK, fake.port)
         for fake in fakes

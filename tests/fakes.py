@@ -19,7 +19,7 @@ from abaco_proto.subjects import host_work_filter
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a NATS filter selects a subject."""
+    """Whether a subject matches a NATS filter."""
     wanted, tokens = pattern.split("."), subject.split(".")
     for at, token in enumerate(wanted):
         if token == ">":
@@ -30,7 +30,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 class InMemoryEventLog:
-    """Implements ``EventLog``. ``available = False`` is the plug pulled."""
+    """Implements ``EventLog``. With ``available = False`` every call raises ``Unavailable``."""
 
     def __init__(self) -> None:
         self.events: list[Recorded] = []
@@ -44,7 +44,7 @@ class InMemoryEventLog:
         self._check()
         self.before_append(draft)
         subject = draft.subject
-        if expected is not None and self._tip(expected.filter) != expected.sequence:
+        if expected is not None and self._head(expected.filter) != expected.sequence:
             last = await self.last(subject)
             if last is not None and last.matches(draft):
                 return last.sequence
@@ -57,7 +57,7 @@ class InMemoryEventLog:
         return self.put_raw(subject, envelope.to_headers(draft), codec.encode(draft.event))
 
     def put_raw(self, subject: str, headers: dict[str, str], body: bytes) -> int:
-        """Store bytes as a server would: without looking at them."""
+        """Store bytes without decoding them, as a server does."""
         sequence = len(self.events) + 1
         self.events.append(envelope.from_message(sequence, subject, headers, body))
         self.stored_at.append(datetime.now(UTC))
@@ -114,16 +114,16 @@ class InMemoryEventLog:
         return [r for r in self.events[after:] if any(matches(f, r.subject) for f in filters)]
 
     def _last(self, pattern: str) -> Recorded | None:
-        """From the end on: what many writers append to is found at once."""
+        """Searched from the end, where the newest events are."""
         return next((r for r in reversed(self.events) if matches(pattern, r.subject)), None)
 
-    def _tip(self, pattern: str) -> int:
+    def _head(self, pattern: str) -> int:
         found = self._last(pattern)
         return found.sequence if found else 0
 
     def _check(self) -> None:
         if not self.available:
-            raise Unavailable("the plug is pulled")
+            raise Unavailable("the fake log is not available")
 
 
 class InMemoryOutputLog:
@@ -139,7 +139,7 @@ class InMemoryOutputLog:
     async def write(self, output: Output) -> None:
         await asyncio.sleep(0)
         if not self.available:
-            raise Unavailable("the plug is pulled")
+            raise Unavailable("the fake log is not available")
         if any(chunk.output == output for chunk in self.chunks):
             return
         self.chunks.append(RecordedOutput(sequence=len(self.chunks) + 1, output=output))
@@ -182,7 +182,7 @@ class InMemoryOutputLog:
 
 
 class InMemoryDelivery:
-    """Implements ``Delivery``; remembers what was said of it."""
+    """Implements ``Delivery``, and records how it was acknowledged."""
 
     def __init__(
         self, queue: "InMemoryWorkQueue", recorded: Recorded, *, redelivered: bool
@@ -205,7 +205,7 @@ class InMemoryDelivery:
 
 
 class InMemoryWorkQueue:
-    """Implements ``WorkQueue`` over an ``InMemoryEventLog``; time-outs happen by ``redeliver``."""
+    """Implements ``WorkQueue`` over an ``InMemoryEventLog``. Call ``redeliver`` for a timeout."""
 
     def __init__(self, log: InMemoryEventLog, host_id: str) -> None:
         self._log = log
@@ -217,12 +217,12 @@ class InMemoryWorkQueue:
         self._cursor = 0
 
     def redeliver(self, recorded: Recorded) -> None:
-        """Hand an unsettled event out again."""
+        """Deliver an event again."""
         self._again.append(recorded)
         self._wake.set()
 
     def redeliver_unsettled(self) -> None:
-        """What the server does when a host fell silent."""
+        """Deliver all unacknowledged events again, as the server does after a host stopped."""
         for delivery in list(self.handed_out):
             if delivery.recorded.sequence not in self.settled:
                 self.redeliver(delivery.recorded)
@@ -274,9 +274,9 @@ class InMemoryHeartbeats:
 
 
 class InMemorySnapshots:
-    """Implements ``Snapshots``. ``available = False`` is the plug pulled."""
+    """Implements ``Snapshots``. With ``available = False`` every call raises ``Unavailable``."""
 
-    MOST_BYTES = 8 * 1024 * 1024
+    MAX_BYTES = 8 * 1024 * 1024
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
@@ -288,10 +288,10 @@ class InMemorySnapshots:
 
     async def put(self, name: str, value: bytes) -> None:
         self._check()
-        if len(value) > self.MOST_BYTES:
-            raise Unavailable("more than a message may have")
+        if len(value) > self.MAX_BYTES:
+            raise Unavailable("larger than a message may be")
         self.values[name] = value
 
     def _check(self) -> None:
         if not self.available:
-            raise Unavailable("unplugged")
+            raise Unavailable("the fake log is not available")

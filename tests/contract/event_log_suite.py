@@ -41,7 +41,7 @@ def message(ordinal: int, causation_id: str = "req-1") -> Draft:
 
 class EventLogSuite:
     async def test_what_was_appended_is_read_back_whole(self, log: EventLog) -> None:
-        wish = draft(
+        drafted = draft(
             b.requested(),
             tenant="default",
             time=b.T0,
@@ -49,13 +49,13 @@ class EventLogSuite:
             correlation_id="req-9",
             traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
-        sequence = await log.append(wish)
+        sequence = await log.append(drafted)
         found = await log.at(sequence)
         assert found is not None
-        assert found.matches(wish)
+        assert found.matches(drafted)
         assert found.time == b.T0
         assert found.correlation_id == "req-9"
-        assert found.traceparent == wish.traceparent
+        assert found.traceparent == drafted.traceparent
         assert found.tenant == "default"
         assert found.subject == "abaco.event.default.foo_0.worker.requested.h1"
 
@@ -112,9 +112,7 @@ class EventLogSuite:
         first = await log.append(message(0), expected=expected)
         assert await log.append(message(0), expected=expected) == first
 
-    async def test_an_equal_wish_of_someone_else_is_not_taken_for_ones_own(
-        self, log: EventLog
-    ) -> None:
+    async def test_an_equal_draft_of_another_writer_is_a_conflict(self, log: EventLog) -> None:
         await log.append(message(0, "req-1"))
         with pytest.raises(Conflict):
             await log.append(message(0, "req-2"))
@@ -176,13 +174,13 @@ class EventLogSuite:
         found = await collect(log, INBOX)
         assert [r.sequence for r in found] == list(range(1, 2501))
 
-    async def test_follow_speaks_at_once_even_of_nothing(self, log: EventLog) -> None:
+    async def test_follow_begins_with_a_batch_even_if_it_is_empty(self, log: EventLog) -> None:
         async with asyncio.timeout(LIMIT_SECONDS), aclosing(log.follow([INBOX])) as batches:
             batch = await anext(batches)
         assert list(batch.events) == []
         assert batch.caught_up
 
-    async def test_follow_gives_history_then_life_without_a_seam(self, log: EventLog) -> None:
+    async def test_follow_gives_history_then_new_events_without_a_gap(self, log: EventLog) -> None:
         for n in range(50):
             await log.append(message(n))
         follower = asyncio.create_task(take(log.follow([INBOX]), 200))

@@ -17,7 +17,7 @@ class SnapshotsSuite:
             await snapshots.put("one", value)
             assert await snapshots.get("one") == value
 
-    async def test_names_are_told_apart(self, snapshots: Snapshots) -> None:
+    async def test_each_name_has_its_own_value(self, snapshots: Snapshots) -> None:
         await snapshots.put("one", b"1")
         await snapshots.put("other", b"2")
         assert await snapshots.get("one") == b"1"

@@ -20,8 +20,8 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def golden(event: ev.Event) -> bytes:
-    wish = b.envelope_of(event)
-    headers = msgspec.json.encode(envelope.to_headers(wish), order="sorted")
+    drafted = b.envelope_of(event)
+    headers = msgspec.json.encode(envelope.to_headers(drafted), order="sorted")
     subject = subjects.event_subject("default", event).encode()
     return b"\n".join([subject, headers, codec.encode(event), b""])
 

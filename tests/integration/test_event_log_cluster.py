@@ -37,9 +37,9 @@ async def cluster(shared_cluster: Cluster) -> AsyncGenerator[Cluster, None]:
 
 @asynccontextmanager
 async def connected(
-    url: str, *, patience: float = 5, replicas: int = 3
+    url: str, *, timeout_seconds: float = 5, replicas: int = 3
 ) -> AsyncGenerator[Connection, None]:
-    connection = Connection(url, name="test", timeout=patience, replicas=replicas)
+    connection = Connection(url, name="test", timeout=timeout_seconds, replicas=replicas)
     await connection.open()
     try:
         yield connection
@@ -70,7 +70,7 @@ async def leader(connection: Connection, cluster: Cluster) -> Member:
 
 @contextmanager
 def stopped(members: Sequence[Member]) -> Iterator[None]:
-    """They answer nothing for a while: what their leader was told stays under way."""
+    """They answer nothing for a while: appends that their leader received stay undecided."""
     for member in members:
         member.signal(signal.SIGSTOP)
     try:
@@ -80,7 +80,7 @@ def stopped(members: Sequence[Member]) -> Iterator[None]:
             member.signal(signal.SIGCONT)
 
 
-def wish(event: Event, cause: str) -> Draft:
+def drafted(event: Event, cause: str) -> Draft:
     return draft(event, tenant="default", time=b.T0, causation_id=cause)
 
 
@@ -91,11 +91,11 @@ async def test_a_condition_holds_against_what_is_under_way_with_the_same_filter(
     lead = await leader(connection, cluster)
     nothing_yet = Expected(filter=worker_requests_filter(), sequence=0)
     events = [b.requested(0, "foo_0"), b.requested(0, "bar_0")]
-    async with connected(lead.url, patience=8) as there:
+    async with connected(lead.url, timeout_seconds=8) as there:
         log = JetStreamEventLog(there)
         with stopped([member for member in cluster.members if member is not lead]):
             tries = [
-                asyncio.create_task(log.append(wish(event, "x"), expected=nothing_yet))
+                asyncio.create_task(log.append(drafted(event, "x"), expected=nothing_yet))
                 for event in events
             ]
             await asyncio.sleep(0.3)
@@ -109,7 +109,7 @@ async def test_ones_own_event_that_is_under_way_is_waited_for(
 ) -> None:
     lead = await leader(connection, cluster)
     first = Expected(filter=INBOX, sequence=0)
-    async with connected(lead.url, patience=8) as there:
+    async with connected(lead.url, timeout_seconds=8) as there:
         log = JetStreamEventLog(there)
         with stopped([member for member in cluster.members if member is not lead]):
             tries = [asyncio.create_task(log.append(message(0), expected=first)) for _ in range(2)]

@@ -39,7 +39,7 @@ async def test_the_log_cannot_be_purged(connection: Connection, log: JetStreamEv
     assert len(await collect(log, INBOX)) == 1
 
 
-async def test_bytes_that_do_not_decode_are_told_as_such(
+async def test_bytes_that_do_not_decode_are_unrecognized(
     connection: Connection, log: JetStreamEventLog
 ) -> None:
     await connection.jetstream.publish("abaco.event.default.foo_0.message.received", b"\xff{")

@@ -13,17 +13,17 @@ FAILOVER_SECONDS = 0.05
 
 
 class Client:
-    """Connected to one of two servers; counts how often it was told to turn to the other."""
+    """Connected to one of two servers; counts how often it reconnected to the other."""
 
     is_connected = True
     servers = ("one", "other")
     server = server_id = "one"
 
     def __init__(self) -> None:
-        self.turned = 0
+        self.reconnected = 0
 
     async def force_reconnect(self) -> None:
-        self.turned += 1
+        self.reconnected += 1
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_reads_that_are_answered_do_not_keep_it_with_a_server_that_takes_n
     await asyncio.sleep(2 * FAILOVER_SECONDS)
     await asked.call(answered)
     await write_in_vain(asked)
-    assert client.turned == 1
+    assert client.reconnected == 1
 
 
 async def test_nor_do_events_that_it_refuses(asked: Connection, client: Client) -> None:
@@ -77,7 +77,7 @@ async def test_nor_do_events_that_it_refuses(asked: Connection, client: Client) 
     with pytest.raises(Conflict):
         await asked.call(refused, "abaco.event")
     await write_in_vain(asked)
-    assert client.turned == 1
+    assert client.reconnected == 1
 
 
 async def test_an_event_that_it_takes_does(asked: Connection, client: Client) -> None:
@@ -85,14 +85,14 @@ async def test_an_event_that_it_takes_does(asked: Connection, client: Client) ->
     await asyncio.sleep(2 * FAILOVER_SECONDS)
     await asked.call(answered, "abaco.event")
     await write_in_vain(asked)
-    assert client.turned == 0
+    assert client.reconnected == 0
 
 
-async def test_what_is_too_large_to_be_sent_says_nothing_of_the_server(
+async def test_what_is_too_large_to_be_sent_does_not_count_against_the_server(
     asked: Connection, client: Client
 ) -> None:
     for _ in range(3):
         with pytest.raises(Unavailable, match="maximum payload"):
             await asked.call(too_large, "$KV.ABACO_SNAPSHOTS")
         await asyncio.sleep(2 * FAILOVER_SECONDS)
-    assert client.turned == 0
+    assert client.reconnected == 0

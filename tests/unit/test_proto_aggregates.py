@@ -71,13 +71,13 @@ def test_every_status_can_be_reached() -> None:
 
 
 @given(SOUP, st.integers(0, 30))
-def test_an_event_told_twice_in_a_row_changes_nothing_more(events: list[ev.Event], at: int) -> None:
-    told_twice = b.history(*events)
-    told_twice[at:at] = told_twice[at - 1 : at] if at else []
+def test_an_event_twice_in_a_row_changes_nothing_more(events: list[ev.Event], at: int) -> None:
+    repeated = b.history(*events)
+    repeated[at:at] = repeated[at - 1 : at] if at else []
     once = twice = execution.INITIAL
     for recorded in b.history(*events):
         once = execution.evolve(once, recorded)
-    for recorded in told_twice:
+    for recorded in repeated:
         twice = execution.evolve(twice, recorded)
     assert once == twice
 

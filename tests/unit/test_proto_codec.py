@@ -65,7 +65,7 @@ def test_no_bytes_can_stop_a_reader(raw: bytes) -> None:
     codec.decode(raw)
 
 
-def test_a_type_from_the_future_is_told_as_such() -> None:
+def test_a_type_from_the_future_is_unrecognized() -> None:
     found = codec.decode(b'{"type":"moon.landed"}')
     assert isinstance(found, ev.Unrecognized)
     assert "moon.landed" in found.reason
@@ -88,10 +88,10 @@ def test_upcasts_chain_and_end() -> None:
 
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
 def test_the_envelope_survives_the_journey(event: ev.Event) -> None:
-    wish = b.envelope_of(event, tenant="t1")
+    drafted = b.envelope_of(event, tenant="t1")
     subject = subjects.event_subject("t1", event)
-    found = envelope.from_message(5, subject, envelope.to_headers(wish), codec.encode(event))
-    assert found.matches(wish)
+    found = envelope.from_message(5, subject, envelope.to_headers(drafted), codec.encode(event))
+    assert found.matches(drafted)
     assert (found.tenant, found.time, found.sequence) == ("t1", b.T0, 5)
 
 
@@ -128,6 +128,6 @@ def test_what_is_for_a_host_ends_in_its_id() -> None:
     )
 
 
-def test_brackets_without_end_are_told_as_such() -> None:
+def test_brackets_without_end_are_unrecognized() -> None:
     state = b'{"type":"actor.state_set","actor_id":"a_0","version":1,"state":%s}'
     assert isinstance(codec.decode(state % (b"[" * 100_000 + b"]" * 100_000)), ev.Unrecognized)

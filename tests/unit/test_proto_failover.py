@@ -103,7 +103,7 @@ def test_one_of_three_servers_that_works_is_found_within_fifteen_seconds() -> No
         ({"replicas": [{"active": 1, "offline": True}, {"active": 60_000_000_000}]}, False),
     ],
 )
-def test_a_leader_without_a_majority_is_told_by_what_it_heard(
+def test_a_leader_without_a_majority_is_recognised_by_the_replicas_it_reaches(
     cluster: dict[str, object],
     *,
     has: bool,

@@ -1,4 +1,4 @@
-"""What of the adapter on NATS can be told without a server."""
+"""The parts of the adapter on NATS that need no server."""
 
 import asyncio
 from collections.abc import AsyncGenerator

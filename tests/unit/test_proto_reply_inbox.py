@@ -87,11 +87,11 @@ async def test_many_at_once_are_handed_out_a_few_at_a_time(stage: Stage) -> None
     pending = list(stage.inbox._pending.values())
     for n in range(len(tasks)):
         stage.client.answer(n, b"%d" % n)
-    told = []
+    resolved = []
     while not all(reply.done() for reply in pending):
         await asyncio.sleep(0)
-        told.append(sum(reply.done() for reply in pending))
-    assert [count for count in told if count] == [few, 2 * few, 2 * few + 1]
+        resolved.append(sum(reply.done() for reply in pending))
+    assert [count for count in resolved if count] == [few, 2 * few, 2 * few + 1]
     assert await asyncio.gather(*tasks) == [b"%d" % n for n in range(len(tasks))]
 
 

@@ -166,7 +166,7 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the connection logs, whatever other tests have made of the loggers that are there."""
     logger, handler = logging.Logger("test"), Lines()  # noqa: LOG001 - one that nobody else has
     logger.addHandler(handler)
@@ -175,8 +175,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("code", [10047, 10023, 10028, 10002, 10005])
-async def test_no_room_for_the_streams_is_said_once_with_what_to_do(
-    code: int, said: list[str]
+async def test_no_room_for_the_streams_is_logged_once_with_what_to_do(
+    code: int, lines: list[str]
 ) -> None:
     fake = FakeNats("a")
     fake.no_room = (code, "insufficient storage resources available")
@@ -187,7 +187,7 @@ async def test_no_room_for_the_streams_is_said_once_with_what_to_do(
         while fake.creations < 5:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
-        [line] = (each for each in said if "no room" in each)
+        [line] = (each for each in lines if "no room" in each)
         assert f"error {code}" in line
         assert "ABACO_EVENTS" in line
         assert "max_file_store" in line
@@ -195,4 +195,4 @@ async def test_no_room_for_the_streams_is_said_once_with_what_to_do(
         async with asyncio.timeout(DEADLINE_SECONDS):
             await opening
         await made.close()
-    assert len([each for each in said if "no room" in each]) == 1
+    assert len([each for each in lines if "no room" in each]) == 1

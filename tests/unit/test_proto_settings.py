@@ -78,8 +78,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_a_value_and_a_file_are_one_too_many() -> None:
     with pytest.raises(Malformed) as caught:
         settings.read(Config, {"ABACO_TENANT": "a", "ABACO_TENANT_FILE": "/x"})
-    said = "ABACO_TENANT and ABACO_TENANT_FILE are both set: set only one of them"
-    assert str(caught.value) == said
+    message = "ABACO_TENANT and ABACO_TENANT_FILE are both set: set only one of them"
+    assert str(caught.value) == message
 
 
 def test_the_file_of_a_setting_of_others_is_not_opened() -> None:

@@ -34,6 +34,7 @@ from abaco_jetstream.connection.nats_errors import (
     describe,
 )
 from abaco_jetstream.connection.reply_inbox import ReplyInbox
+from abaco_jetstream.retry import Backoff
 from abaco_jetstream.stream_setup import ensure_streams
 from abaco_proto.errors import Unavailable
 
@@ -41,8 +42,7 @@ RECONNECT_PAUSE_SECONDS = 0.5
 CONNECT_SECONDS = 2.0
 """The limit of each step of a connection: TCP, greeting, first answer."""
 
-FIRST_PAUSE_SECONDS = 0.002
-MAX_PAUSE_SECONDS = 0.1
+RETRY_BACKOFF = Backoff(first_seconds=0.002, max_seconds=0.1)
 REJECTED_SHARE = 0.8
 """A request that is cancelled after this share of its timeout is logged as rejected."""
 
@@ -159,7 +159,7 @@ class Connection:
         """
         clock = time.monotonic
         begun = clock()
-        end, pause = begun + self.timeout, FIRST_PAUSE_SECONDS
+        end, pauses = begun + self.timeout, RETRY_BACKOFF.pauses()
         cancelled = _cancellations()
         while True:
             if not self.connected:
@@ -167,10 +167,10 @@ class Connection:
             try:
                 result = await operation()
             except RETRYABLE_ERRORS as error:
+                pause = next(pauses)
                 if clock() + pause > end:
                     raise await self._no_answer(error, kind, begun) from error
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, MAX_PAUSE_SECONDS)
             except NOT_SENT_ERRORS as error:
                 raise NotSent(f"the request cannot be sent: {describe(error)}") from error
             except nats.js.errors.APIError as error:  # an answer of the leader

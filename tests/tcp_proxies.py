@@ -1,7 +1,7 @@
-"""Wires between servers of a test: small TCP proxies that can be cut, as a network is, and mended.
+"""TCP proxies between the servers of a test, which can be interrupted like a network.
 
-A cut wire closes nothing. What was on its way waits, and arrives when the wire is mended: neither
-end learns of it but by the other's silence.
+An interrupted proxy closes no connection. Data in flight is kept, and delivered when the proxy is
+restored: both ends notice only that nothing arrives.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ CHUNK_BYTES = 65536
 T = TypeVar("T")
 
 
-class Wire:
-    """From a port of its own to another port of this machine."""
+class TcpProxy:
+    """A proxy from its own port to another port of this machine."""
 
     def __init__(self, target: int) -> None:
-        """Nothing is laid yet."""
+        """Start it with :func:`running_proxies`."""
         self.port = free_port()
         self._target = target
         self._whole = asyncio.Event()
         self._whole.set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def lay(self) -> asyncio.Server:
+    async def start(self) -> asyncio.Server:
         """Listen."""
         self._loop = asyncio.get_running_loop()
         return await asyncio.start_server(self._serve, LOOPBACK, self.port)
 
     def cut(self) -> None:
-        """Let nothing through any more."""
-        self._tell(self._whole.clear)
+        """Keep all data from now on."""
+        self._call(self._whole.clear)
 
     def mend(self) -> None:
-        """Let everything through again, first what has waited."""
-        self._tell(self._whole.set)
+        """Deliver data again, first what was kept."""
+        self._call(self._whole.set)
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _call(self, what: Callable[[], None]) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(what)
 
@@ -51,17 +51,17 @@ class Wire:
             await self._whole.wait()
             there, back = await asyncio.open_connection(LOOPBACK, self._target)
             ends.append(back)
-            await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
         except OSError:
             pass
-        except asyncio.CancelledError:  # the end of all, which streams would report
-            for end in ends:  # what still waits to be sent would keep them open
+        except asyncio.CancelledError:  # the test ends; asyncio would report it
+            for end in ends:  # data that is not sent yet would keep them open
                 end.transport.abort()
         finally:
             for end in ends:
                 end.close()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 await self._whole.wait()
@@ -71,8 +71,8 @@ class Wire:
 
 
 @contextmanager
-def laid(wires: list[Wire]) -> Iterator[None]:
-    """The wires carry, on a thread of their own: those who use them may block."""
+def running_proxies(proxies: list[TcpProxy]) -> Iterator[None]:
+    """The proxies run in their own thread, because the test may block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -80,25 +80,25 @@ def laid(wires: list[Wire]) -> Iterator[None]:
     def run(work: Coroutine[None, None, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result(10)
 
-    listeners = run(_lay(wires))
+    listeners = run(_start(proxies))
     try:
         yield
     finally:
-        run(_take_up(listeners))
+        run(_stop(listeners))
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
 
 
-async def _lay(wires: list[Wire]) -> list[asyncio.Server]:
-    return [await wire.lay() for wire in wires]
+async def _start(proxies: list[TcpProxy]) -> list[asyncio.Server]:
+    return [await proxy.start() for proxy in proxies]
 
 
-async def _take_up(listeners: list[asyncio.Server]) -> None:
+async def _stop(listeners: list[asyncio.Server]) -> None:
     for listener in listeners:
         listener.close()
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
-    await asyncio.sleep(0)  # now what was closed is
+    await asyncio.sleep(0)  # the transports close in the next iteration
