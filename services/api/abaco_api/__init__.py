@@ -1,18 +1,19 @@
-"""Commands and queries over HTTP: parse, decide, append, answer.
+"""Commands and queries over HTTP.
 
-=====================  ===========================================================================
-module                 is about
-=====================  ===========================================================================
-``body parse``         requests to commands; ``bodies`` describes what a body may hold
-``decide definition``  commands to events, pure
-``directory``          the fold of all actors' definitions, in memory
-``commands inbox``     the shells that append under optimistic concurrency; ``turns`` orders them,
-                       and ``lines`` what comes in a rush
-``once``               requests with an idempotency key
-``admission room``     what is turned away, and when
-``queries views``      rows of the read models to answers; ``freshness`` waits for one's own writes
-``routes app openapi`` the HTTP face
-=====================  ===========================================================================
+=====================  =========================================================================
+folder                 contents
+=====================  =========================================================================
+``http``               the server, the middleware, forms of requests and responses
+``contract``           the OpenAPI and AsyncAPI descriptions, and the types that they are made from
+``routes``             the operations, one resource per module
+``commands``           parse, read a history, decide, append
+``idempotency``        idempotency keys, and the index of those in the log
+``domain``             decisions and rules, pure
+``queries``            the read models, and how long a query waits for them
+``as_of`` ``explain``  answers from history
+``streams``            streams of events and of output
+``subscriptions``      the dispatcher, which sends events to subscribed actors
+=====================  =========================================================================
 """
 
 from importlib.metadata import version

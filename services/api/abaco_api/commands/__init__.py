@@ -1,1 +1,1 @@
-"""Commands: what a request asks for becomes events in the log, or an error."""
+"""Commands: a request leads to events in the log, or to an error."""

@@ -161,7 +161,7 @@ class CommandHandler:
             Conflict: the condition does not hold.
             Unavailable: no answer in time; the event may be in the log or not.
         """
-        wanted = draft(
+        event_draft = draft(
             event,
             tenant=self._tenant,
             time=cause.time or datetime.now(UTC),
@@ -171,18 +171,18 @@ class CommandHandler:
             hops=cause.hops,
             traceparent=cause.traceparent,
         )
-        sequence = await self._log.append(wanted, expected=expected)
+        sequence = await self._log.append(event_draft, expected=expected)
         recorded = Recorded(
             sequence=sequence,
-            subject=wanted.subject,
+            subject=event_draft.subject,
             tenant=self._tenant,
             event=event,
-            id=wanted.id,
-            time=wanted.time,
-            causation_id=wanted.causation_id,
-            correlation_id=wanted.correlation_id,
-            hops=wanted.hops,
-            traceparent=wanted.traceparent,
+            id=event_draft.id,
+            time=event_draft.time,
+            causation_id=event_draft.causation_id,
+            correlation_id=event_draft.correlation_id,
+            hops=event_draft.hops,
+            traceparent=event_draft.traceparent,
         )
         if expected is not None:
             self._keys.appended(expected.filter, expected.sequence, recorded, cause.key)

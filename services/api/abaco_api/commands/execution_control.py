@@ -43,14 +43,14 @@ class ControlEvents:
     heads: dict[str, int] = field(default_factory=dict)
     complete: bool = True
 
-    def take(self, recorded: Recorded, wanted: int) -> None:
-        """Fold one more event. If there are too many, only those of ``wanted`` are kept."""
+    def take(self, recorded: Recorded, keep: int) -> None:
+        """Fold one more event. If there are too many, only those of ordinal ``keep`` are kept."""
         self.position = self.heads[recorded.subject] = recorded.sequence
         execution_id = getattr(recorded.event, "execution_id", "")
         ordinal = ids.execution_ordinal(execution_id, getattr(recorded.event, "actor_id", ""))
         if ordinal is None:
             return
-        if ordinal in self.executions or ordinal == wanted or len(self.executions) < MAX_EXECUTIONS:
+        if ordinal in self.executions or ordinal == keep or len(self.executions) < MAX_EXECUTIONS:
             self.executions[ordinal] = evolve(self.executions.get(ordinal, INITIAL), recorded)
         else:
             self.complete = False

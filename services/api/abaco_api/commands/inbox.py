@@ -3,8 +3,8 @@
 An inbox is full when too many of its messages wait. Messages begin in the order of their inbox, so
 all behind the last one that was assigned to a worker wait. That one and the last purge are two
 reads of the log, made only when an inbox seems full by what is cached. A retry of an old message is
-assigned late and hides how far the inbox is; then the read models know better. They are asked only
-before a message is refused, and at most once per second and actor.
+assigned late and hides how far the inbox is; then the read models are more exact. They are queried
+only before a message is refused, and at most once per second and actor.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ from abaco_proto.errors import AbacoError, Conflict, Malformed, Refused, Unavail
 
 
 class BadParameter(Malformed):
-    """A parameter that is missing, unknown, or of the wrong form."""
+    """A parameter that is missing, unknown, or malformed."""
 
     def __init__(self, parameter: str, what: str) -> None:
         super().__init__(f"{parameter}: {what}")

@@ -106,13 +106,11 @@ async def page(
     read, acquired, most = PageRead(), False, PIECE_ROWS
     try:
         while True:
-            asked = min(limit - read.count, most if read.size < PAGE_BYTES else 0) + 1
-            rows = await fetch(read.last, asked)
-            most = min(
-                PIECE_ROWS, FEW_ROWS + 2 * len(rows)
-            )  # rows that are too many are fetched again
+            wanted = min(limit - read.count, most if read.size < PAGE_BYTES else 0) + 1
+            rows = await fetch(read.last, wanted)
+            most = min(PIECE_ROWS, FEW_ROWS + 2 * len(rows))  # so that few long rows are read twice
             read.take(rows, limit, view)
-            if read.more or not rows or rows[0]["found"] == len(rows) < asked:
+            if read.more or not rows or rows[0]["found"] == len(rows) < wanted:
                 break
             if not acquired:
                 await long.acquire()
