@@ -22,7 +22,7 @@ ACTORS = ("foo_0", "bar_0")
 
 
 def events(actor_id: str) -> st.SearchStrategy[ev.Event]:
-    """Any event of one actor, likely to fit what others of these do."""
+    """Any event of one actor, likely to fit the others."""
     number = st.integers(0, 2)
     ordinal = st.integers(0, 5)
     attempt = st.integers(1, 2)
@@ -67,18 +67,18 @@ def events(actor_id: str) -> st.SearchStrategy[ev.Event]:
 
 
 def histories(max_size: int = 60) -> st.SearchStrategy[list[Recorded]]:
-    """Histories of two registered actors and a host, with something unreadable in between."""
-    strange = st.sampled_from(
+    """Histories of two registered actors and a host, with unreadable events in between."""
+    unreadable = st.sampled_from(
         [b.joined(), ev.Unrecognized(raw=b"\xff", reason="damage"), b.registered("foo_0")]
     )
     rest = st.lists(
-        st.one_of(*map(events, ACTORS), *map(events, ACTORS), strange), max_size=max_size
+        st.one_of(*map(events, ACTORS), *map(events, ACTORS), unreadable), max_size=max_size
     )
     return rest.map(lambda more: recorded([*map(b.registered, ACTORS), *more]))
 
 
 def recorded(history: list[ev.Event]) -> list[Recorded]:
-    """The events as a log would hold them; what cannot be read has a subject all the same."""
+    """The events as a log would hold them; an unreadable event has a subject, too."""
     return [_record(event, n) for n, event in enumerate(history, 1)]
 
 

@@ -1,4 +1,4 @@
-"""The projector at work on real servers: what its tests give it, and what they wait for."""
+"""A running projector on real servers: what tests append, and conditions that they wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,33 +28,33 @@ DEADLINE_SECONDS = LIMIT_SECONDS
 
 @asynccontextmanager
 async def projector(config: ProjectorSettings) -> AsyncIterator[None]:
-    """The projector at work; its end is part of the test."""
+    """A running projector; its shutdown is part of the test."""
     stop = asyncio.Event()
-    work = asyncio.create_task(loop.run(config, stop))
+    running = asyncio.create_task(loop.run(config, stop))
     try:
         yield
     finally:
         stop.set()
         async with asyncio.timeout(LIMIT_SECONDS):
-            await work
+            await running
 
 
-def a_life(actor_id: str, messages: int) -> list[ev.Event]:
+def actor_history(actor_id: str, messages: int) -> list[ev.Event]:
     """An actor that runs half of its messages, then is purged and deleted."""
     first = [b.registered(actor_id), b.requested(0, actor_id), b.ready(0, actor_id)]
-    seat = {"worker_id": f"{actor_id}_wkr_0"}
+    worker = {"worker_id": f"{actor_id}_wkr_0"}
     runs: list[ev.Event] = []
     for n in range(messages):
         runs.append(b.received(n, actor_id))
         if n % 2:
             makers: tuple[Callable[..., ev.Event], ...] = (b.assigned, b.started, b.finished)
-            runs += [make(n, actor_id, **seat) for make in makers]
+            runs += [make(n, actor_id, **worker) for make in makers]
     purge = ev.InboxPurged(actor_id=actor_id, up_to_ordinal=messages // 2)
     return [*first, *runs, purge, ev.ActorDeleted(actor_id=actor_id)]
 
 
 async def append(connection: Connection, events: Sequence[ev.Event]) -> None:
-    """Append, as often as it takes: the log may be away."""
+    """Append with retries: the log may be unavailable."""
     log = JetStreamEventLog(connection)
     for event in events:
         envelope = draft(event, tenant="default", time=b.T0, causation_id="req-1")
@@ -86,7 +86,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def checkpoint(dsn: str, name: str = "events") -> int:
-    """What the projector says; 0 while there is nothing to ask."""
+    """The checkpoint; 0 while there is no table."""
     query = "SELECT sequence FROM projection_checkpoints WHERE name = $1"
     try:
         return int(await value(dsn, query, name) or 0)

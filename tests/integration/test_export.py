@@ -16,10 +16,10 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import streams
 from abaco_proto.errors import Refused, Unavailable
 from abaco_proto.output import Output
-from projector_stage import a_life, append, history_of, projector, reached, value
+from projector_stage import actor_history, append, history_of, projector, reached, value
 from servers import NatsServer, PostgresServer, scratch_folder
 
-LIFE = [b.joined(), *a_life("foo_0", 10), *a_life("bar_0", 10)]
+LIFE = [b.joined(), *actor_history("foo_0", 10), *actor_history("bar_0", 10)]
 TABLES = ("events", "actors", "executions", "workers", "subscriptions", "logs")
 STRANGE = 3
 
@@ -149,7 +149,7 @@ async def test_only_an_empty_log_is_restored(
     await append(other, [b.joined("h2")])
     with pytest.raises(Refused, match="not the beginning of this file"):
         await restore(other, other_dsn, tmp_path / "history", silent)
-    await append(other, [event for n in range(9) for event in a_life(f"baz_{n}", 4)])
+    await append(other, [event for n in range(9) for event in actor_history(f"baz_{n}", 4)])
     with pytest.raises(Refused, match="only an empty log is restored"):
         await restore(other, other_dsn, tmp_path / "history", silent)
 

@@ -17,7 +17,7 @@ from abaco_proto import events as ev
 from abaco_proto.output import Output
 from projector_stage import (
     DEADLINE_SECONDS,
-    a_life,
+    actor_history,
     append,
     assert_rows_are_the_fold_of,
     history_of,
@@ -50,9 +50,9 @@ def config(nats_url: str, postgres_dsn: str) -> ProjectorSettings:
 async def test_a_history_goes_in_and_rows_come_out(
     config: ProjectorSettings, connection: Connection
 ) -> None:
-    await append(connection, a_life("foo_0", 20))
+    await append(connection, actor_history("foo_0", 20))
     async with projector(config):
-        await append(connection, [b.joined(), *a_life("bar_0", 10)])
+        await append(connection, [b.joined(), *actor_history("bar_0", 10)])
         history = await history_of(connection)
         await reached(config.postgres_dsn, history[-1].sequence)
     await assert_rows_are_the_fold_of(config.postgres_dsn, history)
@@ -62,7 +62,7 @@ async def test_it_goes_on_from_its_checkpoint(
     config: ProjectorSettings, connection: Connection
 ) -> None:
     for actor_id in ("foo_0", "foo_1", "foo_2"):
-        await append(connection, a_life(actor_id, 6))
+        await append(connection, actor_history(actor_id, 6))
         history = await history_of(connection)
         async with projector(config):
             await reached(config.postgres_dsn, history[-1].sequence)
@@ -79,10 +79,10 @@ async def test_it_survives_the_loss_of_postgres(
         nats_url=nats_url, postgres_dsn=postgres_server.dsn(), batch_events=7
     )
     async with projector(config):
-        await append(connection, a_life("foo_0", 10))
+        await append(connection, actor_history("foo_0", 10))
         await reached(config.postgres_dsn, 8)
         await asyncio.to_thread(postgres_server.kill)
-        await append(connection, a_life("foo_1", 10))
+        await append(connection, actor_history("foo_1", 10))
         await asyncio.to_thread(postgres_server.start)
         history = await history_of(connection)
         await reached(config.postgres_dsn, history[-1].sequence)
@@ -100,7 +100,7 @@ async def test_it_waits_for_postgres_at_its_start(
 ) -> None:
     await asyncio.to_thread(postgres_server.stop)
     config = ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_server.dsn())
-    await append(connection, a_life("foo_0", 3))
+    await append(connection, actor_history("foo_0", 3))
     async with projector(config):
         await asyncio.to_thread(postgres_server.start)
         history = await history_of(connection)
@@ -112,10 +112,10 @@ async def test_it_survives_the_loss_of_nats(
     config: ProjectorSettings, nats_server: NatsServer, connection: Connection
 ) -> None:
     async with projector(config):
-        await append(connection, a_life("foo_0", 10))
+        await append(connection, actor_history("foo_0", 10))
         await asyncio.to_thread(nats_server.kill)
         await asyncio.to_thread(nats_server.start)
-        await append(connection, a_life("foo_1", 10))
+        await append(connection, actor_history("foo_1", 10))
         history = await history_of(connection)
         await reached(config.postgres_dsn, history[-1].sequence)
     await assert_rows_are_the_fold_of(config.postgres_dsn, history)
@@ -196,7 +196,7 @@ def process(config: ProjectorSettings, **more: str) -> Iterator["subprocess.Pope
 async def test_a_signal_ends_the_process_at_once(
     config: ProjectorSettings, connection: Connection, how: signal.Signals
 ) -> None:
-    await append(connection, a_life("foo_0", 3))
+    await append(connection, actor_history("foo_0", 3))
     with process(config) as child:
         await reached(config.postgres_dsn, 5)
         child.send_signal(how)

@@ -20,9 +20,9 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
-from projector_stage import a_life, append, projector, reached, value
+from projector_stage import actor_history, append, projector, reached, value
 
-LIFE = [b.joined(), *a_life("foo_0", 10)]
+LIFE = [b.joined(), *actor_history("foo_0", 10)]
 
 DEADLINE_SECONDS = 120.0
 """A reader that stands still is a failure, and no test without end."""

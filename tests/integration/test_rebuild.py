@@ -29,7 +29,7 @@ from abaco_proto.state_keys import state_keys
 from deadlines import LIMIT_SECONDS
 from projector_stage import (
     DEADLINE_SECONDS,
-    a_life,
+    actor_history,
     append,
     assert_rows_are_the_fold_of,
     history_of,
@@ -39,7 +39,7 @@ from projector_stage import (
     value,
 )
 
-LIFE = [b.joined(), *a_life("foo_0", 10), *a_life("bar_0", 10)]
+LIFE = [b.joined(), *actor_history("foo_0", 10), *actor_history("bar_0", 10)]
 COUNT = len(LIFE)
 SCHEMAS = (
     "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace"
@@ -138,7 +138,7 @@ async def test_under_load_queries_answer_and_nothing_is_lost(
     connection: Connection, config: ProjectorSettings, dsn: str
 ) -> None:
     """Messages arrive, the projector works, queries are asked on connections with cached plans."""
-    more = [event for n in range(30) for event in a_life(f"baz_{n}", 6)]
+    more = [event for n in range(30) for event in actor_history(f"baz_{n}", 6)]
     async with projector(config), asking(dsn) as answers:
         writing = asyncio.ensure_future(append(connection, more))
         sequences = [COUNT]
@@ -213,7 +213,7 @@ async def test_only_one_at_a_time(connection: Connection, dsn: str) -> None:
 async def test_killed_half_way_it_can_be_run_again(
     connection: Connection, config: ProjectorSettings, dsn: str
 ) -> None:
-    more = [event for n in range(30) for event in a_life(f"baz_{n}", 6)]
+    more = [event for n in range(30) for event in actor_history(f"baz_{n}", 6)]
     await append(connection, more)
     count = COUNT + len(more)
     async with projector(config):

@@ -23,11 +23,19 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Draft, draft, to_headers
 from abaco_proto.errors import Refused
 from abaco_proto.subjects import event_subject
-from projector_stage import DEADLINE_SECONDS, a_life, append, projector, reached, until, value
+from projector_stage import (
+    DEADLINE_SECONDS,
+    actor_history,
+    append,
+    projector,
+    reached,
+    until,
+    value,
+)
 
 # -- given ---------------------------------------------------------------------------------------
 
-LIFE = [b.joined(), *a_life("foo_0", 10), *a_life("bar_0", 10)]
+LIFE = [b.joined(), *actor_history("foo_0", 10), *actor_history("bar_0", 10)]
 COUNT = len(LIFE)
 
 
@@ -105,7 +113,7 @@ async def test_it_is_clean_while_the_projector_works(
     connection: Connection, dsn: str, nats_url: str
 ) -> None:
     async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
-        more = [event for n in range(20) for event in a_life(f"baz_{n}", 4)]
+        more = [event for n in range(20) for event in actor_history(f"baz_{n}", 4)]
         writing = asyncio.ensure_future(append(connection, more))
         heads = [COUNT]
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -1,4 +1,4 @@
-"""The engine: when it is ours to install, and what is said when it is not."""
+"""The container engine: when it is installed, and the message if it is not."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", False),
     ],
 )
-def test_debian_and_its_children_are_known(text: str, expected: bool) -> None:  # noqa: FBT001
+def test_debian_and_its_derivatives_are_known(text: str, expected: bool) -> None:  # noqa: FBT001
     assert container_engine.is_debian(text) is expected
 
 
@@ -34,7 +34,9 @@ def test_an_engine_that_was_named_is_never_installed() -> None:
         container_engine.ensure(pytest.fail, {"DOCKER_HOST": "unix:///nope"})
 
 
-def test_an_ordinary_account_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_for_an_ordinary_account_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable, match="start Docker, or set DOCKER_HOST"):
         container_engine.ensure(pytest.fail, {})
@@ -94,7 +96,7 @@ def test_an_engine_that_does_not_start_says_why(
     ],
     ids=str,
 )
-def test_a_pid_file_of_nobody_is_removed(tmp_path: Path, stat: str | None, kept: bool) -> None:  # noqa: FBT001
+def test_a_stale_pid_file_is_removed(tmp_path: Path, stat: str | None, kept: bool) -> None:  # noqa: FBT001
     pid_file = tmp_path / "docker.pid"
     pid_file.write_text("4711\n")
     if stat is not None:

@@ -1,18 +1,20 @@
-"""A NATS server that cannot write: it is started anew when that can help, and not before."""
+"""The healer restarts a NATS server that cannot write, once there is free space."""
 
 from abaco_local.healer import MIN_FREE_BYTES, PAUSE_SECONDS, Healer, handle_event
 
-SIGN = "[ERR] JetStream stream '$G > X' critical write error: write 1.blk: no space left on device"
+WRITE_ERROR = (
+    "[ERR] JetStream stream '$G > X' critical write error: write 1.blk: no space left on device"
+)
 
 
-class Ward:
-    """A healer, and what it is told of the world."""
+class HealerStage:
+    """A healer with a clock and free space that a test sets."""
 
     def __init__(self) -> None:
         self.now = self.free = 0
-        self.said: list[str] = []
+        self.logged: list[str] = []
         self.restarts = 0
-        self.healer = Healer(self._restart, lambda: self.free, lambda: self.now, self.said.append)
+        self.healer = Healer(self._restart, lambda: self.free, lambda: self.now, self.logged.append)
 
     def _restart(self) -> None:
         self.restarts += 1
@@ -25,36 +27,36 @@ class Ward:
         handle_event(self.healer, {"eventname": "TICK_5"}, "when:1")
 
 
-def test_it_waits_for_room_and_says_each_thing_once() -> None:
-    ward = Ward()
+def test_it_waits_for_free_space_and_logs_each_step_once() -> None:
+    stage = HealerStage()
     for _ in range(3):
-        ward.line(SIGN)
-        ward.tick()
-    assert ward.restarts == 0
-    assert len(ward.said) == 2
-    ward.free = MIN_FREE_BYTES
-    ward.tick()
-    ward.tick()
-    assert ward.restarts == 1
-    assert len(ward.said) == 3
+        stage.line(WRITE_ERROR)
+        stage.tick()
+    assert stage.restarts == 0
+    assert len(stage.logged) == 2
+    stage.free = MIN_FREE_BYTES
+    stage.tick()
+    stage.tick()
+    assert stage.restarts == 1
+    assert len(stage.logged) == 3
 
 
-def test_it_leaves_a_server_alone_that_is_well() -> None:
-    ward = Ward()
-    ward.free = MIN_FREE_BYTES
-    ward.line("[INF] Server is ready")
-    ward.line(SIGN, of="api")
-    ward.tick()
-    assert (ward.restarts, ward.said) == (0, [])
+def test_it_does_not_restart_a_healthy_server() -> None:
+    stage = HealerStage()
+    stage.free = MIN_FREE_BYTES
+    stage.line("[INF] Server is ready")
+    stage.line(WRITE_ERROR, of="api")
+    stage.tick()
+    assert (stage.restarts, stage.logged) == (0, [])
 
 
-def test_it_does_not_start_it_again_and_again() -> None:
-    ward = Ward()
-    ward.free = MIN_FREE_BYTES
+def test_it_limits_restarts() -> None:
+    stage = HealerStage()
+    stage.free = MIN_FREE_BYTES
     for _ in range(5):
-        ward.line(SIGN)
-        ward.tick()
-    assert ward.restarts == 1
-    ward.now += int(PAUSE_SECONDS)
-    ward.tick()
-    assert ward.restarts == 2
+        stage.line(WRITE_ERROR)
+        stage.tick()
+    assert stage.restarts == 1
+    stage.now += int(PAUSE_SECONDS)
+    stage.tick()
+    assert stage.restarts == 2

@@ -1,4 +1,4 @@
-"""What a data folder remembers."""
+"""The stored identity of a data folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `make up` says of a machine that lacks something, as the page of the machines says it."""
+"""The messages of `make up` about missing requirements are those of the documentation."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def on_the_page(line: str) -> bool:
     return any(re.fullmatch(pattern, line) for pattern in patterns)
 
 
-def test_a_machine_that_lacks_nothing_is_told_nothing() -> None:
+def test_a_sufficient_machine_gets_no_message() -> None:
     assert host_shortcomings(2 * GIBIBYTE, 2 * GIBIBYTE, FOLDER) == []
     assert engine_shortcomings(GOOD) == []
     assert engine_shortcomings({}) == []
@@ -44,7 +44,7 @@ def test_a_machine_that_lacks_nothing_is_told_nothing() -> None:
         (9, 0.5, f"machine     0.5 GiB free on the disk of {FOLDER}; 2.0 GiB are needed"),
     ],
 )
-def test_too_little_memory_or_disk_is_said(memory: float, free: float, line: str) -> None:
+def test_too_little_memory_or_disk_is_reported(memory: float, free: float, line: str) -> None:
     assert host_shortcomings(int(memory * GIBIBYTE), int(free * GIBIBYTE), FOLDER) == [line]
     assert on_the_page(line)
 
@@ -75,12 +75,12 @@ def test_too_little_memory_or_disk_is_said(memory: float, free: float, line: str
         ),
     ],
 )
-def test_an_engine_that_is_not_supported_is_said(info: dict[str, object], line: str) -> None:
+def test_an_engine_that_is_not_supported_is_reported(info: dict[str, object], line: str) -> None:
     assert engine_shortcomings({**GOOD, **info}) == [line]
     assert on_the_page(line)
 
 
-def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_engine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_engine, "is_available", lambda: False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for environ in ({}, {"DOCKER_HOST": "unix:///nope"}):
@@ -138,20 +138,20 @@ def set_up(tmp_path: Path) -> SetUp:
     return set_up
 
 
-def test_no_python_is_said(set_up: SetUp) -> None:
+def test_no_python_is_reported(set_up: SetUp) -> None:
     line = set_up.run()
     assert "Python 3.11" in line
     assert on_the_page(line)
 
 
-def test_another_system_is_said(set_up: SetUp) -> None:
+def test_another_system_is_reported(set_up: SetUp) -> None:
     set_up.program("uname", 'case "$1" in -s) echo Darwin ;; -m) echo arm64 ;; esac')
     line = set_up.run()
     assert "Darwin" in line
     assert on_the_page(line)
 
 
-def test_another_c_library_is_said(set_up: SetUp) -> None:
+def test_another_c_library_is_reported(set_up: SetUp) -> None:
     set_up.program("python3", 'case "$2" in *libc_ver*) echo musl; exit 1 ;; esac')
     line = set_up.run()
     assert "glibc" in line

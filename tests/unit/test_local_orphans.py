@@ -1,4 +1,4 @@
-"""Recognising the processes that a killed supervisor left behind."""
+"""Finding the processes of a killed supervisor."""
 
 from pathlib import Path
 

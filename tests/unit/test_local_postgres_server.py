@@ -1,4 +1,4 @@
-"""How Postgres is run, as whom, and where it sees its files."""
+"""The account and the mounts of the embedded Postgres."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_root_gives_up_its_rights() -> None:
     assert argv[-3:] == [f"/v/{BIN}/initdb", "-D", "/d"]
 
 
-def test_closed_folders_are_shown_at_an_open_place() -> None:
+def test_private_folders_are_mounted_at_an_open_path() -> None:
     programs = PostgresPrograms(
         Path("/root/v"), Path("/root/d"), account=(1, 1), mount_point=Path("/mnt")
     )
@@ -37,12 +37,12 @@ def test_closed_folders_are_shown_at_an_open_place() -> None:
     assert argv[-3:] == [f"/mnt/site/{BIN}/postgres", "-D", "/mnt/data"]
 
 
-def test_the_place_covers_none_of_the_folders() -> None:
+def test_the_mount_point_hides_none_of_the_folders() -> None:
     assert postgres_server.find_mount_point(Path("/root/v"), Path("/root/d")) == Path("/mnt")
     assert postgres_server.find_mount_point(Path("/mnt/v"), Path("/root/d")) == Path("/media")
 
 
-def test_one_closed_step_closes_the_way(tmp_path: Path) -> None:
+def test_one_private_parent_makes_a_path_private(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     below.parent.chmod(0o700)
@@ -60,5 +60,5 @@ def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
 def test_an_existing_cluster_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = DataFolder(tmp_path)
     folder.pgdata.mkdir()
-    monkeypatch.setattr(os, "geteuid", lambda: pytest.fail("looked at what to run"))
+    monkeypatch.setattr(os, "geteuid", lambda: pytest.fail("it looked up the programs"))
     postgres_server.initialise(folder, IDENTITY)

@@ -1,4 +1,4 @@
-"""What the supervised processes are."""
+"""The commands and environments of the supervised processes."""
 
 import json
 import os
@@ -37,12 +37,12 @@ def test_the_services_get_our_addresses_and_the_callers_settings(tmp_path: Path)
     assert api["ABACO_TENANT"] == odd
 
 
-def test_what_is_the_callers_own_stays_with_the_caller(tmp_path: Path) -> None:
+def test_other_variables_are_not_passed_on(tmp_path: Path) -> None:
     api = commands(tmp_path, CLOUD_SECRET="x", PGHOST="elsewhere")["api"].env
     assert not {"CLOUD_SECRET", "PGHOST"} & api.keys()
 
 
-def test_a_launcher_that_is_built_later_makes_the_worker_another_process(
+def test_a_launcher_that_is_built_later_restarts_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Path] = []
@@ -101,7 +101,7 @@ def test_every_service_is_a_user_of_its_own(tmp_path: Path) -> None:
     assert len(set(urls.values())) == len(process_commands.SERVICES)
 
 
-def test_every_service_is_watched_at_a_port_of_its_own(tmp_path: Path) -> None:
+def test_every_service_has_its_own_metrics_port(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, metrics_ports={"worker": 20004})
     found = process_commands.commands(
         DataFolder(tmp_path), LocalSettings(), identity, {"ABACO_METRICS_PORT": "1", "OTEL_X": "y"}
@@ -121,7 +121,7 @@ def test_another_terminal_restarts_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_every_process_has_its_turn_both_ways() -> None:
+def test_every_process_is_in_both_orders() -> None:
     assert sorted(process_commands.START_ORDER) == sorted(process_commands.STOP_ORDER)
     assert process_commands.STOP_ORDER[-2:] == process_commands.SERVERS
 

@@ -1,4 +1,4 @@
-"""The walk through the quickstart waits for what comes late, and ends with what does not come."""
+"""The quickstart waits for late results, and fails without one."""
 
 import ast
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def actor(status: str) -> dict[str, Any]:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the API answers, one after another."""
+    """The answers of the API, in order."""
     coming: list[dict[str, Any]] = []
     monkeypatch.setattr(quickstart.Request, "send", lambda _: coming.pop(0))
     monkeypatch.setattr(quickstart, "POLL_SECONDS", 0)

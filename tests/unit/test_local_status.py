@@ -44,7 +44,7 @@ def test_before_the_first_up_there_are_no_addresses(tmp_path: Path) -> None:
     assert (answer.nats_url, answer.nats_reader_url, answer.postgres_dsn) == (None, None, None)
 
 
-def test_the_url_of_a_running_api_is_where_it_was_told_to_listen(tmp_path: Path) -> None:
+def test_the_url_of_a_running_api_is_the_one_it_was_started_with(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     folder.create()
     api = Command(["x"], {"ABACO_API_HOST": "127.0.0.1", "ABACO_API_PORT": "9999"})
@@ -54,7 +54,7 @@ def test_the_url_of_a_running_api_is_where_it_was_told_to_listen(tmp_path: Path)
     assert status(LocalSettings(), folder, IDENTITY, []).api_url == "http://127.0.0.1:8000"
 
 
-def test_every_service_says_where_its_metrics_are(tmp_path: Path) -> None:
+def test_every_service_has_the_address_of_its_metrics(tmp_path: Path) -> None:
     ports = {"scheduler": 20003, "worker": 20004, "projector": 20005}
     identity = msgspec.structs.replace(IDENTITY, metrics_ports=ports)
     answer = status(LocalSettings(api_port=8001), DataFolder(tmp_path), identity, [])

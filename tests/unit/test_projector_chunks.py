@@ -35,7 +35,7 @@ def test_what_is_stored_already_is_no_row() -> None:
     assert chunks({KEY: 3}, [output(0, b"abc"), output(1, b"b"), output(3, b"")]) == []
 
 
-def test_a_chunk_beyond_a_gap_keeps_its_place() -> None:
+def test_a_chunk_after_a_gap_keeps_its_offset() -> None:
     assert chunks({KEY: 3}, [output(10, b"xy")]) == [row(10, b"xy")]
 
 

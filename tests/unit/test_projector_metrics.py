@@ -1,4 +1,4 @@
-"""What the projector counts of its batches, and how far it says it is behind."""
+"""The projector's metrics of its batches and of its lag."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from fakes import InMemoryEventLog
 
 
 class Rows:
-    """A store that refuses one sequence, and is away behind another."""
+    """A store that refuses one sequence, and is unavailable at another."""
 
-    def __init__(self, refused: int = 0, away_at: int = 0) -> None:
-        self._refused, self._away_at = refused, away_at
+    def __init__(self, refused: int = 0, unavailable_at: int = 0) -> None:
+        self._refused, self._away_at = refused, unavailable_at
 
     async def apply_events(
         self, batch: Sequence[Recorded], *, after: int, body_as_bytes: bool = False
@@ -37,7 +37,7 @@ class Rows:
 
 
 async def projected(log: InMemoryEventLog, rows: Any) -> tuple[ProjectorMetrics, readings.Reading]:
-    """What is counted up to the outage that ends it."""
+    """The metrics up to the outage that ends the projection."""
     metrics = ProjectorMetrics()
     projection = instrumented(projection_module.events_projection(log), metrics, NO_SPANS)
     with pytest.raises(Unavailable):
@@ -55,8 +55,8 @@ async def log() -> InMemoryEventLog:
     return log
 
 
-async def test_batches_are_counted_up_to_where_they_end(log: InMemoryEventLog) -> None:
-    _, found = await projected(log, Rows(refused=5, away_at=8))
+async def test_batches_are_counted_up_to_an_outage(log: InMemoryEventLog) -> None:
+    _, found = await projected(log, Rows(refused=5, unavailable_at=8))
     # 2 3 | 4 | 5, which is left out | 6 7 | 8 9 is not written
     events = {"projection": "events"}
     assert readings.value(found, "abaco_projection_messages_total", **events) == 6
@@ -66,8 +66,8 @@ async def test_batches_are_counted_up_to_where_they_end(log: InMemoryEventLog) -
     assert readings.value(found, "abaco_projection_position", **events) == 7
 
 
-async def test_the_lag_is_what_the_log_has_and_the_rows_have_not(log: InMemoryEventLog) -> None:
-    metrics, found = await projected(log, Rows(away_at=8))
+async def test_the_lag_counts_events_that_are_not_in_the_rows(log: InMemoryEventLog) -> None:
+    metrics, found = await projected(log, Rows(unavailable_at=8))
     assert readings.value(found, "abaco_projector_lag_events") == 3
     assert readings.value(found, "abaco_projector_lag_seconds") > 0
     metrics.applied("events", 3, 10)
@@ -77,8 +77,8 @@ async def test_the_lag_is_what_the_log_has_and_the_rows_have_not(log: InMemoryEv
     assert readings.value(found, "abaco_projector_lag_seconds") == 0
 
 
-async def test_a_lag_that_cannot_be_told_is_no_number(log: InMemoryEventLog) -> None:
-    metrics, _ = await projected(log, Rows(away_at=8))
+async def test_an_unknown_lag_is_not_a_number(log: InMemoryEventLog) -> None:
+    metrics, _ = await projected(log, Rows(unavailable_at=8))
     log.available = False
     await metrics.measure_lag(log)
     found = readings.of(metrics.registry)

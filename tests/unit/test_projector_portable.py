@@ -1,4 +1,4 @@
-"""The portable file: all comes back, and no damage goes unseen."""
+"""The portable file: everything is restored, and all damage is detected."""
 
 import gzip
 import io
@@ -126,6 +126,6 @@ def test_another_format_is_refused() -> None:
         read(with_lines(small(), later))
 
 
-def test_an_event_out_of_turn_is_not_written() -> None:
+def test_an_event_with_a_wrong_sequence_is_not_written() -> None:
     with pytest.raises(Refused, match="event 1 is missing"):
         file_of(event_line(2, SUBJECT, {}, b""))

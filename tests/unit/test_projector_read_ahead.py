@@ -1,4 +1,4 @@
-"""What is read ahead for a projection: at once, and what nobody waits for with what follows it."""
+"""Reading ahead: items at once, and debounced items with the next one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -11,11 +11,11 @@ from abaco_projector.app import projection
 from abaco_projector.app.projection import read_ahead
 from deadlines import LIMIT_SECONDS
 
-PATIENT = "patient"
+DEBOUNCED = "debounced"
 
 
 class Source:
-    """Gives what is put into it, until it is closed."""
+    """Yields what is put into it, until it is closed."""
 
     def __init__(self) -> None:
         self.put: asyncio.Queue[Sequence[Any] | None] = asyncio.Queue()
@@ -25,8 +25,8 @@ class Source:
             yield batch
 
 
-def patient(item: Any) -> bool:
-    return str(item).startswith(PATIENT)
+def is_debounced(item: Any) -> bool:
+    return str(item).startswith(DEBOUNCED)
 
 
 async def taken(batches: AsyncGenerator[Sequence[Any], None]) -> Sequence[Any]:
@@ -44,45 +44,45 @@ def long_debounce(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("long_debounce")
-async def test_what_is_patient_comes_with_what_is_not() -> None:
+async def test_a_debounced_item_comes_with_the_next_urgent_one() -> None:
     source = Source()
-    batches = read_ahead(source.batches(), 10, patient)
-    source.put.put_nowait(["patient 1"])
-    source.put.put_nowait(["patient 2", "urgent"])
-    assert await taken(batches) == ["patient 1", "patient 2", "urgent"]
-    source.put.put_nowait(["patient 3"])
+    batches = read_ahead(source.batches(), 10, is_debounced)
+    source.put.put_nowait(["debounced 1"])
+    source.put.put_nowait(["debounced 2", "urgent"])
+    assert await taken(batches) == ["debounced 1", "debounced 2", "urgent"]
+    source.put.put_nowait(["debounced 3"])
     waiting = asyncio.ensure_future(taken(batches))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     source.put.put_nowait(["also urgent"])
-    assert await waiting == ["patient 3", "also urgent"]
+    assert await waiting == ["debounced 3", "also urgent"]
     await batches.aclose()
 
 
 @pytest.mark.usefixtures("long_debounce")
-async def test_what_is_left_of_a_rush_does_not_wait() -> None:
-    """Only what is patient may be left: somebody waits for the rest of what came with it."""
+async def test_the_rest_of_a_large_batch_is_not_debounced() -> None:
+    """Only a debounced item may be left over; it came with urgent ones."""
     source = Source()
-    batches = read_ahead(source.batches(), 2, patient)
-    source.put.put_nowait(["urgent", "2", "3", "4", "patient"])
-    assert [await taken(batches) for _ in range(3)] == [["urgent", "2"], ["3", "4"], ["patient"]]
+    batches = read_ahead(source.batches(), 2, is_debounced)
+    source.put.put_nowait(["urgent", "2", "3", "4", "debounced"])
+    assert [await taken(batches) for _ in range(3)] == [["urgent", "2"], ["3", "4"], ["debounced"]]
     await batches.aclose()
 
 
 @pytest.mark.usefixtures("long_debounce")
-async def test_the_end_is_not_waited_for() -> None:
+async def test_the_end_of_the_stream_is_not_debounced() -> None:
     source = Source()
-    source.put.put_nowait(["patient"])
+    source.put.put_nowait(["debounced"])
     source.put.put_nowait(None)
-    found = [batch async for batch in read_ahead(source.batches(), 10, patient) if batch]
-    assert found == [["patient"]]
+    found = [batch async for batch in read_ahead(source.batches(), 10, is_debounced) if batch]
+    assert found == [["debounced"]]
 
 
-async def test_patience_has_an_end() -> None:
+async def test_debouncing_has_a_limit() -> None:
     source = Source()
-    batches = read_ahead(source.batches(), 10, patient)
-    source.put.put_nowait(["patient"])
-    assert await taken(batches) == ["patient"]
+    batches = read_ahead(source.batches(), 10, is_debounced)
+    source.put.put_nowait(["debounced"])
+    assert await taken(batches) == ["debounced"]
     await batches.aclose()
 
 

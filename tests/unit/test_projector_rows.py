@@ -17,7 +17,7 @@ FOO = ("default", "foo_0")
 
 
 class Tables:
-    """What the database does with changes, in memory."""
+    """Applies changes as the database does, in memory."""
 
     def __init__(self) -> None:
         self.states = States()
@@ -129,7 +129,7 @@ def test_a_purge_ends_what_waits_and_nothing_else(together: bool) -> None:  # no
     assert tables.states.totals[FOO].total_ended == 1
 
 
-def test_an_assignment_after_the_purge_is_no_life_after_death() -> None:
+def test_an_assignment_after_the_purge_changes_nothing() -> None:
     purge = ev.InboxPurged(actor_id="foo_0", up_to_ordinal=0)
     tables = projected([b.registered(), b.received(0)], [purge, b.assigned(0)])
     assert status(tables) == ("PURGED", "purged from the inbox")
@@ -166,12 +166,12 @@ def test_what_is_not_understood_is_counted() -> None:
     assert tables.unrecognized == 1
 
 
-def test_hosts_and_strangers_change_nothing() -> None:
+def test_events_of_hosts_and_unknown_aggregates_change_nothing() -> None:
     changes = fold(States(), p.recorded([b.joined(), b.finished(), b.ready(), b.updated()]))
     assert changes.states == States()
 
 
-def test_a_sweep_finds_all_that_the_table_ends() -> None:
+def test_a_bulk_update_ends_the_states_that_the_table_ends() -> None:
     """The statement ``bulk_update`` names the one status that a purge or a deletion ends."""
     ended = {
         s for s, signal in execution.TRANSITIONS if signal in ("inbox.purged", "actor.deleted")

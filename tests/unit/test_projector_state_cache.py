@@ -1,4 +1,4 @@
-"""What the projector remembers of its rows is bounded by what it weighs, too."""
+"""The state cache is bounded by size, too."""
 
 import pytest
 
@@ -26,19 +26,19 @@ def actor(number: int, state: str) -> dict[tuple[str, str], Actor]:
     return {("default", actor_id): Actor(actor_id=actor_id, definition=b.definition(), state=state)}
 
 
-def known(memory: StateCache) -> list[str]:
+def cached(cache: StateCache) -> list[str]:
     keys = StateKeys(actors={("default", f"foo_{n}") for n in range(100)})
-    return sorted(key[1] for key in memory.known(keys).actors)
+    return sorted(key[1] for key in cache.known(keys).actors)
 
 
-def test_large_states_are_forgotten_before_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_states_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_cache, "MAX_ACTOR_BYTES", 50_000)
     found = StateCache()
     for number in range(100):
         found.update(LoadedRows(States(), {}), changed(actor(number, LARGE)))
-    assert known(found) == ["foo_96", "foo_97", "foo_98", "foo_99"]
-    for number in range(96, 100):  # they have become small
+    assert cached(found) == ["foo_96", "foo_97", "foo_98", "foo_99"]
+    for number in range(96, 100):  # they are small now
         found.update(LoadedRows(States(), {}), changed(actor(number, "")))
     for number in range(50):
         found.update(LoadedRows(States(), {}), changed(actor(number, "")))
-    assert len(known(found)) == 54
+    assert len(cached(found)) == 54

@@ -25,7 +25,7 @@ def test_the_text_backslash_u0000_is_no_nul() -> None:
 
 
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
-def test_clean_events_are_left_alone(event: ev.Event) -> None:
+def test_events_without_nul_are_unchanged(event: ev.Event) -> None:
     recorded = b.record(event)
     assert sanitise(recorded) is recorded
 

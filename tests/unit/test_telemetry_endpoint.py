@@ -1,4 +1,4 @@
-"""The endpoint of a service that has no other."""
+"""The metrics endpoint of a service without an HTTP server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def client(port: int) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_it_is_refreshed_for_every_reading(client: httpx.AsyncClient) -> None:
+async def test_it_is_refreshed_for_every_scrape(client: httpx.AsyncClient) -> None:
     for expected in (1, 2):
         answer = await client.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -49,7 +49,9 @@ async def test_there_is_nothing_else(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"\r\n\r\n", b"GET", b"\xff" * (2 * MAX_HEAD_BYTES)])
-async def test_who_is_strange_is_let_go(client: httpx.AsyncClient, port: int, sent: bytes) -> None:
+async def test_a_malformed_request_is_disconnected(
+    client: httpx.AsyncClient, port: int, sent: bytes
+) -> None:
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(sent)
     writer.write_eof()

@@ -16,18 +16,18 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-def line(help_text: str = "hello", *, error: BaseException | None = None) -> logging.LogRecord:
+def line(message: str = "hello", *, error: BaseException | None = None) -> logging.LogRecord:
     info = (type(error), error, None) if error is not None else None
-    return logging.LogRecord("abaco_x.y", logging.WARNING, __file__, 1, help_text, (), info)
+    return logging.LogRecord("abaco_x.y", logging.WARNING, __file__, 1, message, (), info)
 
 
-def test_for_people_it_says_what_it_is_about() -> None:
+def test_text_lines_have_the_correlation_id() -> None:
     assert TextFormatter().format(line()).endswith("WARNING abaco_x.y: hello")
     with log_context(correlation_id="foo_0_exc_0.received"):
         assert TextFormatter().format(line()).endswith("abaco_x.y: hello [foo_0_exc_0.received]")
 
 
-def test_for_programs_it_is_one_object_with_what_is_known() -> None:
+def test_json_lines_are_one_object_with_the_log_context() -> None:
     assert json.loads(JsonFormatter("worker").format(line("a\nb"))).keys() == {
         *("time", "level", "service", "logger", "message")
     }
@@ -79,7 +79,7 @@ def test_passwords_of_addresses_are_masked(text: str, shown: str) -> None:
     assert json.loads(JsonFormatter("api").format(line(text)))["message"] == shown
 
 
-async def test_tasks_know_what_they_were_begun_for() -> None:
+async def test_tasks_inherit_the_log_context() -> None:
     async def work() -> str:
         await asyncio.sleep(0)
         return current().execution_id

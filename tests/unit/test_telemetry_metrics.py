@@ -1,4 +1,4 @@
-"""The catalogue of metrics, and what every service counts of the log."""
+"""The metric registry, and the metrics of the event log."""
 
 import pytest
 
@@ -18,15 +18,15 @@ class Connection:
     connected = True
 
 
-def test_every_kind_is_read_under_the_names_it_says() -> None:
+def test_every_kind_has_the_series_of_its_description() -> None:
     registry = MetricRegistry()
     registry.counter("a", "A.").inc()
     registry.gauge("b", "B.", "x").labels("1").set(2)
     registry.histogram("c", "C.").observe(0.2)
     registry.collected_counter("d", "D.", lambda: 7)
     names = {name for name, _ in readings.of(registry)}
-    said = {name for descriptions in registry.descriptions for name in descriptions.series}
-    assert names == said | {*registry.process_series}
+    described = {name for one in registry.descriptions for name in one.series}
+    assert names == described | {*registry.process_series}
     assert readings.value(readings.of(registry), "d_total") == 7
     assert "process_resident_memory_bytes" in names
 
@@ -38,16 +38,16 @@ def test_a_name_is_taken_once() -> None:
         registry.gauge("a", "A.")
 
 
-async def test_appends_are_counted_by_type_and_by_what_became_of_them() -> None:
+async def test_appends_are_counted_by_type_and_result() -> None:
     registry, log = MetricRegistry(), InMemoryEventLog()
-    watched = InstrumentedEventLog(log, LogMetrics(registry))
-    await watched.append(b.envelope_of(b.received(0)))
+    instrumented = InstrumentedEventLog(log, LogMetrics(registry))
+    await instrumented.append(b.envelope_of(b.received(0)))
     none = Expected(filter=inbox_filter("default", "foo_0"), sequence=0)
     with pytest.raises(Conflict):
-        await watched.append(b.envelope_of(b.received(1)), expected=none)
+        await instrumented.append(b.envelope_of(b.received(1)), expected=none)
     log.available = False
     with pytest.raises(Unavailable):
-        await watched.append(b.envelope_of(b.joined()))
+        await instrumented.append(b.envelope_of(b.joined()))
     found = readings.of(registry)
     kind = "message.received"
     assert readings.value(found, "abaco_append_seconds_count", type=kind) == 2
@@ -59,14 +59,14 @@ async def test_what_cannot_be_read_is_counted() -> None:
     registry, log = MetricRegistry(), InMemoryEventLog()
     log.put_raw("abaco.event.default.foo_0.moon.landed", {}, b'{"type":"moon.landed"}')
     await log.append(b.envelope_of(b.received(0)))
-    watched = InstrumentedEventLog(log, LogMetrics(registry))
-    batches = [batch async for batch in watched.read([all_events_filter()])]
+    instrumented = InstrumentedEventLog(log, LogMetrics(registry))
+    batches = [batch async for batch in instrumented.read([all_events_filter()])]
     assert isinstance(batches[0][0].event, ev.Unrecognized)
     assert readings.value(readings.of(registry), "abaco_events_read_total") == 2
     assert readings.value(readings.of(registry), "abaco_events_unrecognized_total") == 1
 
 
-def test_the_connection_is_asked_when_somebody_reads() -> None:
+def test_the_state_of_the_connection_is_read_at_each_scrape() -> None:
     registry = MetricRegistry()
     metrics = LogMetrics(registry)
     assert readings.value(readings.of(registry), "abaco_nats_connected") == 0

@@ -1,4 +1,4 @@
-"""Steps of a trace: off, and told to OpenTelemetry."""
+"""Spans: off, and exported to OpenTelemetry."""
 
 import logging
 import os
@@ -26,27 +26,27 @@ from abaco_telemetry.spans import (
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-REQUEST_SECONDS = 5.0
+CLOSE_LIMIT_SECONDS = 5.0
 """Much longer than it should take, and much shorter than the exporter's own ten."""
 
 UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-00"
 
 
 @pytest.fixture
-def told() -> InMemorySpanExporter:
+def exported() -> InMemorySpanExporter:
     return InMemorySpanExporter()
 
 
 @pytest.fixture
-def on(told: InMemorySpanExporter) -> OpenTelemetrySpans:
+def on(exported: InMemorySpanExporter) -> OpenTelemetrySpans:
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(told))
+    provider.add_span_processor(SimpleSpanProcessor(exported))
     return OpenTelemetrySpans(provider)
 
 
 def test_off_passes_on_what_came() -> None:
-    with NO_SPANS.span("run", parent=TRACEPARENT) as step:
-        step.annotate({"a": 1}, name="b")
+    with NO_SPANS.span("run", parent=TRACEPARENT) as open_span:
+        open_span.annotate({"a": 1}, name="b")
         with NO_SPANS.span("report"):
             assert current() == TRACEPARENT
     with NO_SPANS.span("request", root=True):
@@ -66,13 +66,13 @@ def test_what_is_no_traceparent_is_none(text: str | None) -> None:
     assert valid_traceparent(TRACEPARENT) == TRACEPARENT
 
 
-def test_steps_are_parts_of_one_another(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
+def test_spans_have_parents(on: OpenTelemetrySpans, exported: InMemorySpanExporter) -> None:
     begin = datetime.now(UTC) - timedelta(seconds=5)
     with log_context(execution_id="foo_0_exc_0"), on.span("run", parent=TRACEPARENT, since=begin):
         between = current()
         with on.span("report"):
             pass
-    inner, outer = told.get_finished_spans()
+    inner, outer = exported.get_finished_spans()
     assert (inner.name, outer.name) == ("report", "run")
     assert trace_id(between) == TRACE
     assert f"{outer.context.trace_id:032x}" == TRACE
@@ -86,31 +86,33 @@ def test_steps_are_parts_of_one_another(on: OpenTelemetrySpans, told: InMemorySp
     assert outer.attributes == {"abaco.execution_id": "foo_0_exc_0"}
 
 
-def test_only_what_is_first_begins_a_trace(
-    on: OpenTelemetrySpans, told: InMemorySpanExporter
+def test_only_a_root_span_starts_a_trace(
+    on: OpenTelemetrySpans, exported: InMemorySpanExporter
 ) -> None:
-    with on.span("report") as step:
-        step.annotate({})
+    with on.span("report") as open_span:
+        open_span.annotate({})
         assert current() is None
-    with on.span("request", root=True) as step:
-        step.annotate({"status": 200}, name="POST /x")
+    with on.span("request", root=True) as open_span:
+        open_span.annotate({"status": 200}, name="POST /x")
         assert valid_traceparent(current())
-    [span] = told.get_finished_spans()
+    [span] = exported.get_finished_spans()
     assert (span.name, span.attributes) == ("POST /x", {"status": 200})
 
 
-def test_who_asked_decides_whether_it_is_told(
-    on: OpenTelemetrySpans, told: InMemorySpanExporter
+def test_the_parent_decides_whether_a_span_is_exported(
+    on: OpenTelemetrySpans, exported: InMemorySpanExporter
 ) -> None:
     with on.span("run", parent=UNSAMPLED):
         assert trace_id(current()) == TRACE
-    assert told.get_finished_spans() == ()
+    assert exported.get_finished_spans() == ()
 
 
-def test_an_error_is_noted_by_its_kind(on: OpenTelemetrySpans, told: InMemorySpanExporter) -> None:
+def test_an_error_is_noted_by_its_kind(
+    on: OpenTelemetrySpans, exported: InMemorySpanExporter
+) -> None:
     with use_traceparent(TRACEPARENT), pytest.raises(ValueError, match="secret"), on.span("run"):
         raise ValueError("secret")
-    [span] = told.get_finished_spans()
+    [span] = exported.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
     assert span.status.description == "ValueError"
     assert not span.events
@@ -119,11 +121,11 @@ def test_an_error_is_noted_by_its_kind(on: OpenTelemetrySpans, told: InMemorySpa
 @pytest.mark.parametrize(
     "environ", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h", "OTEL_SDK_DISABLED": "true"}]
 )
-def test_it_is_off_where_nobody_looks(environ: dict[str, str]) -> None:
+def test_it_is_off_without_an_endpoint(environ: dict[str, str]) -> None:
     assert create_spans("abaco-api", environ) is NO_SPANS
 
 
-def test_without_the_packages_it_is_off_and_says_so(
+def test_without_the_packages_it_is_off_and_logs_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "abaco_telemetry.opentelemetry_spans", None)
@@ -135,7 +137,7 @@ def test_without_the_packages_it_is_off_and_says_so(
     assert "[otel]" in caplog.text
 
 
-def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_does_not_delay_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
     before = set(threading.enumerate())
@@ -145,6 +147,6 @@ def test_who_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     began = time.monotonic()
     found.close()
-    assert time.monotonic() - began < REQUEST_SECONDS
+    assert time.monotonic() - began < CLOSE_LIMIT_SECONDS
     for left in set(threading.enumerate()) - before:
         left.join()  # it draws random pauses, which no other test may see

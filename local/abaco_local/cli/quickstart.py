@@ -46,9 +46,9 @@ class Request(msgspec.Struct, frozen=True):
 
     def _curl(self) -> str:
         data = ["-X", "POST", "--data", self.data] if self.data else []
-        words = ["curl", "-sS", "--noproxy", "*", "--max-time", str(ANSWER_SECONDS)]
+        command = ["curl", "-sS", "--noproxy", "*", "--max-time", str(ANSWER_SECONDS)]
         finished = subprocess.run(
-            [*words, *data, self.url], capture_output=True, text=True, check=False
+            [*command, *data, self.url], capture_output=True, text=True, check=False
         )
         if finished.returncode:
             raise Unavailable(finished.stderr.strip())

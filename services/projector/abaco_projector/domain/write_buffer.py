@@ -1,4 +1,4 @@
-"""Buffers writes while a shadow schema is built, which nobody reads yet.
+"""Buffers writes while a shadow schema is built, which has no readers yet.
 
 Every run changes its actor's totals and its worker, and passes through several states. Written with
 each batch, these rows would be written many times. Buffered, an execution is written once, when it
