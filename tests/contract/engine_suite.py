@@ -194,7 +194,7 @@ class EngineSuite:
         with pytest.raises(ContainerMissing):
             await engine.endpoint(f"{yard.host_id}-nobody")
 
-    async def test_a_removal_has_patience_with_what_is_about_to_end(
+    async def test_a_removal_waits_for_a_program_that_is_about_to_end(
         self, engine: Engine, yard: Yard
     ) -> None:
         """It is not killed before its time is up; and then it is."""
@@ -205,9 +205,7 @@ class EngineSuite:
         with pytest.raises(ContainerMissing):
             await engine.inspect(container_id)
 
-    async def test_a_removal_is_patient_no_longer_than_it_must(
-        self, engine: Engine, yard: Yard
-    ) -> None:
+    async def test_a_removal_waits_no_longer_than_it_must(self, engine: Engine, yard: Yard) -> None:
         container_id = await started(engine, spec_of(yard, Program()))
         async with asyncio.timeout(LIMIT_SECONDS):
             await engine.remove(container_id, exit_seconds=600.0)

@@ -143,8 +143,8 @@ async def test_nobody_hears_the_answers_to_another(server: NatsServer, user: str
 
 async def test_a_reader_reads_history_and_what_comes(server: NatsServer) -> None:
     async with connected(server, "api") as api, connected(server, permissions.READER) as reader:
-        wish = draft(b.received(), tenant="default", time=b.T0, causation_id="r")
-        await JetStreamEventLog(api).append(wish)
+        drafted = draft(b.received(), tenant="default", time=b.T0, causation_id="r")
+        await JetStreamEventLog(api).append(drafted)
         log = JetStreamEventLog(reader)
         [[found]] = [batch async for batch in log.read([all_events_filter()]) if batch]
         assert found.event == b.received()
@@ -158,8 +158,8 @@ async def test_a_reader_reads_history_and_what_comes(server: NatsServer) -> None
 
 async def test_a_reader_may_use_any_kind_of_consumer(server: NatsServer) -> None:
     async with connected(server, "api") as api, client(server, "reader") as connection:
-        wish = draft(b.received(), tenant="default", time=b.T0, causation_id="r")
-        await JetStreamEventLog(api).append(wish)
+        drafted = draft(b.received(), tenant="default", time=b.T0, causation_id="r")
+        await JetStreamEventLog(api).append(drafted)
         jetstream = connection.jetstream()
         ordered = await jetstream.subscribe("abaco.event.>", ordered_consumer=True)
         assert (await ordered.next_msg(5)).data
@@ -201,11 +201,11 @@ async def test_no_service_changes_a_stream(server: NatsServer, user: str) -> Non
         assert await refused(server, connection) == CHANGES
 
 
-async def ask_for_seat(server: NatsServer, host_id: str) -> int:
+async def request_worker(server: NatsServer, host_id: str) -> int:
     """Append something that is addressed to a host."""
     async with connected(server, "scheduler") as connection:
-        wish = draft(b.requested(host_id=host_id), tenant="default", time=b.T0, causation_id="r")
-        answer = await connection.request(event_subject("default", wish.event), b"{}")
+        drafted = draft(b.requested(host_id=host_id), tenant="default", time=b.T0, causation_id="r")
+        answer = await connection.request(event_subject("default", drafted.event), b"{}")
         return int(answer["seq"])
 
 
@@ -220,7 +220,7 @@ async def take(server: NatsServer, host_id: str) -> int:
 
 
 async def test_a_reader_cannot_guess_the_consumer_of_a_host(server: NatsServer) -> None:
-    sequence = await ask_for_seat(server, "h1")
+    sequence = await request_worker(server, "h1")
     assert await take(server, "h1") == sequence
     async with connected(server, "abaco") as owner, client(server, "reader") as reader:
         [found] = await owner.jetstream.consumers_info("ABACO_EVENTS")
@@ -233,7 +233,7 @@ async def test_a_reader_cannot_guess_the_consumer_of_a_host(server: NatsServer) 
 
 async def test_a_host_finds_its_own_consumer_again(server: NatsServer) -> None:
     for host_id in ("h1-2", "h1", "h1-2", "h1"):
-        sequence = await ask_for_seat(server, host_id)
+        sequence = await request_worker(server, host_id)
         assert await take(server, host_id) == sequence
     async with connected(server, "abaco") as owner:
         found = await owner.jetstream.consumers_info("ABACO_EVENTS")

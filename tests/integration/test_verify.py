@@ -70,10 +70,10 @@ async def log_anew(connection: Connection, change: Callable[[list[Draft]], None]
     drafts = [draft(event, tenant="default", time=b.T0, causation_id="req-1") for event in LIFE]
     change(drafts)
     await tamperable(connection)
-    for wish in drafts:
-        subject = event_subject(wish.tenant, wish.event)
-        headers = to_headers(wish)
-        await connection.jetstream.publish(subject, encode(wish.event), headers=headers)
+    for drafted in drafts:
+        subject = event_subject(drafted.tenant, drafted.event)
+        headers = to_headers(drafted)
+        await connection.jetstream.publish(subject, encode(drafted.event), headers=headers)
 
 
 @contextmanager

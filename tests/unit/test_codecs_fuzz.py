@@ -71,7 +71,7 @@ class Target(NamedTuple):
 
 
 BODIES = [codec.encode(event) for event in b.EXAMPLES]
-WISHES = [b.envelope_of(event, hops=3) for event in b.EXAMPLES]
+DRAFTS = [b.envelope_of(event, hops=3) for event in b.EXAMPLES]
 HISTORY = [
     *(b.registered(), b.joined(), b.requested(), b.ready()),
     *(b.received(0), b.received(1), b.assigned(0), b.started(0)),
@@ -89,14 +89,14 @@ def read_event(_: Mutator, raw: bytes) -> None:
 
 def read_message(mutator: Mutator, raw: bytes) -> None:
     """A message as it may lie in the stream, through the hands of every service."""
-    wish = WISHES[mutator.pick(len(WISHES))]
-    headers = envelope.to_headers(wish)
+    drafted = DRAFTS[mutator.pick(len(DRAFTS))]
+    headers = envelope.to_headers(drafted)
     if mutator.pick(2):
         headers = {name: mutator.text([value]) for name, value in headers.items()}
-    subject = subjects.event_subject("default", wish.event)
+    subject = subjects.event_subject("default", drafted.event)
     if not mutator.pick(4):
         subject = "abaco.event." + ("".join(mutator.text([subject[12:]]).split()) or "x")
-    body = raw if mutator.pick(3) else codec.encode(wish.event)
+    body = raw if mutator.pick(3) else codec.encode(drafted.event)
     recorded = envelope.from_message(9, subject, headers, body)
     for use in (in_api, in_scheduler, in_worker, in_projector):
         use(recorded)
@@ -207,10 +207,10 @@ def read_exported(mutator: Mutator, raw: bytes) -> None:
 def exported() -> list[bytes]:
     file = io.BytesIO()
     writer = portable.PortableFileWriter(file)
-    for n, wish in enumerate(WISHES[:4], 1):
-        subject = subjects.event_subject("default", wish.event)
-        headers = envelope.to_headers(wish)
-        writer.write(portable.event_line(n, subject, headers, codec.encode(wish.event)))
+    for n, drafted in enumerate(DRAFTS[:4], 1):
+        subject = subjects.event_subject("default", drafted.event)
+        headers = envelope.to_headers(drafted)
+        writer.write(portable.event_line(n, subject, headers, codec.encode(drafted.event)))
     writer.write(portable.event_line(5, "abaco.event.default.x.y.z", {}, b"\xff\xfe"))
     writer.write(portable.OutputLine("default", "foo_0_exc_0", 1, 0, b"\xff"))
     writer.close()

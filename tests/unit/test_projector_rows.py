@@ -99,8 +99,8 @@ def test_an_execution_from_message_to_end() -> None:
     )
     assert status(tables) == ("COMPLETE", "")
     assert tables.states.actors[FOO].status == "READY"
-    seat = tables.states.workers["default", "foo_0_wkr_0"]
-    assert (seat.status, seat.execution_id, seat.container_id) == ("READY", None, "c0ffee")
+    worker = tables.states.workers["default", "foo_0_wkr_0"]
+    assert (worker.status, worker.execution_id, worker.container_id) == ("READY", None, "c0ffee")
 
 
 def test_totals_count_accepted_and_ended() -> None:
@@ -144,8 +144,8 @@ def test_a_deletion_ends_what_waits_whenever_it_came() -> None:
 
 
 def test_an_abandonment_frees_the_worker_that_ran_it() -> None:
-    seat = [b.registered(), b.requested(), b.ready(), b.received(), b.assigned()]
-    tables = projected(seat, [b.abandoned()])
+    worker = [b.registered(), b.requested(), b.ready(), b.received(), b.assigned()]
+    tables = projected(worker, [b.abandoned()])
     assert status(tables) == ("ERROR", "host h1 is lost")
     assert tables.states.workers["default", "foo_0_wkr_0"].status == "READY"
 

@@ -149,7 +149,7 @@ def test_addresses_are_of_the_upper_half_and_nobody_elses(
     assert spec.ip not in (gateway, network.broadcast_address)
 
 
-def test_every_address_of_the_upper_half_is_drawn_but_the_gateways() -> None:
+def test_every_address_of_the_upper_half_is_chosen_but_the_gateways() -> None:
     pattern = pattern_of(IPv4Interface("10.0.0.200/24"))
     spec = {str(pattern.random_address().ip) for _ in range(4000)}
     assert spec == {f"10.0.0.{n}" for n in range(128, 255)} - {"10.0.0.200"}

@@ -80,7 +80,7 @@ def test_a_stop_is_wanted_until_the_worker_is_gone() -> None:
     assert not after(b.stop_requested(), b.stopped()).worker_live
 
 
-def test_other_events_are_no_wishes() -> None:
+def test_other_events_are_no_work_items() -> None:
     with pytest.raises(Undecodable):
         initial_state(b.record(b.ready()))
 
