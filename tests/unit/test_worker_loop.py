@@ -23,7 +23,7 @@ from worker_stage import Stage
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.app.waiting.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("abaco_worker.app.waiting.LOG_BACKOFF", every(0.001))
     monkeypatch.setattr("abaco_worker.app.adoption.PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 0.001)
 

@@ -86,7 +86,7 @@ async def test_reading_stops_at_the_limit() -> None:
     mine = recorder(outputs, limit=4)
     async with asyncio.timeout(30):
         await mine.record(then_silence(b"abcdef"))
-    assert mine.truncated
+    assert mine.counter.truncated
     assert recorded(outputs) == b"abcd" + truncation_mark(4)
 
 

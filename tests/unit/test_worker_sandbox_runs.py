@@ -212,7 +212,7 @@ async def test_an_update_does_not_take_the_sandbox_that_a_run_is_waiting_for(
         pool = service._workers[KEY].pool
         await stage.until(lambda: pool.idle is not None)
         assert pool.idle is not None
-        assert pool.idle.spec.memory_bytes == 7 * 2**20
+        assert pool.idle.record.spec.memory_bytes == 7 * 2**20
     assert finished.exit_code == 3
     assert not stage.seen(ev.ExecutionFailed)
 

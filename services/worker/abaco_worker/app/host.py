@@ -77,15 +77,12 @@ class Host:
         else:
             self.metrics.reported(event, datetime.now(UTC))
 
-    async def with_rerun_image(self, run_spec: RunSpec) -> RunSpec:
-        """Return the spec with the image of the run that it repeats, if it repeats one.
+    async def with_rerun_image(self, run_spec: RunSpec, rerun: ev.Rerun) -> RunSpec:
+        """Return the spec with the image of the run that it repeats.
 
         Raises:
             ImageRefused: that image is not on this host any more, and cannot be pulled.
         """
-        rerun = run_spec.message.rerun
-        if rerun is None:
-            return run_spec
         image = await self.images.find_by_digest(run_spec.definition.image, rerun.image)
         return replace(run_spec, rerun_image=image)
 

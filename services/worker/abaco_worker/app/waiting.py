@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from abaco_jetstream.retry import Outage, every, retry_until_available
 
-PAUSE_SECONDS = 0.5
+LOG_BACKOFF = every(0.5)
 RECANCEL_SECONDS = 0.2
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ _LOG_OUTAGE = Outage("the log (NATS)", level=logging.DEBUG)
 
 async def retry_log(read: Callable[[], Awaitable[T]]) -> T:
     """Return the result of ``read``; while the log is unavailable, call it again."""
-    return await retry_until_available(read, _LOG_OUTAGE, backoff=every(PAUSE_SECONDS))
+    return await retry_until_available(read, _LOG_OUTAGE, backoff=LOG_BACKOFF)
 
 
 async def cancel_and_wait(*tasks: "asyncio.Task[Any] | None") -> None:

@@ -229,7 +229,7 @@ class WorkerLoop:
         idle = await pool.wait_idle(ANSWER_SECONDS)
         if idle is None:
             return
-        image = idle.spec.image
+        image = idle.record.spec.image
         if await self._host.images.has_moved(image, idle.record.image.image_id):
             logger.info("image %s has moved: sandbox %s is replaced", image, idle.directory.name)
             pool.replace(idle)

@@ -14,9 +14,8 @@ from abaco_proto import ids
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_worker.domain.container_labels import assignment_labels, container_name
 from abaco_worker.domain.containers import ContainerSpec, Image
-from abaco_worker.domain.run_limits import limits
 from abaco_worker.domain.run_request import RunRequest
-from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.sandbox_spec import limits, sandbox_spec
 from abaco_worker.worker_settings import WorkerSettings
 
 

@@ -16,8 +16,8 @@ from abaco_worker.app.waiting import cancel_and_wait, wait_for_first
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.containers import Container, ContainerSpec
 from abaco_worker.domain.engine_errors import CannotStart, ImageMissing, RunLost
-from abaco_worker.domain.run_limits import Limits, limits
 from abaco_worker.domain.run_spec import RunSpec, container_spec
+from abaco_worker.domain.sandbox_spec import Limits, limits
 from abaco_worker.domain.work_item_state import WorkItemState
 from abaco_worker.engine.engine_port import Engine
 from abaco_worker.runs.output_recorder import OutputRecorder
@@ -42,7 +42,8 @@ async def execute(host: Host, run_spec: RunSpec, state: WorkItemState) -> bool:
         RunLost: the run was halted before it began.
         EngineFault, Unavailable: the engine fails or is unavailable; a retry may succeed.
     """
-    run_spec = await host.with_rerun_image(run_spec)
+    if run_spec.message.rerun is not None:
+        run_spec = await host.with_rerun_image(run_spec, run_spec.message.rerun)
     spec = container_spec(run_spec, host.config)
     begin = time.monotonic()
     if state.halt_requested:
@@ -157,13 +158,13 @@ async def _record_to_end(engine: Engine, container_id: str, recorder: OutputReco
     nothing: the worker waits until the container has exited, and then reads the rest.
     """
     while True:
-        if not recorder.truncated:
+        if not recorder.counter.truncated:
             await recorder.record(engine.output(container_id, follow=True))
-        timeout = WAIT_TRUNCATED_SECONDS if recorder.truncated else WAIT_SECONDS
+        timeout = WAIT_TRUNCATED_SECONDS if recorder.counter.truncated else WAIT_SECONDS
         container = await engine.wait(container_id, timeout)
         if container.ended:
             break
-    if not recorder.truncated:
+    if not recorder.counter.truncated:
         await recorder.record(engine.output(container_id, follow=False))
     if container.exit_code == event_builders.SIGKILL_EXIT_CODE and not container.oom_killed:
         # The engine learns the exit code and the cause separately, and may report the cause later.

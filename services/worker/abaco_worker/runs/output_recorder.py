@@ -26,11 +26,6 @@ class OutputRecorder:
         self._event = run_spec.assignment
         self.counter = OutputCounter(limit)
 
-    @property
-    def truncated(self) -> bool:
-        """Whether the limit is reached; nothing more is recorded then."""
-        return self.counter.truncated
-
     async def record(self, output: AsyncGenerator[bytes, None]) -> None:
         """Record output from its beginning; skip what this recorder has read before.
 
@@ -42,7 +37,7 @@ class OutputRecorder:
                 rest, skip = piece[skip:], max(0, skip - len(piece))
                 for chunk in self.counter.add(rest):
                     await self._write(chunk)
-                if self.truncated:
+                if self.counter.truncated:
                     return
 
     async def _write(self, chunk: OutputChunk) -> None:

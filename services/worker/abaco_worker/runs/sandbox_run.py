@@ -18,11 +18,10 @@ from abaco_worker.app.waiting import cancel_and_wait, wait_for_first
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.container_labels import assignment_key
 from abaco_worker.domain.engine_errors import RunLost
-from abaco_worker.domain.run_limits import limits
 from abaco_worker.domain.run_report import LauncherMessage, ProgramStarted, RunReport
 from abaco_worker.domain.run_spec import RunSpec, run_request
 from abaco_worker.domain.sandbox_record import SandboxAssignment
-from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.sandbox_spec import limits, sandbox_spec
 from abaco_worker.domain.work_item_state import WorkItemState
 from abaco_worker.runs.output_recorder import OutputRecorder
 from abaco_worker.sandbox.launcher_client import follow_output
@@ -88,7 +87,8 @@ async def _start_or_resume(
     if halt.is_set():
         raise RunLost("halted before it started")
     with host.spans.span("prepare"):
-        run_spec = await host.with_rerun_image(run_spec)
+        if run_spec.message.rerun is not None:
+            run_spec = await host.with_rerun_image(run_spec, run_spec.message.rerun)
         spec = sandbox_spec(run_spec.definition, host.config, run_spec.image)
         sandbox, start_kind = await pool.take(spec)
         if await _is_outdated(host, sandbox):
@@ -114,7 +114,7 @@ async def _start_or_resume(
 async def _is_outdated(host: Host, sandbox: Sandbox) -> bool:
     """Return whether the name of the sandbox's image refers to another image now."""
     try:
-        return await host.images.has_moved(sandbox.spec.image, sandbox.record.image.image_id)
+        return await host.images.has_moved(sandbox.record.spec.image, sandbox.record.image.image_id)
     except BaseException:  # this process ends, and the next one adopts the sandbox
         sandbox.close()
         raise
@@ -152,12 +152,15 @@ class SandboxRun:
         self._assignment = assignment
         self._limits = limits(run_spec.definition, host.config)
         self._halted_by = ev.EndedBy.ITSELF
+        tenant, event = run_spec.recorded.tenant, run_spec.assignment
+        self._halt = host.cancellations.event_of(tenant, event.execution_id)
+        self._worker_lost = host.cancellations.event_of(tenant, event.worker_id)
         self.sandbox = sandbox
 
     @property
     def worker_lost(self) -> bool:
         """Whether the scheduler has declared this worker lost."""
-        return self._cancellation(self._run_spec.assignment.worker_id).is_set()
+        return self._worker_lost.is_set()
 
     async def launch(self) -> None:
         """Send the request to the launcher.
@@ -237,10 +240,8 @@ class SandboxRun:
         """Halt the run after a halt request, the loss of the worker, or too many bytes on disk."""
         container_id, limit = self.sandbox.record.container_id, self._limits.max_disk_bytes
         async with self._host.disks.monitored(container_id, limit) as exceeded:
-            halt = self._cancellation(self._run_spec.assignment.execution_id)
-            lost = self._cancellation(self._run_spec.assignment.worker_id)
-            await wait_for_first(halt.wait(), lost.wait(), exceeded.wait())
-            by_disk = exceeded.is_set() and not halt.is_set()
+            await wait_for_first(self._halt.wait(), self._worker_lost.wait(), exceeded.wait())
+            by_disk = exceeded.is_set() and not self._halt.is_set()
         self._halted_by = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
         try:
             self.sandbox.directory.write_ended_by(self._halted_by)
@@ -259,9 +260,6 @@ class SandboxRun:
         """Return why this or a previous process halted the run, or ``ITSELF``."""
         stored = self.sandbox.directory.read_ended_by()
         return self._halted_by if stored is ev.EndedBy.ITSELF else stored
-
-    def _cancellation(self, id: str) -> asyncio.Event:  # noqa: A002 - it is one
-        return self._host.cancellations.event_of(self._run_spec.recorded.tenant, id)
 
 
 def _program_ran(message: LauncherMessage) -> bool:

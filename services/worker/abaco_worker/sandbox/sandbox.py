@@ -1,7 +1,6 @@
 """One sandbox: a container, its launcher, and the connection to the launcher."""
 
 from abaco_worker.domain.sandbox_record import SandboxRecord
-from abaco_worker.domain.sandbox_spec import SandboxSpec
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.launcher_client import LauncherClient, connect
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
@@ -20,11 +19,6 @@ class Sandbox:
         self.directory = directory
         self.record = record
         self.launcher: LauncherClient | None = None
-
-    @property
-    def spec(self) -> SandboxSpec:
-        """What the sandbox was made from."""
-        return self.record.spec
 
     @property
     def alive(self) -> bool:

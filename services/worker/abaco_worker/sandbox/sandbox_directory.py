@@ -42,45 +42,19 @@ class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
     started: int
 
 
-class SandboxDirectory(msgspec.Struct, frozen=True):
-    """The files of one sandbox; see the docstring of the module."""
+class SandboxDirectory:
+    """The files of one sandbox; see the module. ``name`` is also the name of the container."""
 
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The name of the directory and of the container."""
-        return self.path.name
-
-    @property
-    def socket_folder(self) -> Path:
-        """The folder of the launcher's socket."""
-        return self.path / "run"
-
-    @property
-    def socket(self) -> Path:
-        """The launcher's socket."""
-        return self.socket_folder / "socket"
-
-    @property
-    def hosts(self) -> Path:
-        """The container's ``/etc/hosts``."""
-        return self.path / "hosts"
-
-    @property
-    def resolv_conf(self) -> Path:
-        """The container's ``/etc/resolv.conf``."""
-        return self.path / "resolv.conf"
-
-    @property
-    def output(self) -> Path:
-        """The program's output."""
-        return self.path / "output"
-
-    @property
-    def report(self) -> Path:
-        """The launcher's report."""
-        return self.path / "report"
+    def __init__(self, path: Path) -> None:
+        """Nothing is read; the directory need not exist."""
+        self.path = path
+        self.name = path.name
+        self.socket_folder = path / "run"
+        self.socket = self.socket_folder / "socket"
+        self.hosts = path / "hosts"
+        self.resolv_conf = path / "resolv.conf"
+        self.output = path / "output"
+        self.report = path / "report"
 
     def create(self) -> None:
         """Create the directory; only the worker's user may enter it."""

@@ -88,7 +88,7 @@ class SandboxPool:
         async def adopted() -> Sandbox:
             return sandbox
 
-        self._spec = self._next_spec = sandbox.spec
+        self._spec = self._next_spec = sandbox.record.spec
         self._next = asyncio.ensure_future(adopted())
 
     async def ready(self) -> Sandbox:
@@ -109,7 +109,7 @@ class SandboxPool:
         the next one. Raises as :meth:`ready`.
         """
         idle = self.idle
-        if idle is not None and idle.spec == spec:
+        if idle is not None and idle.record.spec == spec:
             self._next = None
             return idle, StartKind.POOL
         if self._spec not in (None, spec) and self._matches(self._spec):
