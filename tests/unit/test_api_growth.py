@@ -18,8 +18,7 @@ from abaco_api.domain.wildcard import fits
 from abaco_api.http import request_body
 from abaco_api.http.content_coding import decoded
 from abaco_api.http.content_negotiation import accept
-from abaco_api.http.multipart_form import fields
-from abaco_api.http.request_body import Parameters, decode_json, text_parameters
+from abaco_api.http.request_body import Parameters, decode_json, multipart_fields, text_parameters
 from abaco_api.idempotency.idempotency_key import checked_key
 from abaco_api.streams.domain import selection
 from abaco_api.streams.domain.output_offset import place
@@ -148,7 +147,7 @@ MULTIPART: dict[str, Callable[[int], bytes]] = {
 def of_multipart(make: Callable[[int], bytes]) -> Callable[[int], Work]:
     def prepare(size: int) -> Work:
         raw = make(size)
-        return lambda: request_body.unique(fields(FORM, raw))
+        return lambda: request_body.unique(multipart_fields(FORM, raw))
 
     return prepare
 

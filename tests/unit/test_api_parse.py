@@ -9,8 +9,13 @@ from abaco_api.commands import parse
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.image_name import is_image
 from abaco_api.http.http_errors import TooLarge
-from abaco_api.http.multipart_form import fields
-from abaco_api.http.request_body import Parameters, _json_object, decode_json, text_parameters
+from abaco_api.http.request_body import (
+    Parameters,
+    _json_object,
+    decode_json,
+    multipart_fields,
+    text_parameters,
+)
 from abaco_proto import ids
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import Definition
@@ -498,7 +503,7 @@ def part(head: str, value: bytes) -> bytes:
 
 def test_a_multipart_form_holds_texts() -> None:
     raw = part('name="a"', "é".encode()) + part('name="b"', b"") + b"--x--\r\n"
-    assert fields("multipart/form-data; boundary=x", raw) == [("a", "é"), ("b", "")]
+    assert multipart_fields("multipart/form-data; boundary=x", raw) == [("a", "é"), ("b", "")]
 
 
 @pytest.mark.parametrize(
@@ -512,4 +517,4 @@ def test_a_multipart_form_holds_texts() -> None:
 )
 def test_a_bad_multipart_form_is_refused(content_type: str, raw: bytes) -> None:
     with pytest.raises(Malformed):
-        fields(content_type, raw)
+        multipart_fields(content_type, raw)

@@ -27,7 +27,6 @@ from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.event_message import message
 from abaco_api.domain.image_name import is_image
 from abaco_api.domain.subscription_fold import Subscription, Subscriptions
-from abaco_api.http import multipart_form
 from abaco_api.http import request_body as bodies
 from abaco_api.streams.domain.encoded_event import item
 from abaco_api.streams.domain.output_offset import place
@@ -286,7 +285,7 @@ def read_form(_: Mutator, raw: bytes) -> None:
 def read_multipart(mutator: Mutator, raw: bytes) -> None:
     kinds = ["multipart/form-data; boundary=----x", "multipart/form-data"]
     kind = mutator.text(kinds).encode("latin-1", "replace").decode("latin-1")
-    parsed(bodies.Parameters(bodies.unique(multipart_form.fields(kind, raw)), form=True), {})
+    parsed(bodies.Parameters(bodies.unique(bodies.multipart_fields(kind, raw)), form=True), {})
 
 
 def read_query(mutator: Mutator, raw: bytes) -> None:

@@ -7,11 +7,13 @@ number of longer pages in memory is bounded. A piece is freed once it is sent.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +31,9 @@ LONG_RESPONSES, LONG_OUTPUTS = 4, 32
 """Pages and outputs of more than one piece that a process sends at once. An output takes less
 memory, because it is read while it is sent.
 """
+
+NEXT = "Abaco-Next"
+"""The header with the parameter of the next page; ``Link`` has its address."""
 
 logger = logging.getLogger(__name__)
 
@@ -227,3 +232,11 @@ async def _quoted(
         async for text in texts:
             yield _encode(text)[1:-1]
     yield b'"' + tail
+
+
+def link_next(response: Response, request: Request, query: Mapping[str, str], **begin: int) -> None:
+    """Add the headers of the next page; ``begin`` is the query parameter where it begins."""
+    [value] = begin.values()
+    address = f"{request.scope['path']}?{urlencode({**query, **begin})}"
+    response.headers[NEXT] = str(value)
+    response.headers["Link"] = f'<{address}>; rel="next"'

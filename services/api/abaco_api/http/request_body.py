@@ -1,18 +1,22 @@
 """The parameters of a request: from its query string, and from a body in JSON or as a form."""
 
 import asyncio
+import io
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from python_multipart import parse_form
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File
 from starlette.requests import Request
 
 from abaco_api.http.content_coding import decoded
 from abaco_api.http.http_errors import BadParameter, UnsupportedBody
-from abaco_api.http.multipart_form import MAX_FIELDS, fields
 from abaco_proto.errors import Malformed
 
 JSON = "application/json"
@@ -20,8 +24,13 @@ URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 KINDS = (JSON, URLENCODED, MULTIPART)
 
+MAX_FIELDS = 1000
+
 MAX_DEPTH = 64
 """Deeper JSON is refused: every reader of the log must be able to decode it."""
+
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+"""A client's mistakes are reported to the client, not in our log."""
 
 BODY = "abaco.body"
 """The key of the complete body in the scope of a request."""
@@ -80,7 +89,7 @@ def _parameters(content_type: str, raw: bytes) -> Parameters:
         case "application/x-www-form-urlencoded":
             return Parameters(text_parameters(raw), form=True)
         case "multipart/form-data":
-            return Parameters(unique(fields(content_type, raw)), form=True)
+            return Parameters(unique(multipart_fields(content_type, raw)), form=True)
         case kind:
             raise UnsupportedBody(
                 f"Content-Type: expected one of {', '.join(KINDS)}, got {kind[:100]!r}"
@@ -105,6 +114,35 @@ def text_parameters(raw: bytes) -> dict[str, str]:
     except ValueError:
         raise Malformed(f"more than {MAX_FIELDS} parameters") from None
     return unique(pairs)
+
+
+def multipart_fields(content_type: str, raw: bytes) -> list[tuple[str, str]]:
+    """Names and texts of a form's fields, in order. Raises ``BadParameter`` for a file."""
+    found: list[tuple[bytes, bytes]] = []
+
+    def on_field(field: Field) -> None:
+        if len(found) == MAX_FIELDS:
+            raise Malformed(f"more than {MAX_FIELDS} parameters")
+        found.append((field.field_name or b"", field.value or b""))
+
+    def on_file(file: File) -> None:
+        file.close()
+        name = (file.field_name or b"").decode(errors="replace")[:100]
+        raise BadParameter(name, "expected text, got a file")
+
+    headers = {"Content-Type": content_type.encode("latin-1")}
+    try:
+        parse_form(headers, io.BytesIO(raw), on_field, on_file)
+    except (FormParserError, ValueError) as error:
+        raise Malformed(f"the body is not a multipart form: {error}") from None
+    return [(_decoded_field(name), _decoded_field(value)) for name, value in found]
+
+
+def _decoded_field(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Malformed("the form is not UTF-8") from None
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

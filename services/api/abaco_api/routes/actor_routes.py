@@ -15,8 +15,7 @@ from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import DeleteActor
 from abaco_api.domain.views import Row
-from abaco_api.http.page_links import link_next
-from abaco_api.http.paged_response import page
+from abaco_api.http.paged_response import link_next, page
 from abaco_api.http.request_body import query_parameters, read_parameters
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import ALL_ACTORS

@@ -16,8 +16,7 @@ from abaco_api.domain import views
 from abaco_api.domain.commands import HaltExecution, RetryExecution
 from abaco_api.domain.views import Row
 from abaco_api.http.content_negotiation import accept
-from abaco_api.http.page_links import link_next
-from abaco_api.http.paged_response import text_response
+from abaco_api.http.paged_response import link_next, text_response
 from abaco_api.http.request_body import JSON, query_parameters
 from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.output_response import EVENTS, TEXT
