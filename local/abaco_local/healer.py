@@ -52,7 +52,7 @@ class Healer:
 
     def read_line(self, line: str) -> None:
         """Look for a failed write in a line of the server's log."""
-        if not self._write_failed and any(sign in line for sign in WRITE_FAILURES):
+        if not self._write_failed and any(text in line for text in WRITE_FAILURES):
             self._write_failed = True
             self._log(
                 "NATS cannot write to its disk, so commands are rejected. Free at least"
@@ -74,12 +74,12 @@ class Healer:
         self._restart()
 
 
-def restart(control: SupervisorClient) -> None:
+def restart(supervisor: SupervisorClient) -> None:
     """Restart the server, unless it is stopped."""
     try:
-        if control.process(SERVER).state == RUNNING:
-            control.stop(SERVER)
-            control.start(SERVER)
+        if supervisor.process(SERVER).state == RUNNING:
+            supervisor.stop(SERVER)
+            supervisor.start(SERVER)
     except Unavailable as error:
         log(str(error))
 
@@ -107,8 +107,8 @@ def handle_event(healer: Healer, headers: Mapping[str, str], payload: str) -> No
 
 def main(socket: str, folder: str) -> NoReturn:
     """Handle events until the supervisor ends."""
-    control = SupervisorClient(socket)
-    healer = Healer(lambda: restart(control), lambda: free_bytes(folder), time.monotonic, log)
+    supervisor = SupervisorClient(socket)
+    healer = Healer(lambda: restart(supervisor), lambda: free_bytes(folder), time.monotonic, log)
     while True:
         headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
         handle_event(healer, headers, payload)

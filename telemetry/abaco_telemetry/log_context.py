@@ -19,7 +19,7 @@ class LogContext(msgspec.Struct, frozen=True, kw_only=True):
 
 EMPTY = LogContext()
 
-_current: ContextVar[LogContext] = ContextVar("about", default=EMPTY)
+_current: ContextVar[LogContext] = ContextVar("log_context", default=EMPTY)
 
 
 def current() -> LogContext:

@@ -26,7 +26,7 @@ class MetricsEndpoint:
 
     def __init__(self, registry: MetricRegistry, refresh: Refresh = _no_refresh) -> None:
         """``refresh`` is awaited before each answer."""
-        self._catalogue = registry
+        self._registry = registry
         self._refresh = refresh
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ class MetricsEndpoint:
         if method not in (b"GET", b"HEAD") or path != b"/metrics":
             return _http_response("404 Not Found", "text/plain", b"GET /metrics\n")
         await self._refresh()
-        body = self._catalogue.text()
+        body = self._registry.text()
         return _http_response("200 OK", CONTENT_TYPE, body if method == b"GET" else b"")
 
 

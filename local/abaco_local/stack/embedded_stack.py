@@ -50,8 +50,7 @@ class EmbeddedStack:
         self._report = report
 
     def up(self, *, servers_only: bool = False) -> None:
-        """Start what is not running, restart what has changed settings, and wait until all is
-        ready.
+        """Start what is not running, restart what has changed, and wait until all is ready.
 
         With ``servers_only``, only NATS and Postgres, without any writer.
 
@@ -157,11 +156,11 @@ class EmbeddedStack:
     def _apply_settings(self, known: StackIdentity) -> StackIdentity:
         """Apply changed settings to a running stack: stop the processes that must restart."""
         chosen = stack_identity.for_running_stack(self._config, known)
-        control = SupervisorClient(chosen.socket)
+        supervisor = SupervisorClient(chosen.socket)
         stack_identity.save(self._folder, chosen)
         for name in self._write_files(chosen):
             self._report(f"{name:<12}has other settings now and is restarted")
-            control.stop(name)
+            supervisor.stop(name)
         return chosen
 
     def _write_files(self, chosen: StackIdentity) -> list[str]:
@@ -175,31 +174,31 @@ class EmbeddedStack:
         return process_commands.changed_processes(old, new, {"nats"} if other else set())
 
     def _start_servers(self, chosen: StackIdentity) -> None:
-        control = SupervisorClient(chosen.socket)
+        supervisor = SupervisorClient(chosen.socket)
         ready = Readiness(self._folder, self._config, chosen)
         for name, wait in (("nats", ready.nats), ("postgres", ready.postgres)):
-            control.start(name)
+            supervisor.start(name)
             wait(READY_SECONDS)
             self._report(f"{name:<12}ready")
 
     def _start_services(self, chosen: StackIdentity, state: str) -> None:
-        control = SupervisorClient(chosen.socket)
+        supervisor = SupervisorClient(chosen.socket)
         ready = Readiness(self._folder, self._config, chosen)
         for name in process_commands.SERVICES:
-            control.start(name)
+            supervisor.start(name)
         ready.services(READY_SECONDS)
         self._report("services    running")
         ready.api(READY_SECONDS)
         self._report(f"{state:<12}{self._config.api_url}")
 
     def _stop(self, known: StackIdentity) -> bool:
-        control = SupervisorClient(known.socket)
-        if not control.is_available():
+        supervisor = SupervisorClient(known.socket)
+        if not supervisor.is_available():
             supervisord.end(self._folder, orphan_processes.STOP_SECONDS)
             return orphan_processes.stop(known.socket) > 0
         for name in process_commands.STOP_ORDER:
-            control.stop(name)
-        control.shutdown()
+            supervisor.stop(name)
+        supervisor.shutdown()
         supervisord.end(self._folder, orphan_processes.STOP_SECONDS)
         orphan_processes.stop(known.socket)
         self._remove_idle_containers(known)

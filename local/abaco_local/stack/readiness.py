@@ -31,7 +31,7 @@ class Readiness:
         self._folder = folder
         self._config = config
         self._identity = identity
-        self._control = SupervisorClient(identity.socket)
+        self._supervisor = SupervisorClient(identity.socket)
 
     def nats(self, seconds: float) -> None:
         """Wait for the NATS server."""
@@ -51,12 +51,12 @@ class Readiness:
         seen: set[int | None] = set()
 
         def is_settled() -> bool:
-            process = self._control.process(name)
+            process = self._supervisor.process(name)
             seen.add(process.pid)
             return process.state == RUNNING or len(seen - {None}) >= MAX_STARTS
 
         poll_until(is_settled, seconds)
-        self._wait(name, lambda: self._control.process(name).state == RUNNING, 0)
+        self._wait(name, lambda: self._supervisor.process(name).state == RUNNING, 0)
 
     def api(self, seconds: float) -> None:
         """Wait until the API reports that it is ready."""
@@ -70,7 +70,7 @@ class Readiness:
             raise Unavailable(self._failure(name))
 
     def _failure(self, name: str) -> str:
-        states = {process.name: process.state for process in self._control.processes()}
+        states = {process.name: process.state for process in self._supervisor.processes()}
         down = [each for each in START_ORDER if states.get(each) != RUNNING]
         failed = down[0] if down else name
         reason = unready_reason(self._config.api_url) if name == "api" and not down else ""

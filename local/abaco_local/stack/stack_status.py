@@ -80,8 +80,8 @@ def api_settings(api: Command | None) -> LocalSettings | None:
 
 def running(identity: StackIdentity | None) -> list[SupervisedProcess]:
     """Return the processes of the supervisor; empty if it does not answer."""
-    control = SupervisorClient(identity.socket) if identity else None
-    found = control.processes() if control and control.is_available() else []
+    supervisor = SupervisorClient(identity.socket) if identity else None
+    found = supervisor.processes() if supervisor and supervisor.is_available() else []
     return [process for process in found if process.name in START_ORDER]
 
 

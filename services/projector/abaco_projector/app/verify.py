@@ -63,7 +63,7 @@ async def verify(
 
     Raises:
         Difference: the first one.
-        Refused: there are no read models.
+        Refused: there are no read models, or the projector has not migrated them yet.
     """
     async with exclusive_session(dsn, SCRATCH_SCHEMA) as session:
         live = await read_live_schema(session)
