@@ -1,4 +1,4 @@
-"""How far a POST of a message walks through our code: functions, files, and returns to a file.
+"""How far a message walks through our code: functions, files, and returns to a file.
 
     python bench/call_path.py [--list]
 
@@ -8,11 +8,15 @@ with an ``Idempotency-Key``. Counted are the functions of this repository that t
 file that the request had left before. What the in-memory log does in place of the server, which
 includes decoding the event for its readers, is not counted. The count depends on the code alone,
 not on the machine.
+
+The last line counts one execution in the worker, in an idle sandbox, from the delivery of its
+assignment until that is acknowledged. The launcher is a real one, as a plain process.
 """
 
 import argparse
 import asyncio
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -20,15 +24,24 @@ from typing import Any
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import builders
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
+from abaco_proto import events as ev
+from abaco_worker.app.worker_loop import WorkerLoop
 from fakes import InMemoryEventLog, InMemoryOutputLog
+from worker_stage import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = tuple(str(ROOT / folder) for folder in ("proto", "services", "telemetry"))
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
 SERVER = InMemoryEventLog.put_raw.__code__
+ACCEPT = WorkerLoop._accept.__code__  # noqa: SLF001 - where a delivery begins
+QUIET_SECONDS = 0.5
+"""Until the first execution's sandbox is removed and its successor is made."""
 
 
 class CallPath:
@@ -41,7 +54,12 @@ class CallPath:
 
     def ignore(self, task: "asyncio.Task[Any]") -> None:
         """Do not count a task that ran before the request, although the request wakes it."""
-        self._frames.add(task.get_coro().cr_frame)  # type: ignore[union-attr]
+        awaited: Any = task.get_coro()
+        while awaited is not None:
+            frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+            if frame is not None:
+                self._frames.add(frame)
+            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
 
     def observe(self, frame: FrameType, event: str, _: object) -> None:
         """A profile function: see ``sys.setprofile``."""
@@ -109,6 +127,56 @@ async def trace(headers: dict[str, str]) -> CallPath:
     return path
 
 
+async def trace_execution() -> CallPath:
+    """The path of one execution, the second one of its worker."""
+    path = CallPath()
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(folder=Path(folder) / "worker", heartbeat_seconds=60)
+        try:
+            async with stage.service():
+                await stage.register()
+                await stage.request()
+                await stage.until_seen(ev.WorkerReady)
+                await _run(stage, 0)
+                await stage.until(lambda: stage.idle_sandboxes() == 1)
+                await asyncio.sleep(QUIET_SECONDS)
+                for task in asyncio.all_tasks():
+                    path.ignore(task)
+                stage.queue.settled = _StopsProfiling(stage.queue.settled)
+                with _profiled(_after_delivery(path)):
+                    await _run(stage, 1)
+        finally:
+            stage.kill()
+    return path
+
+
+async def _run(stage: Stage, ordinal: int) -> None:
+    await stage.append(builders.received(ordinal, message="echo hi"))
+    recorded = await stage.assign(ordinal)
+    await stage.until(lambda: recorded.sequence in stage.queue.settled)
+
+
+def _after_delivery(path: CallPath) -> Callable[[FrameType, str, Any], None]:
+    """Count from the acceptance of the delivery on."""
+    delivered = False
+
+    def observe(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal delivered
+        delivered = delivered or frame.f_code is ACCEPT
+        if delivered:
+            path.observe(frame, event, argument)
+
+    return observe
+
+
+class _StopsProfiling(set[int]):
+    """The acknowledged deliveries; the first that is added ends the count."""
+
+    def add(self, sequence: int) -> None:
+        sys.setprofile(None)
+        super().add(sequence)
+
+
 class _profiled:  # noqa: N801 - a context manager, named as one reads it
     def __init__(self, observe: Callable[[FrameType, str, Any], None] | None) -> None:
         self._observe = observe
@@ -121,12 +189,17 @@ class _profiled:  # noqa: N801 - a context manager, named as one reads it
 
 
 def main() -> None:
-    """Print both paths."""
+    """Print the paths."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--list", action="store_true", help="name every function in its order")
     listed = parser.parse_args().list
-    for name, headers in (("without a key", {}), ("with a key", {"Idempotency-Key": "k"})):
-        path = asyncio.run(trace(headers))
+    paths = {
+        "without a key": trace({}),
+        "with a key": trace({"Idempotency-Key": "k"}),
+        "an execution": trace_execution(),
+    }
+    for name, tracing in paths.items():
+        path = asyncio.run(tracing)
         print(  # noqa: T201
             f"{name}: {path.functions} functions in {len(path.files)} files, {path.returns} returns"
             f" to a file, {len(path.entered)} calls"
