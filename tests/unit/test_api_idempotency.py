@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -495,6 +496,39 @@ async def test_an_index_is_bounded_and_reads_again_what_it_dropped() -> None:
         for (actor, _), one in recorded.items():
             assert await is_known(index, actor, len(log.events), one)
             assert index.count <= 5
+
+
+class DroppingLog(InMemoryEventLog):
+    """Drops a history of an index while it is read."""
+
+    index: KeyIndex | None = None
+
+    async def read(
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        async for batch in super().read(filters, after=after, since=since):
+            for recorded in batch:
+                if self.index is not None and filters[0] in self.index._windows:
+                    self.index._windows["another"] = key_index._Window()
+                    self.index._drop()
+                yield [recorded]
+
+
+async def test_a_history_that_is_dropped_while_it_is_read_is_checked_whole() -> None:
+    log = DroppingLog()
+    index = KeyIndex(log, 60)
+    recorded = [await append_keyed(log, n) for n in range(4)]
+    await index.prepare(inbox_filter("default", "foo_0"))
+    recorded += [await append_keyed(log, n) for n in range(4, 8)]
+    log.index = index
+    assert await is_known(index, "foo", 8, recorded[-1])
+    assert len(index._windows) == 1
+    assert index.count == 0
 
 
 async def test_a_single_history_forgets_its_oldest_keys(caplog: pytest.LogCaptureFixture) -> None:

@@ -52,7 +52,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     control: ExecutionControl
     models: ReadModels
     live: Live
-    long_answers: LongResponses
+    long_responses: LongResponses
     long_outputs: LongResponses
     freshness: Freshness
     feed: Feed
@@ -154,7 +154,7 @@ def assemble(
         control=ExecutionControl(handler, log, directory, models, tenant),
         models=models,
         live=Live(sources, settings.max_followers, settings.stream_write_seconds),
-        long_answers=_long(LONG_RESPONSES, settings),
+        long_responses=_long(LONG_RESPONSES, settings),
         long_outputs=_long(LONG_OUTPUTS, settings),
         freshness=Freshness(models.checkpoint, settings.read_wait_seconds),
         feed=feed,

@@ -56,20 +56,25 @@ class KeyIndex:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self.count = 0
 
-    async def prepare(self, history: str) -> None:
+    async def prepare(self, history: str) -> _Window:
         """Load the keys of a history, if they are not loaded.
 
         A long history may take longer than the caller's timeout. The load continues after it, so a
         repeated request succeeds.
         """
-        window = self._used(history)
-        if window.loaded:
-            return
-        if window.loading is None or window.loading.done():
-            window.loading = asyncio.create_task(self._read(history, window, 0))
-            _loading.add(window.loading)
-            window.loading.add_done_callback(_loaded)
-        await asyncio.shield(window.loading)
+        window = self._windows.get(history)
+        if window is None:
+            window = self._windows[history] = _Window()
+            while len(self._windows) > self._max_keys:
+                self._drop()
+        self._windows.move_to_end(history)
+        if not window.loaded:
+            if window.loading is None or window.loading.done():
+                window.loading = asyncio.create_task(self._read(history, window, 0))
+                _loading.add(window.loading)
+                window.loading.add_done_callback(_loaded)
+            await asyncio.shield(window.loading)
+        return window
 
     async def check(self, history: str, head: int, key: IdempotencyKey) -> None:
         """Check that a request was not executed before, by the events up to ``head``.
@@ -79,7 +84,7 @@ class KeyIndex:
             KeyReused: another request was, with the same key.
             Unavailable: the log did not answer.
         """
-        window = self._windows.get(history) or self._used(history)
+        window = self._windows.get(history) or await self.prepare(history)
         if not window.loaded or window.covered < head:
             await self._read(history, window, head)
         found = window.keys.get(key.scope)
@@ -119,26 +124,19 @@ class KeyIndex:
         self, history: str, window: _Window, recorded: Recorded, key: IdempotencyKey | None
     ) -> None:
         window.covered = max(window.covered, recorded.sequence)
-        if key is None or self._windows.get(history) is not window:
+        if key is None:
             return
-        self.count -= window.keys.pop(key.scope, None) is not None
+        known = window.keys.pop(key.scope, None) is not None
         window.keys[key.scope] = recorded.sequence, recorded.time
-        self.count += 1
+        if self._windows.get(history) is not window:
+            return  # dropped while it is read: complete for the check that reads it, then freed
+        self.count += not known
         if len(window.keys) % EXPIRE_EVERY == 0:
             self._expire(window)
         while self.count > self._max_keys:
             self._drop()
 
     # -- the bound -------------------------------------------------------------------------------
-
-    def _used(self, history: str) -> _Window:
-        window = self._windows.get(history)
-        if window is None:
-            window = self._windows[history] = _Window()
-            while len(self._windows) > self._max_keys:
-                self._drop()
-        self._windows.move_to_end(history)
-        return window
 
     def _expire(self, window: _Window) -> None:
         """Drop the oldest keys that have expired, a few at a time."""

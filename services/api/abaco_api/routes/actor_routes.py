@@ -55,7 +55,7 @@ async def list_actors(api: Service, request: Request) -> Response:
         return await models.actors(limit, wanted.offset if behind is None else 0, behind=behind)
 
     msg = "Actors retrieved successfully."
-    response, read = await page(fetch, views.actor, wanted.limit, long=api.long_answers, msg=msg)
+    response, read = await page(fetch, views.actor, wanted.limit, long=api.long_responses, msg=msg)
     if read.more:
         link_next(response, request, query, offset=wanted.offset + read.count)
     return response

@@ -51,7 +51,7 @@ async def _events(api: Service, request: Request, actor_id: str | None = None) -
     async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
         return await api.models.events(asked, limit, behind=behind)
 
-    answer, read = await page(fetch, views.event, asked.limit, long=api.long_answers)
+    answer, read = await page(fetch, views.event, asked.limit, long=api.long_responses)
     if actor_id is not None and not read.count:
         await api.models.known(actor_id)
     if read.more and read.last is not None:
