@@ -1,11 +1,12 @@
-"""What an answer about the past costs: an actor's workers at histories of growing length.
+"""What an answer about the past costs, at histories of growing length.
 
-    python bench/as_of.py [--workers 10,1000,100000] [--readers 8]
+    python bench/as_of.py [--workers 10,1000,100000] [--readers 4] [--fold]
 
-For each length, an actor has had so many workers (three events each). Measured are the answer to
-one question about the last moment, and to many at once, of which an api process serves
-``ABACO_MAX_REPLAYS`` together, with the memory that they take. The NATS server is one of the
-bench's own.
+For each size, an actor has had so many workers, each of which ran one message (seven events in
+all); the last one stays. The questions are about the end of that history. Measured are one answer,
+and as many at once as there are readers, of which a process makes ``ABACO_MAX_REPLAYS`` together.
+With ``--fold`` the same questions are answered by a fold of the whole history, too. The servers and
+the projector are the bench's own.
 """
 
 import argparse
@@ -13,31 +14,42 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import uvloop
 
 from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.fold_slots import FoldSlots
-from abaco_api.as_of.moment import Past
+from abaco_api.as_of.full_fold import FullFold
+from abaco_api.as_of.indexed_answers import IndexedAnswers
+from abaco_api.as_of.past_read_models import PastReadModels
+from abaco_api.queries.past_rows import PastRows
+from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_bench.progress import say as tell
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids
-from abaco_proto.codec import encode
-from abaco_proto.envelope import draft, to_headers
-from abaco_proto.subjects import event_subject
-from histories import IMAGE, T0
-from servers import NatsServer, scratch_folder
+from abaco_proto.envelope import Draft, draft
+from histories import IMAGE, T0, TENANT, write
+from projection import Lazy, Shipped, process, reached
+from servers import scratch_folder
 
-TENANT, HOST = "default", "h1"
-IN_FLIGHT = 512
+HOST = "h1"
+SECONDS = 3600.0
 MIB = 1024 * 1024
 
+Question = Callable[[PastReadModels], Awaitable[Any]]
 
-def history(actor_id: str, workers: int) -> Iterator[ev.Event]:
-    """An actor, and workers that came and went; the last one stays."""
+
+def history(sizes: list[int]) -> Iterator[Draft]:
+    """The drafts of one actor a size."""
+    for number, workers in enumerate(sizes):
+        for position, event in enumerate(_events(ids.actor_id("bench", number), workers)):
+            yield draft(event, tenant=TENANT, time=T0, causation_id="bench", position=position)
+
+
+def _events(actor_id: str, workers: int) -> Iterator[ev.Event]:
     definition = ev.Definition(name=ids.actor_name(actor_id), image="jstubbs/abaco_test")
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
     for n in range(workers):
@@ -49,79 +61,132 @@ def history(actor_id: str, workers: int) -> Iterator[ev.Event]:
         yield ev.WorkerRequested(**worker, revision=1, actor_sequence=1, reason="work waits")
         ready: Any = {"image": "jstubbs/abaco_test", "image_digest": IMAGE, "location": HOST}
         yield ev.WorkerReady(**worker, revision=1, **ready)
+        yield from _run(worker, n)
         if n < workers - 1:
             yield ev.WorkerStopped(**worker, reason="idle")
 
 
-async def append(connection: Connection, actor_id: str, workers: int) -> int:
-    """Put the history into the log; the sequence of its last event."""
-    slots, last = asyncio.Semaphore(IN_FLIGHT), 0
+def _run(worker: dict[str, str], ordinal: int) -> Iterator[ev.Event]:
+    actor_id = worker["actor_id"]
+    execution_id = ids.execution_id(actor_id, ordinal)
+    yield ev.MessageReceived(
+        actor_id=actor_id, execution_id=execution_id, ordinal=ordinal, message="execute yourself"
+    )
+    run: Any = {**worker, "execution_id": execution_id, "attempt": 1}
+    yield ev.ExecutionAssigned(**run, ordinal=ordinal, message_sequence=1, actor_sequence=1)
+    yield ev.ExecutionStarted(
+        **run,
+        container_id="c0ffee",
+        image_digest=IMAGE,
+        start_kind=ev.StartKind.POOL,
+        started_at="2026-01-02T03:04:06Z",
+        revision=1,
+    )
+    yield ev.ExecutionFinished(
+        **run,
+        exit_code=0,
+        final_state=ev.FinalState(status="exited", exit_code=0),
+        cpu_ns=9_000_000,
+        io_bytes=736,
+        runtime_ms=204.5,
+        log_bytes=33,
+        log_sha256="ab" * 32,
+    )
 
-    async def publish(event: ev.Event, position: int) -> None:
-        nonlocal last
-        drafted = draft(event, tenant=TENANT, time=T0, causation_id="bench", position=position)
-        subject = event_subject(TENANT, event)
-        try:
-            done = await connection.jetstream.publish(
-                subject, encode(event), headers=to_headers(drafted)
-            )
-            last = max(last, done.seq)
-        finally:
-            slots.release()
 
-    async with asyncio.TaskGroup() as group:
-        for position, event in enumerate(history(actor_id, workers)):
-            await slots.acquire()
-            group.create_task(publish(event, position))
-    return last
+def questions(actor_id: str, workers: int) -> dict[str, Question]:
+    """What is asked about an actor."""
+    middle = workers // 2
+    return {
+        "actor": lambda past: past.actor(actor_id),
+        "worker list": lambda past: past.workers(actor_id),
+        "one worker": lambda past: past.worker(actor_id, ids.worker_id(actor_id, middle)),
+        "one execution": lambda past: past.execution(actor_id, middle),
+        "executions": lambda past: past.executions(actor_id, 1000, middle),
+        "messages": lambda past: past.waiting(actor_id),
+    }
 
 
-def resident() -> float:
-    """The most memory that this process had, in MiB."""
+def peak_mib() -> float:
+    """The most memory that this process had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
-async def measure(nats_url: str, sizes: list[int], readers: int) -> None:
-    """One line a size."""
+async def seconds(question: Question, past: PastReadModels, readers: int) -> float:
+    """How long so many answers at once take."""
+    begun = time.perf_counter()
+    await asyncio.gather(*(question(past) for _ in range(readers)))
+    return time.perf_counter() - begun
+
+
+async def measure(nats_url: str, dsn: str, sizes: list[int], readers: int, *, fold: bool) -> None:
+    """A line a question and size."""
     connection = Connection(nats_url, name="bench", timeout=30)
     await connection.open()
-    config = ApiSettings()
-    say = sys.stdout.write
-    say(f"{'workers':>8} {'one answer':>11} {f'{readers} at once':>11} {'peak memory':>12}\n")
+    pool = PostgresPool(dsn, SECONDS)
+    rows = PastRows(pool, TENANT, SECONDS)
+    slots = FoldSlots(ApiSettings().max_replays, SECONDS)
+    last = sum(7 * workers for workers in sizes)
+    folding = FullFold(JetStreamEventLog(connection), TENANT, last)
+    ways = {"indexed": PastReadModels(folding, IndexedAnswers(rows, TENANT, last), SECONDS, slots)}
+    if fold:
+        ways["fold"] = PastReadModels(folding, None, SECONDS, slots)
+    print_line = sys.stdout.write
+    print_line(
+        f"{'workers':>8} {'question':>14} {'way':>8} {'one':>10} {f'{readers} at once':>10}\n"
+    )
     try:
-        for n, workers in enumerate(sizes):
-            actor_id = ids.actor_id("bench", n)
-            tell(f"{workers} workers")
-            last = await append(connection, actor_id, workers)
-            slots = FoldSlots(config.max_replays, 3600)
-            past = Past(JetStreamEventLog(connection), TENANT, last, 3600, slots)
-            begun = time.perf_counter()
-            found = await past.workers(actor_id)
-            one = time.perf_counter() - begun
-            assert len(found) == 1, len(found)
-            begun = time.perf_counter()
-            await asyncio.gather(*(past.workers(actor_id) for _ in range(readers)))
-            many = time.perf_counter() - begun
-            say(f"{workers:>8} {one:>9.3f} s {many:>9.3f} s {resident():>8.0f} MiB\n")
-            sys.stdout.flush()
+        for number, workers in enumerate(sizes):
+            for name, question in questions(ids.actor_id("bench", number), workers).items():
+                for way, past in ways.items():
+                    await seconds(question, past, 1)
+                    one = await seconds(question, past, 1)
+                    many = await seconds(question, past, readers)
+                    figures = f"{1000 * one:>7.1f} ms {1000 * many:>7.1f} ms"
+                    print_line(f"{workers:>8} {name:>14} {way:>8} {figures}\n")
+                    sys.stdout.flush()
+        print_line(f"peak memory {peak_mib():.0f} MiB\n")
     finally:
+        pool.close()
         await connection.close()
+
+
+async def fill(url: str, sizes: list[int]) -> int:
+    """Write the history; how many events it has."""
+    connection = Connection(url, name="bench", timeout=30)
+    await connection.open()
+    count = await write(connection, history(sizes))
+    await connection.close()
+    return count
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", default="10,1000,100000")
-    parser.add_argument("--readers", type=int, default=8)
+    parser.add_argument("--readers", type=int, default=4)
+    parser.add_argument("--fold", action="store_true", help="measure the whole fold, too")
     options = parser.parse_args()
     sizes = [int(size) for size in options.workers.split(",")]
-    with scratch_folder() as folder:
-        server = NatsServer(folder)
-        server.start()
+    with scratch_folder() as one, scratch_folder() as other:
+        nats, postgres = Lazy(one), Shipped(other)
         try:
-            uvloop.run(measure(server.url, sizes, options.readers))
+            nats.start()
+            postgres.start()
+            dsn = postgres.create_database("bench")
+            tell(f"writing {sum(7 * size for size in sizes)} events")
+            events = uvloop.run(fill(nats.url, sizes))
+            projector = process(nats.url, dsn, "abaco_projector")
+            try:
+                tell("projecting")
+                uvloop.run(reached(dsn, events))
+                uvloop.run(measure(nats.url, dsn, sizes, options.readers, fold=options.fold))
+            finally:
+                projector.terminate()
+                projector.wait()
         finally:
-            server.kill()
+            postgres.kill()
+            nats.kill()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,11 @@ class ExecutionStatus(StrEnum):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold of an execution's history. A time is None before it."""
+    """The fold of an execution's history. A time is None before it.
+
+    ``started_sequence`` is that of the event that started the latest attempt, ``ended_sequence``
+    that of the event that ended the execution; 0 before it.
+    """
 
     execution_id: str = ""
     actor_id: str = ""
@@ -70,6 +74,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     first_output_at: datetime | None = None
     finished_at: datetime | None = None
     recorded_at: datetime | None = None
+    started_sequence: int = 0
+    ended_sequence: int = 0
 
     @property
     def ended(self) -> bool:
@@ -129,7 +135,7 @@ def evolve(execution: Execution, recorded: Recorded) -> Execution:
         case ev.ExecutionAssigned():
             return _assigned(execution, event)
         case ev.ExecutionStarted():
-            return _started(execution, event)
+            return _started(execution, event, recorded)
         case ev.ExecutionFinished():
             return _finished(execution, status, event, recorded)
         case _ if status in ENDED:
@@ -202,10 +208,11 @@ def _assigned(execution: Execution, event: ev.ExecutionAssigned) -> Execution:
         start_kind=None,
         taken_at=None,
         started_at=None,
+        started_sequence=0,
     )
 
 
-def _started(execution: Execution, event: ev.ExecutionStarted) -> Execution:
+def _started(execution: Execution, event: ev.ExecutionStarted, recorded: Recorded) -> Execution:
     return replace(
         execution,
         status=_R,
@@ -215,6 +222,7 @@ def _started(execution: Execution, event: ev.ExecutionStarted) -> Execution:
         state_sequence=event.state_sequence,
         taken_at=parse_time(event.taken_at) if event.taken_at else None,
         started_at=parse_time(event.started_at),
+        started_sequence=recorded.sequence,
     )
 
 
@@ -242,11 +250,19 @@ def _finished(
         first_output_at=parse_time(event.first_output_at) if event.first_output_at else None,
         finished_at=parse_time(state.finished_at) if state.finished_at else recorded.time,
         recorded_at=recorded.time,
+        ended_sequence=recorded.sequence,
     )
 
 
 def _waiting(execution: Execution, reason: str) -> Execution:
-    return replace(execution, status=_S, status_message=reason, finished_at=None, recorded_at=None)
+    return replace(
+        execution,
+        status=_S,
+        status_message=reason,
+        finished_at=None,
+        recorded_at=None,
+        ended_sequence=0,
+    )
 
 
 def _reason(event: ev.Event) -> str:
@@ -272,4 +288,5 @@ def _ended(
         status_message=reason,
         finished_at=recorded.time,
         recorded_at=recorded.time,
+        ended_sequence=recorded.sequence,
     )

@@ -133,7 +133,7 @@ class Fold:
         self.executions[key] = after
         totals = self.totals.get(owner_key)
         if totals is not None:
-            self.totals[owner_key] = _counted(totals, before, after)
+            self.totals[owner_key] = counted(totals, before, after)
 
     def _worker(self, key: WorkerKey, recorded: Recorded) -> None:
         before = self.workers.get(key, worker.INITIAL)
@@ -157,8 +157,9 @@ def _changed(before: dict[Key, State], after: dict[Key, State]) -> dict[Key, Sta
     return {key: state for key, state in after.items() if before.get(key) is not state}
 
 
-def _counted(totals: Totals, before: Execution, after: Execution) -> Totals:
-    if before is execution.INITIAL:
+def counted(totals: Totals, before: Execution, after: Execution) -> Totals:
+    """The totals of an actor after one of its executions has changed."""
+    if before.status is ExecutionStatus.UNKNOWN:
         totals = replace(totals, total_executions=totals.total_executions + 1)
     if before.status in execution.ENDED:
         totals = _added(totals, before, -1)

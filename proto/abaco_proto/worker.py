@@ -35,7 +35,11 @@ class WorkerStatus(StrEnum):
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold of a worker's history. ``execution_id`` is the execution that it runs now."""
+    """The fold of a worker's history. ``execution_id`` is the execution that it runs now.
+
+    ``requested_sequence`` is that of the event that requested it, ``ended_sequence`` that of the
+    event that ended it; 0 before it.
+    """
 
     worker_id: str = ""
     actor_id: str = ""
@@ -50,6 +54,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     execution_id: str | None = None
     requested_at: datetime = EPOCH
     updated_at: datetime = EPOCH
+    requested_sequence: int = 0
+    ended_sequence: int = 0
 
     @property
     def live(self) -> bool:
@@ -96,6 +102,8 @@ def evolve(worker: Worker, recorded: Recorded) -> Worker:
     if status is None or not _concerns(worker, event):
         return worker
     changes = _changes(event, recorded)
+    if status not in LIVE:
+        changes["ended_sequence"] = recorded.sequence
     return replace(worker, status=status, updated_at=recorded.time, **changes)
 
 
@@ -118,6 +126,7 @@ def _changes(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
                 "revision": event.revision,
                 "status_message": event.reason,
                 "requested_at": recorded.time,
+                "requested_sequence": recorded.sequence,
             }
         case ev.WorkerReady():
             return {

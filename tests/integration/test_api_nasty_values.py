@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.read_models import ReadModels
 from abaco_proto.errors import Unavailable
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
@@ -177,7 +178,7 @@ async def test_a_time_that_leaves_the_years_of_utc(
 
 async def test_what_the_driver_refuses_is_no_outage(client: httpx.AsyncClient, api: Api) -> None:
     """A bug of ours is told as one: nobody is sent to look after Postgres."""
-    models = ReadModels(api.dsn, "default", 30)
+    models = ReadModels(PostgresPool(api.dsn, 30), "default")
     try:
         beyond = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
         for call in (

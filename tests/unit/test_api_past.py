@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import builders as b
-from abaco_api.as_of.as_of_parameter import Replay
+from abaco_api.as_of.as_of_parameter import PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
-from abaco_api.as_of.moment import Past
+from abaco_api.as_of.full_fold import FullFold
+from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.http.http_errors import TooMany, answer_of
+from abaco_api.queries.freshness import Freshness
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from deadlines import LIMIT_SECONDS
@@ -56,6 +58,11 @@ async def log() -> Held:
     return held
 
 
+def past_at(log: Held, seconds: float, slots: FoldSlots) -> PastReadModels:
+    """The moment of the last event, without Postgres."""
+    return PastReadModels(FullFold(log, "default", 4), None, seconds, slots)
+
+
 async def reading(log: Held, count: int) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         while log.reading < count:
@@ -64,7 +71,7 @@ async def reading(log: Held, count: int) -> None:
 
 async def test_few_histories_are_read_at_once_and_all_are_answered(log: Held) -> None:
     slots = FoldSlots(MOST, wait_seconds=LIMIT_SECONDS)
-    past = Past(log, "default", 4, LIMIT_SECONDS, slots)
+    past = past_at(log, LIMIT_SECONDS, slots)
     asked = [asyncio.create_task(past.workers("foo_0")) for _ in range(4 * MOST)]
     await reading(log, MOST)
     for _ in range(100):
@@ -78,7 +85,7 @@ async def test_few_histories_are_read_at_once_and_all_are_answered(log: Held) ->
 
 async def test_one_more_is_turned_away_when_none_ends_soon(log: Held) -> None:
     slots = FoldSlots(MOST, wait_seconds=0.05)
-    past = Past(log, "default", 4, 60, slots)
+    past = past_at(log, 60, slots)
     asked = [asyncio.create_task(past.waiting("foo_0")) for _ in range(MOST)]
     await reading(log, MOST)
     with pytest.raises(TooMany) as caught:
@@ -95,7 +102,7 @@ async def test_a_slot_is_free_again_after_the_deadline(log: Held) -> None:
     slots = FoldSlots(1, wait_seconds=LIMIT_SECONDS)
     for _ in range(3):
         with pytest.raises(Unavailable, match=r"was not read within 0\.02 s"):
-            await Past(log, "default", 4, 0.02, slots).executions("foo_0", 10, 0)
+            await past_at(log, 0.02, slots).executions("foo_0", 10, 0)
 
 
 async def test_a_time_behind_the_read_models_has_the_same_bounds(log: Held) -> None:
@@ -108,13 +115,14 @@ async def test_a_time_behind_the_read_models_has_the_same_bounds(log: Held) -> N
 
     models: Any = Models()
     slots = FoldSlots(1, wait_seconds=0.05)
-    replay = Replay(log, models, "default", 0.2, slots)
+    stores = Stores(models, rows=models, freshness=Freshness(models.checkpoint, 0.01))
+    finder = PastFinder(log, stores, "default", seconds=0.2, slots=slots)
     moment = (b.T0 + timedelta(days=1)).isoformat()
-    first = asyncio.create_task(replay.at(moment))
+    first = asyncio.create_task(finder.at(moment))
     await reading(log, 1)
     with pytest.raises(TooMany):
-        await replay.at(moment)
+        await finder.at(moment)
     with pytest.raises(Unavailable, match="as_of: the events behind 0 were not read"):
         await first
     log.go.set()
-    assert (await replay.at(moment)).sequence == 4
+    assert (await finder.at(moment)).sequence == 4

@@ -4,22 +4,23 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_api.explain.execution_diff import MOST_LINES, unified
-from abaco_api.explain.execution_position import Seats
+from abaco_api.explain.execution_position import HostFold
 from abaco_api.explain.explain_results import EffectResult, WhyResult
-from abaco_api.explain.why import Inquiry
+from abaco_api.explain.why import ExecutionHistory
 from abaco_proto import events as ev
 
+NOWHERE = HostFold().result()
 NOTHING_BUT = (b.registered(), b.received(0))
 
 
 def why(*events: ev.Event, ordinal: int = 0, hosts: tuple[ev.Event, ...] = ()) -> WhyResult:
     """What is said after these events of an actor; ``hosts`` are those of all hosts."""
-    inquiry, seats = Inquiry("default", "foo_0", ordinal), Seats()
+    found, fold = ExecutionHistory("default", "foo_0", ordinal), HostFold()
     for recorded in b.history(*events):
-        inquiry.take(recorded)
+        found.take(recorded)
     for recorded in b.history(*hosts, *events):
-        seats.take(recorded)
-    return inquiry.answer(seats, [])
+        fold.take(recorded)
+    return found.answer(fold.result(), [], found.backlog)
 
 
 def reason(*events: ev.Event, **how: object) -> str:
@@ -124,30 +125,30 @@ def test_what_caused_it() -> None:
 
 
 def test_what_cannot_be_told_is_not_told() -> None:
-    inquiry = Inquiry("default", "foo_0", 0)
+    history = ExecutionHistory("default", "foo_0", 0)
     for recorded in b.history(*NOTHING_BUT):
-        inquiry.take(recorded)
-    assert inquiry.answer(Seats(), None).caused is None
+        history.take(recorded)
+    assert history.answer(NOWHERE, None, history.backlog).caused is None
     effect = EffectResult(seq=9, execution_id="x", actor_id="y", kind="subscription", says="z")
-    assert inquiry.answer(Seats(), [effect]).caused == [effect]
+    assert history.answer(NOWHERE, [effect], history.backlog).caused == [effect]
 
 
 def test_of_other_executions_only_what_matters_is_kept() -> None:
-    inquiry = Inquiry("default", "foo_0", 0)
+    history = ExecutionHistory("default", "foo_0", 0)
     events = [*NOTHING_BUT]
     for n in range(1, 50):
         worker = {"worker_id": "foo_0_wkr_0"}
         events += [b.received(n), b.assigned(n, **worker), b.finished(n, **worker)]
     for recorded in b.history(*events):
-        inquiry.take(recorded)
-    assert len(inquiry._fold.executions) == 1
+        history.take(recorded)
+    assert len(history._fold.executions) == 1
 
 
 def test_every_event_has_words() -> None:
-    inquiry = Inquiry("default", "foo_0", 7)
+    history = ExecutionHistory("default", "foo_0", 7)
     for n, event in enumerate(b.EXAMPLES, 1):
-        inquiry.take(replace(b.record(event), sequence=n))
-    found = inquiry.answer(Seats(), [])
+        history.take(replace(b.record(event), sequence=n))
+    found = history.answer(NOWHERE, [], history.backlog)
     assert found.steps
     assert all(step.says.endswith(".") for step in found.steps)
 

@@ -65,6 +65,7 @@ class Tables:
                         status_message=update.status_message,
                         finished_at=update.finished_at,
                         recorded_at=update.finished_at,
+                        ended_sequence=update.sequence,
                     )
                     sums = self.states.totals[update.key]
                     self.states.totals[update.key] = replace(

@@ -7,9 +7,9 @@ import msgspec
 from starlette.requests import Request
 
 from abaco_api.api_settings import ApiSettings
-from abaco_api.as_of.as_of_parameter import AS_OF, Replay
+from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
-from abaco_api.as_of.moment import Past
+from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.commands import parse
 from abaco_api.commands.actor_commands import ActorCommands
 from abaco_api.commands.actor_directory import ActorDirectory
@@ -24,7 +24,10 @@ from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResp
 from abaco_api.http.request_body import query_parameters
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.queries.freshness import ALL_ACTORS, Freshness
+from abaco_api.queries.past_rows import PastRows
+from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.read_models import ReadModels
+from abaco_api.queries.why_query import WhyQuery
 from abaco_api.streams.events.event_feed import Feed
 from abaco_api.streams.events.event_stream import Streams
 from abaco_api.streams.output.end_watch import Watch
@@ -58,18 +61,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     feed: Feed
     streams: Streams
     dispatcher: Dispatcher
-    replay: Replay
+    past: PastFinder
+    why: WhyQuery
     metrics: ApiMetrics
     spans: Spans
 
-    async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | Past:
+    async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | PastReadModels:
         """What a query reads: the read models, or the moment of the past in ``as_of``."""
         text = query_parameters(request).get(AS_OF)
         if text is None:
             await self.fresh(request, topic)
             return self.models
         after_header(request)
-        past = await self.replay.at(text)
+        past = await self.past.at(text)
         request.state.as_of = past.sequence
         return past
 
@@ -125,8 +129,16 @@ def assemble(
     directory = ActorDirectory(log, tenant)
     keys = KeyIndex(log, settings.idempotency_seconds)
     handler = CommandHandler(log, tenant, keys, settings.append_timeout_seconds)
-    models = ReadModels(
-        settings.postgres_dsn, tenant, settings.query_timeout_seconds, metrics.query
+    pool = PostgresPool(settings.postgres_dsn, settings.query_timeout_seconds, metrics.query)
+    models = ReadModels(pool, tenant)
+    past_rows = PastRows(pool, tenant, settings.max_replay_seconds)
+    freshness = Freshness(models.checkpoint, settings.read_wait_seconds)
+    past = PastFinder(
+        log,
+        Stores(models, past_rows, freshness),
+        tenant,
+        seconds=settings.max_replay_seconds,
+        slots=FoldSlots(settings.max_replays, settings.max_replay_seconds / 3),
     )
     sources = Sources(
         outputs=outputs,
@@ -156,7 +168,7 @@ def assemble(
         live=Live(sources, settings.max_followers, settings.stream_write_seconds),
         long_responses=_long(LONG_RESPONSES, settings),
         long_outputs=_long(LONG_OUTPUTS, settings),
-        freshness=Freshness(models.checkpoint, settings.read_wait_seconds),
+        freshness=freshness,
         feed=feed,
         streams=Streams(
             feed,
@@ -164,13 +176,8 @@ def assemble(
             heartbeat_seconds=settings.stream_heartbeat_seconds,
             write_seconds=settings.stream_write_seconds,
         ),
-        replay=Replay(
-            log,
-            models,
-            tenant,
-            settings.max_replay_seconds,
-            FoldSlots(settings.max_replays, settings.max_replay_seconds / 3),
-        ),
+        past=past,
+        why=WhyQuery(past, past_rows, models, tenant),
         dispatcher=Dispatcher(
             log, feed, inbox, directory, tenant=tenant, max_hops=settings.max_hops
         ),

@@ -1,4 +1,4 @@
-"""Replay: from ``as_of`` to the moment it means.
+"""``as_of``: the moment of the past that it means.
 
 A sequence means the log up to and including it. A time means the log up to the last event, in the
 order of the log, that is not later than the time. Events carry their appenders' clocks, so a later
@@ -9,10 +9,16 @@ import asyncio
 from contextlib import aclosing
 from datetime import datetime
 
+import msgspec
+
 from abaco_api.as_of.fold_slots import FoldSlots
-from abaco_api.as_of.moment import Past
+from abaco_api.as_of.full_fold import FullFold
+from abaco_api.as_of.indexed_answers import IndexedAnswers
+from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.commands.parse import whole_number
-from abaco_api.http.http_errors import BadParameter
+from abaco_api.http.http_errors import BadParameter, Behind
+from abaco_api.queries.freshness import Freshness
+from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.read_models import ReadModels
 from abaco_api.streams.events.event_query import MAX_SEQUENCE, moment
 from abaco_jetstream.ports import EventLog
@@ -22,21 +28,31 @@ from abaco_proto.subjects import all_events_filter
 AS_OF = "as_of"
 
 
-class Replay:
-    """The way to any moment; times need the read models, sequences the log alone."""
+class Stores(msgspec.Struct, frozen=True):
+    """What is in Postgres, and how far it is."""
+
+    models: ReadModels
+    rows: PastRows
+    freshness: Freshness
+
+
+class PastFinder:
+    """Finds the moment that ``as_of`` means. A time needs the read models, a sequence does not."""
 
     def __init__(
-        self, log: EventLog, models: ReadModels, tenant: str, seconds: float, slots: FoldSlots
+        self, log: EventLog, stores: Stores, tenant: str, *, seconds: float, slots: FoldSlots
     ) -> None:
-        """An answer may take ``seconds``, and holds one of the slots while it reads history."""
+        """An answer may take ``seconds``, and holds one of the slots while it is made."""
         self._log = log
-        self._models = models
+        self._models = stores.models
+        self._rows = stores.rows
+        self._freshness = stores.freshness
         self._tenant = tenant
         self._seconds = seconds
         self.slots = slots
 
-    async def at(self, text: str) -> Past:
-        """The moment that ``as_of`` means.
+    async def at(self, text: str) -> PastReadModels:
+        """The read models at the moment that ``as_of`` means.
 
         Raises:
             BadParameter: it is neither a sequence of the log nor a time.
@@ -48,19 +64,31 @@ class Replay:
                 raise BadParameter(AS_OF, f"{sequence}, but the log ends at {head}")
         else:
             sequence = await self._sequence_of(_time(text))
-        return self.until(sequence)
+        return await self._until(sequence)
 
-    def until(self, sequence: int) -> Past:
-        """The moment of a sequence that is in the log."""
-        return Past(self._log, self._tenant, sequence, self._seconds, self.slots)
+    def fold_to(self, sequence: int) -> FullFold:
+        """The fold of the log up to a sequence."""
+        return FullFold(self._log, self._tenant, sequence)
 
     async def head(self) -> int:
         """The last sequence of the log."""
         last = await self._log.last(all_events_filter())
         return last.sequence if last is not None else 0
 
+    async def indexed(self, sequence: int) -> IndexedAnswers | None:
+        """Answers from Postgres; None when it does not answer, or has not projected so much."""
+        try:
+            await self._freshness.reach_sequence(sequence)
+        except (Behind, Unavailable):
+            return None
+        return IndexedAnswers(self._rows, self._tenant, sequence)
+
+    async def _until(self, sequence: int) -> PastReadModels:
+        indexed = await self.indexed(sequence)
+        return PastReadModels(self.fold_to(sequence), indexed, self._seconds, self.slots)
+
     async def _sequence_of(self, time: datetime) -> int:
-        """What is projected is looked up; what is not yet is read."""
+        """What is projected is looked up; the rest is read from the log."""
         projected = await self._models.checkpoint()
         found = await self._models.last_event_at(time)
         if await self.head() <= projected:

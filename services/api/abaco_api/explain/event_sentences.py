@@ -1,10 +1,10 @@
-"""Events of an execution's way in words, each one sentence. Pure."""
+"""Events in the course of an execution as sentences. Pure."""
 
 from abaco_proto import events as ev
 
 
-def says(event: ev.Event) -> str:  # noqa: C901, PLR0912 - one sentence a type
-    """What happened, for a person."""
+def sentence(event: ev.Event) -> str:  # noqa: C901, PLR0912 - one sentence a type
+    """What happened, in one sentence for a person."""
     match event:
         case ev.MessageReceived():
             return f"The message was accepted as number {event.ordinal}."

@@ -1,10 +1,13 @@
-"""Where an execution stands now, and what it waits for. Pure.
+"""Where an execution is in its course now, and what it waits for. Pure.
 
 The reasons follow the order in which the scheduler decides: first what ends a run or keeps its
-actor from working, then the workers there are, then the room for another.
+actor from working, then the workers there are, then the capacity of the hosts for another.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from abaco_api.explain.event_sentences import ending
 from abaco_api.explain.explain_results import StandingResult
@@ -14,14 +17,25 @@ from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.worker import Worker, WorkerStatus
 
-GONE = ev.WorkerFailed | ev.WorkerStopped | ev.WorkerLost
+
+class HostCapacity(msgspec.Struct, frozen=True):
+    """How many workers the hosts may have, and how many they have, by host."""
+
+    capacity: dict[str, int]
+    workers: Mapping[str, int]
+
+    @property
+    def free(self) -> int:
+        """How many more workers the hosts may have."""
+        taken = self.workers
+        return sum(max(0, most - taken.get(host, 0)) for host, most in self.capacity.items())
 
 
-class Seats:
-    """How much room the hosts have: a fold of the events of hosts, and of all workers."""
+class HostFold:
+    """A fold of the events of hosts, and of all workers."""
 
     def __init__(self) -> None:
-        self.capacity: dict[str, int] = {}
+        self._capacity: dict[str, int] = {}
         self._hosts: dict[str, str] = {}
 
     def take(self, recorded: Recorded) -> None:
@@ -29,30 +43,43 @@ class Seats:
         event = recorded.event
         match event:
             case ev.HostJoined():
-                self.capacity[event.host_id] = event.capacity
+                self._capacity[event.host_id] = event.capacity
             case ev.HostLost():
-                self.capacity.pop(event.host_id, None)
+                self._capacity.pop(event.host_id, None)
             case ev.WorkerRequested():
                 self._hosts[event.worker_id] = event.host_id
             case ev.WorkerFailed() | ev.WorkerStopped() | ev.WorkerLost():
                 self._hosts.pop(event.worker_id, None)
 
-    @property
-    def taken(self) -> Counter[str]:
-        """Seats that are taken, by host."""
-        return Counter(self._hosts.values())
-
-    @property
-    def free(self) -> int:
-        """Seats that nobody has."""
-        taken = self.taken
-        return sum(max(0, room - taken[host]) for host, room in self.capacity.items())
+    def result(self, workers: Mapping[str, int] | None = None) -> HostCapacity:
+        """The capacity after these events, with ``workers`` by host if that is known otherwise."""
+        counted = Counter(self._hosts.values()) if workers is None else workers
+        return HostCapacity(self._capacity, counted)
 
 
-def standing(
-    execution: Execution, actor: Actor, workers: list[Worker], others: list[Execution], seats: Seats
+class Backlog(msgspec.Struct, frozen=True):
+    """The actor's other executions: how many wait before this one, and one that is at work."""
+
+    ahead: int
+    running: str | None
+
+
+def backlog_of(execution: Execution, others: Iterable[Execution]) -> Backlog:
+    """The backlog among ``others``, the actor's other executions that have not ended."""
+    running = [e.execution_id for e in others if e.status in BUSY]
+    waiting = [e.ordinal for e in others if e.status is ExecutionStatus.SUBMITTED]
+    ahead = sum(ordinal < execution.ordinal for ordinal in waiting)
+    return Backlog(ahead, running[0] if running else None)
+
+
+def position(
+    execution: Execution,
+    actor: Actor,
+    workers: Sequence[Worker],
+    backlog: Backlog,
+    hosts: HostCapacity,
 ) -> StandingResult:
-    """``workers`` are the actor's, ``others`` those of its executions that have not ended."""
+    """Where an execution is; ``workers`` are those of its actor."""
     if execution.ended:
         return _ended(execution)
     if execution.status is ExecutionStatus.RUNNING:
@@ -60,7 +87,7 @@ def standing(
     if execution.status is ExecutionStatus.ASSIGNED:
         where = f"worker {execution.worker_id} on host {execution.host_id}"
         return _waits("assigned", f"It is with {where}, which has not started it yet.")
-    return _submitted(execution, actor, workers, others, seats)
+    return _submitted(execution, actor, workers, backlog, hosts)
 
 
 def _ended(execution: Execution) -> StandingResult:
@@ -91,25 +118,25 @@ HALT = "a person wants it halted"
 
 
 def _submitted(
-    execution: Execution, actor: Actor, workers: list[Worker], others: list[Execution], seats: Seats
+    execution: Execution,
+    actor: Actor,
+    workers: Sequence[Worker],
+    backlog: Backlog,
+    hosts: HostCapacity,
 ) -> StandingResult:
     again = f" {execution.status_message}." if execution.status_message else ""
-    running = [e.execution_id for e in others if e.status in BUSY]
-    if not actor.definition.stateless and running:
-        what = f"the actor has a state and runs one message at a time: {running[0]} is at work"
+    if not actor.definition.stateless and backlog.running is not None:
+        what = f"the actor has a state and runs one message at a time: {backlog.running} is at work"
         return _waits("actor_busy", f"It waits: {what}.{again}")
     live = [w for w in workers if w.live and w.revision == actor.revision]
-    ahead = sum(
-        e.status is ExecutionStatus.SUBMITTED and e.ordinal < execution.ordinal for e in others
-    )
-    found = _of_workers(live, ahead) or _of_room(actor, seats)
-    return _waits(found[0], f"It waits: {found[1]}.{again}")
+    reason, what = _of_workers(live, backlog.ahead) or _of_hosts(actor, hosts)
+    return _waits(reason, f"It waits: {what}.{again}")
 
 
 BUSY = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
 
 
-def _of_workers(live: list[Worker], ahead: int) -> tuple[str, str] | None:
+def _of_workers(live: Sequence[Worker], ahead: int) -> tuple[str, str] | None:
     """What it waits for where there are workers."""
     by = {s: [w for w in live if w.status is s] for s in WorkerStatus}
     if by[WorkerStatus.READY]:
@@ -126,17 +153,17 @@ def _of_workers(live: list[Worker], ahead: int) -> tuple[str, str] | None:
     return None
 
 
-def _of_room(actor: Actor, seats: Seats) -> tuple[str, str]:
+def _of_hosts(actor: Actor, hosts: HostCapacity) -> tuple[str, str]:
     """What it waits for where there is no worker."""
     if actor.status is ActorStatus.ERROR:
         since = format_time(actor.updated_at)
         what = f"the image could not be made ready ({actor.status_message})"
         return "back_off", f"{what} at {since}, and is tried again after a pause"
-    if not seats.capacity:
+    if not hosts.capacity:
         return "no_host", "no host takes work"
-    if not seats.free:
-        taken = seats.taken
-        each = [f"{h} has {taken[h]} of {room} seats taken" for h, room in seats.capacity.items()]
+    if not hosts.free:
+        taken = hosts.workers
+        each = [f"{h} has {taken.get(h, 0)} of {n} seats taken" for h, n in hosts.capacity.items()]
         return "no_room", f"no host has room: {', '.join(each)}"
     return "no_worker", "there is no worker, and a host has room for one"
 

@@ -1,13 +1,14 @@
-"""Why: a fold of an actor's history that looks at one execution. Pure.
+"""Why an execution is where it is: a fold of its actor's events. Pure.
 
-What has ended of the actor's other executions is let go of, so that a long history costs time but
+The actor's other executions are forgotten when they have ended, so a long history costs time but
 not memory.
 """
 
 from collections import deque
+from collections.abc import Collection
 
-from abaco_api.explain.event_sentences import says
-from abaco_api.explain.execution_position import Seats, standing
+from abaco_api.explain.event_sentences import sentence
+from abaco_api.explain.execution_position import Backlog, HostCapacity, backlog_of, position
 from abaco_api.explain.explain_results import CauseResult, EffectResult, StepResult, WhyResult
 from abaco_proto import actor, execution
 from abaco_proto import events as ev
@@ -22,34 +23,50 @@ MOST = 100
 """Of what happened around an execution while it waited, the latest; of its effects, the first."""
 
 WHILE_WAITING = (
-    ev.WorkerRequested | ev.WorkerReady | ev.WorkerFailed | ev.WorkerLost | ev.ActorUpdated
+    ev.WorkerRequested,
+    ev.WorkerReady,
+    ev.WorkerFailed,
+    ev.WorkerLost,
+    ev.ActorUpdated,
 )
 OVER = (ExecutionStatus.COMPLETE, ExecutionStatus.HALTED, ExecutionStatus.PURGED)
 
 
-class Inquiry:
-    """Takes the actor's history, event by event; then says what is known of one execution."""
+class ExecutionHistory:
+    """A fold of an actor's events that keeps those about one execution.
+
+    The events may be all of the actor's, or those that :mod:`abaco_api.explain.why_selection`
+    selects.
+    """
 
     def __init__(self, tenant: str, actor_id: str, ordinal: int) -> None:
+        """Nothing has happened yet to the ``ordinal``-th message of the actor."""
+        self.actor_id = actor_id
         self._key = (tenant, actor_id, ordinal)
         self._fold = Fold()
         self._own: list[Recorded] = []
         self._around: deque[Recorded] = deque(maxlen=MOST)
-        self._reruns: list[EffectResult] = []
+        self.reruns: list[EffectResult] = []
 
     @property
     def execution(self) -> Execution:
-        """Where it stands; ``INITIAL`` when it does not exist."""
+        """Its state; ``INITIAL`` when it does not exist."""
         return self._fold.executions.get(self._key, execution.INITIAL)
 
     @property
     def actor(self) -> Actor:
-        """Whose it is."""
+        """Its actor."""
         return self._fold.actors.get(self._key[:2], actor.INITIAL)
 
     @property
+    def backlog(self) -> Backlog:
+        """The actor's other executions, if the fold has all events of the actor."""
+        others = [e for k, e in self._fold.executions.items() if k != self._key]
+        return backlog_of(self.execution, others)
+
+    @property
     def event_ids(self) -> list[str]:
-        """The ids of its events: what names one of them as its cause came of it."""
+        """The ids of its events. An event that it caused names one of them as its cause."""
         return [recorded.id for recorded in self._own]
 
     def take(self, recorded: Recorded) -> None:
@@ -62,14 +79,24 @@ class Inquiry:
         elif _is_around(event, before):
             self._around.append(recorded)
         self._note_rerun(recorded)
-        self._let_go(ordinal_of(event, self._key[1]))
+        self._forget_ended(ordinal_of(event, self._key[1]))
 
-    def answer(self, seats: Seats, caused: list[EffectResult] | None) -> WhyResult:
-        """All that can be said, given the seats of all hosts, and what subscriptions made of it."""
+    def answer(
+        self,
+        hosts: HostCapacity,
+        caused: list[EffectResult] | None,
+        backlog: Backlog,
+        live: Collection[str] | None = None,
+    ) -> WhyResult:
+        """All that can be said; ``caused`` are the messages that subscriptions made of it.
+
+        ``live`` are the ids of the actor's live workers, where the fold has not all events.
+        """
         cause = _cause(self._own[0])
-        others = [e for k, e in self._fold.executions.items() if k != self._key]
-        now = standing(self.execution, self.actor, list(self._fold.workers.values()), others, seats)
-        effects = None if caused is None else [*self._reruns, *caused][:MOST]
+        known = self._fold.workers.values()
+        workers = [w for w in known if live is None or w.worker_id in live]
+        now = position(self.execution, self.actor, workers, backlog, hosts)
+        effects = None if caused is None else [*self.reruns, *caused][:MOST]
         return WhyResult(
             execution_id=self.execution.execution_id,
             status=self.execution.status,
@@ -80,7 +107,7 @@ class Inquiry:
             caused=effects,
         )
 
-    def _let_go(self, ordinal: int | None) -> None:
+    def _forget_ended(self, ordinal: int | None) -> None:
         key = (*self._key[:2], -1 if ordinal is None else ordinal)
         found = self._fold.executions.get(key)
         if found is not None and found.status in OVER and key != self._key:
@@ -90,17 +117,20 @@ class Inquiry:
         event = recorded.event
         if not isinstance(event, ev.MessageReceived) or event.rerun is None:
             return
-        if event.rerun.execution_id == self.execution.execution_id and len(self._reruns) < MOST:
-            what = f"It was run again as {event.execution_id}."
-            self._reruns.append(
-                EffectResult(
-                    seq=recorded.sequence,
-                    execution_id=event.execution_id,
-                    actor_id=event.actor_id,
-                    kind="rerun",
-                    says=what,
-                )
-            )
+        if event.rerun.execution_id == self.execution.execution_id and len(self.reruns) < MOST:
+            rerun = rerun_effect(event.actor_id, event.execution_id, recorded.sequence)
+            self.reruns.append(rerun)
+
+
+def rerun_effect(actor_id: str, execution_id: str, sequence: int) -> EffectResult:
+    """A rerun as an effect of what it is a rerun of."""
+    return EffectResult(
+        seq=sequence,
+        execution_id=execution_id,
+        actor_id=actor_id,
+        kind="rerun",
+        says=f"It was run again as {execution_id}.",
+    )
 
 
 def _is_around(event: ev.Event, before: Execution) -> bool:
@@ -121,7 +151,7 @@ def _step(recorded: Recorded) -> StepResult:
         seq=recorded.sequence,
         time=format_time(recorded.time),
         type=actor_and_type(recorded.subject)[1],
-        says=says(recorded.event),
+        says=sentence(recorded.event),
     )
 
 

@@ -42,7 +42,10 @@ class Freshness:
             Behind: they did not get there in time.
             Unavailable: they cannot be asked.
         """
-        need = max(after, self._written.get(topic, 0))
+        await self.reach_sequence(max(after, self._written.get(topic, 0)))
+
+    async def reach_sequence(self, need: int) -> None:
+        """Wait until the read models hold an event; raises as :meth:`reach`."""
         if self.position >= need:
             return
         waiter = (need, asyncio.get_running_loop().create_future())

@@ -1,40 +1,22 @@
-"""Queries: the read models in Postgres, each answer bounded in time. Only this module has asyncpg.
+"""Queries: the read models in Postgres.
 
-Rows come back with the columns of ``read_models.sql``.
+Rows have the columns of ``read_models.sql``.
 """
 
-import asyncio
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
-from typing import TypeAlias
-
-import asyncpg
 
 from abaco_api.domain.views import Row
 from abaco_api.domain.wildcard import ANY
+from abaco_api.queries.postgres_pool import Connection, PostgresPool
+from abaco_api.queries.sql_statements import statements
 from abaco_api.streams.events.event_query import Asked
-from abaco_proto.errors import Unavailable, Unknown
+from abaco_proto.errors import Unknown
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus
 
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-MAX_CONNECTIONS = 10
 MOST_BYTES = 256 * 1024
 """How long the rows of one answer are together, where they may be long; a row may be longer."""
-
-ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
-DATA_EXCEPTION = "22"
-"""The SQLSTATE class of values that Postgres refuses."""
-
-
-def statements(text: str) -> dict[str, str]:
-    """The statements of a file, by the names that ``-- name:`` gives them."""
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
 
 SQL = statements(files("abaco_api.queries").joinpath("read_models.sql").read_text())
 
@@ -42,37 +24,26 @@ SQL = statements(files("abaco_api.queries").joinpath("read_models.sql").read_tex
 class ReadModels:
     """What the projector has made of the log, for one tenant.
 
-    Every method raises ``Unavailable`` when Postgres does not answer within ``timeout`` seconds,
-    and ``Unknown`` when what is named is not there.
+    Every method raises ``Unavailable`` when Postgres does not answer in time, and ``Unknown`` when
+    what is named is not there.
     """
 
-    def __init__(
-        self,
-        dsn: str,
-        tenant: str,
-        timeout: float,
-        watched: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """``watched`` is entered for every answer."""
-        self._dsn = dsn
+    def __init__(self, pool: PostgresPool, tenant: str) -> None:
+        self._pool = pool
         self._tenant = tenant
-        self._timeout = timeout
-        self._watched = watched
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def close(self) -> None:
         """Drop all connections."""
-        if self._pool is not None:
-            self._pool.terminate()
+        self._pool.close()
 
     async def checkpoint(self) -> int:
         """The sequence of the last event that is in the rows."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return int(await session.fetchval(SQL["checkpoint"]) or 0)
 
     async def actor(self, actor_id: str) -> Row:
         """An actor, with its subscriptions."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await self._of_actor(session, "actor", actor_id)
 
     async def actors(
@@ -81,22 +52,22 @@ class ReadModels:
         """All actors, in the order of their registration: a piece of the list, as ``events``."""
         place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
         arguments = (self._tenant, limit, offset, *place, most_bytes)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await session.fetch(SQL["actors"], *arguments)
 
     async def waiting(self, actor_id: str) -> int:
         """How many messages wait."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return int((await self._of_actor(session, "waiting", actor_id))["waiting"])
 
     async def executions(self, actor_id: str, limit: int, offset: int) -> Row:
         """An actor's totals, with the ``ids`` of a page of its executions."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await self._of_actor(session, "executions", actor_id, limit, offset)
 
     async def execution(self, actor_id: str, ordinal: int) -> Row:
         """One execution."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             row = await session.fetchrow(SQL["execution"], self._tenant, actor_id, ordinal)
             if row is None:
                 await self._of_actor(session, "actor", actor_id)
@@ -107,7 +78,7 @@ class ReadModels:
     async def stored_output(self, execution_id: str, attempt: int) -> int:
         """How many bytes of an attempt's output are stored."""
         arguments = (self._tenant, execution_id, attempt)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return int(await session.fetchval(SQL["stored_output"], *arguments))
 
     async def output_from(
@@ -115,25 +86,25 @@ class ReadModels:
     ) -> Sequence[Row]:
         """At most ``limit`` chunks, from the one that holds the byte at ``offset`` on."""
         arguments = (self._tenant, execution_id, attempt, offset, limit)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await session.fetch(SQL["output"], *arguments)
 
     async def ended(self, keys: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], Row]:
         """Those of the executions, by actor id and ordinal, that have ended."""
         arguments = ([actor_id for actor_id, _ in keys], [ordinal for _, ordinal in keys])
-        async with self._session() as session:
+        async with self._pool.session() as session:
             rows = await session.fetch(SQL["ended"], self._tenant, *arguments)
         return {(row["actor_id"], row["ordinal"]): row for row in rows}
 
     async def workers(self, actor_id: str) -> Sequence[Row]:
         """An actor's workers that take a seat now."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             await self._of_actor(session, "actor", actor_id)
             return await session.fetch(SQL["workers"], self._tenant, actor_id)
 
     async def worker(self, actor_id: str, worker_id: str) -> Row:
         """A worker, gone or not."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             await self._of_actor(session, "actor", actor_id)
             row = await session.fetchrow(SQL["worker"], self._tenant, actor_id, worker_id)
             if row is None:
@@ -142,7 +113,7 @@ class ReadModels:
 
     async def worker_at(self, actor_id: str, worker_id: str) -> tuple[Worker, int]:
         """A worker as far as commands need it, and the sequence of the last event in the rows."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             row = await session.fetchrow(SQL["worker_at"], self._tenant, actor_id, worker_id)
         if row is None or row["worker_id"] is None:
             return INITIAL, 0 if row is None else row["sequence"]
@@ -156,7 +127,7 @@ class ReadModels:
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
         """An actor's subscriptions."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             await self._of_actor(session, "actor", actor_id)
             return await session.fetch(SQL["subscriptions"], self._tenant, actor_id)
 
@@ -180,12 +151,12 @@ class ReadModels:
         bounds = (after, asked.before or 2**63 - 1)
         times = (selection.since, selection.until)
         arguments = (self._tenant, *bounds, kind, *times, limit, *rest, most_bytes)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await session.fetch(SQL[name], *arguments)
 
     async def event(self, sequence: int) -> Row:
         """One event, with its hash."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             row = await session.fetchrow(SQL["event"], self._tenant, sequence)
         if row is None:
             raise Unknown(f"sequence: there is no event {sequence}")
@@ -193,30 +164,30 @@ class ReadModels:
 
     async def head(self) -> Row | None:
         """The last event of the copy, of whatever tenant."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await session.fetchrow(SQL["head"])
 
     async def known(self, actor_id: str) -> None:
         """Check that there ever was such an actor."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             if not await session.fetchval(SQL["known"], self._tenant, actor_id):
                 raise Unknown(f"actor_id: there is no actor {actor_id!r}")
 
     async def last_event_at(self, time: datetime) -> int:
         """Of all events that are not later, the sequence of the last; 0 when there is none."""
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return int(await session.fetchval(SQL["last_event_at"], time))
 
     async def caused(self, event_ids: Sequence[str], after: int, limit: int) -> Sequence[Row]:
         """Messages that subscriptions made of these events."""
         arguments = (self._tenant, after, list(event_ids), limit)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             return await session.fetch(SQL["caused"], *arguments)
 
     async def latest_rerun(self, actor_id: str, execution_id: str) -> int | None:
         """The ordinal of the latest run with the inputs of an execution."""
         arguments = (self._tenant, actor_id, execution_id)
-        async with self._session() as session:
+        async with self._pool.session() as session:
             found = await session.fetchval(SQL["latest_rerun"], *arguments)
         return None if found is None else int(found)
 
@@ -227,50 +198,3 @@ class ReadModels:
         if row is None:
             raise Unknown(f"actor_id: there is no actor {actor_id!r}")
         return row
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncGenerator[Connection, None]:
-        """A connection for one answer, which is watched."""
-        with self._watched():
-            async with self._answering() as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _answering(self) -> AsyncGenerator[Connection, None]:
-        """A connection, and Postgres' errors in our words."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                pool = await self._opened()
-                connection = await pool.acquire()
-                try:
-                    yield connection
-                except asyncio.CancelledError:
-                    # A server that does not answer would not answer to a good-bye either.
-                    connection.terminate()
-                    raise
-                finally:
-                    await pool.release(connection)
-        except ERRORS as error:
-            if _is_about_an_argument(error):
-                raise
-            text = str(error) or type(error).__name__
-            raise Unavailable(f"the read models (Postgres) do not answer: {text}") from error
-
-    async def _opened(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """The pool; it connects when a connection is asked for, and again after an outage."""
-        if self._pool is None:
-            self._pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=MAX_CONNECTIONS)
-        await self._pool
-        return self._pool
-
-
-def _is_about_an_argument(error: Exception) -> bool:
-    """Whether Postgres or the driver refused a value of ours: a bug of ours, and no outage.
-
-    The driver's own ``DataError`` has no public name.
-    """
-    if isinstance(error, asyncpg.ClientConfigurationError):
-        return False
-    if isinstance(error, asyncpg.PostgresError):
-        return str(error.sqlstate).startswith(DATA_EXCEPTION)
-    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)

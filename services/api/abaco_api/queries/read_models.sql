@@ -83,7 +83,7 @@ SELECT e.*
 -- name: workers
 SELECT *
   FROM workers
- WHERE tenant = $1 AND actor_id = $2 AND status IN ('REQUESTED', 'READY', 'BUSY', 'STOPPING')
+ WHERE tenant = $1 AND actor_id = $2 AND ended_sequence = 0
  ORDER BY requested_at, worker_id;
 
 -- name: worker

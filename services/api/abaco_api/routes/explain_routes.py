@@ -12,23 +12,16 @@ from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.inbox import Accepted, InboxState
 from abaco_api.contract.operation import Operation, QueryParameter, Repeated
 from abaco_api.dependencies import Service
-from abaco_api.domain import views
 from abaco_api.domain.views import Row
 from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, words
 from abaco_api.explain.execution_inputs import read_inputs, rerun
-from abaco_api.explain.execution_position import Seats
-from abaco_api.explain.explain_results import DiffResult, EffectResult, RerunResult, WhyResult
-from abaco_api.explain.why import MOST, Inquiry
+from abaco_api.explain.explain_results import DiffResult, RerunResult, WhyResult
 from abaco_api.http.request_body import query_parameters
 from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.stored_output import stored_text
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.actor import ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
-from abaco_proto.execution import INITIAL
-from abaco_proto.subjects import all_workers_filter, history_filter, hosts_filter
 
 WITH = "with"
 
@@ -110,56 +103,11 @@ async def why(api: Service, request: Request) -> Response:
     actor_id, ordinal = _named(request)
     seconds = api.settings.max_replay_seconds
     try:
-        async with api.replay.slots.slot(), asyncio.timeout(seconds):
-            found = await _inquire(api, actor_id, ordinal)
+        async with api.past.slots.slot(), asyncio.timeout(seconds):
+            found = await api.why.explain(actor_id, ordinal)
     except TimeoutError:
         raise Unavailable(f"the history of {actor_id} was not read within {seconds} s") from None
     return success(found, found.standing.says)
-
-
-async def _inquire(api: Service, actor_id: str, ordinal: int) -> WhyResult:
-    tenant = api.settings.tenant
-    past = api.replay.until(await api.replay.head())
-    inquiry = Inquiry(tenant, actor_id, ordinal)
-    async with aclosing(past.history([history_filter(tenant, actor_id)])) as history:
-        async for recorded in history:
-            inquiry.take(recorded)
-    if inquiry.actor.status is ActorStatus.UNREGISTERED:
-        raise Unknown(f"actor_id: there is no actor {actor_id!r}")
-    if inquiry.execution is INITIAL:
-        what = f"{actor_id} has no execution {ids.execution_id(actor_id, ordinal)!r}"
-        raise Unknown(f"execution_id: {what}")
-    seats = Seats()
-    if not inquiry.execution.ended:
-        async with aclosing(
-            past.history([hosts_filter(tenant), all_workers_filter(tenant)])
-        ) as history:
-            async for recorded in history:
-                seats.take(recorded)
-    return inquiry.answer(seats, await _caused(api, inquiry))
-
-
-async def _caused(api: Service, inquiry: Inquiry) -> list[EffectResult] | None:
-    """The messages that subscriptions made of its events; None while Postgres is away."""
-    after = inquiry.execution.message_sequence
-    try:
-        rows = await api.models.caused(inquiry.event_ids, after, MOST)
-    except Unavailable:
-        return None
-    effects = []
-    for row in rows:
-        data = views.event(row)
-        execution_id = data.id.removesuffix(".received")
-        effects.append(
-            EffectResult(
-                seq=data.seq,
-                execution_id=execution_id,
-                actor_id=data.actor_id,
-                kind="subscription",
-                says=f"Its {data.causation_id.rpartition('_')[2]} became {execution_id}.",
-            )
-        )
-    return effects
 
 
 def _named(request: Request) -> tuple[str, int]:

@@ -56,7 +56,7 @@ FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (tenant, actor_id, ordina
 JOIN executions e USING (tenant, actor_id, ordinal);
 
 -- name: load_workers
--- By id, and by the execution they run.
+-- By id, and the live ones by the execution they run.
 SELECT coalesce(json_agg(json_build_array(w.tenant, w)), '[]')
 FROM (
     SELECT w.*
@@ -66,6 +66,7 @@ FROM (
     SELECT w.*
     FROM unnest($3::text[], $4::text[], $5::text[]) AS k (tenant, actor_id, execution_id)
     JOIN workers w USING (tenant, actor_id, execution_id)
+    WHERE w.ended_sequence = 0
 ) AS w;
 
 -- name: write_actors
@@ -136,7 +137,9 @@ ON CONFLICT (tenant, actor_id, ordinal) DO UPDATE SET
     started_at = excluded.started_at,
     first_output_at = excluded.first_output_at,
     finished_at = excluded.finished_at,
-    recorded_at = excluded.recorded_at;
+    recorded_at = excluded.recorded_at,
+    started_sequence = excluded.started_sequence,
+    ended_sequence = excluded.ended_sequence;
 
 -- name: write_workers
 INSERT INTO workers
@@ -153,7 +156,9 @@ ON CONFLICT (tenant, worker_id) DO UPDATE SET
     container_id = excluded.container_id,
     execution_id = excluded.execution_id,
     requested_at = excluded.requested_at,
-    updated_at = excluded.updated_at;
+    updated_at = excluded.updated_at,
+    requested_sequence = excluded.requested_sequence,
+    ended_sequence = excluded.ended_sequence;
 
 -- name: write_subscriptions
 WITH changed AS (
@@ -174,7 +179,7 @@ ON CONFLICT (tenant, actor_id, subscription_id) DO UPDATE SET
 -- Ends all waiting executions up to an ordinal, except those that the batch has folded.
 WITH ended AS (
     UPDATE executions
-    SET status = $4, status_message = $5, finished_at = $6, recorded_at = $6
+    SET status = $4, status_message = $5, finished_at = $6, recorded_at = $6, ended_sequence = $8
     WHERE tenant = $1 AND actor_id = $2 AND ordinal <= $3
         AND status = 'SUBMITTED'
         AND ordinal <> ALL ($7::bigint[])

@@ -38,6 +38,7 @@ class BulkUpdate(msgspec.Struct, frozen=True, kw_only=True):
     status: ExecutionStatus
     status_message: str
     finished_at: datetime
+    sequence: int
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,4 +103,5 @@ def _bulk_update(folding: Fold, key: ActorKey, recorded: Recorded) -> BulkUpdate
         status=ended.status,
         status_message=ended.status_message,
         finished_at=recorded.time,
+        sequence=recorded.sequence,
     )

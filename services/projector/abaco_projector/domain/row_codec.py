@@ -103,6 +103,7 @@ def statements(changes: Changes) -> list[Statement]:
             s.status_message,
             s.finished_at,
             s.excluded_ordinals,
+            s.sequence,
         )
         for s in changes.bulk_updates
     ]
