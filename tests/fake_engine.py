@@ -1,7 +1,7 @@
 """An in-memory container engine; it passes the same contract suite as the real one.
 
-Its images understand one language: ``$MSG`` holds a :class:`Program` as JSON. A container with a
-launcher is a real launcher, as a plain process; there ``$MSG`` is a script for the shell.
+Its images read a :class:`Program` as JSON from ``$MSG``. A container with a launcher is a real
+launcher, as a plain process; there ``$MSG`` is a shell script.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ FINISHED_AT = "2026-01-02T03:04:08.000000001Z"
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container does: say ``prints``, count to ``lines``, say a variable, and end or not."""
+    """What a container does: print ``prints``, ``lines`` numbers and a variable, and then exit."""
 
     prints: str = ""
     lines: int = 0
@@ -54,7 +54,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def message(program: Program) -> str:
-    """A program as the fake engine's images read it."""
+    """Return a program as the fake engine's images read it."""
     return msgspec.json.encode(program).decode()
 
 
@@ -89,7 +89,7 @@ class FakeContainer:
             self.end(self.program.exit_code)
 
     def launch(self, folder: Path) -> int:
-        """The launcher beside it; its process."""
+        """Start the launcher beside it, and return its process."""
         assert self.spec.launcher is not None
         self.process = subprocess.Popen(
             [self.spec.launcher.program, "./socket"],
@@ -106,7 +106,7 @@ class FakeContainer:
         self.ended.set()
 
     async def over(self) -> None:
-        """Wait for its end; it ends with its launcher."""
+        """Wait until it exits; it exits with its launcher."""
         while self.process is not None and not self.ended.is_set():
             if self.process.poll() is not None:
                 self.end(self.process.returncode)
@@ -114,13 +114,13 @@ class FakeContainer:
         await self.ended.wait()
 
     def kill(self) -> None:
-        """The end of the launcher, and of what it runs: without a word."""
+        """Kill the launcher and its program; no report is written."""
         if self.process is not None and self.process.poll() is None:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
             for child in children:
-                with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                with suppress(psutil.NoSuchProcess):  # it has exited
                     child.kill()
 
 
@@ -140,11 +140,11 @@ class FakeHelper:
         return ProcessIdentity(pid=pid, started=process_start_ticks(pid))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""
 
 
 class FakeEngine:
-    """Implements ``Engine``. ``available = False`` is the plug pulled."""
+    """Implements ``Engine``; with ``available = False`` every call raises ``Unavailable``."""
 
     location = "fake://engine"
 
@@ -238,7 +238,7 @@ class FakeEngine:
         return self._find(container_id).state
 
     async def output(self, container_id: str, *, follow: bool) -> AsyncGenerator[bytes, None]:
-        """``swallows`` is how many bytes a follower misses at the end, as happens to real ones."""
+        """``swallows`` is how many bytes a follower misses at the end, as with a real engine."""
         await self._check()
         container = self._find(container_id)
         data = container.output
@@ -294,7 +294,7 @@ class FakeEngine:
     async def _check(self) -> None:
         await asyncio.sleep(0)
         if not self.available:
-            raise Unavailable("the plug is pulled")
+            raise Unavailable("the fake engine is unavailable")
 
     def _image(self, image: str) -> Image:
         by_id = {found.image_id: found for found in self.images.values()}

@@ -1,4 +1,4 @@
-"""A kernel that connects nothing: it remembers what was asked, and refuses what it is told."""
+"""A kernel that attaches nothing: it records the calls, and raises the errors that a test sets."""
 
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -11,7 +11,7 @@ MODEL = "172.17.0.2/16"
 
 
 class FakeKernel:
-    """Implements ``netlink.Kernel``. ``taken`` are names of ports that somebody else has."""
+    """Implements ``netlink.Kernel``. ``taken`` is how many port names are in use."""
 
     def __init__(self, bridge: IPv4Interface = BRIDGE) -> None:
         self.bridge: IPv4Interface | None = bridge
@@ -48,7 +48,7 @@ class FakeKernel:
 
 
 def model(folder: Path, address: str = MODEL, gateway: str = str(BRIDGE.ip)) -> BridgeEndpoint:
-    """How an engine has connected a container, with the files it made for it."""
+    """Return how an engine has attached a container, with the files that it made."""
     hosts, resolv_conf = folder / "model-hosts", folder / "model-resolv.conf"
     hosts.write_text(f"127.0.0.1\tlocalhost\n{address.partition('/')[0]}\tmodel\n")
     resolv_conf.write_text("nameserver 10.0.0.1\n")

@@ -1,4 +1,4 @@
-"""Runs with a launcher, whether it is a plain process here or the first one of a container."""
+"""Runs with a launcher, as a plain process or beside a container."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ KEPT_BYTES = 1_000_000
 
 
 ME = f"{os.getuid()}:{os.getgid()}" if os.getuid() else ""
-"""A plain process that is not root can only stay who it is."""
+"""A plain process without root's rights cannot change its user."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ def new_directory(folder: Path) -> SandboxDirectory:
 
 @contextmanager
 def process(directory: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
-    """A launcher as a plain process; a path as short as this one is never too long."""
+    """A launcher as a plain process; the relative path of its socket is short."""
     with subprocess.Popen(
         [program(), "./socket"],
         cwd=directory.socket_folder,
@@ -76,7 +76,7 @@ def process(directory: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def process_of(pid: int) -> ProcessIdentity:
-    """What the kernel calls a process."""
+    """Return the identity of a process."""
     return ProcessIdentity(pid=pid, started=process_start_ticks(pid))
 
 
@@ -91,7 +91,7 @@ async def connected(directory: SandboxDirectory) -> AsyncGenerator[LauncherClien
 
 
 async def ended(directory: SandboxDirectory, wanted: RunRequest) -> Ended:
-    """Run it in the launcher that waits there."""
+    """Run it in the idle launcher of a directory."""
     async with connected(directory) as launcher:
         await launcher.launch(wanted)
         over = asyncio.Event()
@@ -109,7 +109,7 @@ async def read(directory: SandboxDirectory, over: asyncio.Event) -> bytes:
 
 
 async def run(folder: Path, wanted: RunRequest) -> Ended:
-    """Run it in a launcher of its own, a plain process."""
+    """Run it in a new launcher, as a plain process."""
     directory = new_directory(folder)
     with process(directory):
         return await ended(directory, wanted)

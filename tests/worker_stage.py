@@ -1,4 +1,4 @@
-"""A worker service on fakes, and a scheduler's words to it: what its unit tests play on."""
+"""The worker loop with fakes, and the scheduler's events, for unit tests."""
 
 import asyncio
 import inspect
@@ -33,11 +33,11 @@ Gate = Callable[[], Awaitable[None]]
 
 
 async def open_gate() -> None:
-    """Lets everything pass."""
+    """A gate that never blocks."""
 
 
 class Gated:
-    """A port whose every call passes a gate before and after."""
+    """A port whose calls pass a gate before and after."""
 
     def __init__(self, target: Any, gate: Gate) -> None:
         self._target = target
@@ -58,9 +58,9 @@ class Gated:
 
 
 class Stage:
-    """The outside world of one host, h1; it survives the services that play on it.
+    """The environment of the host h1; it outlives the worker loops that run in it.
 
-    With a ``folder`` there is a launcher, and sandboxes wait.
+    With a ``folder``, there is a launcher, and workers have sandboxes.
     """
 
     def __init__(self, *, folder: Path | None = None, **settings: Any) -> None:
@@ -118,7 +118,7 @@ class Stage:
 
     @asynccontextmanager
     async def service(self, gate: Gate = open_gate) -> AsyncGenerator[WorkerLoop, None]:
-        """A running service; the end of the block is its end, without warning."""
+        """Run a worker loop in the block; it is cancelled at the end, as by a crash."""
         service = WorkerLoop(self.host(gate), self.queue, self.heartbeats)
         running = asyncio.create_task(service.run())
         self.running = service
@@ -133,13 +133,13 @@ class Stage:
             await self._end_background()
 
     def idle_sandboxes(self) -> int:
-        """For how many workers of the running service a container waits, whole and connected."""
+        """Return how many workers of the running loop have a connected idle sandbox."""
         workers = [] if self.running is None else self.running._workers.values()
         return sum(worker.pool.idle is not None for worker in workers)
 
     @staticmethod
     async def _end_background() -> None:
-        """What the service has begun in the background ends with its process; here, by hand."""
+        """Cancel the loop's background tasks, which would end with its process."""
         background = [
             task
             for task in asyncio.all_tasks()
@@ -150,7 +150,7 @@ class Stage:
         await asyncio.gather(*background, return_exceptions=True)
 
     def kill(self) -> None:
-        """The end of all launchers that are left."""
+        """Kill all launchers that are left."""
         for container in self.engine.containers.values():
             container.kill()
 
@@ -197,7 +197,7 @@ class Stage:
         return self.seen(kind)
 
     async def until_idle(self) -> None:
-        """All that was asked of the host is settled, and nothing is left of it."""
+        """Wait until all work items are acknowledged and no container is left."""
         await self.until(
             lambda: (
                 all(d.recorded.sequence in self.queue.settled for d in self.queue.handed_out)
@@ -206,7 +206,7 @@ class Stage:
         )
 
     def output(self, execution_id: str, attempt: int = 1) -> bytes:
-        """An attempt's output as a reader puts it together."""
+        """Return an attempt's output as a reader assembles it."""
         whole = bytearray()
         for chunk in self.outputs.chunks:
             out = chunk.output

@@ -1,4 +1,4 @@
-"""What every ``Engine`` promises. Fixtures: ``engine``, and ``yard``, which knows its images."""
+"""The contract of every ``Engine``. Fixtures: ``engine``, and ``yard`` with its images."""
 
 import asyncio
 import itertools
@@ -26,14 +26,14 @@ _numbers = itertools.count()
 
 
 class Yard(Protocol):
-    """Where a suite's containers come from, and how they are told from others'."""
+    """The images of a suite, and the labels of its containers."""
 
     image: str
     unstartable: str
     host_id: str
 
     def message(self, program: Program) -> str:
-        """A program in the language of the image."""
+        """Return a program that the image understands."""
         ...
 
 
@@ -197,7 +197,7 @@ class EngineSuite:
     async def test_a_removal_waits_for_a_program_that_is_about_to_end(
         self, engine: Engine, yard: Yard
     ) -> None:
-        """It is not killed before its time is up; and then it is."""
+        """It is killed after its time, and not before."""
         container_id = await started(engine, spec_of(yard, Program(forever=True)))
         begun = time.monotonic()
         await engine.remove(container_id, exit_seconds=1.0)

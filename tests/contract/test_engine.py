@@ -1,4 +1,4 @@
-"""The engine's contract, on the fake."""
+"""The contract of the engine port, for the fake."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The engine's contract, on the real Docker; and what only the real one can show."""
+"""The contract of the engine port, for Docker, and what only Docker can show."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator

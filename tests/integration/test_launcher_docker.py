@@ -1,4 +1,4 @@
-"""The launcher beside real containers, of images that hold next to nothing."""
+"""The launcher beside real containers, whose images have nearly no files."""
 
 import asyncio
 import os
@@ -86,7 +86,7 @@ def scratch_image() -> str:
 
 
 class Yard:
-    """Waiting containers, removed at the end of the test."""
+    """Containers with a launcher, removed at the end of the test."""
 
     def __init__(self, folder: Path, image: str) -> None:
         self._api = docker.APIClient(version="auto")
@@ -101,7 +101,7 @@ class Yard:
         )
 
     def waiting(self, image: str = "", **limits: Any) -> SandboxDirectory:
-        """A started container, in which the launcher waits."""
+        """Start a container and its launcher."""
         directory = new_directory(self._folder / str(len(self.ids)))
         made = self._api.create_container(
             image or self._image,
@@ -134,7 +134,7 @@ class Yard:
         return launcher
 
     def ask(self, line: str) -> str:
-        """The helper's answer."""
+        """Return the helper's answer."""
         assert self._helper.stdin is not None
         assert self._helper.stdout is not None
         self._helper.stdin.write(line)
@@ -161,7 +161,7 @@ class Yard:
         return list(self._api.top(self.ids[index])["Processes"])
 
     def kill_program(self, command: str) -> None:
-        """From the machine, as the kernel does when memory runs out."""
+        """Kill from the host, as the kernel does when memory runs out."""
         (pid,) = (int(process[1]) for process in self.processes() if process[-1] == command)
         os.kill(pid, signal.SIGKILL)
 
@@ -173,7 +173,7 @@ class Yard:
             with suppress(APIError):
                 self._api.remove_container(container_id, force=True, v=True)
         self._api.close()
-        self._helper.communicate(timeout=20)  # it ends with the last of its launchers
+        self._helper.communicate(timeout=20)  # it exits after the last of its launchers
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ async def test_what_a_scratch_image_lacks_is_said(yard: Yard, scratch_image: str
 
 
 async def test_the_container_stays_until_it_is_told_to_go(yard: Yard) -> None:
-    """The worker says when each goes: two that end at once can lock Docker 20.10 up for good."""
+    """The worker removes one at a time: two exits at once can block Docker 20.10 for good."""
     directories = [yard.waiting() for _ in range(2)]
     assert (await ended(directories[0], shell("exit 42"))).report.exit_code == 42
     killing = asyncio.create_task(ended(directories[1], shell("echo on; exec sleep 60")))
@@ -273,7 +273,7 @@ async def test_a_user_is_who_docker_says(
 
 
 def docker_run(user: str, script: str, **more: Any) -> str:
-    """The same by the engine alone, as ``docker run --rm`` asks it."""
+    """Run the same by the engine alone, as ``docker run --rm`` does."""
     client = docker.from_env()
     try:
         said: bytes = client.containers.run(
@@ -305,7 +305,7 @@ async def test_a_user_has_no_capability_and_root_those_of_the_container(yard: Ya
 
 @pytest.mark.parametrize("user", ["", "anna"])
 async def test_the_confinement_is_that_of_the_container(yard: Yard, user: str) -> None:
-    """Also where the engine confines otherwise than by default."""
+    """This also holds if the engine does not confine as it does by default."""
     script = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status; grep -c . /proc/mounts"
     ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"SecurityOpt": []}, {}),
@@ -396,7 +396,7 @@ async def test_a_read_only_container_has_its_launcher_too(yard: Yard) -> None:
 
 
 class ByContainer(Yard):
-    """Where the launchers' helper is a container of its own."""
+    """The launchers' helper is a container."""
 
     channel: ContainerChannel
 
@@ -414,7 +414,7 @@ async def test_the_engine_runs_the_helper_where_the_worker_may_not(
         yard.channel = await engine.helper(host_id, program(), tmp_path)
         assert await yard.channel.ask("check\n") == "ok\n"
         directory = await asyncio.to_thread(yard.waiting)
-        yard.channel.close()  # the worker is gone: its launchers are not
+        yard.channel.close()  # the worker has ended, and its launchers continue
         wanted = shell(f"echo $$; {FINDS}; grep ^Cap /proc/1/status", user="anna")
         run = await ended(directory, wanted)
         assert run.report.exit_code == 0
@@ -425,13 +425,13 @@ async def test_the_engine_runs_the_helper_where_the_worker_may_not(
     finally:
         await asyncio.to_thread(yard.clear)
     async with asyncio.timeout(60):
-        while await engine.labelled(LABEL, host_id):  # it goes with the last of them
+        while await engine.labelled(LABEL, host_id):  # it is removed after the last of them
             await asyncio.sleep(0.05)
     engine.close()
 
 
 async def test_a_process_1_that_does_not_pause_gets_no_launcher(yard: Yard) -> None:
-    """It may be the engine's own program still, which has more rights than the container."""
+    """It can still be the engine's own program, which has more rights than the container."""
     with closing(docker.from_env()) as client:
         other = client.containers.run(SHELL, ["/bin/sleep", "60"], detach=True, network_mode="none")
         try:
@@ -604,7 +604,7 @@ async def test_loopback_does_not_count(yard: Yard) -> None:
 
 
 async def test_the_second_version_of_control_groups_is_read_too(yard: Yard, tmp_path: Path) -> None:
-    """Its files as the kernel writes them, in the place where the launcher looks for them."""
+    """Files as the kernel writes them, at the path where the launcher reads them."""
     group = tmp_path / "group"
     group.mkdir()
     files = {

@@ -1,4 +1,4 @@
-"""The kernel's side of a sandbox's network, on the real one, with namespaces without containers."""
+"""Netlink with the real kernel, and network namespaces without containers."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ MAY = (
 
 @pytest.fixture
 def port() -> BridgePort:
-    """A port of the engine's own bridge, with an address that nobody else has."""
+    """Return a port of the engine's own bridge, with a free address."""
     gateway = LinuxKernel().address(BRIDGE)
     network = gateway.network
     address = IPv4Interface(f"{network[-3]}/{network.prefixlen}")
@@ -67,7 +67,7 @@ def opened(pid: int) -> Iterator[int]:
 
 
 def seen(pid: int, name: str) -> str:
-    """What the kernel tells a process of its network."""
+    """Return what the kernel reports to a process about its network."""
     return Path(f"/proc/{pid}/net/{name}").read_text()
 
 
@@ -95,7 +95,7 @@ def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: BridgePor
     ],
 )
 def test_ipv6_is_where_the_engine_has_left_it(port: BridgePort, values: dict[str, str]) -> None:
-    """One namespace is changed as an engine does; the other one is connected after it."""
+    """One namespace is configured as by an engine; the other is attached like it."""
     with another_namespace(LO_UP) as theirs, another_namespace(LO_UP) as ours:
         with opened(theirs) as namespace:
             LinuxKernel().attach(namespace, replace(port, name=f"{port.name}0", disable_ipv6=()))
@@ -112,7 +112,7 @@ def test_ipv6_is_where_the_engine_has_left_it(port: BridgePort, values: dict[str
 
 
 def loopback(pid: int) -> list[str]:
-    """The IPv6 addresses of ``lo``."""
+    """Return the IPv6 addresses of ``lo``."""
     return [line for line in seen(pid, "if_inet6").splitlines() if line.endswith(" lo")]
 
 

@@ -1,4 +1,4 @@
-"""The worker process on a real log and a real engine."""
+"""The worker process with a real log and a real engine."""
 
 import hashlib
 from collections.abc import AsyncGenerator

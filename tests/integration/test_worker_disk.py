@@ -1,4 +1,4 @@
-"""What counts as written to the disk: all that a program can write to, in blocks that are there."""
+"""What counts as written to disk: allocated blocks of all that a program can write to."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""An image whose name moves to another one while containers wait, on a real engine."""
+"""An image's name moves to another image while sandboxes are idle, with a real engine."""
 
 import asyncio
 import uuid
@@ -39,7 +39,7 @@ def client() -> Iterator[docker.APIClient]:
 
 @pytest.fixture
 def name(client: docker.APIClient) -> Iterator[str]:
-    """A name of our own, of the first version."""
+    """Return a unique name of the first version."""
     for version in VERSIONS:
         images.build(f"abaco-test/moves-{version}", RECIPE.format(version), {})
     name = f"abaco-test/moves-{uuid.uuid4().hex[:10]}"

@@ -1,4 +1,4 @@
-"""The network of a sandbox that the worker connected, on a real engine: as the engine makes it."""
+"""The network of a sandbox that the worker attached equals that of one the engine attached."""
 
 import ipaddress
 import json
@@ -31,7 +31,7 @@ busybox ping -q -c 1 $(busybox ip route | busybox sed -n 's/^default via \\([^ ]
     busybox grep received
 busybox nc -l -p 79 -e busybox echo heard & busybox sleep 0.2; busybox nc 127.0.0.1 79
 """
-"""All that a program can see of its network."""
+"""Everything that a program can read about its network."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World
 
 
 def connected_by_worker(container_id: str) -> bool:
-    """What the engine knows: it has connected the container to nothing."""
+    """Return whether the engine has attached the container to no network."""
     api = docker.APIClient(version="auto")
     try:
         found = api.inspect_container(container_id)
@@ -51,20 +51,20 @@ def connected_by_worker(container_id: str) -> bool:
 
 
 async def next_is_by_worker(world: World) -> bool:
-    """Of whom the sandbox is that waits now, alone."""
+    """Return the container of the only idle sandbox."""
     await world.until_clean(waiting=1)
     [container] = world.waiting()
     return connected_by_worker(container["Id"])
 
 
 async def said(world: World, count: int) -> str:
-    """What the last of so many runs has said."""
+    """Return the output of the last of ``count`` runs."""
     ends = await world.seen(ev.ExecutionFinished, count)
     return (await world.output(ends[count - 1])).decode()
 
 
 def without_own(seen: str) -> str:
-    """What was seen, with the addresses and the name of this very container made equal."""
+    """Return the output with this container's addresses and name replaced."""
     [address] = re.findall(r"inet (\d+\.\d+\.\d+\.\d+)/\d+ brd", seen)
     [name] = re.findall(r"^([0-9a-f]{12})$", seen.partition("\nlo ")[0], re.MULTILINE)[-1:]
     seen = seen.replace(address, "ADDRESS").replace(name, "NAME")
@@ -132,7 +132,7 @@ async def test_nothing_is_left_of_the_network_of_a_run_that_is_over(world: World
     assert await next_is_by_worker(world)
 
     async def connected() -> list[Path]:
-        return ports_of(world)  # the container waits a moment before it is connected
+        return ports_of(world)  # the container is attached a moment after it is started
 
     [port] = await world.until(connected)
     assert port.exists()
@@ -150,7 +150,7 @@ def worker(container: Any) -> str:
 
 
 def ports_of(world: World) -> list[Path]:
-    """The bridge's ports of the sandboxes that wait."""
+    """Return the bridge's ports of the idle sandboxes."""
     addresses = [json.loads(path.read_text()) for path in world.folder.glob("*/address")]
     packed = [ipaddress.ip_interface(address).packed for address in addresses]
     return [Path("/sys/class/net", f"veth{name.hex()}") for name in packed]

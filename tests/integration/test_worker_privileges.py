@@ -1,4 +1,4 @@
-"""Setuid programs: without rights of their own, unless the actor wants and the host allows it."""
+"""Setuid programs have their owner's rights only if the actor and the host allow it."""
 
 import subprocess
 from pathlib import Path

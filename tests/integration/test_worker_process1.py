@@ -1,4 +1,4 @@
-"""A run is what ``docker run`` makes of the image, with and without a waiting container."""
+"""A run equals a ``docker run`` of the image, in a sandbox and in a container of its own."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ async def output_of(world: World, script: str, **settings: str) -> tuple[str, in
 
 
 def docker_run(script: str) -> str:
-    """The same by the engine alone, under the same limits."""
+    """Run the same by the engine alone, with the same limits."""
     client = docker.APIClient(version="auto")
     config = client.create_host_config(
         network_mode="none",
@@ -88,10 +88,10 @@ async def test_an_init_that_must_be_process_1_starts(world: World) -> None:
 
 
 async def test_orphans_are_process_1s(world: World) -> None:
-    """A program that reaps none has zombies, as with ``docker run``."""
+    """A program that does not reap its children has zombies, as with ``docker run``."""
     script = (
         "mkfifo /tmp/end; "
-        # The first ends when no shell is process 1 any more, which would reap it.
+        # The first exits when the shell, which would reap it, is no longer process 1.
         "(sh -c 'until grep -q cat /proc/1/comm; do :; done' &); "
         "(sh -c 'until grep -h -A4 State:.Z /proc/[0-9]*/status | grep -q PPid:.1$; do :; done; "
         "echo a zombie of process 1; : >/tmp/end' 2>/dev/null &); exec cat /tmp/end"
@@ -112,7 +112,7 @@ STATE = (
     "unshare -m true; mknod /tmp/x b 254 0; mount -t proc p /tmp; hostname x"
 )
 NAMED = (
-    # What differs between any two containers, or is the platform's word to the program.
+    # Differs between any two containers, or is set by the platform.
     (r"(?m)^(MSG|HOSTNAME|_abaco_\w+|SHLVL)=.*\n(?!\w+=)?", ""),
     (r"[0-9a-f]{64}|[0-9a-f]{12}\b", "<id>"),
     (r"pipe:\[\d+\]", "pipe"),
@@ -121,7 +121,7 @@ NAMED = (
     (r"(?m)^\d+ \d+ \d+:\d+ ", ""),  # numbers of mounts
     (r"master:\d+", "master"),
     (r"(?m)^(dr-xr-xr-x) +\d+ 0 +0 +0 <time> (proc|\.\.)$", r"\1 \2"),  # as many as processes
-    # Where the worker lacks CAP_SYS_RESOURCE it cannot protect the launcher but by this.
+    # Without CAP_SYS_RESOURCE the worker can only protect the launcher by this.
     (r"(?m)^oom (0|10)$", "oom"),
 )
 

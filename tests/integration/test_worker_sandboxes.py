@@ -1,4 +1,4 @@
-"""The worker with its launcher on a real engine: what users' images and programs can do to it."""
+"""The worker with its launcher and a real engine: hostile images and programs."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World
 
 
 async def finished(world: World, count: int) -> dict[int, ev.ExecutionFinished]:
-    """The ends of all runs, by ordinal."""
+    """Return the finished runs by ordinal."""
     found = await world.seen(ev.ExecutionFinished, count)
     return {int(event.execution_id.rpartition("_")[2]): event for event in found}
 
@@ -205,7 +205,7 @@ async def test_statistics_are_of_this_run_alone(world: World) -> None:
 
 
 async def test_every_run_that_writes_output_has_io(world: World) -> None:
-    """Short ones, on a machine that has everything in its page cache."""
+    """Short runs, on a host with a warm page cache."""
     world.start()
     sequence = await world.worker()
     await world.request(sequence, 1)
@@ -254,7 +254,7 @@ async def test_nothing_of_one_run_is_there_in_the_next(world: World) -> None:
 
 
 async def test_runs_killed_with_their_worker_are_all_reported_once(world: World) -> None:
-    """The worker is killed again and again while four workers run twelve messages."""
+    """The worker process is killed repeatedly while four workers run twelve messages."""
     worker = world.start()
     sequence = await world.worker()
     for number in range(1, 4):
@@ -277,7 +277,7 @@ async def test_runs_killed_with_their_worker_are_all_reported_once(world: World)
 
 
 def test_what_the_suite_calls_waiting(tmp_path: Path) -> None:
-    """``World.waiting`` must not take a used sandbox for one that waits."""
+    """``World.waiting`` does not return a used sandbox."""
     world: Any = World.__new__(World)
     world._file = tmp_path / "worker.log"
     (tmp_path / "worker" / "used").mkdir(parents=True)

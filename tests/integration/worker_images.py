@@ -1,4 +1,4 @@
-"""The images the worker's tests run on the real engine, built from the machine's busybox."""
+"""The images of the worker's tests with the real engine, built from the host's busybox."""
 
 import time
 import uuid
@@ -16,7 +16,7 @@ EVAL = r'CMD ["/bin/sh", "-c", "eval \"$MSG\""]'
 
 
 class DockerYard:
-    """Our images, and a host id of our own: whatever carries it is removed at the end."""
+    """The images, and a unique host id; containers with that id are removed at the end."""
 
     image = "abaco-test/busybox:latest"
     unstartable = "abaco-test/unstartable:latest"
@@ -25,7 +25,7 @@ class DockerYard:
         self.host_id = f"t-{uuid.uuid4().hex[:10]}"
 
     def message(self, program: Program) -> str:
-        """A program as a script; the image runs ``$MSG`` in a shell."""
+        """Return a program as a script; the image runs ``$MSG`` in a shell."""
         said = "".join(f"\\0{byte:03o}" for byte in program.prints.encode())
         steps = [f"printf '%b' '{said}'" if said else "true"]
         if program.lines:
@@ -39,7 +39,7 @@ class DockerYard:
 
 @contextmanager
 def docker_yard() -> Iterator[DockerYard]:
-    """ImageStore built (the engine remembers them), containers gone afterwards."""
+    """Build the images (the engine caches them), and remove the containers afterwards."""
     client = docker.APIClient(version="auto")
     try:
         images.build(DockerYard.image, f"{RECIPE}{EVAL}\n", {})

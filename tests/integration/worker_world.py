@@ -1,4 +1,4 @@
-"""A worker process on real servers, and a scheduler's words to it."""
+"""A worker process with real servers, and the scheduler's events."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ T = TypeVar("T", bound=ev.Event)
 
 
 class WorkerProcess:
-    """``python -m abaco_worker``, to be stopped or killed."""
+    """``python -m abaco_worker``, which tests stop or kill."""
 
     def __init__(self, nats_url: str, host_id: str, log: Path, **settings: str) -> None:
         settings = {"ABACO_NETWORK_MODE": "none", **settings}
@@ -49,13 +49,13 @@ class WorkerProcess:
         self._process.wait()
 
     def terminate(self) -> int:
-        """The exit code."""
+        """Return the exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=60)
 
 
 class World:
-    """Log, engine and one host; ``start`` gives it a worker."""
+    """A log, an engine and one host; ``start`` starts its worker process."""
 
     def __init__(
         self,
@@ -87,16 +87,16 @@ class World:
         self._docker.close()
 
     def said(self) -> str:
-        """What its workers have logged."""
+        """Return the log lines of its worker processes."""
         return self._file.read_text(errors="replace")
 
-    # -- the scheduler's words
+    # -- the scheduler's events
 
     async def append(self, event: ev.Event) -> int:
         return await append_until_stored(self.log, b.envelope_of(event), after=0)
 
     async def worker(self, image: str | None = None, number: int = 0, **definition: Any) -> int:
-        """An actor and a worker for it; the sequence of the definition."""
+        """Append an actor and a request for a worker; return the sequence of the definition."""
         event = b.registered(image=image or self.yard.image, **definition)
         sequence = await self.append(event)
         await self.request(sequence, number)
@@ -109,7 +109,7 @@ class World:
     async def send(
         self, script: str, ordinal: int = 0, number: int = 0, attempt: int = 1, **assigned: Any
     ) -> None:
-        """A message, assigned to a worker."""
+        """Append a message and its assignment to a worker."""
         sequence = await self.append(b.received(ordinal, message=script))
         await self.append(
             b.assigned(
@@ -125,7 +125,7 @@ class World:
     # -- what can be seen
 
     async def seen(self, kind: type[T], count: int = 1) -> list[T]:
-        """The events of a kind, when there are so many."""
+        """Wait for ``count`` events of a kind, and return them."""
 
         async def enough() -> list[T] | None:
             batches = [batch async for batch in self.log.read([all_events_filter()])]
@@ -136,7 +136,7 @@ class World:
         return found
 
     async def until(self, look: Callable[[], Awaitable[Any]]) -> Any:
-        """What ``look`` finds, as soon as it finds something."""
+        """Call ``look`` until it returns something, and return that."""
         deadline = time.monotonic() + SECONDS
         while True:
             try:
@@ -148,7 +148,7 @@ class World:
             await asyncio.sleep(0.02)
 
     async def output(self, finished: ev.ExecutionFinished) -> bytes:
-        """The recorded output of a finished attempt."""
+        """Return the recorded output of a finished attempt."""
         whole = bytearray()
         async with asyncio.timeout(SECONDS), aclosing(self.outputs.follow()) as batches:
             async for batch in batches:
@@ -161,7 +161,7 @@ class World:
         raise AssertionError("a follower never ends")
 
     async def until_recorded(self, text: bytes, ordinal: int = 0) -> None:
-        """Wait until a run's output holds a text."""
+        """Wait until a run's output contains a text."""
         run = b.finished(ordinal)
 
         async def holds() -> bool:
@@ -174,17 +174,17 @@ class World:
         return list(self._docker.containers(all=True, filters=label))
 
     def inside(self, container_id: str) -> tuple[list[str], dict[str, str]]:
-        """The environment and the labels of a container."""
+        """Return the environment and the labels of a container."""
         config = self._docker.inspect_container(container_id)["Config"]
         return config["Env"] or [], config["Labels"]
 
     @property
     def folder(self) -> Path:
-        """Where the sandboxes' folders are."""
+        """Return the folder of the sandbox directories."""
         return self._file.with_name("worker")
 
     def waiting(self) -> list[Any]:
-        """The sandboxes that nobody has taken."""
+        """Return the idle sandboxes."""
         return [
             container
             for container in self.containers()
@@ -193,7 +193,7 @@ class World:
         ]
 
     async def until_clean(self, waiting: int = 0) -> None:
-        """No container is left but so many that wait."""
+        """Wait until only ``count`` idle sandboxes are left."""
 
         async def clean() -> bool:
             return len(self.containers()) == len(self.waiting()) == waiting
@@ -205,7 +205,7 @@ class World:
 async def world_on(
     nats_url: str, folder: Path, *, launcher: bool = False
 ) -> AsyncGenerator[World, None]:
-    """A world with images of its own; its workers and containers are gone afterwards."""
+    """A world with its own images; its processes and containers are removed afterwards."""
     connection = Connection(nats_url, name="test")
     with docker_yard() as yard:
         await connection.open()

@@ -1,4 +1,4 @@
-"""The launcher's build: once per source, without a warning, and an honest no where it can't be."""
+"""The launcher's build: once per source, without warnings, and with the cause if it fails."""
 
 import subprocess
 from pathlib import Path

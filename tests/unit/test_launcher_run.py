@@ -1,4 +1,4 @@
-"""What the launcher does with one program, as a plain process of this machine."""
+"""One run in a launcher that is a plain process."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import pytest
 from launcher_stage import connected, ended, new_directory, process, request, run, shell
 
 LONGEST_MSG = 131_067
-"""So that ``MSG=`` and its NUL fill the 128 KiB that LinuxKernel takes of one variable."""
+"""So that ``MSG=`` and its NUL fill the 128 KiB that Linux allows for one variable."""
 
 ANY_BYTES = bytes(range(1, 256)).decode(errors="surrogateescape")
 

@@ -1,4 +1,4 @@
-"""Who may ask the launcher for what, and what survives whom."""
+"""The launcher's protocol: which clients and requests it accepts, and restarts of the worker."""
 
 import asyncio
 import os
@@ -43,15 +43,15 @@ async def waiting(directory: SandboxDirectory) -> None:
 
 
 def lines(client: socket.socket) -> list[bytes]:
-    """All it says until it hangs up."""
+    """Return everything it sends until it closes the connection."""
     said = b""
-    with suppress(ConnectionResetError):  # it hung up without reading all
+    with suppress(ConnectionResetError):  # it closed the connection before it read everything
         while data := client.recv(4096):
             said += data
     return said.splitlines()
 
 
-# -- workers that go and come
+# -- restarts of the worker
 
 
 async def test_a_run_goes_on_without_its_worker_and_answers_the_one_that_comes_back(
@@ -149,7 +149,7 @@ async def test_a_launcher_that_was_killed_has_no_report(tmp_path: Path) -> None:
     assert directory.read_report() is None
 
 
-# -- while it waits
+# -- while it is idle
 
 
 @pytest.mark.parametrize("how", ["halt", "leave", "signal"])
@@ -177,7 +177,7 @@ async def test_it_uses_nothing_while_it_waits(tmp_path: Path) -> None:
         assert pages * 4096 < 1_000_000
 
 
-# -- what it does not take
+# -- what it refuses
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ async def test_a_link_in_place_of_the_socket_is_not_followed(tmp_path: Path) -> 
 
 
 async def test_nobody_but_its_own_launcher_is_talked_to(tmp_path: Path) -> None:
-    """Whoever listens there is told nothing and sent no file."""
+    """Another listener receives neither data nor files."""
     directory, other = new_directory(tmp_path / "p"), new_directory(tmp_path / "q")
     heard: list[bytes] = []
 
@@ -334,7 +334,7 @@ async def test_nobody_but_its_own_launcher_is_talked_to(tmp_path: Path) -> None:
             me = process_of(os.getpid())
             directory.write_launcher(
                 replace(me, started=me.started - 1)
-            )  # the number was another's before
+            )  # the number belonged to another process before
             with pytest.raises(Unavailable, match="which is not its launcher"):
                 await connect(directory, 0)
             assert not await request_exit(directory)
@@ -364,7 +364,7 @@ async def test_a_socket_that_talks_nonsense_is_no_launcher(tmp_path: Path, said:
 
 
 async def test_the_file_is_believed_and_not_the_socket(tmp_path: Path) -> None:
-    """The file is complete when the socket may be cut off."""
+    """The report in the file is complete, that on the socket can be truncated."""
     directory = new_directory(tmp_path / "p")
     with process(directory):
         true = (await ended(directory, shell("exit 1"))).report

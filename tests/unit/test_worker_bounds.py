@@ -1,4 +1,4 @@
-"""What the worker remembers has a bound, in bytes where the items are large."""
+"""The worker's caches have bounds, in bytes if the items are large."""
 
 import pytest
 

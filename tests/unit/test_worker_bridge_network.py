@@ -1,4 +1,4 @@
-"""Who connects a sandbox, after which pattern, and what happens when that cannot be."""
+"""The worker attaches sandboxes by a bridge template; otherwise the engine does."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ CONTAINER = "0123456789abcdef"
 
 
 class FakeLauncher:
-    """Its network is any file."""
+    """A launcher whose network namespace is any file."""
 
     def __init__(self, refusal: Unavailable | None = None) -> None:
         self._refusal = refusal
@@ -45,7 +45,7 @@ class FakeLauncher:
 
 
 class World:
-    """An engine with one container that it has connected, a kernel, and a clock that stands."""
+    """An engine with one attached container, a kernel, and a clock that tests set."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ class World:
         monkeypatch.setattr("abaco_worker.network.bridge_network.time.monotonic", lambda: self.now)
 
     async def learn(self) -> BridgeTemplate | None:
-        """What is known once the engine has connected a container."""
+        """Return the template after the engine has attached a container."""
         container = await self.engine.create(replace(SPEC, image=IMAGE))
         await self.network.learn_template(container.container_id, self.launcher)
         return self.network.template()
@@ -84,7 +84,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
-# -- the pattern
+# -- the template
 
 
 async def test_the_first_is_the_engines(world: World) -> None:
@@ -193,7 +193,7 @@ async def test_without_the_bridge_there_is_no_pattern(world: World) -> None:
     assert world.network.template() is None
 
 
-# -- when it cannot be done
+# -- failures
 
 
 async def test_a_name_that_is_taken_is_another_address(world: World) -> None:
@@ -232,7 +232,7 @@ async def test_a_launcher_that_went_away_says_nothing_of_the_network(world: Worl
 async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None:
     pattern = await world.known()
     directory = world.directory()
-    await world.connect(pattern, directory)  # threads are there from now on
+    await world.connect(pattern, directory)  # threads exist from now on
 
     def files_open() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -247,7 +247,7 @@ async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None
     assert files_open() == before
 
 
-# -- when the engine is to go on
+# -- when the engine must attach them
 
 
 def _not_on_its_bridge(world: World) -> None:
@@ -349,7 +349,7 @@ def test_what_the_engine_need_not_be_asked_for(
     assert bool(found) == bool(reason)
 
 
-# -- whose network it is
+# -- the launcher's network namespace
 
 
 async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cancellations are heard by who waits for them, however much else happens meanwhile."""
+"""An awaited cancellation arrives, however many others are received meanwhile."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the worker says of how its containers are confined."""
+"""The log line and the metric of how containers are confined."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whenever the worker dies, what it was doing is done once when it is back."""
+"""After a crash at any step, a restarted worker completes each work item exactly once."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ OUTPUT = "".join(f"{n}\n" for n in range(1, LINES + 1)).encode()
 
 
 class Death:
-    """A gate that nobody passes any more once it was passed ``steps`` times."""
+    """A gate that blocks after ``steps`` passages."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
@@ -28,7 +28,7 @@ class Death:
 
 
 async def script(stage: Stage) -> None:
-    """The scheduler's side of a worker, two runs on it, and its end."""
+    """Append the events of a worker, of two runs on it, and of its stop."""
     await stage.until_seen(ev.WorkerReady)
     for n in range(2):
         await stage.send(n, Program(lines=LINES, exit_code=n))
@@ -40,7 +40,7 @@ async def script(stage: Stage) -> None:
 
 
 async def play(steps: int) -> tuple[Stage, bool]:
-    """A service that dies after so many steps, and another one; whether the first died at all."""
+    """Run a service that stops after ``steps``, then another; return whether the first stopped."""
     stage, death = Stage(), Death(steps)
     await stage.register()
     await stage.request()
@@ -59,7 +59,7 @@ async def play(steps: int) -> tuple[Stage, bool]:
 
 
 def check(stage: Stage) -> None:
-    """Everything happened, and once."""
+    """Check that everything happened exactly once."""
     assert len(stage.seen(ev.WorkerReady)) == 1
     assert len(stage.seen(ev.ExecutionStarted)) == 2
     assert [e.exit_code for e in stage.seen(ev.ExecutionFinished)] == [0, 1]

@@ -1,4 +1,4 @@
-"""What of a container lies where, and how much it takes."""
+"""The paths that a container writes to, and their size on disk."""
 
 import asyncio
 import os

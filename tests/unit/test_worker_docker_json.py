@@ -1,4 +1,4 @@
-"""Docker's JSON in our words."""
+"""Docker's JSON as values of the engine port."""
 
 from typing import Any
 
@@ -65,14 +65,14 @@ def test_a_container_that_is_to_be_connected_by_others() -> None:
 
 
 def bridge(**changes: Any) -> dict[str, Any]:
-    """The inspection of the network ``bridge``."""
+    """Return the inspection of the network ``bridge``."""
     options = {"com.docker.network.bridge.name": "docker0", "com.docker.network.driver.mtu": "1400"}
     ranges = [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]
     return {"Options": options, "IPAM": {"Config": ranges}, "EnableIPv6": False} | changes
 
 
 def connected(**changes: Any) -> dict[str, Any]:
-    """The inspection of a container on it."""
+    """Return the inspection of a container that is attached to it."""
     settings = {"IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1"} | changes
     files = {"HostsPath": "/h", "ResolvConfPath": "/r"}
     return {"NetworkSettings": {"Networks": {"bridge": settings}}} | files

@@ -1,4 +1,4 @@
-"""docker-py over a few kept connections: an engine that only counts and echoes."""
+"""The Docker session, with an engine that only counts connections and echoes requests."""
 
 import json
 import socketserver
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 5
 
 
 class Engine(socketserver.ThreadingUnixStreamServer):
-    """Remembers who asked what."""
+    """Records the requests."""
 
     daemon_threads = True
 
@@ -118,7 +118,7 @@ def test_parameters_and_bodies_arrive(engine: Engine) -> None:
     assert creation[:2] == ("POST", "/v1.41/containers/create?name=my+name")
     assert json.loads(creation[2])["Image"] == "an image"
     assert "filters=%7B%22label%22" in listing[1]
-    assert "before" not in listing[1]  # what is None is not said
+    assert "before" not in listing[1]  # None is not sent
 
 
 def test_errors_are_those_of_docker_py(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""What is left over goes: containers one after another, their folders beside them."""
+"""The garbage collector removes containers one after another, and directories concurrently."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from launcher_stage import connected, new_directory, process, shell
 
 
 class Engine:
-    """Removals end when they are let."""
+    """An engine whose removals end when a test releases them."""
 
     def __init__(self) -> None:
         self.let = asyncio.Semaphore(0)
@@ -122,7 +122,7 @@ async def test_whose_program_still_runs_is_removed_at_once(tmp_path: Path) -> No
 async def test_a_socket_where_nobody_answers_holds_nothing_up_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What runs as the container's root may have put its own in the launcher's place."""
+    """The container's root may have replaced the launcher's socket."""
     monkeypatch.setattr("abaco_worker.sandbox.launcher_client.EXIT_SECONDS", 0.05)
     engine, directory = Engine(), new_directory(tmp_path / "a")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
@@ -187,7 +187,7 @@ async def test_what_cannot_be_removed_is_tried_again(
 async def test_what_cannot_be_removed_holds_up_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their retries wait for their time on a queue of their own."""
+    """Retries have their own queue."""
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.PAUSE_SECONDS", 3600.0)
     monkeypatch.setattr(
         "abaco_worker.sandbox.container_garbage_collector.MAX_PAUSE_SECONDS", 3600.0

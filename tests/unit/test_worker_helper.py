@@ -1,4 +1,4 @@
-"""The worker's end of the launchers' helper."""
+"""The helper client."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from launcher_stage import program
 
 
 class Answers:
-    """A channel with the answers it will give; an exception is raised."""
+    """A channel with prepared answers; an exception is raised."""
 
     def __init__(self, *answers: str | Exception) -> None:
         self._answers = list(answers)
@@ -139,7 +139,7 @@ async def test_a_worker_that_may_starts_launchers_itself_else_the_engine_is_aske
 async def test_an_engine_that_is_away_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that starts before its engine is not cold for good."""
+    """A worker that starts before its engine does not start cold for good."""
     monkeypatch.setattr(module, "start_child", made(["error it lacks capabilities\n"]))
     channels: list[Exception | Answers] = [Unavailable("it is away"), Answers("started 1 2\n")]
 

@@ -1,4 +1,4 @@
-"""A worker that starts with another launcher than the one before it, or without one."""
+"""A worker starts with another launcher than its previous process, or without one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def folders(stage: Stage) -> list[Path]:
 
 
 async def idle(stage: Stage) -> SandboxDirectory:
-    """The sandbox of an idle worker foo_0_wkr_0, whose service has ended."""
+    """Return the sandbox of an idle worker foo_0_wkr_0, after its process has ended."""
     async with stage.service() as service:
         await stage.register()
         await stage.request()
@@ -47,7 +47,7 @@ async def idle(stage: Stage) -> SandboxDirectory:
 
 
 def turn_off(stage: Stage) -> None:
-    """The next service has no launcher."""
+    """Start the next service without a launcher."""
     stage.config = replace(stage.config, launcher="off", worker_dir=str(stage.folder))
     stage.folder = None
 

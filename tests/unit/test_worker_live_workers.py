@@ -1,4 +1,4 @@
-"""The live workers of a host: the same from a checkpoint and its tail as from the whole log."""
+"""The live workers are the same from a checkpoint and from the whole log."""
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ HOSTS = ("h1", "h2")
 
 
 class Log(InMemoryEventLog):
-    """Counts the events that are read; ``breaks_after`` so many it is away, once."""
+    """Counts the events that are read; is unavailable once after ``breaks_after`` events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Log(InMemoryEventLog):
 
 
 def ended(workers: int) -> list[ev.Event]:
-    """So many workers that have ended, on two hosts."""
+    """Append workers that have ended, on two hosts."""
     events: list[ev.Event] = []
     for number in range(workers):
         at = HOSTS[number % 2]
@@ -66,7 +66,7 @@ def ended(workers: int) -> list[ev.Event]:
 
 
 async def started(log: Log, host_id: str, folder: Path) -> list[WorkerKey]:
-    """The live workers at a start, and the checkpoint is written."""
+    """Return the live workers at a start, and write the checkpoint."""
     live = LiveWorkers(log, host_id, folder)
     found = await live.start()
     live.save()
@@ -192,7 +192,7 @@ async def test_the_service_starts_from_its_checkpoint(
             async with stage.service():
                 await stage.until(lambda: "1 live workers restored" in caplog.text)
                 await stage.until((tmp_path / "worker" / FILE).exists)
-            # What the checkpoint rests on is not read again: were it, there would be no worker.
+            # Events before the checkpoint are not read again; otherwise there would be no worker.
             nobody = ev.Unrecognized(raw=b"", reason="")
             stage.log.events[1] = replace(stage.log.events[1], event=nobody)
     finally:

@@ -1,4 +1,4 @@
-"""The worker service on fakes: what it says to the log for what it is asked."""
+"""The worker loop with fakes: the events that it appends for its work items."""
 
 import hashlib
 
@@ -437,7 +437,7 @@ async def test_a_run_without_a_launcher_is_halted_by_the_engine(stage: Stage) ->
     assert finished.exit_code == 143
 
 
-# -- what comes again, and what came too late
+# -- redelivered and outdated work items
 
 
 async def test_what_is_in_hand_is_not_begun_again(stage: Stage) -> None:

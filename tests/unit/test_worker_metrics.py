@@ -1,4 +1,4 @@
-"""What the worker counts of runs, deliveries, sandboxes and its engine."""
+"""The worker's metrics of runs, deliveries, sandboxes and its engine."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ async def test_a_run_is_counted_step_by_step(tmp_path: Path, *, launcher: bool) 
 def test_clocks_of_two_machines_give_no_time_below_none() -> None:
     metrics = WorkerMetrics()
     metrics.taken(b.T0, EPOCH)
-    metrics.taken(EPOCH, b.T0)  # nobody knows when it was accepted
+    metrics.taken(EPOCH, b.T0)  # the time of acceptance is unknown
     found = readings.of(metrics.registry)
     assert readings.value(found, "abaco_accepted_to_taken_seconds_count") == 1
     assert readings.value(found, "abaco_accepted_to_taken_seconds_sum") == 0

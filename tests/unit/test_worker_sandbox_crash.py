@@ -1,4 +1,4 @@
-"""Whenever a worker with a launcher dies, what it was doing is done once when it is back."""
+"""After a crash at any step, a restarted worker with a launcher completes each work item once."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def script(stage: Stage, ran: Path) -> None:
-    """The scheduler's side of a worker, two runs on it, and its end."""
+    """Append the events of a worker, of two runs on it, and of its stop."""
     await stage.until_seen(ev.WorkerReady)
     for n in range(2):
         words = f"echo {n} >>{ran}; seq 1 {LINES}; exit {n}"
@@ -34,7 +34,7 @@ async def script(stage: Stage, ran: Path) -> None:
 
 
 async def play(folder: Path, steps: int) -> tuple[Stage, bool]:
-    """A service that dies after so many steps, and another one; whether the first died at all."""
+    """Run a service that stops after ``steps``, then another; return whether the first stopped."""
     folder.mkdir()
     stage, death = Stage(folder=folder / "worker"), Death(steps)
     stage.engine.connected = model(folder)
@@ -55,7 +55,7 @@ async def play(folder: Path, steps: int) -> tuple[Stage, bool]:
 
 
 def check(stage: Stage, folder: Path) -> None:
-    """Everything happened, and once: so says the log, and so do the programs themselves."""
+    """Check in the log and in the programs' files that everything happened exactly once."""
     assert len(stage.seen(ev.WorkerReady)) == 1
     assert len(stage.seen(ev.ExecutionStarted)) == 2
     assert [e.exit_code for e in stage.seen(ev.ExecutionFinished)] == [0, 1]

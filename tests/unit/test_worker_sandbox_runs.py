@@ -1,4 +1,4 @@
-"""The worker with a launcher: real launchers as plain processes, an engine and a log in memory."""
+"""Sandbox runs: real launchers as plain processes, an engine and a log in memory."""
 
 import asyncio
 import signal
@@ -40,8 +40,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[Stage]:
-    """A stage whose worker does not wait long for a program to end."""
+def short_grace(tmp_path: Path) -> Iterator[Stage]:
+    """A stage whose worker has a short halt grace."""
     stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=0.2)
     yield stage
     stage.kill()
@@ -60,14 +60,14 @@ async def run(stage: Stage, ordinal: int, script: str, **changes: object) -> Non
 
 
 def idle_directories(stage: Stage) -> list[str]:
-    """The sandboxes that nobody has taken."""
+    """Return the idle sandboxes."""
     assert stage.folder is not None
     folders = (path for path in stage.folder.iterdir() if path.is_dir())
     return [path.name for path in folders if not (path / "assignment").exists()]
 
 
 async def until_prewarmed(stage: Stage, count: int = 1) -> None:
-    """So many sandboxes wait, and none is left of what ended."""
+    """Wait for ``count`` idle sandboxes and no other container."""
     await stage.until(
         lambda: (
             len(idle_directories(stage))
@@ -175,7 +175,7 @@ async def test_other_limits_are_another_sandbox(stage: Stage) -> None:
 async def test_no_run_gets_a_sandbox_from_before_an_update(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even when the word of the update comes later than the assignment that rests on it."""
+    """This also holds if the update is received after the assignment that refers to it."""
     monkeypatch.setattr(SandboxPool, "update_spec", lambda pool, spec: None)
     async with stage.service():
         await with_worker(stage)
@@ -306,7 +306,7 @@ async def test_what_waits_is_used_when_nobody_can_tell_its_image(
     assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
 
 
-# -- ends
+# -- how runs end
 
 
 async def test_a_person_halts_a_run(stage: Stage) -> None:
@@ -323,8 +323,8 @@ async def test_a_person_halts_a_run(stage: Stage) -> None:
     assert stage.output("foo_0_exc_0") == b"up\nbye\n"
 
 
-async def test_a_halt_that_is_ignored_ends_in_a_kill(impatient: Stage) -> None:
-    stage = impatient
+async def test_a_halt_that_is_ignored_ends_in_a_kill(short_grace: Stage) -> None:
+    stage = short_grace
     async with stage.service():
         await with_worker(stage)
         await run(stage, 0, "trap '' TERM; echo up; while :; do sleep 0.01; done")
@@ -493,7 +493,7 @@ async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
 
 
 async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
-    """What waits for the next message still does, and the worker stays ready."""
+    """The idle sandbox is kept for the next message, and the worker stays ready."""
     async with stage.service() as service:
         await with_worker(stage)
         gone = ev.Rerun(
@@ -533,7 +533,7 @@ async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> N
     assert (second.container_id, second.start_kind) == ("c0", ev.StartKind.POOL)
 
 
-# -- lives
+# -- restarts of the worker
 
 
 async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from abaco_worker.sandbox.start_limiter import MAX_BACKLOG, StartLimiter
 
 
 class Yard:
-    """Containers that are started as far as they are let, and the number that wait for removal."""
+    """Starts that the limiter admits, and the number of containers that wait for removal."""
 
     def __init__(self, at_once: int) -> None:
         self.backlog = 0
@@ -77,7 +77,7 @@ async def test_a_turn_that_comes_too_late_is_given_back() -> None:
     async with AsyncExitStack() as first:
         await first.enter_async_context(yard.starts.admitted())
         await yard.start(1, 2)
-    yard.tasks[0].cancel()  # it has the turn, and does not know yet
+    yard.tasks[0].cancel()  # it is admitted, and its task has not run yet
     await yard.end(1)
     assert yard.under_way == [2]
 

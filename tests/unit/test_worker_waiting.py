@@ -1,4 +1,4 @@
-"""Waiting for the end of what is not wanted any more."""
+"""Cancelling tasks, and waiting until they end."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from deadlines import LIMIT_SECONDS
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
-    """As a ``wait_for`` does whose answer comes in the same instant."""
+    """Swallow one cancellation, like a ``wait_for`` whose result comes in the same instant."""
     swallowed = asyncio.Event()
 
     async def deaf_once() -> None:

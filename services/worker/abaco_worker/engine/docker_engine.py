@@ -246,9 +246,8 @@ class DockerEngine:
         def remove(api: Any) -> None:
             try:
                 if exit_seconds > 0:
-                    with suppress(
-                        OSError
-                    ):  # the timeout; if the engine is unavailable, the next call raises
+                    # A timeout raises; if the engine is unavailable, the next call raises, too.
+                    with suppress(OSError):
                         api.wait(container_id, timeout=exit_seconds)
                 api.remove_container(container_id, force=True, v=True)
             except APIError as error:

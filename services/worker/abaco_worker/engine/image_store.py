@@ -127,9 +127,8 @@ class ImageStore:
         now = time.monotonic()
         _cache(self._digests, found.image_id, found.digest)
         _cache(self._recent, image, (now, found))
-        while (
-            now - next(iter(self._recent.values()))[0] > RECENT_SECONDS
-        ):  # descriptions can be large
+        # Descriptions can be large: drop all that are not recent any more.
+        while now - next(iter(self._recent.values()))[0] > RECENT_SECONDS:
             self._recent.popitem(last=False)
         return found
 
