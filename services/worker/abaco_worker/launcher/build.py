@@ -48,14 +48,14 @@ def find(folder: Path = FOLDER) -> Path | None:
 def file_name() -> str:
     """Return its file name, a digest of the source and the flags, and the processor."""
     digest = hashlib.sha256(repr(FLAGS).encode())
-    for path in sorted(SOURCES.glob("*.[ch]")):
+    for path in sorted(SOURCES.rglob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"abaco-launcher-{digest.hexdigest()[:12]}-{platform.machine()}"
 
 
 def command(compiler: str, target: Path, *more: str) -> list[str]:
     """Return the command that compiles it."""
-    sources = map(str, sorted(SOURCES.glob("*.c")))
+    sources = map(str, sorted(SOURCES.rglob("*.c")))
     return [compiler, *FLAGS, *more, "-o", str(target), *sources]
 
 

@@ -4,6 +4,7 @@
  * shows only its own processes, and the confinement of the container's process 1.
  */
 #include "launcher.h"
+#include "sandbox/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,19 +23,6 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-/* Since Linux 5.2; not yet in every C library. The numbers are the same on every architecture. */
-#define CALL_OPEN_TREE 428
-#define CALL_MOVE_MOUNT 429
-#define CALL_FSOPEN 430
-#define CALL_FSCONFIG 431
-#define CALL_FSMOUNT 432
-#define TREE_CLONE 1
-#define TREE_CLOEXEC O_CLOEXEC
-#define FROM_DESCRIPTOR 0x04
-#define TO_DESCRIPTOR 0x40
-#define CONFIG_STRING 1
-#define CONFIG_CREATE 6
 
 static bool failed(char words[WORDS_BYTES], const char *what)
 {
@@ -186,7 +174,8 @@ const char *confine_hindrance(void)
 
 bool confine(char words[WORDS_BYTES])
 {
-    return take_mounts(words) && take_keyring(words) && take_limits(words) && take_label(words) &&
+    bool entered = sandbox.on ? sandbox_enter(words) : take_mounts(words);
+    return entered && take_keyring(words) && take_limits(words) && take_label(words) &&
            bound_capabilities(words) &&
            /* Without no_new_privs, loading needs a capability that is dropped later. */
            (container.no_new_privileges || load_filters(words));

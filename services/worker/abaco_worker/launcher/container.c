@@ -7,6 +7,7 @@
  * When that process is gone, the descriptor leads nowhere, even if its number is used again.
  */
 #include "launcher.h"
+#include "sandbox/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -281,25 +282,34 @@ bool container_learn(pid_t pid, const char *id, char words[WORDS_BYTES])
 
 /* ---- entering */
 
-/* One line of /proc/<pid>/cgroup: "<number>:<controllers>:<path>". */
-static bool join_group(char *line, char words[WORDS_BYTES])
+/* "<number>:<controllers>:<path>" */
+bool container_group(char *line, char path[PATH_BYTES], const char **controllers)
 {
     strsep(&line, ":");
-    char *controllers = strsep(&line, ":");
-    if (!controllers || !line)
-        return true;
-    char path[PATH_BYTES];
-    const char *root = "/sys/fs/cgroup", *name = controllers;
-    bool unified = !*controllers;
+    const char *root = "/sys/fs/cgroup", *name = strsep(&line, ":");
+    *controllers = name;
+    if (!name || !line)
+        return false;
+    bool unified = !*name;
     if (!strncmp(name, "name=", 5))
         name += 5;
     if (unified)
         name = access("/sys/fs/cgroup/cgroup.controllers", F_OK) ? "unified" : ".";
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    if ((unified || name != controllers) && access(path, F_OK))
-        return true; /* a hierarchy that limits nothing and is not mounted */
-    snprintf(path, sizeof path, "%s/%s%s/cgroup.procs", root, name, line);
-    int file = open(path, O_WRONLY | O_CLOEXEC);
+    snprintf(path, PATH_BYTES, "%s/%s", root, name);
+    if ((unified || name != *controllers) && access(path, F_OK))
+        return false; /* a hierarchy that limits nothing and is not mounted */
+    snprintf(path, PATH_BYTES, "%s/%s%s", root, name, line);
+    return true;
+}
+
+static bool join_group(char *line, char words[WORDS_BYTES])
+{
+    char path[PATH_BYTES], file_name[PATH_BYTES + 16];
+    const char *controllers;
+    if (!container_group(line, path, &controllers))
+        return true;
+    snprintf(file_name, sizeof file_name, "%s/cgroup.procs", path);
+    int file = open(file_name, O_WRONLY | O_CLOEXEC);
     bool joined = file >= 0 && write(file, "0", 1) == 1;
     if (!joined)
         failed(words, path);
@@ -342,7 +352,8 @@ bool container_enter(char words[WORDS_BYTES])
         setns(container.uts, CLONE_NEWUTS) ||
         (container.cgroup >= 0 && setns(container.cgroup, CLONE_NEWCGROUP)))
         return failed(words, "cannot enter its namespaces");
-    if (unshare(CLONE_NEWPID)) /* the program's namespace, in which it is process 1 */
+    /* The program's namespace, in which it is process 1. Each sandbox makes its own. */
+    if (!sandbox.on && unshare(CLONE_NEWPID))
         return failed(words, "cannot make a process namespace");
     container.entered = true;
     return true;

@@ -7,6 +7,8 @@
  *
  *   start <pid> <container's id> <name>     ->  started <pid> <start time>
  *                                           or  error <words>
+ *   sandbox <pid> <container's id> <name>   ->  the same; its launcher runs one request after another,
+ *                                               each in a new sandbox (sandbox/spawn.c)
  *   check                                   ->  ok, or error <words>
  *
  * `pid` is the container's process 1 in the engine's PID namespace. The launcher listens in
@@ -19,6 +21,7 @@
  * it can do the same through the engine.
  */
 #include "launcher.h"
+#include "sandbox/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,16 +31,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define LINE_BYTES 1024
+#define COPY_NAME "abaco-launcher"
+#define COPY_BYTES (1u << 30)
+#define MFD_MAY_EXECUTE 0x10u /* MFD_EXEC of Linux 6.3 */
 #define PROGRAM_FOLDER "/.abaco"
 #define PROGRAM PROGRAM_FOLDER "/launcher"
+
+static bool is_sealed;
 
 static _Noreturn void answer(int reply, const char *format, const char *words)
 {
@@ -86,13 +96,16 @@ static _Noreturn void begin(const char *name, int reply)
     setsid();
     if (!container_enter(words))
         answer(reply, "error %s\n", words);
+    snprintf(path, sizeof path, "%s/layers", name);
+    if (sandbox.on && !sandbox_open(path, words))
+        answer(reply, "error %s\n", words);
     snprintf(path, sizeof path, "%s/run", name);
     if (chdir(path))
         answer(reply, "error cannot enter its folder: %s\n", strerror(errno));
     int listener = wire_listen("./socket");
     if (chdir("/"))
         answer(reply, "error /: %s\n", strerror(errno));
-    pause_call();
+    pause_call(sandbox.on);
     answer_started(reply);
     int null = open("/dev/null", O_RDWR);
     for (int i = 0; i < 3; i++)
@@ -102,7 +115,7 @@ static _Noreturn void begin(const char *name, int reply)
     launcher_run(listener);
 }
 
-static _Noreturn void prepare(pid_t pid, const char *id, const char *name, int reply)
+static _Noreturn void prepare(pid_t pid, const char *id, const char *name, bool sandboxes, int reply)
 {
     static char words[WORDS_BYTES];
     signal(SIGCHLD, SIG_DFL);
@@ -110,6 +123,10 @@ static _Noreturn void prepare(pid_t pid, const char *id, const char *name, int r
     if (!container_learn(pid, id, words))
         answer(reply, "error %s\n", words);
     hide_program();
+    if (sandboxes && !is_sealed)
+        answer(reply, "error %s\n", "the launcher cannot run from a sealed copy of itself");
+    if (sandboxes && !sandbox_learn(words))
+        answer(reply, "error %s\n", words);
     if (!container_enter_processes(words))
         answer(reply, "error %s\n", words);
     pid_t child = fork(); /* only a child enters the PID namespace */
@@ -163,7 +180,7 @@ static const char *hindrance(void)
 
 static void execute(char *line)
 {
-    char id[128], name[256];
+    char verb[16], id[128], name[256];
     int pid, ends[2];
     if (!strcmp(line, "check\n")) {
         const char *why = hindrance();
@@ -171,8 +188,9 @@ static void execute(char *line)
         fflush(stdout);
         return;
     }
-    if (sscanf(line, "start %d %127s %255s", &pid, id, name) != 3 || pid <= 1 || strlen(id) < 12 ||
-        strchr(name, '/') || *name == '.') {
+    bool sandboxes = !strncmp(line, "sandbox ", 8);
+    if (sscanf(line, "%15s %d %127s %255s", verb, &pid, id, name) != 4 || pid <= 1 ||
+        (!sandboxes && strcmp(verb, "start")) || strlen(id) < 12 || strchr(name, '/') || *name == '.') {
         puts("error malformed command");
         fflush(stdout);
         return;
@@ -183,16 +201,41 @@ static void execute(char *line)
     }
     if (fork() == 0) {
         close(ends[0]);
-        prepare(pid, id, name, ends[1]);
+        prepare(pid, id, name, sandboxes, ends[1]);
     }
     close(ends[1]);
     forward_answer(ends[0]);
     close(ends[0]);
 }
 
-_Noreturn void helper_run(const char *folder)
+/* Runs the launchers, and each program before its exec, from a copy that cannot be written. Otherwise an
+ * image could overwrite the host's file through /proc/self/exe (runc's CVE-2019-5736). */
+static void run_sealed_copy(char **argv)
+{
+    char link[64] = "";
+    if (readlink("/proc/self/exe", link, sizeof link - 1) > 0 &&
+        !strncmp(link, "/memfd:" COPY_NAME, strlen("/memfd:" COPY_NAME))) {
+        is_sealed = true;
+        return;
+    }
+    int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int copy = memfd_create(COPY_NAME, MFD_ALLOW_SEALING | MFD_CLOEXEC | MFD_MAY_EXECUTE);
+    if (copy < 0) /* before Linux 6.3 every one may */
+        copy = memfd_create(COPY_NAME, MFD_ALLOW_SEALING | MFD_CLOEXEC);
+    while (from >= 0 && copy >= 0 && sendfile(copy, from, NULL, COPY_BYTES) > 0)
+        continue;
+    if (from >= 0 && copy >= 0 &&
+        !fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE))
+        fexecve(copy, argv, environ);
+    close(from);
+    close(copy);
+}
+
+_Noreturn void helper_run(char **argv)
 {
     char line[LINE_BYTES];
+    const char *folder = argv[2];
+    run_sealed_copy(argv);
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGCHLD, SIG_IGN); /* the kernel reaps launchers that exit */

@@ -97,6 +97,10 @@ extern struct container {
     } filter[FILTERS];
 } container;
 
+/* Splits a line of /proc/<pid>/cgroup into its controllers and the group's path on the host. False if
+ * the hierarchy is not mounted, or the line is malformed. */
+bool container_group(char *line, char path[PATH_BYTES], const char **controllers);
+
 /* Reads all this from process 1 of a container. Sets `words` if it fails. */
 bool container_learn(pid_t pid, const char *id, char words[WORDS_BYTES]);
 
@@ -120,13 +124,14 @@ const char *confine_hindrance(void);
 
 _Noreturn void pause_run(void);
 
-/* The launcher tells process 1 its own pid, and later that the container is to exit. */
-void pause_call(void);
+/* The launcher tells process 1 its own pid, and later that the container is to exit. If `together`, the
+ * container also exits when the launcher does. */
+void pause_call(bool together);
 void pause_leave(int status);
 
 /* ---- helper.c, main.c */
 
-_Noreturn void helper_run(const char *folder);
+_Noreturn void helper_run(char **argv);
 _Noreturn void launcher_run(int listener);
 
 /* ---- usage.c: resource usage */
@@ -152,6 +157,7 @@ void usage_add(struct usage *total, uint64_t *max_rss_bytes, const struct rusage
 
 struct command {
     enum { NOTHING, RUN, HALT, LEAVE } verb;
+    bool in_sandbox; /* of RUN */
     char *body;
     size_t length;
     int output; /* descriptors that were sent with RUN */

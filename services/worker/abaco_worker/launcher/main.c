@@ -14,6 +14,9 @@
  * a host must remove its containers one at a time (docs/adr/0008). Without a container the launcher
  * exits, and until then it is an init process: it reaps orphans and forwards signals.
  *
+ * A launcher for sandboxes (sandbox/spawn.c) runs one request after another, each in a new sandbox, and
+ * sends `waiting` again after it has removed the last one.
+ *
  * The run does not depend on a connection: a restarted worker connects again, or reads the report
  * from its file.
  *
@@ -25,6 +28,7 @@
  *   error <words>         the command is malformed or comes too late; nothing was done
  */
 #include "launcher.h"
+#include "sandbox/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,7 +98,8 @@ static void set_words(const char *words)
     snprintf(run.words, sizeof run.words, "%s", words);
 }
 
-static void start(const struct request *request, const struct command *command)
+static void start(const struct request *request, const struct sandbox_limits *limits,
+                  const struct command *command)
 {
     int output[2], failure[2];
     run.output_file = command->output;
@@ -113,12 +118,13 @@ static void start(const struct request *request, const struct command *command)
         run.deadline = run.began + request->max_run_ms * MILLISECOND;
     state = STARTING;
     snprintf(status_line, sizeof status_line, "started %" PRIu64 "\n", run.started);
-    run.child = fork();
+    run.child = sandbox.on ? sandbox_spawn(limits, run.words) : fork();
     if (run.child == 0)
         child_run(request, output[1], failure[1]);
     if (run.child < 0) {
         run.exit_status = W_EXITCODE(126, 0);
-        snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
+        if (!sandbox.on)
+            snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
         run.ended = run.began;
     }
     close(output[1]);
@@ -293,6 +299,9 @@ static void compose_report(void)
 {
     struct usage after;
     usage_read(&after);
+    /* A group that only the message was in is exact. */
+    if (sandbox.on && sandbox_measure(&after))
+        run.before.cpu_ns = run.before.oom_kills = run.processes.cpu_ns = 0;
     make_printable(run.words);
     int status = run.exit_status;
     snprintf(status_line, sizeof status_line,
@@ -311,13 +320,28 @@ static void compose_report(void)
              run.reason == TIMED_OUT, run.reason == STOPPED, run.words);
 }
 
+/* Removes all that the message has left. Its processes ended with process 1. */
+static void wait_again(void)
+{
+    sandbox_remove();
+    close(run.output_file);
+    close(run.report_file);
+    memset(&run, 0, sizeof run);
+    run.output_pipe = run.failure_pipe = -1;
+    state = WAITING;
+    snprintf(status_line, sizeof status_line, "waiting\n");
+    wire_broadcast(status_line);
+}
+
 /* Kills all other processes after the report. If the engine stops the container, exits at once. */
 static void end_others(void)
 {
-    if (container.entered && run.reason != STOPPED)
-        kill(-1, SIGKILL);
-    else
+    if (!container.entered || run.reason == STOPPED)
         leave();
+    else if (sandbox.on)
+        wait_again();
+    else
+        kill(-1, SIGKILL);
 }
 
 /* If the report can neither be written nor sent, it is sent to the next connection. */
@@ -343,19 +367,28 @@ static void finish(void)
 static void execute(size_t connection, const struct command *command)
 {
     struct request request;
+    struct sandbox_limits limits = {0};
     const char *why = "it is too late for a request";
     if (command->verb == LEAVE) {
         if (state == WAITING || state == ENDED)
             leave();
         wire_send(connection, "error it still runs\n");
     } else if (command->verb == HALT) {
-        if (state == WAITING)
+        if (state == WAITING && sandbox.on)
+            wire_send(connection, "error nothing runs\n");
+        else if (state == WAITING)
             leave();
-        if (run.reason == BY_ITSELF || run.reason == STOPPED)
+        else if (run.reason == BY_ITSELF || run.reason == STOPPED)
             stop(HALTED);
     } else if (command->verb == RUN) {
-        if (state == WAITING && request_parse(command->body, command->length, &request, &why)) {
-            start(&request, command);
+        char *body = command->body;
+        size_t length = command->length;
+        bool meant = command->in_sandbox == sandbox.on &&
+                     (!sandbox.on || sandbox_parse(&body, &length, &limits));
+        if (!meant)
+            why = "malformed request";
+        else if (state == WAITING && request_parse(body, length, &request, &why)) {
+            start(&request, &limits, command);
             return;
         }
         char line[WORDS_BYTES];
@@ -437,7 +470,7 @@ int main(int argc, char **argv)
     if (argc == 2 && !strcmp(argv[1], "pause"))
         pause_run();
     if (argc == 3 && !strcmp(argv[1], "helper"))
-        helper_run(argv[2]);
+        helper_run(argv);
     if (argc != 2) {
         fprintf(stderr, "usage: launcher pause | helper <folder> | <socket>\n");
         return EXIT_FAILURE;

@@ -4,21 +4,26 @@
  * (container.c).
  *
  * The launcher queues two signals: CALL, whose sender gets the engine's SIGTERM, and LEAVE, with the
- * exit status of the container.
+ * exit status of the container. When a launcher for sandboxes is killed, the container exits, and with
+ * it every program in it.
  */
 #include "launcher.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#define CALL_PIDFD_OPEN 434 /* of Linux 5.3; C libraries know it later */
 #define CALL SIGRTMIN
 #define LEAVE (SIGRTMIN + 1)
 
-void pause_call(void)
+void pause_call(bool together)
 {
-    sigqueue(1, CALL, (union sigval){0});
+    sigqueue(1, CALL, (union sigval){.sival_int = together});
 }
 
 void pause_leave(int status)
@@ -34,14 +39,25 @@ _Noreturn void pause_run(void)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     prctl(PR_SET_NAME, PAUSE_NAME); /* tells the helper that the engine's setup is complete */
+    int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    struct pollfd polled[2] = {{signals, POLLIN, 0}, {-1, POLLIN, 0}}; /* signals, the launcher */
     pid_t launcher = 0;
     for (;;) {
-        siginfo_t info;
-        int number = sigwaitinfo(&all, &info);
-        if (number == CALL)
-            launcher = info.si_pid;
-        else if (number == LEAVE)
-            exit(info.si_value.sival_int);
+        struct signalfd_siginfo info;
+        if (poll(polled, 2, -1) < 0)
+            continue;
+        if (read(signals, &info, sizeof info) != sizeof info) {
+            if (polled[1].revents)
+                exit(EXIT_FAILURE);
+            continue;
+        }
+        int number = (int)info.ssi_signo;
+        if (number == CALL) {
+            launcher = (pid_t)info.ssi_pid;
+            if (info.ssi_int)
+                polled[1].fd = (int)syscall(CALL_PIDFD_OPEN, launcher, 0);
+        } else if (number == LEAVE)
+            exit(info.ssi_int);
         else if ((number == SIGTERM || number == SIGINT) &&
                  (!launcher || kill(launcher, SIGTERM)))
             exit(EXIT_SUCCESS);

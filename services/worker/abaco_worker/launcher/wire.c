@@ -3,6 +3,7 @@
  *
  *   "RUN1"  length   a request (request.c), and with the header the descriptors of two files, for the
  *                    output and for the report
+ *   "RUN2"  length   the same in a sandbox; the sandbox's own fields come first (sandbox/spawn.c)
  *   "HALT"  0        end the run
  *   "EXIT"  0        end the launcher and with it the container, unless the program runs
  *
@@ -177,6 +178,7 @@ static struct command complete(struct connection *from)
 {
     struct command command = {
         .verb = RUN,
+        .in_sandbox = from->head.verb[3] == '2',
         .body = body,
         .length = from->head.length,
         .output = from->files[0],
@@ -200,7 +202,8 @@ struct command wire_read(size_t index)
         from->have = 0;
         return (struct command){.verb = halt ? HALT : LEAVE};
     }
-    if (memcmp(from->head.verb, "RUN1", 4) || from->head.length > sizeof body)
+    bool run = !memcmp(from->head.verb, "RUN1", 4) || !memcmp(from->head.verb, "RUN2", 4);
+    if (!run || from->head.length > sizeof body)
         return refuse(from, "error malformed command\n");
     if (from->files[0] < 0 || from->files[1] < 0)
         return refuse(from, "error no files came with the request\n");

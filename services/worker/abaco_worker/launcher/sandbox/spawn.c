@@ -1,0 +1,147 @@
+/*
+ * How a message's program gets its sandbox. The order, and the attack that each step stops:
+ *
+ *   once in the life of the container, in the helper and the launcher
+ *     copy what the engine made: capabilities, filter, masks, limits, label   a weaker copy of it
+ *     hold namespaces and groups by descriptors           another process gets the number of a dead one
+ *     enter the container's process namespace             programs outlive their container
+ *     enter its groups, devices too                       opening the machine's disks
+ *   for each message, in the launcher
+ *     a directory and control groups of its own           reading what others wrote; using up the rest
+ *     a child in new process, ipc and host name namespaces    seeing, signalling or tracing others
+ *   in the child (child.c, confine.c and this folder)
+ *     new session, default signals                        typing into, or ignoring for, another
+ *     a network namespace of its own, if asked            seeing another's connections
+ *     root.c: overlay, pivot_root, mounts, masks          the container's files, the machine's files
+ *     groups and their namespace                          using more than its share
+ *     keyring, limits, label, bounding set, filter        keys of others; all that the engine forbids
+ *     close every descriptor, then the working directory  the machine's root by /proc/self/fd/<n>
+ *     groups, gid, uid, capabilities, no_new_privs, exec  rights that were only needed up to here
+ */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct sandbox sandbox;
+
+/* Of Linux 5.3. */
+struct clone_arguments {
+    _Alignas(8) uint64_t flags, pidfd, child, parent, exit_signal, stack, stack_size, tls;
+};
+
+bool sandbox_failure(char words[WORDS_BYTES], const char *what)
+{
+    snprintf(words, WORDS_BYTES, "cannot make the sandbox: %s: %s", what, strerror(errno));
+    return false;
+}
+
+/* ---- the request */
+
+static bool take_number(char **body, size_t *length, uint64_t *number)
+{
+    size_t size = strnlen(*body, *length);
+    char *end;
+    if (size == 0 || size > 18 || size == *length || **body < '0' || **body > '9')
+        return false;
+    *number = strtoull(*body, &end, 10);
+    if (*end)
+        return false;
+    *body += size + 1;
+    *length -= size + 1;
+    return true;
+}
+
+/* Its own fields come first: memory_bytes, processes, cpu_us, flags. */
+bool sandbox_parse(char **body, size_t *length, struct sandbox_limits *limits)
+{
+    return take_number(body, length, &limits->memory_bytes) &&
+           take_number(body, length, &limits->processes) &&
+           take_number(body, length, &limits->cpu_us) && take_number(body, length, &limits->flags);
+}
+
+/* ---- once */
+
+static bool has_own_cgroups(void)
+{
+    struct stat ours, theirs;
+    return !stat("/proc/self/ns/cgroup", &ours) &&
+           !fstatat(container.process, "ns/cgroup", &theirs, 0) && ours.st_ino != theirs.st_ino;
+}
+
+bool sandbox_learn(char words[WORDS_BYTES])
+{
+    sandbox.on = true;
+    sandbox.own_cgroups = has_own_cgroups();
+    for (size_t i = 0; i < container.filters; i++)
+        filter_to_tree((struct sock_filter *)container.filter[i].steps, &container.filter[i].length);
+    return groups_find(words) && plan_mounts(words);
+}
+
+bool sandbox_open(const char *folder, char words[WORDS_BYTES])
+{
+    groups_open();
+    return layer_open(folder, words);
+}
+
+/* ---- for each message */
+
+pid_t sandbox_spawn(const struct sandbox_limits *limits, char words[WORDS_BYTES])
+{
+    sandbox.limits = *limits;
+    if (!layer_make(words) || !groups_make(limits, words))
+        return -1;
+    struct clone_arguments arguments = {
+        .flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
+        .exit_signal = SIGCHLD,
+    };
+    pid_t child = (pid_t)syscall(CALL_CLONE3, &arguments, sizeof arguments);
+    if (child < 0)
+        sandbox_failure(words, "its process");
+    return child;
+}
+
+static bool own_network(char words[WORDS_BYTES])
+{
+    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int socket_ = unshare(CLONE_NEWNET) ? -1 : socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool made = socket_ >= 0 && !ioctl(socket_, SIOCSIFFLAGS, &loopback);
+    if (socket_ >= 0 && made)
+        close(socket_);
+    return made || sandbox_failure(words, "its network");
+}
+
+bool sandbox_enter(char words[WORDS_BYTES])
+{
+    if (sandbox.limits.flags & NO_NEW_PRIVILEGES)
+        container.no_new_privileges = true;
+    if (sandbox.limits.flags & OWN_NETWORK && !own_network(words))
+        return false;
+    /* Late, so that making the sandbox is not counted as the program's; the group namespace after it,
+     * for its root is where the child is then. */
+    if (!root_build(words) || !groups_join(words))
+        return false;
+    return !sandbox.own_cgroups || !unshare(CLONE_NEWCGROUP) ||
+           sandbox_failure(words, "its control groups");
+}
+
+bool sandbox_measure(struct usage *usage)
+{
+    return groups_read(usage);
+}
+
+void sandbox_remove(void)
+{
+    groups_remove();
+    layer_remove();
+}
