@@ -17,7 +17,14 @@ import psutil
 from msgspec.structs import replace
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_errors import (
+    CannotStart,
+    ContainerMissing,
+    EngineFault,
+    ImageMissing,
+    ImageRefused,
+)
+from abaco_worker.domain.engine_values import (
     BridgeEndpoint,
     Container,
     ContainerSpec,
@@ -25,13 +32,6 @@ from abaco_worker.domain.containers import (
     LabelledContainer,
     PullProgress,
     ResourceUsage,
-)
-from abaco_worker.domain.engine_errors import (
-    CannotStart,
-    ContainerMissing,
-    EngineFault,
-    ImageMissing,
-    ImageRefused,
 )
 from abaco_worker.sandbox.launcher_client import process_start_ticks
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity

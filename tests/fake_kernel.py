@@ -3,7 +3,7 @@
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from abaco_worker.domain.containers import BridgeEndpoint, NetworkFiles
+from abaco_worker.domain.engine_values import BridgeEndpoint, NetworkFiles
 from abaco_worker.network.netlink import BridgePort
 
 BRIDGE = IPv4Interface("172.17.0.1/16")

@@ -12,7 +12,7 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.spans import NO_SPANS, Spans
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.worker_loop import WorkerLoop
 from abaco_worker.app.worker_metrics import WorkerMetrics
 from abaco_worker.engine.image_store import ImageStore
@@ -76,7 +76,7 @@ class Stage:
         self.spans: Spans = NO_SPANS
         self.running: WorkerLoop | None = None
 
-    def host(self, gate: Gate = open_gate) -> Host:
+    def host(self, gate: Gate = open_gate) -> HostContext:
         engine: Any = Gated(self.engine, gate)
         log: Any = Gated(self.log, gate)
         outputs: Any = Gated(self.outputs, gate)
@@ -84,7 +84,7 @@ class Stage:
             ImageStore(engine, self.config.pull_policy),
             ContainerGarbageCollector(engine),
         )
-        return Host(
+        return HostContext(
             host_id="h1",
             capacity=4,
             config=self.config,

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import pytest
 
-from abaco_worker.domain.containers import CONFINEMENTS, ContainerSpec, PullProgress
 from abaco_worker.domain.engine_errors import (
     CannotStart,
     ContainerMissing,
     ImageMissing,
     ImageRefused,
 )
+from abaco_worker.domain.engine_values import CONFINEMENTS, ContainerSpec, PullProgress
 from abaco_worker.engine.engine_port import Engine
 from deadlines import LIMIT_SECONDS
 from fake_engine import Program

@@ -9,8 +9,8 @@ import docker
 import pytest
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.domain.containers import NetworkFiles
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
+from abaco_worker.domain.engine_values import NetworkFiles
 from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.network.netlink import LinuxKernel
 from contract.engine_suite import EngineSuite, read, spec_of, started

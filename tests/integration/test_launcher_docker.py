@@ -16,7 +16,7 @@ import pytest
 from docker.errors import APIError
 
 import images
-from abaco_worker.domain.containers import LAUNCHER_PATH
+from abaco_worker.domain.engine_values import LAUNCHER_PATH
 from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.docker_helper import LABEL, ContainerChannel

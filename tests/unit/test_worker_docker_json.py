@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_values import (
     BridgeEndpoint,
     ContainerSpec,
     NetworkFiles,

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 import builders as b
 from abaco_proto import events as ev
 from abaco_worker.domain import event_builders
-from abaco_worker.domain.containers import Container, ResourceUsage
 from abaco_worker.domain.engine_errors import CannotStart
-from abaco_worker.domain.output_chunks import OutputCounter
+from abaco_worker.domain.engine_values import Container, ResourceUsage
+from abaco_worker.domain.output_counter import OutputCounter
 from abaco_worker.domain.run_report import parse_report
 from unit.test_worker_run_spec import order
 

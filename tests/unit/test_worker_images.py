@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from abaco_worker.domain.containers import Image, PullProgress
 from abaco_worker.domain.engine_errors import ImageRefused
+from abaco_worker.domain.engine_values import Image, PullProgress
 from abaco_worker.engine.image_store import RECENT_SECONDS, ImageStore, PullLogger, describe
 from fake_engine import IMAGE, FakeEngine
 

@@ -10,9 +10,9 @@ from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import type_of
 from abaco_worker.domain.container_labels import assignment_labels
-from abaco_worker.domain.containers import Image
 from abaco_worker.domain.disposition import MAX_FAULT_ATTEMPTS
 from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.engine_values import Image
 from abaco_worker.runs import cold_run as run_module
 from contract.engine_suite import spec_of
 from contract.test_engine import FakeYard
@@ -392,7 +392,7 @@ async def test_a_log_away_in_the_middle_is_waited_for(
     async def quickly(log: object, draft: object, *, after: int) -> int:
         return await append_until_stored(log, draft, after=after, backoff=every(0.001))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("abaco_worker.app.host.append_until_stored", quickly)
+    monkeypatch.setattr("abaco_worker.app.host_context.append_until_stored", quickly)
     async with stage.service():
         await with_worker(stage)
         await stage.send(0, Program(forever=True))

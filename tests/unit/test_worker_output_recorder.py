@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from abaco_worker.domain.output_chunks import CHUNK_BYTES, truncation_mark
+from abaco_worker.domain.output_counter import CHUNK_BYTES, truncation_mark
 from abaco_worker.runs import output_recorder as module
 from abaco_worker.runs.output_recorder import OutputRecorder, coalesced
 from fakes import InMemoryOutputLog

@@ -9,8 +9,8 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_worker.domain.containers import Image
 from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.engine_values import Image
 from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey
 from abaco_worker.sandbox.sandbox import Sandbox
 from abaco_worker.sandbox.sandbox_pool import SandboxPool

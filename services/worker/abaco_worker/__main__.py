@@ -26,7 +26,7 @@ from abaco_telemetry.metrics_endpoint import MetricsEndpoint
 from abaco_telemetry.spans import Spans
 from abaco_worker import worker_settings
 from abaco_worker.app.confinement import report_confinement
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.waiting import cancel_and_wait
 from abaco_worker.app.worker_loop import WorkerLoop
 from abaco_worker.app.worker_metrics import WorkerMetrics
@@ -110,7 +110,7 @@ async def run(config: WorkerSettings, tracing: Spans) -> None:
         log = InstrumentedEventLog(JetStreamEventLog(connection), metrics.log)
         images = ImageStore(engine, config.pull_policy)
         garbage_collector = ContainerGarbageCollector(engine)
-        host = Host(
+        host = HostContext(
             host_id=host_id,
             capacity=capacity,
             config=config,

@@ -13,7 +13,7 @@ from pathlib import Path
 from abaco_jetstream.retry import Outage, every, retry_until_available
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.domain.container_labels import (
     HOST_LABEL,
@@ -22,8 +22,8 @@ from abaco_worker.domain.container_labels import (
     labels_match,
     sequence_in,
 )
-from abaco_worker.domain.containers import LabelledContainer
 from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.engine_values import LabelledContainer
 from abaco_worker.domain.sandbox_spec import WorkerKey
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 2.0
 
 
-async def list_containers(host: Host) -> Sequence[LabelledContainer]:
+async def list_containers(host: HostContext) -> Sequence[LabelledContainer]:
     """Return every container with this host's id, when the engine is available."""
     return await retry_until_available(
         lambda: host.engine.labelled(HOST_LABEL, host.host_id),
@@ -43,7 +43,7 @@ async def list_containers(host: Host) -> Sequence[LabelledContainer]:
     )
 
 
-async def adopt_containers(host: Host) -> dict[WorkerKey, SandboxDirectory]:
+async def adopt_containers(host: HostContext) -> dict[WorkerKey, SandboxDirectory]:
     """Check everything that was left, and return the idle sandboxes by their workers."""
     containers = await list_containers(host)
     if host.sandboxes is None:
@@ -70,7 +70,7 @@ async def adopt_containers(host: Host) -> dict[WorkerKey, SandboxDirectory]:
 
 
 def _collect_sandboxes(
-    host: Host, containers: Sequence[LabelledContainer]
+    host: HostContext, containers: Sequence[LabelledContainer]
 ) -> Sequence[LabelledContainer]:
     """Remove all sandboxes of a host that has no launcher now; return the other containers.
 
@@ -95,7 +95,7 @@ def _collect_sandboxes(
     return [each for each in containers if each.name not in sandboxes]
 
 
-def _made_by_this_process(host: Host, container: LabelledContainer) -> bool:
+def _made_by_this_process(host: HostContext, container: LabelledContainer) -> bool:
     """Return whether a container is a sandbox that was made since the start."""
     return host.sandboxes is not None and host.sandboxes.directory(container.name).path.exists()
 
@@ -106,7 +106,7 @@ def worker_key(container: LabelledContainer) -> WorkerKey:
     return WorkerKey(*(container.labels.get(name, "") for name in names))
 
 
-async def _adopt_assigned_sandbox(host: Host, directory: SandboxDirectory) -> None:
+async def _adopt_assigned_sandbox(host: HostContext, directory: SandboxDirectory) -> None:
     """Keep a sandbox whose run is wanted; remove any other, and a directory without a container."""
     assignment = directory.read_assignment()
     sequence = sequence_in(assignment.key) if assignment else 0
@@ -123,7 +123,7 @@ async def _adopt_assigned_sandbox(host: Host, directory: SandboxDirectory) -> No
     host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
 
-async def _adopt_container(host: Host, container: LabelledContainer) -> None:
+async def _adopt_container(host: HostContext, container: LabelledContainer) -> None:
     """Keep or remove a container without a directory; it was made for one attempt."""
     sequence = labelled_sequence(container.labels)
     recorded = await retry_log(lambda: host.log.at(sequence)) if sequence else None

@@ -5,8 +5,8 @@ import logging
 from abaco_jetstream.retry import Outage, every, retry_until_available
 from abaco_proto.errors import Unavailable
 from abaco_worker.app.worker_metrics import WorkerMetrics
-from abaco_worker.domain.containers import CONFINEMENTS
 from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.engine_values import CONFINEMENTS
 from abaco_worker.engine.engine_port import Engine
 
 logger = logging.getLogger(__name__)

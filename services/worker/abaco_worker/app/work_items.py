@@ -8,7 +8,7 @@ import msgspec
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, format_time, unrecognized_warning
 from abaco_proto.errors import Undecodable
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.container_labels import assignment_key, container_name
 from abaco_worker.domain.sandbox_spec import sandbox_spec
@@ -20,14 +20,16 @@ from abaco_worker.sandbox.sandbox_pool import SandboxPool
 logger = logging.getLogger(__name__)
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class WorkItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a work item: whether the worker lives on, and a container to be removed."""
 
     worker_live: bool
     unused: UnusedContainer | None = None
 
 
-async def perform(host: Host, pool: SandboxPool, recorded: Recorded, *, recheck: bool) -> Outcome:
+async def perform(
+    host: HostContext, pool: SandboxPool, recorded: Recorded, *, recheck: bool
+) -> WorkItemOutcome:
     """Perform a work item and report it. With ``recheck``, first read from the log if it is open.
 
     Raises:
@@ -44,7 +46,9 @@ async def perform(host: Host, pool: SandboxPool, recorded: Recorded, *, recheck:
     raise Undecodable(f"event {recorded.sequence} is not a work item of a host")
 
 
-async def report_failure(host: Host, recorded: Recorded, error: Exception) -> Outcome:
+async def report_failure(
+    host: HostContext, recorded: Recorded, error: Exception
+) -> WorkItemOutcome:
     """Report that a work item failed, and why.
 
     An assignment becomes a failed attempt, also if the image of a rerun cannot be pulled: the
@@ -61,7 +65,7 @@ async def report_failure(host: Host, recorded: Recorded, error: Exception) -> Ou
                 event.execution_id,
                 reason,
             )
-            return Outcome(worker_live=True, unused=_unused_container(host, recorded))
+            return WorkItemOutcome(worker_live=True, unused=_unused_container(host, recorded))
         case ev.WorkerRequested() | ev.WorkerStopRequested():
             revision = event.revision if isinstance(event, ev.WorkerRequested) else 0
             failed = event_builders.worker_failed(event, revision=revision, reason=reason)
@@ -72,23 +76,23 @@ async def report_failure(host: Host, recorded: Recorded, error: Exception) -> Ou
                 event.worker_id,
                 reason,
             )
-            return Outcome(worker_live=False)
+            return WorkItemOutcome(worker_live=False)
     logger.warning(
         "work item ignored: %s. Update the worker if a newer scheduler runs",
         unrecognized_warning(recorded) or reason,
     )
-    return Outcome(worker_live=False)
+    return WorkItemOutcome(worker_live=False)
 
 
 async def _prepare(
-    host: Host,
+    host: HostContext,
     pool: SandboxPool,
     recorded: Recorded,
     event: ev.WorkerRequested,
     state: WorkItemState,
-) -> Outcome:
+) -> WorkItemOutcome:
     if not state.request_open:
-        return Outcome(worker_live=state.worker_live)
+        return WorkItemOutcome(worker_live=state.worker_live)
     definition = (await host.run_specs.definition_at(event.actor_sequence)).definition
     image = await host.images.prepare(definition.image)
     container_id = None
@@ -104,21 +108,23 @@ async def _prepare(
     )
     await host.report(recorded, ready)
     logger.info("worker %s is ready: image %s", event.worker_id, definition.image)
-    return Outcome(worker_live=True)
+    return WorkItemOutcome(worker_live=True)
 
 
 async def _run(
-    host: Host,
+    host: HostContext,
     pool: SandboxPool,
     recorded: Recorded,
     event: ev.ExecutionAssigned,
     state: WorkItemState,
-) -> Outcome:
+) -> WorkItemOutcome:
     if not state.run_wanted:
         logger.info(
             "attempt %d of %s is not run: it is no longer wanted", event.attempt, event.execution_id
         )
-        return Outcome(worker_live=state.worker_live, unused=_unused_container(host, recorded))
+        return WorkItemOutcome(
+            worker_live=state.worker_live, unused=_unused_container(host, recorded)
+        )
     taken_at = datetime.now(UTC)
     with host.spans.span("fetch"):
         run_spec = await host.run_specs.read(recorded, event)
@@ -129,20 +135,20 @@ async def _run(
         reported = await sandbox_run.execute(
             host, host.sandboxes, pool, run_spec, state, taken_at=format_time(taken_at)
         )
-    return Outcome(worker_live=reported, unused=_unused_container(host, recorded))
+    return WorkItemOutcome(worker_live=reported, unused=_unused_container(host, recorded))
 
 
 async def _stop(
-    host: Host, recorded: Recorded, event: ev.WorkerStopRequested, state: WorkItemState
-) -> Outcome:
+    host: HostContext, recorded: Recorded, event: ev.WorkerStopRequested, state: WorkItemState
+) -> WorkItemOutcome:
     """Report the stop. The worker is idle: its queue has ended all its runs before."""
     if state.worker_live:
         await host.report(recorded, event_builders.worker_stopped(event))
         logger.info("worker %s has stopped: %s", event.worker_id, event.reason)
-    return Outcome(worker_live=False)
+    return WorkItemOutcome(worker_live=False)
 
 
-def _unused_container(host: Host, recorded: Recorded) -> UnusedContainer | None:
+def _unused_container(host: HostContext, recorded: Recorded) -> UnusedContainer | None:
     """Return the container of an assignment that is over."""
     if host.sandboxes is None:
         return UnusedContainer(container_name(recorded))

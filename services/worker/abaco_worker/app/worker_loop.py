@@ -14,7 +14,7 @@ from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.subjects import all_events_filter, all_of_type_filter
 from abaco_worker.app.adoption import adopt_containers
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.live_workers import LiveWorkers
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.app.worker_unit import WorkerUnit
@@ -44,7 +44,7 @@ FOLLOWED_EVENTS = (ev.ExecutionHaltRequested, ev.WorkerLost, ev.ActorUpdated)
 class WorkerLoop:
     """The worker process of one host, with all its workers."""
 
-    def __init__(self, host: Host, queue: WorkQueue, heartbeats: Heartbeats) -> None:
+    def __init__(self, host: HostContext, queue: WorkQueue, heartbeats: Heartbeats) -> None:
         self._host = host
         self._queue = queue
         self._heartbeats = heartbeats

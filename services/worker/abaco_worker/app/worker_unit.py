@@ -12,8 +12,8 @@ from abaco_jetstream.ports import Delivery
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.log_context import event_context
-from abaco_worker.app.host import Host
-from abaco_worker.app.work_items import Outcome, perform, report_failure
+from abaco_worker.app.host_context import HostContext
+from abaco_worker.app.work_items import WorkItemOutcome, perform, report_failure
 from abaco_worker.domain.disposition import Disposition, back_off, disposition
 from abaco_worker.domain.sandbox_spec import WorkerKey
 from abaco_worker.sandbox.sandbox_pool import SandboxPool, empty_pool
@@ -29,7 +29,7 @@ class WorkerUnit:
     """One worker, from its first work item until it has stopped."""
 
     def __init__(
-        self, host: Host, key: WorkerKey, acknowledged: Callable[[Delivery], None]
+        self, host: HostContext, key: WorkerKey, acknowledged: Callable[[Delivery], None]
     ) -> None:
         """``acknowledged`` is called with each delivery that was acknowledged."""
         self._host = host
@@ -60,7 +60,7 @@ class WorkerUnit:
             if not outcome.worker_live and self._queue.empty():
                 return
 
-    async def _perform(self, delivery: Delivery) -> Outcome:
+    async def _perform(self, delivery: Delivery) -> WorkItemOutcome:
         """Perform a work item, and retry until it has an outcome."""
         recorded = delivery.recorded
         name = "run" if isinstance(recorded.event, ev.ExecutionAssigned) else "worker"
@@ -81,10 +81,10 @@ class WorkerUnit:
                             logger.debug("%s failed", recorded.id, exc_info=error)
                             return await report_failure(self._host, recorded, error)
                         case Disposition.DONE:
-                            return Outcome(worker_live=True)
+                            return WorkItemOutcome(worker_live=True)
 
 
-def _pool(host: Host, key: WorkerKey) -> SandboxPool:
+def _pool(host: HostContext, key: WorkerKey) -> SandboxPool:
     """Return the worker's sandbox pool; it is empty if there is no launcher."""
     sandboxes = host.sandboxes
     if sandboxes is None:

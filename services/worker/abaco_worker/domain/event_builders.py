@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH, format_time, parse_time
-from abaco_worker.domain.containers import Container, ResourceUsage
 from abaco_worker.domain.engine_errors import CannotStart
-from abaco_worker.domain.output_chunks import OutputCounter
+from abaco_worker.domain.engine_values import Container, ResourceUsage
+from abaco_worker.domain.output_counter import OutputCounter
 from abaco_worker.domain.run_report import RunReport
 from abaco_worker.domain.run_spec import RunSpec
 from abaco_worker.domain.sandbox_record import SandboxAssignment

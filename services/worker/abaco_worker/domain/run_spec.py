@@ -13,7 +13,7 @@ from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_worker.domain.container_labels import assignment_labels, container_name
-from abaco_worker.domain.containers import ContainerSpec, Image
+from abaco_worker.domain.engine_values import ContainerSpec, Image
 from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.domain.sandbox_spec import limits, sandbox_spec
 from abaco_worker.worker_settings import WorkerSettings

@@ -6,7 +6,7 @@ The names of the fields in these files do not change: a worker reads what an old
 import msgspec
 
 from abaco_proto.events import StartKind
-from abaco_worker.domain.containers import Image
+from abaco_worker.domain.engine_values import Image
 from abaco_worker.domain.sandbox_spec import SandboxSpec
 
 

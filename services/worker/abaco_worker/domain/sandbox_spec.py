@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from abaco_proto import events as ev
 from abaco_worker.domain.container_labels import HOST_LABEL
-from abaco_worker.domain.containers import ContainerSpec, LauncherMounts, NetworkFiles
+from abaco_worker.domain.engine_values import ContainerSpec, LauncherMounts, NetworkFiles
 from abaco_worker.worker_settings import WorkerSettings
 
 

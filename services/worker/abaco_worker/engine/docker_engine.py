@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from requests.exceptions import HTTPError
 
 from abaco_proto.errors import AbacoError
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_errors import CannotStart, ImageRefused
+from abaco_worker.domain.engine_values import (
     BridgeEndpoint,
     Container,
     ContainerSpec,
@@ -32,7 +33,6 @@ from abaco_worker.domain.containers import (
     PullProgress,
     ResourceUsage,
 )
-from abaco_worker.domain.engine_errors import CannotStart, ImageRefused
 from abaco_worker.engine import docker_disk_usage, docker_json
 from abaco_worker.engine.docker_client import (
     TIMEOUT_SECONDS,

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_values import (
     CONFINEMENTS,
     LAUNCHER_PATH,
     BridgeEndpoint,

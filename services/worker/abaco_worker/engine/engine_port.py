@@ -8,7 +8,7 @@ if the engine does not answer, and :class:`EngineFault` if the engine fails.
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_values import (
     BridgeEndpoint,
     Container,
     ContainerSpec,

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from abaco_proto.errors import AbacoError
-from abaco_worker.domain.containers import Image, PullProgress
 from abaco_worker.domain.engine_errors import ImageMissing, ImageRefused
+from abaco_worker.domain.engine_values import Image, PullProgress
 from abaco_worker.engine.engine_port import Engine
 from abaco_worker.worker_settings import PullPolicy
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
 
-from abaco_worker.domain.containers import (
+from abaco_worker.domain.engine_values import (
     BridgeEndpoint,
     Container,
     ContainerSpec,

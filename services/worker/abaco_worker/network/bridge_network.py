@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from abaco_proto.errors import AbacoError, Unavailable
-from abaco_worker.domain.containers import BridgeEndpoint, NetworkFiles
 from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.engine_values import BridgeEndpoint, NetworkFiles
 from abaco_worker.engine.engine_port import Engine
 from abaco_worker.network.netlink import BridgePort, Kernel
 from abaco_worker.sandbox.launcher_client import LauncherClient

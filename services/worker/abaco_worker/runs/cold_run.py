@@ -11,11 +11,11 @@ import time
 
 from abaco_jetstream.retry import Outage, every, retry_until_available
 from abaco_proto import events as ev
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.waiting import cancel_and_wait, wait_for_first
 from abaco_worker.domain import event_builders
-from abaco_worker.domain.containers import Container, ContainerSpec
 from abaco_worker.domain.engine_errors import CannotStart, ImageMissing, RunLost
+from abaco_worker.domain.engine_values import Container, ContainerSpec
 from abaco_worker.domain.run_spec import RunSpec, container_spec
 from abaco_worker.domain.sandbox_spec import Limits, limits
 from abaco_worker.domain.work_item_state import WorkItemState
@@ -33,7 +33,7 @@ WAIT_TRUNCATED_SECONDS = 20.0
 STOP_PAUSE_SECONDS = 0.5
 
 
-async def execute(host: Host, run_spec: RunSpec, state: WorkItemState) -> bool:
+async def execute(host: HostContext, run_spec: RunSpec, state: WorkItemState) -> bool:
     """Run it and report the result; return False if it turned out to be no longer wanted.
 
     Raises:
@@ -63,7 +63,7 @@ async def execute(host: Host, run_spec: RunSpec, state: WorkItemState) -> bool:
     return True
 
 
-async def _running_container(host: Host, run_spec: RunSpec, spec: ContainerSpec) -> str:
+async def _running_container(host: HostContext, run_spec: RunSpec, spec: ContainerSpec) -> str:
     """Return the id of the container, started now or by a previous process."""
     with host.spans.span("prepare"):
         container = await _created(host, spec)
@@ -79,7 +79,7 @@ async def _running_container(host: Host, run_spec: RunSpec, spec: ContainerSpec)
     return container.container_id
 
 
-async def _created(host: Host, spec: ContainerSpec) -> Container:
+async def _created(host: HostContext, spec: ContainerSpec) -> Container:
     try:
         return await host.engine.create(spec)
     except ImageMissing:
@@ -88,7 +88,7 @@ async def _created(host: Host, spec: ContainerSpec) -> Container:
 
 
 async def _follow_to_end(
-    host: Host, run_spec: RunSpec, container_id: str, *, start_reported: bool
+    host: HostContext, run_spec: RunSpec, container_id: str, *, start_reported: bool
 ) -> ev.ExecutionFinished:
     """Record a started container until it has exited.
 
@@ -118,7 +118,7 @@ async def _follow_to_end(
 class Termination:
     """Ends a run for a halt, its time limit, or its disk limit; ``by`` is which of them."""
 
-    def __init__(self, host: Host, run_spec: RunSpec, container_id: str) -> None:
+    def __init__(self, host: HostContext, run_spec: RunSpec, container_id: str) -> None:
         self._host = host
         self._run_spec = run_spec
         self._container_id = container_id
@@ -144,7 +144,7 @@ class Termination:
         )
 
 
-async def _report_start(host: Host, run_spec: RunSpec, container_id: str) -> None:
+async def _report_start(host: HostContext, run_spec: RunSpec, container_id: str) -> None:
     container = await host.engine.inspect(container_id)
     digest = await host.images.digest(run_spec.image, container.image_id)
     event = event_builders.container_run_started(run_spec, container, digest)

@@ -9,7 +9,7 @@ from abaco_jetstream.ports import OutputLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.output import Output
 from abaco_worker.app.waiting import cancel_and_wait
-from abaco_worker.domain.output_chunks import CHUNK_BYTES, OutputChunk, OutputCounter
+from abaco_worker.domain.output_counter import CHUNK_BYTES, OutputChunk, OutputCounter
 from abaco_worker.domain.run_spec import RunSpec
 
 FLUSH_SECONDS = 0.1

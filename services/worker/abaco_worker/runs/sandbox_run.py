@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable
-from abaco_worker.app.host import Host
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.waiting import cancel_and_wait, wait_for_first
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.container_labels import assignment_key
@@ -40,7 +40,7 @@ REFILL_SECONDS = 0.25
 
 
 async def execute(  # noqa: PLR0913 - a host, a worker, and its work item
-    host: Host,
+    host: HostContext,
     sandboxes: SandboxStore,
     pool: SandboxPool,
     run_spec: RunSpec,
@@ -76,7 +76,7 @@ async def execute(  # noqa: PLR0913 - a host, a worker, and its work item
 
 
 async def _start_or_resume(
-    host: Host, sandboxes: SandboxStore, pool: SandboxPool, run_spec: RunSpec, taken_at: str
+    host: HostContext, sandboxes: SandboxStore, pool: SandboxPool, run_spec: RunSpec, taken_at: str
 ) -> "SandboxRun":
     """Resume the run in the sandbox of a previous process, or start it in another one."""
     key = assignment_key(run_spec.recorded)
@@ -111,7 +111,7 @@ async def _start_or_resume(
     return run
 
 
-async def _is_outdated(host: Host, sandbox: Sandbox) -> bool:
+async def _is_outdated(host: HostContext, sandbox: Sandbox) -> bool:
     """Return whether the name of the sandbox's image refers to another image now."""
     try:
         return await host.images.has_moved(sandbox.record.spec.image, sandbox.record.image.image_id)
@@ -120,7 +120,9 @@ async def _is_outdated(host: Host, sandbox: Sandbox) -> bool:
         raise
 
 
-async def _resume(host: Host, run_spec: RunSpec, directory: SandboxDirectory) -> "SandboxRun":
+async def _resume(
+    host: HostContext, run_spec: RunSpec, directory: SandboxDirectory
+) -> "SandboxRun":
     record, assignment = directory.read_record(), directory.read_assignment()
     if record is None or assignment is None:
         raise RunLost("its sandbox is damaged")
@@ -145,7 +147,7 @@ class SandboxRun:
     """One run in its sandbox."""
 
     def __init__(
-        self, host: Host, run_spec: RunSpec, sandbox: Sandbox, assignment: SandboxAssignment
+        self, host: HostContext, run_spec: RunSpec, sandbox: Sandbox, assignment: SandboxAssignment
     ) -> None:
         self._host = host
         self._run_spec = run_spec

@@ -8,8 +8,8 @@ import asyncio
 from contextlib import suppress
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.domain.containers import ResourceUsage
 from abaco_worker.domain.engine_errors import ContainerMissing, EngineFault
+from abaco_worker.domain.engine_values import ResourceUsage
 from abaco_worker.engine.engine_port import Engine
 
 MIN_PAUSE_SECONDS = 0.05

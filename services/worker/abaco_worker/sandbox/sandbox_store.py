@@ -13,8 +13,8 @@ from uuid import uuid4
 from weakref import WeakSet
 
 from abaco_proto.errors import Unavailable
-from abaco_worker.domain.containers import Image, LauncherMounts
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
+from abaco_worker.domain.engine_values import Image, LauncherMounts
 from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
 from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey, sandbox_container_spec
 from abaco_worker.engine.engine_port import Engine

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class HostContext:
     """One host. Its methods wait while the log is unavailable.
 
     ``sandboxes`` is None if there is no launcher. Containers then start when they are needed, one

@@ -3,7 +3,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaco_worker.domain.output_chunks import CHUNK_BYTES, OutputCounter, truncation_mark
+from abaco_worker.domain.output_counter import CHUNK_BYTES, OutputCounter, truncation_mark
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 200))
