@@ -17,7 +17,7 @@ import msgspec
 from docker.errors import APIError
 
 import images
-from abaco_worker.domain.containers import LAUNCHER_PATH
+from abaco_worker.domain.engine_values import LAUNCHER_PATH
 from abaco_worker.domain.run_report import RunReport, parse_report
 from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.launcher import build
