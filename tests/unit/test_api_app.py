@@ -21,6 +21,8 @@ from abaco_proto.errors import Unavailable
 from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port
 
+WHAT_TO_DO = "this is a bug: report it with the traceback that follows"
+
 
 class Broken(Response):
     """Begins an answer, and fails."""
@@ -174,7 +176,7 @@ async def test_a_bug_is_answered_with_a_number_and_told_to_the_server(
     assert told.body["error"] == "internal"
     [number] = re.findall("^internal error ([0-9a-f]{32})$", told.body["msg"])
     [line] = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert line.getMessage() == f"internal error {number}: ZeroDivisionError"
+    assert line.getMessage() == f"internal error {number}: ZeroDivisionError; {WHAT_TO_DO}"
     assert isinstance(told.error, ZeroDivisionError)
 
 
@@ -187,8 +189,8 @@ async def test_after_its_beginning_nothing_else_is_answered(
         assert told.error is not None
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert [re.sub("[0-9a-f]{32}", "N", line) for line in lines] == [
-        "internal error N: ZeroDivisionError",
-        "internal error N: RuntimeError",
+        f"internal error N: ZeroDivisionError; {WHAT_TO_DO}",
+        f"internal error N: RuntimeError; {WHAT_TO_DO}",
     ]
 
 

@@ -48,7 +48,7 @@ def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]
 
 def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:
     """The whole new definition, even when nothing changed: an update clears an error."""
-    _existing(actor)
+    _check_exists(actor)
     changed = actor_definition.changed(actor.definition, command.changes)
     another_image = changed.image != actor.definition.image
     revision = actor.revision + 1 if another_image else actor.revision
@@ -57,20 +57,20 @@ def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:
 
 def decide_delete(actor: Actor) -> list[ev.Event]:
     """The end of an actor."""
-    _existing(actor)
+    _check_exists(actor)
     return [ev.ActorDeleted(actor_id=actor.actor_id)]
 
 
 def decide_set_state(actor: Actor, command: cmd.SetState) -> list[ev.Event]:
     """A new state, one version on."""
-    _existing(actor)
+    _check_exists(actor)
     version = actor.state_version + 1
     return [ev.ActorStateSet(actor_id=actor.actor_id, state=command.state, version=version)]
 
 
 def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
     """A subscription, named after the sequence of the actor's last event."""
-    _existing(actor)
+    _check_exists(actor)
     return [
         ev.ActorSubscribed(
             actor_id=actor.actor_id,
@@ -82,7 +82,7 @@ def decide_subscribe(actor: Actor, command: cmd.Subscribe) -> list[ev.Event]:
 
 def decide_unsubscribe(actor: Actor, command: cmd.Unsubscribe) -> list[ev.Event]:
     """The end of a subscription."""
-    _existing(actor)
+    _check_exists(actor)
     subscription_id = command.subscription_id
     if subscription_id not in actor.subscriptions:
         what = f"{actor.actor_id} has no subscription {subscription_id[:100]!r}"
@@ -98,7 +98,7 @@ def decide_scale(
     ``stopped``: a worker was stopped since the definition was set, and is not replaced. Then the
     same number leads to an event, after which all workers are kept again.
     """
-    _existing(actor)
+    _check_exists(actor)
     scaled = actor_definition.scaled(actor.definition, command.num)
     if scaled == actor.definition and not stopped:
         return []
@@ -107,7 +107,7 @@ def decide_scale(
 
 def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.MessageReceived]:
     """The ``ordinal``-th message of an inbox."""
-    _existing(actor)
+    _check_exists(actor)
     if command.environment:
         whole = {**actor.definition.default_environment, **command.environment}
         message_environment.check_total("the query string", whole)
@@ -180,6 +180,6 @@ def decide_retry(
     ]
 
 
-def _existing(actor: Actor) -> None:
+def _check_exists(actor: Actor) -> None:
     if not actor.exists:
         raise Unknown(f"actor_id: there is no actor {actor.actor_id!r}")

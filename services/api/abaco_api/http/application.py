@@ -118,5 +118,9 @@ async def _on_bug(request: Request, error: Exception) -> Response:
     with log_context(
         actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
     ):
-        logger.error("internal error %s: %s", number, type(error).__name__)
+        logger.error(
+            "internal error %s: %s; this is a bug: report it with the traceback that follows",
+            number,
+            type(error).__name__,
+        )
     return failure(500, "internal", f"internal error {number}")

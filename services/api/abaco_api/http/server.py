@@ -51,23 +51,23 @@ class Server(uvicorn.Server):
         self._at_stop()
 
 
-async def run(config: ApiSettings, spans: Spans = NO_SPANS) -> None:
+async def run(settings: ApiSettings, spans: Spans = NO_SPANS) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
         Malformed: a setting cannot be used, for example an address that is in use.
     """
-    listener = listen(config)
+    listener = listen(settings)
     connection = Connection(
-        config.nats_url,
+        settings.nats_url,
         name="abaco-api",
-        timeout=config.append_timeout_seconds,
-        replicas=config.nats_replicas,
+        timeout=settings.append_timeout_seconds,
+        replicas=settings.nats_replicas,
     )
     metrics = ApiMetrics()
     metrics.log.watch(connection)
     service = assemble(
-        config,
+        settings,
         InstrumentedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
         metrics=metrics,
@@ -79,14 +79,14 @@ async def run(config: ApiSettings, spans: Spans = NO_SPANS) -> None:
         await shutdown(service, connection)
 
 
-def listen(config: ApiSettings) -> socket.socket:
+def listen(settings: ApiSettings) -> socket.socket:
     """The socket that clients connect to."""
-    family = socket.AF_INET6 if ":" in config.api_host else socket.AF_INET
-    address = (config.api_host, config.api_port)
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    address = (settings.api_host, settings.api_port)
     try:
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        where = f"{config.api_host}:{config.api_port}"
+        where = f"{settings.api_host}:{settings.api_port}"
         raise Malformed(f"ABACO_API_PORT: cannot listen on {where}: {error.strerror}") from None
 
 
