@@ -42,7 +42,7 @@ check: dev-setup          ## format, lint, types, architecture, unit and contrac
 
 # Side by side, as most of the time each of them waits. What all of them need is made before.
 test: check engine image  ## everything
-	.venv/bin/python tests/images.py
+	.venv/bin/python tests/support/server/images.py
 	.venv/bin/pytest -q --numprocesses $(TEST_PROCESSES) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder \
 		--durations 15 --durations-min 1 tests/integration tests/fault tests/e2e
 

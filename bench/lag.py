@@ -19,8 +19,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids

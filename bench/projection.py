@@ -28,8 +28,7 @@ import nats
 import uvloop
 from nats.aio.msg import Msg
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 from abaco_jetstream import Connection
 from abaco_proto import streams
 from abaco_proto.envelope import Draft

@@ -26,8 +26,7 @@ import msgspec
 import psutil
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, running

@@ -26,8 +26,7 @@ from typing import Any
 import httpx
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import ids

@@ -9,6 +9,8 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+TESTS = Path(__file__).resolve().parents[2] / "tests"
+SUPPORT = TESTS / "support"
+sys.path += map(str, (TESTS, SUPPORT, SUPPORT / "fake", SUPPORT / "server", SUPPORT / "stage"))
 
-logging.getLogger("abaco_proto").setLevel(logging.ERROR)  # it warns of our own goodbye
+logging.getLogger("abaco_jetstream").setLevel(logging.ERROR)  # it warns at each shutdown

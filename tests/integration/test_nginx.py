@@ -16,7 +16,7 @@ from servers import LOOPBACK, free_port
 from stack import eventually
 
 PYTHON = "python:3.11-slim-bookworm"
-FAKE = ROOT / "tests" / "fake_api.py"
+FAKE = ROOT / "tests" / "support" / "fake" / "fake_api.py"
 
 
 class Front:

@@ -1,6 +1,6 @@
 """The engine port: what the worker uses of a container engine.
 
-Adapters: ``docker_engine.py`` (the real one) and ``tests/fake_engine.py``. Both pass
+Adapters: ``docker_engine.py`` (the real one) and ``tests/support/fake/fake_engine.py``. Both pass
 ``tests/contract/engine_suite.py``. Every method raises :class:`~abaco_proto.errors.Unavailable`
 if the engine does not answer, and :class:`EngineFault` if the engine fails.
 """

@@ -13,7 +13,7 @@ from abaco_proto.envelope import Recorded
 from servers import free_port, one_at_a_time
 from stack import Stack, eventually, read_log
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 STAND_INS = Path(os.environ.get("STAND_INS", ROOT.parent / "shared" / "stand-ins" / "build"))
 """A program that makes local images of the names it is given, where no registry is reached."""
 

@@ -80,7 +80,7 @@ def busybox() -> bytes:
 
 
 def _example() -> ModuleType:
-    path = Path(__file__).parents[1] / "examples" / "abaco_test" / "build.py"
+    path = Path(__file__).parents[3] / "examples" / "abaco_test" / "build.py"
     spec = importlib.util.spec_from_file_location("abaco_test_build", path)
     assert spec is not None
     assert spec.loader is not None
