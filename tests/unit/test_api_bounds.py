@@ -95,7 +95,7 @@ async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
 def test_who_gets_an_event_is_remembered_by_how_many_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subscriptions_module, "REMEMBERED", 100)
+    monkeypatch.setattr(subscriptions_module, "MAX_CACHED", 100)
     known = Subscriptions()
     for n in range(30):
         event = ev.ActorSubscribed(actor_id="foo_0", subscription_id=f"s{n}", event_pattern="*.>")
@@ -106,7 +106,7 @@ def test_who_gets_an_event_is_remembered_by_how_many_they_are(
 
 
 def test_what_was_delivered_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher_module, "REMEMBERED", 3)
+    monkeypatch.setattr(dispatcher_module, "MAX_CACHED", 3)
     known = {n: n for n in range(3)}
     known[3] = 3
     dispatcher_module._shrink(known)

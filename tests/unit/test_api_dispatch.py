@@ -14,7 +14,7 @@ from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.event_message import MOST_BYTES, text
-from abaco_api.streams.domain.encoded_event import item
+from abaco_api.streams.domain.encoded_event import encode_event
 from abaco_api.subscriptions import dispatcher
 from abaco_proto import events as ev
 from abaco_proto.codec import encode
@@ -25,14 +25,14 @@ from abaco_telemetry.spans import use_traceparent
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
-STEP_BACK = 0.04
+STANDBY = 0.04
 CONFIG = ApiSettings(append_timeout_seconds=2, max_hops=4)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "STEP_BACK_SECONDS", STEP_BACK)
-    monkeypatch.setattr(dispatcher, "PAUSE_SECONDS", STEP_BACK)
+    monkeypatch.setattr(dispatcher, "STANDBY_SECONDS", STANDBY)
+    monkeypatch.setattr(dispatcher, "PAUSE_SECONDS", STANDBY)
 
 
 @asynccontextmanager
@@ -86,7 +86,7 @@ async def settled(log: InMemoryEventLog) -> None:
     """Until nothing more comes of anything: longer than any process stands back."""
     while True:
         before = len(log.events)
-        await asyncio.sleep(4 * STEP_BACK)
+        await asyncio.sleep(4 * STANDBY)
         if len(log.events) == before:
             return
 
@@ -120,7 +120,7 @@ async def test_an_event_becomes_a_message() -> None:
         actor_id="dst_0",
         execution_id="dst_0_exc_0",
         ordinal=0,
-        message=item(source).json.decode(),
+        message=encode_event(source).json.decode(),
         content_type="application/json",
         sender="src_0",
         subscription_id=key,
@@ -262,7 +262,7 @@ async def test_a_circle_of_subscriptions_stops() -> None:
         await subscribe(other, "b_0", "a_0.message.received")
         await send(one, "a_0", "go")
         await settled(log)
-        assert one.dispatcher.cut >= 1
+        assert one.dispatcher.dropped_chains >= 1
     hops = [r.hops for r in log.events if isinstance(r.event, ev.MessageReceived)]
     assert hops == [0, 1, 2, 3, 4]
     chain = {r.correlation_id for r in log.events if isinstance(r.event, ev.MessageReceived)}
@@ -333,10 +333,10 @@ async def test_a_process_that_is_not_the_fastest_stands_back() -> None:
 
 def test_what_does_not_fit_into_a_variable_comes_without_its_data() -> None:
     whole = b.record(b.received(0, "src_0", "x" * 1000), 7)
-    assert msgspec.json.decode(text(item(whole)))["data"]["message"] == "x" * 1000
+    assert msgspec.json.decode(text(encode_event(whole)))["data"]["message"] == "x" * 1000
     large = b.record(b.received(0, "src_0", "é" * 65_000 + "\\" * 500), 7)
-    assert len(item(large).json) > MOST_BYTES
-    short = text(item(large))
+    assert len(encode_event(large).json) > MOST_BYTES
+    short = text(encode_event(large))
     assert len(short.encode()) <= MOST_BYTES
     event = msgspec.json.decode(short)
     assert (event["data"], event["data_omitted"], event["href"]) == (None, True, "/events/7")

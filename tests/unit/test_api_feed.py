@@ -8,18 +8,18 @@ import msgspec
 import pytest
 
 import builders as b
-from abaco_api.streams.domain.encoded_event import Item, item
+from abaco_api.streams.domain.encoded_event import EncodedEvent, encode_event
 from abaco_api.streams.domain.event_result import data_of
-from abaco_api.streams.domain.event_ring import SLACK, Ring
+from abaco_api.streams.domain.event_ring import SLACK, EventRing
 from abaco_api.streams.domain.selection import Selection, type_matches
-from abaco_api.streams.events.event_feed import Feed
+from abaco_api.streams.events.event_feed import EventFeed
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 
 
-def items(count: int, message: str = "x") -> list[Item]:
+def items(count: int, message: str = "x") -> list[EncodedEvent]:
     events = [b.received(n, message=message) for n in range(count)]
-    return [item(recorded) for recorded in b.history(*events)]
+    return [encode_event(recorded) for recorded in b.history(*events)]
 
 
 def sequences(found: object) -> list[int]:
@@ -28,7 +28,7 @@ def sequences(found: object) -> list[int]:
 
 
 def test_a_ring_keeps_the_latest_and_knows_its_floor() -> None:
-    ring = Ring(0, max_events=3, max_bytes=10**9)
+    ring = EventRing(0, max_events=3, max_bytes=10**9)
     for one in items(5):
         ring.add(one)
     assert (ring.floor, ring.position, len(ring)) == (2, 5, 3)
@@ -40,18 +40,18 @@ def test_a_ring_keeps_the_latest_and_knows_its_floor() -> None:
 
 def test_a_ring_is_bounded_in_bytes_and_keeps_at_least_the_last() -> None:
     one = items(1, "x" * 1000)[0].size
-    ring = Ring(0, max_events=1000, max_bytes=3 * one + 50)
+    ring = EventRing(0, max_events=1000, max_bytes=3 * one + 50)
     for big in items(10, "x" * 1000):
         ring.add(big)
     assert (len(ring), ring.floor) == (3, 7)
-    tiny = Ring(0, max_events=10, max_bytes=1)
+    tiny = EventRing(0, max_events=10, max_bytes=1)
     for big in items(2):
         tiny.add(big)
     assert sequences(tiny.after(1, 10)) == [2]
 
 
 def test_a_ring_lets_go_of_what_it_let_go() -> None:
-    ring = Ring(0, max_events=2, max_bytes=10**9)
+    ring = EventRing(0, max_events=2, max_bytes=10**9)
     for one in items(3 * SLACK):
         ring.add(one)
     assert len(ring._items) <= SLACK + 2
@@ -60,10 +60,12 @@ def test_a_ring_lets_go_of_what_it_let_go() -> None:
 
 
 @asynccontextmanager
-async def following(log: InMemoryEventLog, max_events: int = 1000) -> AsyncGenerator[Feed, None]:
-    feed = Feed(log, "default", max_events=max_events, max_bytes=10**9)
+async def following(
+    log: InMemoryEventLog, max_events: int = 1000
+) -> AsyncGenerator[EventFeed, None]:
+    feed = EventFeed(log, "default", max_events=max_events, max_bytes=10**9)
     task = asyncio.create_task(feed.run())
-    feed.want()
+    feed.start()
     while feed.ring is None:
         await asyncio.sleep(0)
     try:
@@ -106,7 +108,7 @@ async def test_items_come_once_and_in_order_from_log_and_ring() -> None:
 
 async def test_nobody_listens_nothing_is_read() -> None:
     log = InMemoryEventLog()
-    feed = Feed(log, "default", max_events=10, max_bytes=10**9)
+    feed = EventFeed(log, "default", max_events=10, max_bytes=10**9)
     task = asyncio.create_task(feed.run())
     await append(log, 3)
     await asyncio.sleep(0.01)

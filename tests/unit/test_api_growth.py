@@ -14,14 +14,14 @@ from abaco_api.commands import parse
 from abaco_api.domain import event_pattern, message_environment
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.image_name import is_image
-from abaco_api.domain.wildcard import fits
+from abaco_api.domain.wildcard import wildcard_matches
 from abaco_api.http import request_body
 from abaco_api.http.content_coding import decoded
 from abaco_api.http.content_negotiation import accept
 from abaco_api.http.request_body import Parameters, decode_json, multipart_fields, text_parameters
 from abaco_api.idempotency.idempotency_key import checked_key
 from abaco_api.streams.domain import selection
-from abaco_api.streams.domain.output_offset import place
+from abaco_api.streams.domain.output_offset import parse_offset
 from abaco_api.streams.events import event_query
 from abaco_proto import ids
 from abaco_proto.errors import AbacoError
@@ -220,13 +220,13 @@ def with_headers(*headers: tuple[str, str]) -> Request:
 
 
 TEXTS: dict[str, Callable[[int], Work]] = {
-    "stars": lambda n: lambda: fits("*a" * n + "b", "a" * n * 2),
-    "stars that fit": lambda n: lambda: fits("*a" * n, "a" * n * 2),
-    "stars alone": lambda n: lambda: fits("*" * n, "a" * n),
+    "stars": lambda n: lambda: wildcard_matches("*a" * n + "b", "a" * n * 2),
+    "stars that fit": lambda n: lambda: wildcard_matches("*a" * n, "a" * n * 2),
+    "stars alone": lambda n: lambda: wildcard_matches("*" * n, "a" * n),
     "a pattern of stars": lambda n: subscribed("*" * n + ".execution.finished"),
     "a pattern of parts": lambda n: subscribed("a." * n + ">"),
     "what a pattern means": lambda n: (
-        lambda: event_pattern.mistake("*a" * n + "*." + "*e" * n + ".*")
+        lambda: event_pattern.why_unmatchable("*a" * n + "*." + "*e" * n + ".*")
     ),
     "what a pattern matches": lambda n: (
         lambda: event_pattern.matches.__wrapped__(
@@ -246,7 +246,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "an image": lambda n: lambda: is_image("a-" * n),
     "an image of 255": lambda _: lambda: is_image("a-" * 126 + "/"),
     "a description": lambda n: registered(description="a" * n),
-    "a place": lambda n: lambda: place("1" * n + ":" + "2" * n, 1),
+    "a place": lambda n: lambda: parse_offset("1" * n + ":" + "2" * n, 1),
     "a key": lambda n: lambda: checked_key(["a" * n]),
     "an environment": lambda n: registered(
         default_environment={str(k): "" for k in range(n // 100)}

@@ -11,12 +11,12 @@ from starlette.types import Message
 
 from abaco_api.http.http_errors import TooMany
 from abaco_api.http.wire_protocol import ABORT, CALL
-from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.domain.transcript import Piece
 from abaco_api.streams.output import output_reader as module
-from abaco_api.streams.output.end_watch import Watch
-from abaco_api.streams.output.live_output import Live
-from abaco_api.streams.output.output_reader import Reader, Sources
+from abaco_api.streams.output.end_poller import EndPoller
+from abaco_api.streams.output.live_output import LiveOutput
+from abaco_api.streams.output.output_reader import OutputReader, OutputSources
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
 from live_stage import Connection, Models, Row, chunk, row
@@ -29,17 +29,17 @@ class Stage:
         self.said: list[Piece | None] = []
         self.grown = asyncio.Event()
         models: Any = self.models
-        self.sources = Sources(
+        self.sources = OutputSources(
             outputs=self.outputs,
             models=models,
-            watch=Watch(self.models.ended),
+            watch=EndPoller(self.models.ended),
             tenant="default",
-            patience=0.5,
+            output_timeout=0.5,
         )
 
-    def read(self, found: Row, begin: Place | None = None) -> "asyncio.Task[Any]":
-        place = begin or Place(found["attempt"])
-        return asyncio.create_task(Reader(self.sources, found, place, self.emit).read())
+    def read(self, found: Row, begin: OutputOffset | None = None) -> "asyncio.Task[Any]":
+        place = begin or OutputOffset(found["attempt"])
+        return asyncio.create_task(OutputReader(self.sources, found, place, self.emit).read())
 
     async def emit(self, piece: Piece | None) -> None:
         self.said.append(piece)
@@ -174,7 +174,7 @@ async def test_nothing_new_is_said_now_and_then(
 
 async def test_one_question_asks_for_all_and_nobody_asks_for_none() -> None:
     models = Models()
-    watch = Watch(models.ended)
+    watch = EndPoller(models.ended)
     waiting = [asyncio.create_task(watch.end(("foo_0", n % 10))) for n in range(100)]
     await asyncio.sleep(0.01)
     models.rows = {("foo_0", n): row("COMPLETE") for n in range(10)}
@@ -187,7 +187,9 @@ async def test_one_question_asks_for_all_and_nobody_asks_for_none() -> None:
 
 
 async def serve(stage: Stage, connection: Connection, found: Row, *, events: bool) -> None:
-    answer = Live(stage.sources, 1).follow(found, Place(found["attempt"]), events=events)
+    answer = LiveOutput(stage.sources, 1).follow(
+        found, OutputOffset(found["attempt"]), events=events
+    )
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer({"type": "http"}, connection.receive, connection.send)
 
@@ -224,17 +226,17 @@ async def test_who_goes_away_is_not_read_for_any_more(stage: Stage) -> None:
 
 
 async def test_there_is_a_most_of_readers(stage: Stage) -> None:
-    live = Live(stage.sources, 1)
+    live = LiveOutput(stage.sources, 1)
     connection = Connection()
-    answer = live.follow(row(), Place(1), events=False)
+    answer = live.follow(row(), OutputOffset(1), events=False)
     serving = asyncio.create_task(answer({"type": "http"}, connection.receive, connection.send))
     while not live.readers:
         await asyncio.sleep(0)
     with pytest.raises(TooMany):
-        live.follow(row(), Place(1), events=False)
+        live.follow(row(), OutputOffset(1), events=False)
     connection.left.set()
     await serving
-    live.follow(row(), Place(1), events=False)
+    live.follow(row(), OutputOffset(1), events=False)
 
 
 async def test_a_slow_reader_holds_the_stream_back(stage: Stage) -> None:
@@ -245,7 +247,7 @@ async def test_a_slow_reader_holds_the_stream_back(stage: Stage) -> None:
         taken.append(piece)
         await go.wait()
 
-    reading = asyncio.create_task(Reader(stage.sources, row(), Place(1), emit).read())
+    reading = asyncio.create_task(OutputReader(stage.sources, row(), OutputOffset(1), emit).read())
     for n in range(50):
         await stage.outputs.write(chunk(b"x", n))
         for _ in range(5):  # everybody gets a turn
@@ -284,8 +286,8 @@ async def test_a_stalled_reader_is_disconnected_without_an_error(
 ) -> None:
     stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
     connection = Stalled(3)
-    live = Live(stage.sources, 1, 0.05)
-    answer = live.follow(row("COMPLETE", log_bytes=100), Place(1), events=events)
+    live = LiveOutput(stage.sources, 1, 0.05)
+    answer = live.follow(row("COMPLETE", log_bytes=100), OutputOffset(1), events=events)
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer(connection.scope, connection.receive, connection.send)
     assert connection.left.is_set()
@@ -303,8 +305,8 @@ async def test_a_slow_reader_is_told_where_to_go_on(stage: Stage) -> None:
 
     stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
     connection = Slow(2)
-    live = Live(stage.sources, 1, 0.05)
-    answer = live.follow(row("COMPLETE", log_bytes=100), Place(1), events=True)
+    live = LiveOutput(stage.sources, 1, 0.05)
+    answer = live.follow(row("COMPLETE", log_bytes=100), OutputOffset(1), events=True)
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer(connection.scope, connection.receive, connection.send)
     last = connection.sent[-1]["body"].decode()
@@ -320,7 +322,7 @@ async def test_a_reader_ahead_of_the_row_is_not_read_for_without_end(stage: Stag
     stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(100)]
     stage.end(row("COMPLETE", log_bytes=1000))
     ended = await asyncio.wait_for(
-        stage.read(row("COMPLETE", log_bytes=1000), begin=Place(5)), timeout=LIMIT_SECONDS
+        stage.read(row("COMPLETE", log_bytes=1000), begin=OutputOffset(5)), timeout=LIMIT_SECONDS
     )
     assert ended["status"] == "COMPLETE"
     assert stage.text == ""

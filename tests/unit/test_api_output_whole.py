@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from abaco_api.domain import views
 from abaco_api.streams.domain import sse_frames
-from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.domain.transcript import Transcript
 from abaco_api.streams.output import output_reader
-from abaco_api.streams.output.end_watch import Watch
-from abaco_api.streams.output.live_output import Live
+from abaco_api.streams.output.end_poller import EndPoller
+from abaco_api.streams.output.live_output import LiveOutput
 from abaco_proto.output import Output
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryOutputLog
@@ -65,16 +65,16 @@ def followed(chunks: list[Output], data: bytes, *, events: bool, stored: bool) -
             for one in chunks:
                 await outputs.write(one)
         typed: Any = models
-        sources = output_reader.Sources(
+        sources = output_reader.OutputSources(
             outputs=outputs,
             models=typed,
-            watch=Watch(models.ended),
+            watch=EndPoller(models.ended),
             tenant="default",
-            patience=LIMIT_SECONDS,
+            output_timeout=LIMIT_SECONDS,
         )
         connection = Connection()
         first = ended if stored else row()
-        answer = Live(sources, 1).follow(first, Place(1), events=events)
+        answer = LiveOutput(sources, 1).follow(first, OutputOffset(1), events=events)
         async with asyncio.timeout(LIMIT_SECONDS):
             await answer({"type": "http"}, connection.receive, connection.send)
         return connection.body
@@ -119,7 +119,7 @@ def test_followed_output_joins_to_the_whole(data: bytes, cuts: list[int], stored
 def test_whoever_comes_back_gets_the_rest(data: bytes, cuts: list[int], seen: int) -> None:
     """A reader that was cut off after any frame goes on from its id, and has missed nothing."""
     body, place = b"", "1:0"
-    transcript, output = Transcript(Place(1)), sse_frames.Output()
+    transcript, output = Transcript(OutputOffset(1)), sse_frames.OutputFrames()
     for one in cut(data, cuts):
         for piece in transcript.add(1, one.offset, one.data):
             if seen and (frame := output.frame(piece)):
@@ -128,7 +128,7 @@ def test_whoever_comes_back_gets_the_rest(data: bytes, cuts: list[int], seen: in
                 assert output.resume_after is not None
                 place = output.resume_after
     offset = int(place.partition(":")[2])
-    transcript, output = Transcript(Place(1, offset)), sse_frames.Output()
+    transcript, output = Transcript(OutputOffset(1, offset)), sse_frames.OutputFrames()
     rest = [*transcript.add(1, 0, data), *transcript.finish()] if data else []
     body += b"".join(output.frame(piece) for piece in rest) + output.finish()
     assert joined(body) == lines(whole(data))

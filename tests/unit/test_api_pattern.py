@@ -2,7 +2,7 @@
 
 import pytest
 
-from abaco_api.domain.event_pattern import matches, mistake
+from abaco_api.domain.event_pattern import matches, why_unmatchable
 
 FINISHED = "execution.finished"
 
@@ -24,7 +24,7 @@ FINISHED = "execution.finished"
     ],
 )
 def test_what_matches(pattern: str, actor_id: str, kind: str) -> None:
-    assert mistake(pattern) is None
+    assert why_unmatchable(pattern) is None
     assert matches(pattern, actor_id, kind)
 
 
@@ -68,4 +68,4 @@ def test_what_does_not_match(pattern: str, actor_id: str, kind: str) -> None:
     ],
 )
 def test_what_can_never_match_is_a_mistake(pattern: str, why: str) -> None:
-    assert why in (mistake(pattern) or "")
+    assert why in (why_unmatchable(pattern) or "")

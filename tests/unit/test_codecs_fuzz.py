@@ -28,10 +28,10 @@ from abaco_api.domain.event_message import message
 from abaco_api.domain.image_name import is_image
 from abaco_api.domain.subscription_fold import Subscription, Subscriptions
 from abaco_api.http import request_body as bodies
-from abaco_api.streams.domain.encoded_event import item
-from abaco_api.streams.domain.output_offset import place
+from abaco_api.streams.domain.encoded_event import encode_event
+from abaco_api.streams.domain.output_offset import parse_offset
 from abaco_api.streams.domain.selection import type_matches
-from abaco_api.streams.events.event_query import PARAMETERS, asked
+from abaco_api.streams.events.event_query import PARAMETERS, parse_query
 from abaco_jetstream import Message
 from abaco_jetstream.heartbeats import heartbeat_in
 from abaco_jetstream.output_log import ATTEMPT, OFFSET, _recorded
@@ -104,7 +104,7 @@ def read_message(mutator: Mutator, raw: bytes) -> None:
 def in_api(recorded: envelope.Recorded) -> None:
     if matches(subjects.actors_filter("default"), recorded.subject):
         ActorDirectory(InMemoryEventLog(), "default").apply(recorded)
-    found = item(recorded)
+    found = encode_event(recorded)
     json.loads(found.json)
     assert found.frame.count(b"\n\n") == 1
     assert len(found.frame.splitlines()) == 4, "one field a line"
@@ -293,8 +293,8 @@ def read_query(mutator: Mutator, raw: bytes) -> None:
     resume = mutator.text(["17"]) if mutator.pick(2) else None
     known = {name: value for name, value in query.items() if name in (*PARAMETERS, "actor")}
     for read in (
-        partial(asked, known, resume),
-        partial(asked, known, resume, "foo_0"),
+        partial(parse_query, known, resume),
+        partial(parse_query, known, resume, "foo_0"),
         partial(parse.page, query, default=100),
         partial(parse.resumed, resume, 1),
         partial(as_of_parameter._time, query.get("as_of", "2026-01-02T03:04:05Z")),
@@ -319,10 +319,10 @@ def read_word(_: Mutator, raw: bytes) -> None:
         assert ids.execution_id("foo_0", ordinal) == text
     if ids.is_actor_id(text):
         assert ids.actor_id(ids.actor_name(text), ids.actor_number(text)) == text
-    if (found := place(text, 1)) is not None:
-        assert place(str(found), 1) == found
+    if (found := parse_offset(text, 1)) is not None:
+        assert parse_offset(str(found), 1) == found
     is_image(text), parse_size(text), type_matches(text[:200], "execution.finished")
-    if event_pattern.mistake(text) is None:
+    if event_pattern.why_unmatchable(text) is None:
         event_pattern.matches(text, "foo_0", "execution.finished")
     subjects.actor_and_type(text)
     envelope.format_time(envelope.parse_time(text))

@@ -28,11 +28,11 @@ from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.read_models import ReadModels
 from abaco_api.queries.why_query import WhyQuery
-from abaco_api.streams.events.event_feed import Feed
-from abaco_api.streams.events.event_stream import Streams
-from abaco_api.streams.output.end_watch import Watch
-from abaco_api.streams.output.live_output import Live
-from abaco_api.streams.output.output_reader import Sources
+from abaco_api.streams.events.event_feed import EventFeed
+from abaco_api.streams.events.event_stream import EventStreams
+from abaco_api.streams.output.end_poller import EndPoller
+from abaco_api.streams.output.live_output import LiveOutput
+from abaco_api.streams.output.output_reader import OutputSources
 from abaco_api.subscriptions.dispatcher import Dispatcher
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_proto.errors import Unavailable
@@ -54,12 +54,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     workers: WorkerCommands
     control: ExecutionControl
     models: ReadModels
-    live: Live
+    live: LiveOutput
     long_responses: LongResponses
     long_outputs: LongResponses
     freshness: Freshness
-    feed: Feed
-    streams: Streams
+    feed: EventFeed
+    streams: EventStreams
     dispatcher: Dispatcher
     past: PastFinder
     why: WhyQuery
@@ -140,16 +140,16 @@ def assemble(
         seconds=settings.max_replay_seconds,
         slots=FoldSlots(settings.max_replays, settings.max_replay_seconds / 3),
     )
-    sources = Sources(
+    sources = OutputSources(
         outputs=outputs,
         models=models,
-        watch=Watch(models.ended),
+        watch=EndPoller(models.ended),
         tenant=tenant,
-        patience=settings.read_wait_seconds,
+        output_timeout=settings.read_wait_seconds,
     )
     capacity = InboxCapacity(log, models, tenant, settings.max_inbox_messages)
     inbox = Inboxes(handler, log, directory, tenant, capacity)
-    feed = Feed(log, tenant, max_events=settings.ring_events, max_bytes=settings.ring_bytes)
+    feed = EventFeed(log, tenant, max_events=settings.ring_events, max_bytes=settings.ring_bytes)
     return Service(
         settings=settings,
         defaults=Defaults(
@@ -165,12 +165,12 @@ def assemble(
         workers=WorkerCommands(handler, log, directory, models, tenant),
         control=ExecutionControl(handler, log, directory, models, tenant),
         models=models,
-        live=Live(sources, settings.max_followers, settings.stream_write_seconds),
+        live=LiveOutput(sources, settings.max_followers, settings.stream_write_seconds),
         long_responses=_long(LONG_RESPONSES, settings),
         long_outputs=_long(LONG_OUTPUTS, settings),
         freshness=freshness,
         feed=feed,
-        streams=Streams(
+        streams=EventStreams(
             feed,
             most=settings.max_subscribers,
             heartbeat_seconds=settings.stream_heartbeat_seconds,

@@ -16,7 +16,7 @@ from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.image_name import MAX_LENGTH, is_image
 from abaco_api.http.http_errors import BadParameter
 from abaco_api.http.request_body import JSON, Parameters, decode_json
-from abaco_api.streams.domain.output_offset import Place, place
+from abaco_api.streams.domain.output_offset import OutputOffset, parse_offset
 from abaco_proto import ids
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import TYPES
@@ -102,8 +102,8 @@ def subscribe(actor_id: str, parameters: Parameters) -> commands.Subscribe:
     if re.fullmatch(request_schemas.EVENT_PATTERN, pattern) is None:
         what = "expected 1 to 255 letters, digits and '_', '-', '.', '*', '>'"
         raise BadParameter("event_pattern", what)
-    if (mistake := event_pattern.mistake(pattern)) is not None:
-        raise BadParameter("event_pattern", mistake)
+    if (why_unmatchable := event_pattern.why_unmatchable(pattern)) is not None:
+        raise BadParameter("event_pattern", why_unmatchable)
     if body.event_id is not UNSET:
         pattern = _of_type(pattern, body.event_id)
     return commands.Subscribe(actor_id=actor_id, event_pattern=pattern)
@@ -114,7 +114,9 @@ def _of_type(pattern: str, event_id: str) -> str:
         what = "expected the type of an event, as in docs/reference/events.md"
         raise BadParameter("event_id", what)
     both = event_pattern.of_type(pattern, event_id)
-    if event_pattern.mistake(both) is not None or not event_pattern.may_be_type(pattern, event_id):
+    if event_pattern.why_unmatchable(both) is not None or not event_pattern.may_be_type(
+        pattern, event_id
+    ):
         raise BadParameter("event_id", f"{event_id} is not among the events of {pattern}")
     return both
 
@@ -190,9 +192,9 @@ def flag(name: str, query: dict[str, str]) -> bool | None:
     return SWITCHES[query[name]]
 
 
-def resumed(text: str | None, attempt: int) -> Place:
+def resumed(text: str | None, attempt: int) -> OutputOffset:
     """The output offset to resume from; without ``Last-Event-ID`` the beginning of an attempt."""
-    found = Place(attempt) if text is None else place(text, attempt)
+    found = OutputOffset(attempt) if text is None else parse_offset(text, attempt)
     if found is None:
         raise BadParameter("Last-Event-ID", "expected <attempt>:<offset>, or an offset alone")
     return found

@@ -4,16 +4,16 @@ import msgspec
 
 from abaco_api.domain.message_environment import MAX_STRING_BYTES, MESSAGE_NAME
 from abaco_api.domain.subscription_fold import Subscription
-from abaco_api.streams.domain.encoded_event import Item
+from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_proto import events as ev
 from abaco_proto import ids
 
 JSON = "application/json"
 MOST_BYTES = MAX_STRING_BYTES - len(MESSAGE_NAME) - 1
-"""What fits into ``$MSG``."""
+"""The longest text that ``$MSG`` can hold."""
 
 
-def message(subscription: Subscription, item: Item, ordinal: int) -> ev.MessageReceived:
+def message(subscription: Subscription, item: EncodedEvent, ordinal: int) -> ev.MessageReceived:
     """The ``ordinal``-th message of the subscriber's inbox."""
     return ev.MessageReceived(
         actor_id=subscription.actor_id,
@@ -27,10 +27,10 @@ def message(subscription: Subscription, item: Item, ordinal: int) -> ev.MessageR
     )
 
 
-def text(item: Item) -> str:
-    """The event as JSON. One that is too long for a variable comes without its ``data``.
+def text(item: EncodedEvent) -> str:
+    """The event as JSON, without its ``data`` if it is too long for a variable.
 
-    Then ``data_omitted`` is true, and ``href`` is where the whole event can be had.
+    Then ``data_omitted`` is true, and ``href`` is the address of the whole event.
     """
     if len(item.json) <= MOST_BYTES:
         return item.json.decode()

@@ -4,13 +4,13 @@
 part stands for all the rest: ``foo_0.>`` is every event of that actor, ``>`` every event there
 is. The source of a fact about a host is ``_host-<host_id>``. Upper and lower case differ.
 
-A pattern that no event can ever match is a mistake, and is told so.
+A pattern that no event can match is refused, with the reason.
 """
 
 import re
 from functools import lru_cache
 
-from abaco_api.domain.wildcard import ANY, fits
+from abaco_api.domain.wildcard import ANY, wildcard_matches
 from abaco_proto import events as ev
 from abaco_proto import ids
 from abaco_proto.subjects import HOST_ACTOR_PREFIX
@@ -26,7 +26,7 @@ _HOST_PART = re.compile(r"[A-Za-z0-9-]*", re.ASCII)
 
 @lru_cache(maxsize=10_000)
 def matches(pattern: str, actor_id: str, kind: str) -> bool:
-    """Whether an event of this source and type is meant. Total: a mistake matches nothing."""
+    """Whether an event of this source and type matches. An invalid pattern matches nothing."""
     parts = _whole(pattern)
     subject = (actor_id, *kind.split("."))
     return (
@@ -36,7 +36,7 @@ def matches(pattern: str, actor_id: str, kind: str) -> bool:
     )
 
 
-def mistake(pattern: str) -> str | None:
+def why_unmatchable(pattern: str) -> str | None:
     """Why no event can match a pattern; None when one can."""
     parts = _whole(pattern)
     if parts is None:
@@ -60,13 +60,13 @@ def of_type(pattern: str, kind: str) -> str:
 
 
 def may_be_type(pattern: str, kind: str) -> bool:
-    """Whether a pattern means events of a type, of whatever source."""
+    """Whether a pattern can match events of a type, of any source."""
     parts = _whole(pattern)
     return parts is not None and _part_matches(f"{parts[1]}.{parts[2]}", kind)
 
 
 def _whole(pattern: str) -> tuple[str, str, str] | None:
-    """The three parts, with ``>`` spelt out."""
+    """The three parts, with ``>`` expanded."""
     parts = pattern.split(".")
     if parts[-1] == REST and len(parts) <= PARTS:
         parts = [*parts[:-1], *[ANY] * (PARTS + 1 - len(parts))]
@@ -78,7 +78,7 @@ def _whole(pattern: str) -> tuple[str, str, str] | None:
 def _part_matches(pattern: str, text: str) -> bool:
     """A star does not reach over a dot."""
     wanted, found = pattern.split("."), text.split(".")
-    return len(wanted) == len(found) and all(map(fits, wanted, found))
+    return len(wanted) == len(found) and all(map(wildcard_matches, wanted, found))
 
 
 def _may_be_actor(source: str) -> bool:

@@ -1,16 +1,16 @@
-"""Who subscribes to what: a fold of the log, in its order."""
+"""The active subscriptions: a fold of the log."""
 
 import msgspec
 
 from abaco_api.domain.event_pattern import matches
 from abaco_proto import events as ev
 
-REMEMBERED = 100_000
-"""Answers, and the subscriptions in them, all counted."""
+MAX_CACHED = 100_000
+"""Cached results, and the subscriptions in them, all counted."""
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """One of an actor's. ``sequence`` is where it began: only events behind it are meant."""
+    """A subscription of an actor. Only events after ``sequence``, where it began, match it."""
 
     actor_id: str
     subscription_id: str
@@ -19,7 +19,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscriptions:
-    """Those that have not ended."""
+    """The subscriptions that have not ended, and a cache of those that match a source and type."""
 
     def __init__(self) -> None:
         self.active: dict[str, Subscription] = {}
@@ -28,7 +28,7 @@ class Subscriptions:
         self._size = 0
 
     def observe(self, sequence: int, event: ev.Event) -> None:
-        """Take note of one more event; of one that was taken note of before, nothing."""
+        """Apply the next event; one that was applied before changes nothing."""
         if sequence <= self.sequence:
             return
         self.sequence = sequence
@@ -54,10 +54,10 @@ class Subscriptions:
         self._size = 0
 
     def matching(self, sequence: int, actor_id: str, kind: str) -> list[Subscription]:
-        """Those that an event is meant for, the oldest first."""
+        """Those that an event matches, the oldest first."""
         found = self._found.get((actor_id, kind))
         if found is None:
-            if self._size >= REMEMBERED:
+            if self._size >= MAX_CACHED:
                 self._forget()
             every = self.active.values()
             found = [s for s in every if matches(s.event_pattern, actor_id, kind)]
@@ -66,12 +66,12 @@ class Subscriptions:
         return [s for s in found if s.sequence < sequence]
 
     def since(self, actor_id: str) -> int:
-        """Where the oldest of an actor began; 0 when it has none."""
+        """The sequence at which the oldest of an actor began; 0 when it has none."""
         own = (s.sequence for s in self.active.values() if s.actor_id == actor_id)
         return min(own, default=0)
 
     def by_actor(self) -> dict[str, list[Subscription]]:
-        """All of them, by whose they are."""
+        """All of them, by actor."""
         found: dict[str, list[Subscription]] = {}
         for subscription in self.active.values():
             found.setdefault(subscription.actor_id, []).append(subscription)

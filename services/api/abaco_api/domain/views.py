@@ -8,13 +8,13 @@ import msgspec
 
 from abaco_api.contract import result_types as r
 from abaco_api.streams.domain.event_result import (
-    NOTHING,
+    NULL,
     EventResult,
     HeadResult,
     SealedEventResult,
     data_of,
 )
-from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.domain.transcript import Transcript
 from abaco_proto.actor import Actor
 from abaco_proto.envelope import format_time
@@ -29,7 +29,7 @@ class Row(Protocol):
         ...
 
 
-SHOWN_AS = {"ASSIGNED": "SUBMITTED"}
+CLIENT_STATUS = {"ASSIGNED": "SUBMITTED"}
 """To a client a message waits until it runs."""
 
 
@@ -126,7 +126,7 @@ def execution(row: Row) -> r.ExecutionResult:
         id=row["execution_id"],
         actor_id=row["actor_id"],
         worker_id=row["worker_id"],
-        status=SHOWN_AS.get(row["status"]) or row["status"],
+        status=CLIENT_STATUS.get(row["status"]) or row["status"],
         status_message=row["status_message"],
         exit_code=row["exit_code"],
         final_state=final_state and msgspec.json.decode(final_state, type=FinalState),
@@ -211,13 +211,13 @@ def head(row: Row | None) -> HeadResult:
 
 def _event(row: Row) -> dict[str, Any]:
     names = ("seq", "type", "tenant", "actor_id", "id", "causation_id", "correlation_id", "hops")
-    data = NOTHING if row["data"] is None else data_of(row["data"].encode())
+    data = NULL if row["data"] is None else data_of(row["data"].encode())
     return {**{n: row[n] for n in names}, "time": format_time(row["time"]), "data": data}
 
 
 def output(chunks: Sequence[Row]) -> str:
     """Chunks of one attempt, in the order of their offsets, as one text."""
-    transcript = Transcript(Place(1))
+    transcript = Transcript(OutputOffset(1))
     pieces = [p for c in chunks for p in transcript.add(1, c["output_offset"], bytes(c["data"]))]
     return "".join(piece.text for piece in [*pieces, *transcript.finish()])
 

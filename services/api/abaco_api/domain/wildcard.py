@@ -8,7 +8,7 @@ not match behind its first occurrence, it matches behind no later one.
 ANY = "*"
 
 
-def fits(pattern: str, text: str) -> bool:
+def wildcard_matches(pattern: str, text: str) -> bool:
     """Whether a text matches a pattern, in time linear in the length of both."""
     begin, *others = pattern.split(ANY)
     if not others:

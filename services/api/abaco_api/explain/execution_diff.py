@@ -46,7 +46,7 @@ def diff(
     )
 
 
-def words(found: DiffResult) -> str:
+def summary(found: DiffResult) -> str:
     """What can be said of the two, and no more: the same inputs need not give the same output."""
     if not found.inputs.different:
         return "Same inputs."

@@ -83,7 +83,7 @@ def _metrics(api: Service) -> PathEndpoint:
     async def metrics(_: Request) -> Response:
         api.metrics.readers.set(api.live.readers)
         api.metrics.subscribers.set(api.streams.count)
-        api.metrics.chains_cut = api.dispatcher.cut
+        api.metrics.chains_cut = api.dispatcher.dropped_chains
         return Response(api.metrics.registry.text(), media_type=CONTENT_TYPE)
 
     return metrics

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from abaco_api.domain.views import Row
 from abaco_api.http.http_errors import TooMany
 from abaco_api.http.response_envelope import MEDIA_TYPE, REQUEST_DONE, success_body
-from abaco_api.streams.stream_writer import Stalled, StreamWriter, send_until_gone
+from abaco_api.streams.stream_writer import Stalled, StreamWriter, send_until_disconnected
 from abaco_proto.errors import Unavailable
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -204,7 +204,7 @@ async def _send_pieces(  # noqa: PLR0913, PLR0917 - an ASGI call, and what it se
         await send({"type": "http.response.body", "body": b""})
         await pieces.aclose()
         return
-    await send_until_gone(scope, receive, serve())
+    await send_until_disconnected(scope, receive, serve())
 
 
 async def text_response(

@@ -11,7 +11,7 @@ from abaco_api.http.http_errors import Behind
 from abaco_proto.errors import Unavailable
 
 POLL_SECONDS = 0.01
-REMEMBERED = 100_000
+MAX_CACHED = 100_000
 ALL_ACTORS = ""
 EVERYTHING = "*"
 """The topic of every event, whatever it is about."""
@@ -32,7 +32,7 @@ class Freshness:
         """Remember an event about each topic: an actor id, or ``ALL_ACTORS``."""
         for topic in (*topics, EVERYTHING):
             self._written[topic] = max(sequence, self._written.pop(topic, 0))
-        while len(self._written) > REMEMBERED:
+        while len(self._written) > MAX_CACHED:
             self._written.popitem(last=False)
 
     async def reach(self, topic: str, after: int = 0) -> None:

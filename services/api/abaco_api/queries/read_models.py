@@ -11,7 +11,7 @@ from abaco_api.domain.views import Row
 from abaco_api.domain.wildcard import ANY
 from abaco_api.queries.postgres_pool import Connection, PostgresPool
 from abaco_api.queries.sql_statements import statements
-from abaco_api.streams.events.event_query import Asked
+from abaco_api.streams.events.event_query import EventQuery
 from abaco_proto.errors import Unknown
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus
 
@@ -134,7 +134,12 @@ class ReadModels:
     # -- the verified copy of the log ------------------------------------------------------------
 
     async def events(
-        self, asked: Asked, limit: int, *, behind: Row | None = None, most_bytes: int = MOST_BYTES
+        self,
+        asked: EventQuery,
+        limit: int,
+        *,
+        behind: Row | None = None,
+        most_bytes: int = MOST_BYTES,
     ) -> Sequence[Row]:
         """At most ``limit`` events of those asked for, behind one of them.
 

@@ -40,7 +40,7 @@ async def list_actor_events(api: Service, request: Request) -> Response:
 
 async def _events(api: Service, request: Request, actor_id: str | None = None) -> Response:
     query = query_parameters(request)
-    asked = q.asked(query, request.headers.get(q.RESUME), actor_id)
+    asked = q.parse_query(query, request.headers.get(q.RESUME), actor_id)
     if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
         parse.nothing_else({name: query[name] for name in query if name == "limit"})
         if actor_id is not None:
@@ -82,7 +82,8 @@ async def _fresh(api: Service, request: Request) -> None:
 
 def _parameters(names: Sequence[str]) -> tuple[QueryParameter, ...]:
     return tuple(
-        QueryParameter(name=name, description=SAYS[name], schema=SCHEMAS[name]) for name in names
+        QueryParameter(name=name, description=DESCRIPTIONS[name], schema=SCHEMAS[name])
+        for name in names
     )
 
 
@@ -102,7 +103,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "since": _TIME,
     "until": _TIME,
 }
-SAYS = {
+DESCRIPTIONS = {
     "after": "Only events with a higher sequence.",
     "before": "Only events with a lower sequence.",
     "limit": "At most this many on a page; not of a stream.",

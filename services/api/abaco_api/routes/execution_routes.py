@@ -74,7 +74,7 @@ async def logs(api: Service, request: Request) -> Response:
     if request.method == "GET" and (events if follow is None else follow):
         begin = parse.resumed(request.headers.get("last-event-id"), row["attempt"])
         if hidden:
-            return api.live.nothing(row, events=events)
+            return api.live.empty(row, events=events)
         return api.live.follow(row, begin, events=events)
     if hidden:
         return success("", f"Logs expired {row['log_ex']} seconds after the end of the execution.")

@@ -13,7 +13,7 @@ from abaco_api.commands.inbox import Accepted, InboxState
 from abaco_api.contract.operation import Operation, QueryParameter, Repeated
 from abaco_api.dependencies import Service
 from abaco_api.domain.views import Row
-from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, words
+from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, summary
 from abaco_api.explain.execution_inputs import read_inputs, rerun
 from abaco_api.explain.explain_results import DiffResult, RerunResult, WhyResult
 from abaco_api.http.request_body import query_parameters
@@ -67,7 +67,7 @@ async def compare(api: Service, request: Request) -> Response:
     inputs = await read_inputs(api.log, one), await read_inputs(api.log, other)
     texts = await _output(api, one), await _output(api, other)
     found = await asyncio.to_thread(diff, (one, other), inputs, texts)
-    return success(found, words(found))
+    return success(found, summary(found))
 
 
 async def _pair(api: Service, actor_id: str, ordinal: int, other: str | None) -> tuple[Row, Row]:

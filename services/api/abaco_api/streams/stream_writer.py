@@ -1,7 +1,7 @@
-"""Answers that are sent as they come: one way for streams of events and for followed output.
+"""The one writer of streamed answers: of events, of followed output, and of long pages.
 
-A write waits until the connection takes it: that is the back pressure. A connection that takes
-nothing for too long is cut, and so costs the others nothing.
+A write waits until the connection accepts it: that is the back pressure. A connection that accepts
+nothing for too long is closed, so it costs the others nothing.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from starlette.types import Receive, Scope, Send
 from abaco_api.http.wire_protocol import ABORT, CALL
 
 EVENT_STREAM = "text/event-stream"
-LAST_WORD_SECONDS = 1.0
+LAST_FRAME_SECONDS = 1.0
 CLOSE_SECONDS = 30.0
-"""An answer that is complete, and that its client never reads, keeps its connection no longer."""
+"""How long a complete answer that its client does not read keeps its connection."""
 
 STALLED = "the connection took nothing for too long"
 
 
 class Stalled(Exception):
-    """The connection took nothing for too long."""
+    """The connection accepted nothing for too long."""
 
 
 class StreamWriter:
@@ -36,7 +36,7 @@ class StreamWriter:
         """Send a piece.
 
         Raises:
-            Stalled: the connection does not take it.
+            Stalled: the connection does not accept it.
         """
         try:
             async with asyncio.timeout(self._write_seconds):
@@ -45,8 +45,8 @@ class StreamWriter:
             raise Stalled from None
         self.written_at = asyncio.get_running_loop().time()
 
-    async def end(self, body: bytes = b"", *, seconds: float = LAST_WORD_SECONDS) -> bool:
-        """Send the last piece; whether the connection took it."""
+    async def end(self, body: bytes = b"", *, seconds: float = LAST_FRAME_SECONDS) -> bool:
+        """Send the last piece; return whether the connection accepted it."""
         try:
             async with asyncio.timeout(seconds):
                 await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -55,40 +55,40 @@ class StreamWriter:
         return True
 
 
-async def send_until_gone(
+async def send_until_disconnected(
     scope: Scope,
     receive: Receive,
     serve: Coroutine[Any, Any, bool],
     closing: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
-    """Serve until that is done, the client is gone, or ``closing`` returns.
+    """Run ``serve`` until it ends, the client disconnects, or ``closing`` returns.
 
-    ``serve`` returns whether the answer is complete. One that is not is cut off, so that its
-    client does not take it for the whole.
+    ``serve`` returns whether the answer is complete. If it is not, the connection is aborted, so
+    that the client does not mistake the part for the whole.
     """
-    abort: Callable[[], None] = scope.get("extensions", {}).get(ABORT, {}).get(CALL, _nothing)
+    abort: Callable[[], None] = scope.get("extensions", {}).get(ABORT, {}).get(CALL, _no_abort)
     serving = asyncio.ensure_future(serve)
-    gone = asyncio.ensure_future(_gone(receive))
-    tasks: set[asyncio.Future[Any]] = {serving, gone}
+    disconnected = asyncio.ensure_future(_disconnected(receive))
+    tasks: set[asyncio.Future[Any]] = {serving, disconnected}
     if closing is not None:
         tasks.add(asyncio.ensure_future(closing()))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and serving.result():
             asyncio.get_running_loop().call_later(CLOSE_SECONDS, abort)
-        elif not gone.done() and abort is not _nothing:
+        elif not disconnected.done() and abort is not _no_abort:
             abort()
-            await gone
+            await disconnected
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
 
-def _nothing() -> None:
-    """There is no connection to cut."""
+def _no_abort() -> None:
+    """The server offers no way to abort a connection."""
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

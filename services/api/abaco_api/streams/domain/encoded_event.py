@@ -1,24 +1,23 @@
-"""Events encoded once, for however many will get them."""
+"""Events, encoded once for all their receivers."""
 
 from datetime import datetime
 
 import msgspec
 
-from abaco_api.streams.domain.event_result import shown
+from abaco_api.streams.domain.event_result import event_result
+from abaco_api.streams.domain.sse_frames import data_in, frame
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.subjects import actor_and_type
 
 OVERHEAD_BYTES = 1000
-"""About what an item takes beside the bytes of its event."""
-
-DATA, END = b"\ndata: ", b"\n\n"
+"""The memory of an event beside the bytes of its frame, about."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """An event ready to be sent: what filters ask for, and its frame in a ``text/event-stream``.
+class EncodedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event ready to be sent: the fields that filters read, and its frame.
 
     ``event`` is the decoded body.
     """
@@ -36,19 +35,19 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def json(self) -> bytes:
-        """The object that people see."""
-        return self.frame[self.frame.index(DATA) + len(DATA) : -len(END)]
+        """The event as a JSON object."""
+        return data_in(self.frame)
 
     @property
     def size(self) -> int:
-        """About how many bytes it keeps in memory: the frame, and the decoded event."""
+        """The bytes it takes in memory, about: the frame, and the decoded event."""
         return 2 * len(self.frame) + OVERHEAD_BYTES
 
 
-def item(recorded: Recorded) -> Item:
+def encode_event(recorded: Recorded) -> EncodedEvent:
     """Encode an event."""
     actor_id, kind = actor_and_type(recorded.subject)
-    return Item(
+    return EncodedEvent(
         sequence=recorded.sequence,
         type=kind,
         actor_id=actor_id,
@@ -58,10 +57,5 @@ def item(recorded: Recorded) -> Item:
         hops=recorded.hops,
         traceparent=recorded.traceparent,
         event=recorded.event,
-        frame=frame(str(recorded.sequence), kind, _encode(shown(recorded))),
+        frame=frame(_encode(event_result(recorded)), event=kind, id=str(recorded.sequence)),
     )
-
-
-def frame(sequence: str, kind: str, json: bytes) -> bytes:
-    """One event of a stream, as the HTML standard has it ("Server-sent events")."""
-    return b"id: %s\nevent: %s%s%s%s" % (sequence.encode(), kind.encode(), DATA, json, END)

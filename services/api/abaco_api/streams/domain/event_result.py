@@ -1,4 +1,4 @@
-"""An event as it is shown everywhere: over HTTP, in a stream, and to an actor that subscribed."""
+"""An event as JSON: in pages, in streams, and in messages to actors that subscribe."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from abaco_proto.codec import encode
 from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.subjects import actor_and_type
 
-NOTHING = msgspec.Raw(b"null")
+NULL = msgspec.Raw(b"null")
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class HeadResult(msgspec.Struct, frozen=True, kw_only=True):
     time: str | None
 
 
-def shown(recorded: Recorded) -> EventResult:
+def event_result(recorded: Recorded) -> EventResult:
     """An event from the log."""
     actor_id, kind = actor_and_type(recorded.subject)
     return EventResult(
@@ -68,7 +68,7 @@ def data_of(body: bytes) -> msgspec.Raw:
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return NOTHING
+        return NULL
     if b"\n" in body or b"\r" in body:
         body = msgspec.json.format(body, indent=-1)
     return msgspec.Raw(body)

@@ -1,21 +1,21 @@
-"""The ring: the last events of the log, encoded, shared by all who follow it.
+"""The ring buffer: the latest events of the log, encoded, shared by all streams.
 
-Theory: a reader is a cursor, the sequence of the last event it has seen. The ring knows from
-where on it is complete, its floor: a cursor at or above the floor misses nothing by reading here,
-one below has to read the log. So a slow reader costs nothing but its cursor.
+A reader is a cursor, the sequence of the last event that it has sent. The ring is complete after
+its ``floor``: a cursor at or above the floor misses nothing here, one below it must read the log.
+So a slow reader costs nothing but its cursor.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from abaco_api.streams.domain.encoded_event import Item
+from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_proto.envelope import EPOCH
 from abaco_proto.events import Event
 
 SLACK = 1024
-"""How many empty places may be in front before they are cut off, all at once."""
+"""How many empty slots may be in front before they are removed, all at once."""
 
-GONE = Item(
+GONE = EncodedEvent(
     sequence=0,
     type="",
     actor_id="",
@@ -28,8 +28,8 @@ GONE = Item(
 )
 
 
-class Ring:
-    """At most ``max_events`` events of about ``max_bytes`` together, all behind ``floor``."""
+class EventRing:
+    """At most ``max_events`` events of about ``max_bytes`` together, all after ``floor``."""
 
     def __init__(self, floor: int, *, max_events: int, max_bytes: int) -> None:
         self.floor = floor
@@ -37,7 +37,7 @@ class Ring:
         self.size = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._items: list[Item] = []
+        self._items: list[EncodedEvent] = []
         self._sequences: list[int] = []
         self._begin = 0
 
@@ -45,8 +45,8 @@ class Ring:
         """How many events are in it."""
         return len(self._items) - self._begin
 
-    def add(self, item: Item) -> None:
-        """Take in the next event, and let go of the oldest when that is too much."""
+    def add(self, item: EncodedEvent) -> None:
+        """Add the next event, and remove the oldest ones beyond the limits."""
         self._items.append(item)
         self._sequences.append(item.sequence)
         self.position = item.sequence
@@ -61,8 +61,8 @@ class Ring:
             del self._sequences[: self._begin]
             self._begin = 0
 
-    def after(self, cursor: int, limit: int) -> Sequence[Item]:
-        """At most ``limit`` events behind a cursor that is not below the floor."""
+    def after(self, cursor: int, limit: int) -> Sequence[EncodedEvent]:
+        """At most ``limit`` events after a cursor that is not below the floor."""
         assert cursor >= self.floor
         start = bisect_right(self._sequences, cursor, lo=self._begin)
         return self._items[start : start + limit]

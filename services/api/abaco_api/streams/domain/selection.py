@@ -1,4 +1,4 @@
-"""Selections: which events somebody wants, by type, actor and time."""
+"""Selections of events, by type, actor and time."""
 
 import re
 from datetime import datetime
@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import msgspec
 
-from abaco_api.domain.wildcard import ANY, fits
-from abaco_api.streams.domain.encoded_event import Item
+from abaco_api.domain.wildcard import ANY, wildcard_matches
+from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_proto.subjects import history_filter, tenant_filter, type_filters
 
 
@@ -19,16 +19,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
 
-    def takes(self, item: Item) -> bool:
-        """Whether an event is among those that are wanted."""
+    def matches(self, item: EncodedEvent) -> bool:
+        """Whether an event is selected."""
         return (
-            self.may_take(item.actor_id, item.type)
+            self.may_match(item.actor_id, item.type)
             and (self.since is None or item.time >= self.since)
             and (self.until is None or item.time < self.until)
         )
 
-    def may_take(self, actor_id: str, kind: str) -> bool:
-        """Whether events of an actor and a type can be among them."""
+    def may_match(self, actor_id: str, kind: str) -> bool:
+        """Whether events of an actor and a type can be selected."""
         return self.actor_id in (None, actor_id) and type_matches(self.type, kind)
 
     def filters(self, tenant: str) -> list[str]:
@@ -45,5 +45,5 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 @lru_cache(maxsize=4096)
 def type_matches(pattern: str, kind: str) -> bool:
-    """Whether a type is of a pattern, in which ``*`` stands for any characters, or none."""
-    return fits(pattern, kind)
+    """Whether a type matches a pattern, in which ``*`` stands for any characters, or none."""
+    return wildcard_matches(pattern, kind)

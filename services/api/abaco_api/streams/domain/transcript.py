@@ -1,50 +1,50 @@
-"""Transcripts: chunks of output to text, whatever the borders they come in.
+"""Transcripts: chunks of output to text, however the chunks are divided.
 
-A chunk that comes twice with other borders is there once, bytes that never came leave a mark, and
-so does a new attempt, whose output begins anew. A character that two chunks share is there when
-its last byte is; what is not UTF-8 becomes replacement characters.
+Bytes that arrive twice are in the text once. Missing bytes leave a mark, and so does a new attempt,
+whose output begins at 0. A character that is divided between chunks is complete with its last
+byte; bytes that are not UTF-8 become replacement characters.
 """
 
 import codecs
 
 import msgspec
 
-from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.output_offset import OutputOffset
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Text, and the place behind it: who has read it goes on there."""
+    """Text, and the offset after it: a reader resumes there."""
 
     text: str
-    place: Place
+    end: OutputOffset
 
 
 class Transcript:
-    """What a reader has got of the output so far."""
+    """The output that a reader has received so far."""
 
-    def __init__(self, begin: Place) -> None:
-        """Nothing yet; the first text will be that at ``begin``."""
+    def __init__(self, begin: OutputOffset) -> None:
+        """Nothing yet; the first text is that at ``begin``."""
         self._attempt = begin.attempt
         self._end = begin.offset
-        self._spoke = begin.offset > 0
+        self._has_text = begin.offset > 0
         self._decoder = _Decoder("replace")
 
     @property
     def attempt(self) -> int:
-        """The latest attempt that there was output of."""
+        """The latest attempt that has output."""
         return self._attempt
 
     @property
     def end(self) -> int:
-        """How many bytes of that attempt have come, those of half a character included."""
+        """The bytes received of that attempt, those of an incomplete character included."""
         return self._end
 
     def misses(self, attempt: int, offset: int) -> bool:
-        """Whether bytes before this place have not come."""
-        come = self._end if attempt == self._attempt else 0
-        return attempt >= self._attempt and offset > come
+        """Whether bytes before this offset are missing."""
+        received = self._end if attempt == self._attempt else 0
+        return attempt >= self._attempt and offset > received
 
     def add(self, attempt: int, offset: int, data: bytes) -> list[Piece]:
         """The text that a chunk adds."""
@@ -63,7 +63,7 @@ class Transcript:
         return [*pieces, *self._piece(self._decoder.decode(fresh))]
 
     def finish(self) -> list[Piece]:
-        """The text of half a character that will never be whole."""
+        """The text of a character that stays incomplete."""
         return self._piece(self._decoder.decode(b"", final=True))
 
     def _begin(self, attempt: int) -> list[Piece]:
@@ -71,12 +71,12 @@ class Transcript:
         self._attempt, self._end = attempt, 0
         return [
             *pieces,
-            *self._piece(f"\n[attempt {attempt} begins here]\n" if self._spoke else ""),
+            *self._piece(f"\n[attempt {attempt} begins here]\n" if self._has_text else ""),
         ]
 
     def _piece(self, text: str) -> list[Piece]:
         if not text:
             return []
-        self._spoke = True
+        self._has_text = True
         half = len(self._decoder.getstate()[0])
-        return [Piece(text, Place(self._attempt, self._end - half))]
+        return [Piece(text, OutputOffset(self._attempt, self._end - half))]

@@ -1,7 +1,6 @@
-"""The feed: one follower of the log a process, whose events all streams share.
+"""The event feed: one follower of the log per process, whose events all streams share.
 
-It begins when somebody wants it for the first time; a process that nobody listens to does not
-decode a single event for it.
+It starts with the first subscriber. A process without subscribers decodes no event for it.
 """
 
 import asyncio
@@ -9,8 +8,8 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from abaco_api.streams.domain.encoded_event import Item, item
-from abaco_api.streams.domain.event_ring import Ring
+from abaco_api.streams.domain.encoded_event import EncodedEvent, encode_event
+from abaco_api.streams.domain.event_ring import EventRing
 from abaco_api.streams.domain.selection import Selection
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
@@ -21,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.5
 STEP_EVENTS = 256
-"""Between two steps every stream gets its turn: nobody who keeps up can fall out of the ring."""
+"""Events added at once. Then all streams run, so none that keeps up is overtaken."""
 
 EVERYTHING = Selection()
 
 
-class Feed:
-    """History from the log, life from the ring."""
+class EventFeed:
+    """Events: old ones from the log, new ones from the ring buffer."""
 
     def __init__(self, log: EventLog, tenant: str, *, max_events: int, max_bytes: int) -> None:
         """Nothing is followed yet; the limits are those of the ring."""
@@ -35,41 +34,41 @@ class Feed:
         self._tenant = tenant
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._wanted = asyncio.Event()
-        self.ring: Ring | None = None
+        self._is_started = asyncio.Event()
+        self.ring: EventRing | None = None
         self.moved = asyncio.Event()
         self.closed = False
 
     async def run(self) -> None:
-        """Follow the log from the moment that somebody wants it, without end."""
-        await self._wanted.wait()
+        """Follow the log from the first ``start`` on, without end."""
+        await self._is_started.wait()
         head = await self._head()
-        self.ring = Ring(head, max_events=self._max_events, max_bytes=self._max_bytes)
+        self.ring = EventRing(head, max_events=self._max_events, max_bytes=self._max_bytes)
         self._wake()
         everything = [tenant_filter(self._tenant)]
         async with aclosing(self._log.follow(everything, after=head)) as batches:
             async for batch in batches:
                 for start in range(0, len(batch.events), STEP_EVENTS):
                     for recorded in batch.events[start : start + STEP_EVENTS]:
-                        self.ring.add(item(recorded))
+                        self.ring.add(encode_event(recorded))
                     self._wake()
                     await asyncio.sleep(0)
 
-    def want(self) -> None:
-        """Have the log followed from now on."""
-        self._wanted.set()
+    def start(self) -> None:
+        """Follow the log from now on, if it is not followed yet."""
+        self._is_started.set()
 
     def close(self) -> None:
-        """Tell all streams to end."""
+        """End all streams."""
         self.closed = True
         self._wake()
 
     async def history(
         self, selection: Selection, *, after: int
-    ) -> AsyncGenerator[tuple[Sequence[Item], int], None]:
-        """Selected events that are in the log now, in batches, and how far each batch reaches.
+    ) -> AsyncGenerator[tuple[Sequence[EncodedEvent], int], None]:
+        """Matching events that are in the log now, in batches, and the last sequence of each.
 
-        The last batch reaches at least to where the ring was at the call.
+        The last batch ends at the ring's position at the call, or later.
 
         Raises:
             Unavailable: the log does not answer.
@@ -82,9 +81,9 @@ class Feed:
                     yield _selected(batch, selection), batch[-1].sequence
         yield [], reached
 
-    async def items(self, after: int) -> AsyncGenerator[Sequence[Item], None]:
-        """Every event behind ``after``, in order, without end, through all outages of the log."""
-        self.want()
+    async def items(self, after: int) -> AsyncGenerator[Sequence[EncodedEvent], None]:
+        """Every event after a sequence, in order, without end, also through outages of the log."""
+        self.start()
         cursor = after
         while True:
             moved, ring = self.moved, self.ring
@@ -108,7 +107,7 @@ class Feed:
             try:
                 last = await self._log.last(tenant_filter(self._tenant))
             except Unavailable as error:
-                logger.debug("the feed waits: %s", error)
+                logger.debug("the event feed waits for the log: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return last.sequence if last is not None else 0
@@ -118,11 +117,11 @@ class Feed:
         self.moved = asyncio.Event()
 
 
-def _selected(batch: Sequence[Recorded], selection: Selection) -> list[Item]:
-    """The items that are wanted; those of other types are not even encoded."""
+def _selected(batch: Sequence[Recorded], selection: Selection) -> list[EncodedEvent]:
+    """The events that match. Events of other types are not encoded."""
     return [
         found
         for recorded in batch
-        if selection.may_take(*actor_and_type(recorded.subject))
-        and selection.takes(found := item(recorded))
+        if selection.may_match(*actor_and_type(recorded.subject))
+        and selection.matches(found := encode_event(recorded))
     ]

@@ -1,4 +1,4 @@
-"""What a request for events asks for: every rule about its form."""
+"""The query of a request for events: parsing and its rules."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MOST_EVENTS = 10_000
 DEFAULT_EVENTS = 100
 MAX_SEQUENCE = 10**18 - 1
 MAX_TYPE = 255
-"""Patterns are remembered with what they match, so they are not long."""
+"""Patterns are cached with what they match, so their length is limited."""
 
 RESUME = "Last-Event-ID"
 
@@ -27,8 +27,8 @@ _RFC_3339 = re.compile(
 )
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events, behind ``after`` and before ``before``, and at most how many on a page."""
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events, after ``after`` and before ``before``, and at most how many on a page."""
 
     selection: Selection
     after: int | None
@@ -39,15 +39,17 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 PARAMETERS = ("after", "before", "limit", "type", "since", "until")
 
 
-def asked(query: Mapping[str, str], resume: str | None, actor_id: str | None = None) -> Asked:
-    """The query string, and the header ``Last-Event-ID``, which has the last word on ``after``.
+def parse_query(
+    query: Mapping[str, str], resume: str | None, actor_id: str | None = None
+) -> EventQuery:
+    """Parse a query string, and the header ``Last-Event-ID``, which overrides ``after``.
 
-    ``actor_id`` is the one in the path; without, the parameter ``actor`` says which.
+    ``actor_id`` is the one in the path; without it, the parameter ``actor`` may name one.
     """
     known = PARAMETERS if actor_id is not None else (*PARAMETERS, "actor")
     parse.nothing_else(dict(query), *known)
     after = _sequence("after", query.get("after"))
-    return Asked(
+    return EventQuery(
         selection=Selection(
             type=_type(query.get("type", ANY)),
             actor_id=actor_id or _actor(query.get("actor")),

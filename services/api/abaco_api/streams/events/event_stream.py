@@ -1,9 +1,9 @@
-"""One stream: a client as a cursor into the ring, and what it gets.
+"""Streams of events: each client is a cursor into the ring buffer.
 
-Theory: a client that begins far back reads the log until it reaches the ring; from then on it is
-live. Live, it gets what the ring holds behind its cursor, as fast as its connection takes it. One
-that falls out of the ring, or whose connection takes nothing for too long, hears a last word with
-the place to go on from, and is let go: it costs the others nothing.
+A client that begins far back reads the log until it reaches the ring; from then on it is live. A
+live client gets the events of the ring after its cursor, as fast as its connection accepts them.
+One that the ring overtakes, or whose connection accepts nothing for too long, gets a last frame,
+``dropped``, with the sequence to resume after, and is disconnected.
 """
 
 import asyncio
@@ -16,26 +16,27 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from abaco_api.http.http_errors import TooMany
-from abaco_api.streams.domain.encoded_event import Item, frame
-from abaco_api.streams.domain.event_ring import Ring
+from abaco_api.streams.domain import sse_frames
+from abaco_api.streams.domain.encoded_event import EncodedEvent
+from abaco_api.streams.domain.event_ring import EventRing
 from abaco_api.streams.domain.selection import Selection
-from abaco_api.streams.events.event_feed import Feed
+from abaco_api.streams.events.event_feed import EventFeed
 from abaco_api.streams.stream_writer import (
     EVENT_STREAM,
     STALLED,
     Stalled,
     StreamWriter,
-    send_until_gone,
+    send_until_disconnected,
 )
 from abaco_proto.errors import Unavailable
 
 MEDIA_TYPE = EVENT_STREAM
 WRITE_BYTES = 64 * 1024
 STEP_EVENTS = 1024
-READERS = 8
-"""How many may read the log at once; the others wait for their turn of ``TURN_SECONDS``."""
+MAX_LOG_READERS = 8
+"""How many streams read the log at once, each for ``LOG_SLICE_SECONDS``; the others wait."""
 
-TURN_SECONDS = 2.0
+LOG_SLICE_SECONDS = 2.0
 PAUSE_SECONDS = 1.0
 
 HEADERS = [
@@ -48,36 +49,36 @@ HEADERS = [
 T = TypeVar("T")
 
 
-class Streams:
-    """All streams of a process, and what they share."""
+class EventStreams:
+    """All streams of events of a process."""
 
     def __init__(
-        self, feed: Feed, *, most: int, heartbeat_seconds: float, write_seconds: float
+        self, feed: EventFeed, *, most: int, heartbeat_seconds: float, write_seconds: float
     ) -> None:
         """At most ``most`` at once; a write may take ``write_seconds``."""
         self.feed = feed
         self.heartbeat_seconds = heartbeat_seconds
         self.write_seconds = write_seconds
-        self.readers = asyncio.Semaphore(READERS)
+        self.readers = asyncio.Semaphore(MAX_LOG_READERS)
         self.count = 0
         self._most = most
 
-    def open(self, selection: Selection, *, after: int | None, before: int | None) -> "Stream":
+    def open(self, selection: Selection, *, after: int | None, before: int | None) -> "EventStream":
         """A stream for one more client.
 
         Raises:
-            TooMany: there is no room for it now.
+            TooMany: the process serves as many as it may.
         """
         if self.count >= self._most:
             raise TooMany(f"there are {self.count} subscribers already, the most of this process")
-        return Stream(self, selection, after=after, before=before)
+        return EventStream(self, selection, after=after, before=before)
 
 
-class Stream(Response):
-    """The answer to one client, from behind ``after`` (None: from now on) up to ``before``."""
+class EventStream(Response):
+    """The answer to one client, after ``after`` (None: from now on) up to ``before``."""
 
     def __init__(
-        self, streams: Streams, selection: Selection, *, after: int | None, before: int | None
+        self, streams: EventStreams, selection: Selection, *, after: int | None, before: int | None
     ) -> None:
         super().__init__(None, media_type=MEDIA_TYPE)
         self._streams = streams
@@ -89,38 +90,38 @@ class Stream(Response):
         self._writer: StreamWriter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client goes away, is let go, or the process ends."""
+        """Send until the client disconnects or is disconnected, or the process stops."""
         self._writer = StreamWriter(send, self._streams.write_seconds)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        self._feed.want()
+        self._feed.start()
         self._streams.count += 1
         try:
-            await send_until_gone(scope, receive, self._serve())
+            await send_until_disconnected(scope, receive, self._serve())
         finally:
             self._streams.count -= 1
 
-    # -- what is sent ----------------------------------------------------------------------------
+    # -- which events ----------------------------------------------------------------------------
 
     async def _serve(self) -> bool:
-        """Whether the stream ended in good order, its end included."""
+        """Send the stream; return whether it ended as it should, its last frame included."""
         try:
-            await self._writer.write(b"retry: 1000\n\n")
+            await self._writer.write(sse_frames.RETRY)
             await self._send_all()
         except Stalled:
             return await self._writer.end(self._dropped(STALLED))
-        if self._fell_out():
+        if self._is_overtaken():
             return await self._writer.end(self._dropped("too slow for what happens"))
         return await self._writer.end(b"")
 
     async def _send_all(self) -> None:
-        """Until the end that was asked for, or that of the process, or out of the ring."""
-        while not (self._feed.closed or self._fell_out() or self._at_end()):
+        """Send events until ``before``, until the process stops, or the ring overtakes it."""
+        while not (self._feed.closed or self._is_overtaken() or self._at_end()):
             moved, ring = self._feed.moved, self._feed.ring
             if ring is None:
-                await self._rest(moved)
+                await self._wait(moved)
                 continue
             if self._cursor is None:
                 self._cursor = ring.position
@@ -128,25 +129,25 @@ class Stream(Response):
                 await self._catch_up()
             elif self._cursor < ring.position:
                 self._live = True
-                await self._take(ring)
+                await self._send_from_ring(ring)
             else:
                 self._live = True
-                await self._rest(moved)
+                await self._wait(moved)
 
-    def _fell_out(self) -> bool:
+    def _is_overtaken(self) -> bool:
         ring = self._feed.ring
         return self._live and ring is not None and (self._cursor or 0) < ring.floor
 
     def _at_end(self) -> bool:
         return self._before is not None and (self._cursor or 0) >= self._before - 1
 
-    async def _take(self, ring: Ring) -> None:
-        """What is in the ring behind the cursor, or a good part of it."""
+    async def _send_from_ring(self, ring: EventRing) -> None:
+        """Send the next events of the ring after the cursor."""
         found = ring.after(self._cursor or 0, STEP_EVENTS)
-        await self._pass_on(found, found[-1].sequence)
+        await self._send_matching(found, found[-1].sequence)
 
-    async def _rest(self, moved: asyncio.Event) -> None:
-        """Until something happens; a heartbeat when that takes long."""
+    async def _wait(self, moved: asyncio.Event) -> None:
+        """Wait for the next event; send a heartbeat if there is none for a while."""
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(
@@ -154,35 +155,38 @@ class Stream(Response):
             ):
                 await moved.wait()
         except TimeoutError:
-            await self._beat()
+            await self._heartbeat()
 
     async def _catch_up(self) -> None:
-        """From the log, until the ring is reached or others have waited long enough."""
+        """Send events of the log, until the ring is reached or the time slice is over."""
         clock = asyncio.get_running_loop().time
-        async with self._reading():
-            until = clock() + TURN_SECONDS
+        async with self._log_slot():
+            until = clock() + LOG_SLICE_SECONDS
             history = self._feed.history(self._selection, after=self._cursor or 0)
             try:
-                async with aclosing(history), aclosing(self._patiently(history)) as batches:
+                async with (
+                    aclosing(history),
+                    aclosing(self._heartbeats_between(history)) as batches,
+                ):
                     async for found, reached in batches:
-                        await self._pass_on(found, reached)
+                        await self._send_matching(found, reached)
                         if clock() > until or self._at_end() or self._feed.closed:
                             return
             except Unavailable:
                 pass
             else:
                 return
-        await self._beating(asyncio.sleep(PAUSE_SECONDS))
+        await self._with_heartbeats(asyncio.sleep(PAUSE_SECONDS))
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncGenerator[None, None]:
-        """One of the few who may read the log now."""
+    async def _log_slot(self) -> AsyncGenerator[None, None]:
+        """Hold one of the slots for reading the log."""
         while True:
             try:
                 async with asyncio.timeout(self._streams.heartbeat_seconds):
                     await self._streams.readers.acquire()
             except TimeoutError:
-                await self._beat()
+                await self._heartbeat()
             else:
                 break
         try:
@@ -190,38 +194,40 @@ class Stream(Response):
         finally:
             self._streams.readers.release()
 
-    async def _patiently(self, history: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """The same batches, with heartbeats while the next is waited for."""
+    async def _heartbeats_between(
+        self, history: AsyncGenerator[T, None]
+    ) -> AsyncGenerator[T, None]:
+        """The same batches; heartbeats are sent while the next is awaited."""
         while True:
             try:
-                batch = await self._beating(anext(history))
+                batch = await self._with_heartbeats(anext(history))
             except StopAsyncIteration:
                 return
             yield batch
 
-    async def _beating(self, wait: Awaitable[T]) -> T:
-        """Wait for something, with heartbeats meanwhile."""
+    async def _with_heartbeats(self, wait: Awaitable[T]) -> T:
+        """Await something, and send heartbeats meanwhile."""
         task = asyncio.ensure_future(_answer(wait))
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=self._streams.heartbeat_seconds)
                 if not task.done():
-                    await self._beat()
+                    await self._heartbeat()
             return _unpacked(task.result())
         finally:
             task.cancel()
             await asyncio.wait({task})
 
-    # -- how it is sent --------------------------------------------------------------------------
+    # -- frames ---------------------------------------------------------------------------------
 
-    async def _pass_on(self, found: Iterable[Item], reached: int) -> None:
-        """Write what is wanted of these events; the cursor follows what was written."""
+    async def _send_matching(self, found: Iterable[EncodedEvent], reached: int) -> None:
+        """Write the matching ones of these events, and advance the cursor."""
         frames: list[bytes] = []
         size, last = 0, self._cursor
         for item in found:
             if self._before is not None and item.sequence >= self._before:
                 break
-            if self._selection.takes(item):
+            if self._selection.matches(item):
                 if size + len(item.frame) > WRITE_BYTES and frames:
                     await self._writer.write(b"".join(frames))
                     self._cursor, size = last, 0
@@ -233,18 +239,17 @@ class Stream(Response):
             await self._writer.write(b"".join(frames))
         self._cursor = max(reached, self._cursor or 0)
 
-    async def _beat(self) -> None:
-        """A comment, so that the connection is known to live.
+    async def _heartbeat(self) -> None:
+        """Send a comment, so that both ends know that the connection works.
 
-        The id without an event moves the place a client resumes from, past what it did not want.
+        Its id moves the sequence that a client resumes from, past the events that do not match.
         """
-        place = b"" if self._cursor is None else b"id: %d\n" % self._cursor
-        await self._writer.write(b": heartbeat\n" + place + b"\n")
+        cursor = None if self._cursor is None else str(self._cursor)
+        await self._writer.write(sse_frames.comment("heartbeat", id=cursor))
 
     def _dropped(self, reason: str) -> bytes:
-        place = "" if self._cursor is None else str(self._cursor)
-        word = {"reason": reason, "resume_after": self._cursor}
-        return frame(place, "dropped", msgspec.json.encode(word))
+        cursor = "" if self._cursor is None else str(self._cursor)
+        return sse_frames.dropped(reason, self._cursor, id=cursor)
 
 
 class _Ended(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The answer to a reader: sent as it comes, until the execution ends or the reader goes away."""
+"""The answer with followed output, sent until the execution ends or the client disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,15 +16,16 @@ from abaco_api.streams.stream_writer import (
     STALLED,
     Stalled,
     StreamWriter,
-    send_until_gone,
+    send_until_disconnected,
 )
 
 TEXT = "text/plain"
 EVENTS = EVENT_STREAM
+HEARTBEAT = sse_frames.comment("nothing new")
 
 
 class LiveResponse(Response):
-    """Plain text, or server-sent events. Nothing on the way may hold it back."""
+    """Plain text, or server-sent events. Its headers forbid proxies to buffer or store it."""
 
     def __init__(
         self,
@@ -34,10 +35,10 @@ class LiveResponse(Response):
         write_seconds: float,
         events: bool,
     ) -> None:
-        """``read`` tells all output to what it is given, and returns the row of the end.
+        """``read`` emits all output, and returns the row of the execution at its end.
 
-        When ``closing`` is set the connection is cut: to the reader that is not the end. A write
-        may take ``write_seconds``.
+        When ``closing`` is set the connection is aborted, which a client does not mistake for the
+        end. A write may take ``write_seconds``.
         """
         super().__init__(None, media_type=EVENTS if events else TEXT)
         self._read = read
@@ -49,11 +50,11 @@ class LiveResponse(Response):
         self.headers["x-accel-buffering"] = "no"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until either side is done."""
+        """Send until either side ends the connection."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         writer = StreamWriter(send, self._write_seconds)
         serve = self._as_events if self._events else self._as_text
-        await send_until_gone(scope, receive, serve(writer), self._closing.wait)
+        await send_until_disconnected(scope, receive, serve(writer), self._closing.wait)
 
     async def _as_text(self, writer: StreamWriter) -> bool:
         async def emit(piece: Piece | None) -> None:
@@ -67,10 +68,10 @@ class LiveResponse(Response):
         return await writer.end(seconds=self._write_seconds)
 
     async def _as_events(self, writer: StreamWriter) -> bool:
-        output = sse_frames.Output()
+        output = sse_frames.OutputFrames()
 
         async def emit(piece: Piece | None) -> None:
-            frame = sse_frames.HEARTBEAT if piece is None else output.frame(piece)
+            frame = HEARTBEAT if piece is None else output.frame(piece)
             if frame:
                 await writer.write(frame)
                 output.written()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from abaco_api.queries.read_models import ReadModels
-from abaco_api.streams.domain.output_offset import Place
+from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.domain.transcript import Transcript
 
 CHUNKS = 16
@@ -13,8 +13,8 @@ CHUNKS = 16
 async def stored_text(
     models: ReadModels, execution_id: str, attempt: int
 ) -> AsyncGenerator[str, None]:
-    """The texts whose join is the output; the first is given at once, and there is one."""
-    transcript, found = Transcript(Place(1)), CHUNKS
+    """The texts whose join is the output; there is at least one, which may be empty."""
+    transcript, found = Transcript(OutputOffset(1)), CHUNKS
     while found == CHUNKS:
         rows = await models.output_from(execution_id, attempt, transcript.end, CHUNKS)
         found = len(rows)

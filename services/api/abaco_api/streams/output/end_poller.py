@@ -1,7 +1,6 @@
-"""The watch: when executions end, for all who wait for one. One question at a time asks for all.
+"""Polls the read models for the ends of executions: one query for all readers that wait.
 
-The read models are asked again and again. To follow the log instead, every reader would hear of
-each execution of its actor, however many those are.
+A follower of the log instead would receive the events of all executions of the actor.
 """
 
 import asyncio
@@ -17,8 +16,8 @@ POLL_SECONDS = 0.1
 PAUSE_SECONDS = 0.5
 
 
-class Watch:
-    """Asks only while somebody waits."""
+class EndPoller:
+    """Queries only while a reader waits."""
 
     def __init__(self, ended: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Row]]]) -> None:
         """``ended`` gives the rows of those executions that have ended."""
