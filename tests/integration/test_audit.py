@@ -10,7 +10,7 @@ import builders as b
 import projections as p
 from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
-from abaco_projector.app.copy_audit import CopyDiffers, VerifiedCopy, check_ends, open_audit
+from abaco_projector.audit.copy_audit import CopyDiffers, VerifiedCopy, check_ends, open_audit
 from abaco_proto import events as ev
 from abaco_proto.envelope import MAX_HOPS, Recorded
 from projector_stage import value

@@ -9,8 +9,8 @@ import pytest
 
 import builders as b
 from abaco_jetstream import Archive, Connection, JetStreamEventLog, JetStreamOutputLog
-from abaco_projector.app.export import export, restore
-from abaco_projector.app.verify import verify
+from abaco_projector.audit.export import export, restore
+from abaco_projector.audit.verify import verify
 from abaco_projector.domain.history_difference import Difference
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import streams

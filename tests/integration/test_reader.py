@@ -12,10 +12,10 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.ports import Batch
-from abaco_projector.app import log_reader_process as reader
-from abaco_projector.app.copy_audit import CopyDiffers, VerifiedCopy
 from abaco_projector.app.log_range import ReadableLog, read_range
-from abaco_projector.app.log_reader_process import SubprocessLogReader, audited
+from abaco_projector.audit import log_reader_process as reader
+from abaco_projector.audit.copy_audit import CopyDiffers, VerifiedCopy
+from abaco_projector.audit.log_reader_process import SubprocessLogReader, audited
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable

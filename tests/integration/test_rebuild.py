@@ -16,10 +16,10 @@ import builders as b
 import projections as p
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_projector.adapters.read_model_store import open_store
-from abaco_projector.app.rebuild import RebuildResult, rebuild
-from abaco_projector.app.replay_schema import replay
-from abaco_projector.app.table_comparison import TABLE_KEYS
-from abaco_projector.app.verify import verify
+from abaco_projector.audit.rebuild import RebuildResult, rebuild
+from abaco_projector.audit.replay_schema import replay
+from abaco_projector.audit.table_comparison import TABLE_KEYS
+from abaco_projector.audit.verify import verify
 from abaco_projector.domain.history_difference import Difference
 from abaco_projector.domain.sanitise import sanitise
 from abaco_projector.projector_settings import ProjectorSettings

@@ -12,9 +12,9 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.stream_setup import stream_config
-from abaco_projector.app import output_audit
-from abaco_projector.app.output_audit import OutputTally
-from abaco_projector.app.verify import VerifiedHead, verify
+from abaco_projector.audit import output_audit
+from abaco_projector.audit.output_audit import OutputTally
+from abaco_projector.audit.verify import VerifiedHead, verify
 from abaco_projector.domain.history_difference import Difference
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev

@@ -9,12 +9,12 @@ import click
 from abaco_jetstream import JetStreamEventLog
 from abaco_local.cli.audit_session import connect, find_addresses, progress_bar, run
 from abaco_local.cli.command_sections import example
-from abaco_projector.app.export import ExportResult, export, restore
-from abaco_projector.app.log_reader_process import SubprocessLogReader
-from abaco_projector.app.output_audit import OutputTally
-from abaco_projector.app.rebuild import RebuildResult, rebuild
-from abaco_projector.app.replay_schema import replay
-from abaco_projector.app.verify import VerifiedHead, verify
+from abaco_projector.audit.export import ExportResult, export, restore
+from abaco_projector.audit.log_reader_process import SubprocessLogReader
+from abaco_projector.audit.output_audit import OutputTally
+from abaco_projector.audit.rebuild import RebuildResult, rebuild
+from abaco_projector.audit.replay_schema import replay
+from abaco_projector.audit.verify import VerifiedHead, verify
 from abaco_projector.domain.portable_format import EndLine
 from abaco_proto.errors import Malformed
 

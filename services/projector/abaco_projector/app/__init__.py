@@ -1,1 +1,1 @@
-"""Use cases and loops."""
+"""The projection of the log, and its loop."""

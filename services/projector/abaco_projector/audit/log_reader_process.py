@@ -17,8 +17,8 @@ import msgspec
 from abaco_jetstream import Archive, Connection, Message, MessageBatch
 from abaco_jetstream.ports import Batch, EventLog
 from abaco_projector.app import event_loop_runner
-from abaco_projector.app.copy_audit import AuditedLog, CopyDiffers, VerifiedCopy, open_audit
 from abaco_projector.app.log_range import ReadableLog
+from abaco_projector.audit.copy_audit import AuditedLog, CopyDiffers, VerifiedCopy, open_audit
 from abaco_proto.codec import decode
 from abaco_proto.envelope import TIME, Recorded, from_message, skip_body
 from abaco_proto.errors import Unavailable
@@ -78,7 +78,7 @@ class SubprocessLogReader:
     async def _frames(self, after: int) -> AsyncGenerator[MessageBatch, None]:
         request = msgspec.json.encode(ReadRequest(self._url, after, self._copy))
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "abaco_projector.app.log_reader_process"),
+            *(sys.executable, "-m", "abaco_projector.audit.log_reader_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=PIPE_BYTES,

@@ -14,7 +14,7 @@ from abaco_jetstream.ports import EventLog
 from abaco_projector.adapters.read_model_store import OUTPUT, ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.app.log_range import read_range
-from abaco_projector.app.shadow_schema import Progress
+from abaco_projector.audit.shadow_schema import Progress
 from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash
 from abaco_projector.domain.history_difference import gap
 from abaco_projector.domain.output_chunks import Chunk

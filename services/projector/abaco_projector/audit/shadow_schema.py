@@ -16,12 +16,12 @@ from abaco_projector.adapters.postgres_session import Session, open_session, quo
 from abaco_projector.adapters.read_model_store import EVENTS, ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.app.copy_audit import VerifiedCopy
 from abaco_projector.app.log_range import ReadableLog, read_range
-from abaco_projector.app.log_reader_process import audited
 from abaco_projector.app.pipeline import run_pipeline
 from abaco_projector.app.projection import events_projection, read_ahead
-from abaco_projector.app.table_comparison import TABLE_KEYS
+from abaco_projector.audit.copy_audit import VerifiedCopy
+from abaco_projector.audit.log_reader_process import audited
+from abaco_projector.audit.table_comparison import TABLE_KEYS
 from abaco_proto.errors import AbacoError, Refused, Undecodable
 
 BATCH_EVENTS = 10000

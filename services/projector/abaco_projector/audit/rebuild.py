@@ -13,9 +13,9 @@ from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.read_model_store import EVENTS, ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.app.copy_audit import CopyDiffers, check_ends
 from abaco_projector.app.log_range import ReadableLog, read_head
-from abaco_projector.app.shadow_schema import (
+from abaco_projector.audit.copy_audit import CopyDiffers, check_ends
+from abaco_projector.audit.shadow_schema import (
     Progress,
     ShadowSource,
     create_indexes,
@@ -25,8 +25,8 @@ from abaco_projector.app.shadow_schema import (
     folded_shadow,
     read_live_schema,
 )
-from abaco_projector.app.table_comparison import READ_MODELS, TableDifference, compare_tables
-from abaco_projector.app.verify import checkpoint
+from abaco_projector.audit.table_comparison import READ_MODELS, TableDifference, compare_tables
+from abaco_projector.audit.verify import checkpoint
 from abaco_projector.domain.history_difference import ended_early
 from abaco_proto.errors import Conflict
 

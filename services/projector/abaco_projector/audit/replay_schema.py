@@ -5,8 +5,8 @@ from datetime import datetime
 from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.sql_queries import QUERIES
 from abaco_projector.app.log_range import ReadableLog, read_head
-from abaco_projector.app.rebuild import NEXT_SCHEMA, OLD_SCHEMA
-from abaco_projector.app.shadow_schema import (
+from abaco_projector.audit.rebuild import NEXT_SCHEMA, OLD_SCHEMA
+from abaco_projector.audit.shadow_schema import (
     Progress,
     ShadowSource,
     create_indexes,
@@ -15,7 +15,7 @@ from abaco_projector.app.shadow_schema import (
     folded_shadow,
     read_live_schema,
 )
-from abaco_projector.app.verify import SCRATCH_SCHEMA
+from abaco_projector.audit.verify import SCRATCH_SCHEMA
 from abaco_proto.errors import Malformed, Refused
 
 RESERVED_SCHEMAS = frozenset({NEXT_SCHEMA, OLD_SCHEMA, SCRATCH_SCHEMA, "information_schema"})

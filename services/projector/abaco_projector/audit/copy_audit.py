@@ -1,8 +1,8 @@
 """Checks the verified copy against the log, while the log is read for another purpose.
 
 A row of the copy is a function of its event and of the previous hash. So the reader of the log
-computes the bytes that Postgres must return for the rows of a batch, queries them, and compares
-two byte strings. If they differ, :mod:`abaco_projector.app.table_comparison` finds the difference.
+computes the bytes that Postgres must return for the rows of a batch, queries them, and compares two
+byte strings. If they differ, :mod:`abaco_projector.audit.table_comparison` finds the difference.
 """
 
 from collections.abc import AsyncGenerator, Sequence

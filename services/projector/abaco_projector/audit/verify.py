@@ -15,10 +15,10 @@ from abaco_projector.adapters.postgres_session import Session, quote_name
 from abaco_projector.adapters.read_model_store import EVENTS, ReadModelStore
 from abaco_projector.adapters.schema_migrations import migrations, pending
 from abaco_projector.adapters.sql_queries import QUERIES
-from abaco_projector.app.copy_audit import CopyDiffers, check_ends
 from abaco_projector.app.log_range import ReadableLog, read_head
-from abaco_projector.app.output_audit import OutputTally, check_output
-from abaco_projector.app.shadow_schema import (
+from abaco_projector.audit.copy_audit import CopyDiffers, check_ends
+from abaco_projector.audit.output_audit import OutputTally, check_output
+from abaco_projector.audit.shadow_schema import (
     Progress,
     ShadowSource,
     drop_schema,
@@ -27,7 +27,7 @@ from abaco_projector.app.shadow_schema import (
     folded_shadow,
     read_live_schema,
 )
-from abaco_projector.app.table_comparison import READ_MODELS, TABLE_KEYS, find_first_difference
+from abaco_projector.audit.table_comparison import READ_MODELS, TABLE_KEYS, find_first_difference
 from abaco_projector.domain import history_difference as differences
 from abaco_proto.errors import Refused
 

@@ -1,0 +1,1 @@
+"""Verify, rebuild, replay, export and restore: the use cases of auditors."""
