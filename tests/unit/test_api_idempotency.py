@@ -97,7 +97,7 @@ async def test_a_rerun_is_told_by_its_event() -> None:
     again = ev.Rerun(execution_id="foo_0_exc_0", actor_sequence=1, state_sequence=0, image="i")
     recorded = b.record(b.received(7, rerun=again), 42)
     nothing: Any = None
-    answer = await explain_routes.ordered(nothing, Request({"type": "http"}), recorded)
+    answer = await explain_routes.repeated_rerun(nothing, Request({"type": "http"}), recorded)
     assert (answer.status_code, answer.headers["Abaco-Sequence"]) == (201, "42")
     assert json.loads(bytes(answer.body))["result"] == {
         "execution_id": "foo_0_exc_7",

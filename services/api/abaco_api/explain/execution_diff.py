@@ -47,14 +47,14 @@ def diff(
 
 
 def summary(found: DiffResult) -> str:
-    """What can be said of the two, and no more: the same inputs need not give the same output."""
+    """One sentence about the inputs; the same inputs need not give the same output."""
     if not found.inputs.different:
         return "Same inputs."
     return f"Not the same inputs: {', '.join(found.inputs.different)}."
 
 
 def unified(texts: tuple[str, str], names: tuple[str, ...]) -> tuple[list[str], bool]:
-    """The lines of a unified diff, and whether something was left out."""
+    """The lines of a unified diff, and whether it is incomplete."""
     whole = [text.splitlines() for text in texts]
     cut = [text[:MOST_OUTPUT].splitlines()[:MOST_LINES] for text in texts]
     lines = list(difflib.unified_diff(cut[0], cut[1], names[0], names[1], lineterm=""))

@@ -1,4 +1,4 @@
-"""What a run was given, read from the log at the places its events name."""
+"""The inputs of a run, read from the log at the sequences that its events name."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ RIGHTS = {"privileged": False, "no_new_privileges": True}
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run depends on, as far as we hand it over.
+    """All that a run depends on, as far as the platform provides it.
 
     A rerun names its own definition and state; any other run has those in force at its start.
     """
@@ -58,7 +58,7 @@ async def read_inputs(log: EventLog, row: Row) -> Inputs:
 
 
 def same_inputs(one: Inputs, other: Inputs) -> dict[str, bool]:
-    """Which inputs are alike. Of an image that is not known nothing can be said: it is not.
+    """Which inputs are the same. An unknown image is not the same as any.
 
     The rights of a run are named only where they differ.
     """

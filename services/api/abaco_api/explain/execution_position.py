@@ -137,7 +137,7 @@ BUSY = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)
 
 
 def _of_workers(live: Sequence[Worker], ahead: int) -> tuple[str, str] | None:
-    """What it waits for where there are workers."""
+    """What it waits for if there are workers."""
     by = {s: [w for w in live if w.status is s] for s in WorkerStatus}
     if by[WorkerStatus.READY]:
         return "its_turn", f"a worker is idle, and {_messages(ahead)} ahead of it"
@@ -154,7 +154,7 @@ def _of_workers(live: Sequence[Worker], ahead: int) -> tuple[str, str] | None:
 
 
 def _of_hosts(actor: Actor, hosts: HostCapacity) -> tuple[str, str]:
-    """What it waits for where there is no worker."""
+    """What it waits for if there is no worker."""
     if actor.status is ActorStatus.ERROR:
         since = format_time(actor.updated_at)
         what = f"the image could not be made ready ({actor.status_message})"

@@ -1,6 +1,6 @@
-"""Freshness: a query shows at least what the same process has written, or says that it cannot.
+"""Freshness: a query shows at least what its process has written, or is refused.
 
-One poller asks how far the read models are, for all queries that wait; nobody waits, nobody asks.
+One poller reads the checkpoint of the read models for all queries that wait, and only then.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ EVERYTHING = "*"
 
 
 class Freshness:
-    """Remembers what was written, and waits for the read models to show it."""
+    """Keeps the sequences that were written, and waits until the read models hold them."""
 
     def __init__(self, checkpoint: Callable[[], Awaitable[int]], wait_seconds: float) -> None:
         self._checkpoint = checkpoint
@@ -39,8 +39,8 @@ class Freshness:
         """Wait until the read models hold all that is known to be written about a topic.
 
         Raises:
-            Behind: they did not get there in time.
-            Unavailable: they cannot be asked.
+            Behind: they do not hold it in time.
+            Unavailable: Postgres does not answer.
         """
         await self.reach_sequence(max(after, self._written.get(topic, 0)))
 

@@ -1,4 +1,4 @@
-"""Events: pages of history, streams of what happens, and the chain that proves them."""
+"""Routes of events: pages, streams, and the hash chain."""
 
 from collections.abc import Sequence
 from typing import Any

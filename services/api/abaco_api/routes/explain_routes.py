@@ -1,4 +1,4 @@
-"""Questions about one run of the past: once more, side by side, and why."""
+"""Routes that explain one execution: run it again, compare it, and why it is where it is."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ from abaco_proto.errors import Unavailable, Unknown
 WITH = "with"
 
 
-async def run_again(api: Service, request: Request, cause: Cause) -> Response:
+async def rerun_execution(api: Service, request: Request, cause: Cause) -> Response:
     """A new execution with the image, message, environment and state of an old one."""
     parse.nothing_else(query_parameters(request))
     actor_id, ordinal = _named(request)
@@ -39,19 +39,19 @@ async def run_again(api: Service, request: Request, cause: Cause) -> Response:
 
     accepted = await api.inbox.accept(actor_id, decide, cause)
     api.freshness.wrote(accepted.sequence, actor_id)
-    return _again(accepted, row["execution_id"], row["image_digest"])
+    return _accepted(accepted, row["execution_id"], row["image_digest"])
 
 
-async def ordered(_: Service, __: Request, recorded: Recorded) -> Response:
-    """The answer to who ordered a rerun that is in the log."""
+async def repeated_rerun(_: Service, __: Request, recorded: Recorded) -> Response:
+    """The answer to a repeated request for a rerun that is in the log."""
     event = recorded.event
     assert isinstance(event, ev.MessageReceived)
     assert event.rerun is not None
     accepted = Accepted(event.execution_id, recorded.sequence)
-    return _again(accepted, event.rerun.execution_id, event.rerun.image)
+    return _accepted(accepted, event.rerun.execution_id, event.rerun.image)
 
 
-def _again(accepted: Accepted, rerun_of: str, image: str) -> Response:
+def _accepted(accepted: Accepted, rerun_of: str, image: str) -> Response:
     result = RerunResult(execution_id=accepted.execution_id, rerun_of=rerun_of, image=image)
     msg = "To be run again with the same inputs."
     return success(result, msg, status=201, sequence=accepted.sequence)
@@ -71,7 +71,7 @@ async def compare(api: Service, request: Request) -> Response:
 
 
 async def _pair(api: Service, actor_id: str, ordinal: int, other: str | None) -> tuple[Row, Row]:
-    """The two to compare; by default a rerun and what it is one of, the rerun behind."""
+    """The two to compare; by default a rerun and its original, the original first."""
     row = await api.models.execution(actor_id, ordinal)
     if other is not None:
         beside = parse.execution_ordinal(actor_id, other)
@@ -127,13 +127,13 @@ OPERATIONS = (
     Operation(
         method="POST",
         path=f"{_PATH}/rerun",
-        endpoint=run_again,
+        endpoint=rerun_execution,
         kind="command",
         summary="Run an execution again with the same inputs",
         result=RerunResult,
         status=201,
         errors=(409,),
-        repeated=Repeated(event=ev.MessageReceived, response=ordered),
+        repeated=Repeated(event=ev.MessageReceived, response=repeated_rerun),
     ),
     Operation(
         method="GET",
