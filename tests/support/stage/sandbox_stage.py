@@ -57,7 +57,7 @@ def probe() -> bytes:
     """The program of ``sandbox_probe.c``."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "probe"
-        source = Path(__file__).parent / "sandbox_probe.c"
+        source = Path(__file__).with_name("sandbox_probe.c")
         flags = ("-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror")
         subprocess.run([build.compiler(), *flags, "-o", target, source], check=True)
         return target.read_bytes()
@@ -89,6 +89,14 @@ def changed_program(folder: Path, edits: Sequence[Edit]) -> Path:
     files = map(str, sources.rglob("*.c"))
     words = [build.compiler(), *build.FLAGS, "-Wno-unused", "-o", str(target), *files]
     subprocess.run(words, check=True, capture_output=True)
+    return target
+
+
+def compile_with_launcher(source: Path, target: Path) -> Path:
+    """A program with a ``main`` of its own that uses the launcher's parts."""
+    files = [path for path in build.SOURCES.rglob("*.c") if path.name not in {"main.c", "helper.c"}]
+    words = [build.compiler(), *build.FLAGS, "-Werror", f"-I{build.SOURCES}", "-o", str(target)]
+    subprocess.run([*words, str(source), *map(str, files)], check=True)
     return target
 
 
@@ -130,14 +138,21 @@ class Slot:
         self._socket = socket.socket(socket.AF_UNIX)
         self._lines = self._socket.makefile("r")
 
-    def start(self) -> None:
+    def start_container(self) -> None:
         self.api.start(self.id)
         self.pause: int = self.api.inspect_container(self.id)["State"]["Pid"]
+
+    def ask(self, line: str) -> str:
+        """The helper's answer."""
         assert self.helper.stdin is not None
         assert self.helper.stdout is not None
-        self.helper.stdin.write(f"sandbox {self.pause} {self.id} 0\n")
+        self.helper.stdin.write(line)
         self.helper.stdin.flush()
-        answer = self.helper.stdout.readline()
+        return self.helper.stdout.readline()
+
+    def start(self) -> None:
+        self.start_container()
+        answer = self.ask(f"sandbox {self.pause} {self.id} 0\n")
         assert answer.startswith("started "), answer
         self.launcher = int(answer.split()[1])
         self._socket.settimeout(SECONDS)

@@ -336,6 +336,8 @@ static void wait_again(void)
 /* Kills all other processes after the report. If the engine stops the container, exits at once. */
 static void end_others(void)
 {
+    if (sandbox.on && run.reason == STOPPED)
+        sandbox_remove();
     if (!container.entered || run.reason == STOPPED)
         leave();
     else if (sandbox.on)

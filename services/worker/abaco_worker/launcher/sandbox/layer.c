@@ -1,11 +1,12 @@
 /*
- * The directory of a message, on the machine's disk: what its program writes, and its own copies of
- * hosts, hostname and resolv.conf. No container mounts the folder it is in. Not on a tmpfs: files
- * there would be counted as the program's memory.
+ * The directory of a slot on the machine's disk. It holds what a program writes. No container mounts the
+ * folder that it is in. It is not a tmpfs: files there would be counted as the program's memory.
  *
- *   message/upper work root      of the overlay, and where that is mounted while it is made
- *           <number>/upper work  the same for a volume
- *           <number>             a copy of a file
+ *   upper      of the overlay; new for each message
+ *   work       of the overlay; empty between messages
+ *   root       where the overlay is mounted while it is made
+ *   files      where a tmpfs with copies of hosts, hostname and resolv.conf is mounted meanwhile
+ *   <number>   upper and work of a volume
  */
 #include "sandbox.h"
 
@@ -65,9 +66,10 @@ static void empty(int directory, int top, int depth)
     closedir(entries);
 }
 
-static void remove_tree(const char *name)
+/* Removes what is in a directory, whatever a program has made of it. */
+static void empty_tree(int parent, const char *name)
 {
-    int top = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int top = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (top < 0)
         return;
     for (unsigned int before = ~0u; before != moved;) { /* until nothing had to be moved */
@@ -77,17 +79,54 @@ static void remove_tree(const char *name)
             empty(again, top, 0);
     }
     close(top);
-    unlinkat(folder, name, AT_REMOVEDIR);
 }
 
-void layer_remove(void)
+/* An unused layer has no entry and is removed at once. */
+static void remove_pair(int directory)
 {
-    remove_tree(MESSAGE);
+    if (unlinkat(directory, "upper", AT_REMOVEDIR)) {
+        empty_tree(directory, "upper");
+        unlinkat(directory, "upper", AT_REMOVEDIR);
+    }
+    empty_tree(directory, "work");
 }
 
-/* ---- making */
+/* ---- the pairs of directories: one for the root, one for each volume */
 
-/* Removes what an earlier launcher left behind. */
+static bool make_upper(int directory)
+{
+    return !mkdirat(directory, "upper", 0755);
+}
+
+static bool make_work(int directory)
+{
+    return !mkdirat(directory, "work", S_IRWXU);
+}
+
+static int open_volume(size_t step, bool make)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%zu", step);
+    if (make && mkdirat(folder, number, S_IRWXU))
+        return -1;
+    return openat(folder, number, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool for_volumes(bool (*function)(int directory), bool make)
+{
+    bool done = true;
+    for (size_t i = 0; i < plan.steps && done; i++) {
+        if (plan.step[i].kind != VOLUME)
+            continue;
+        int directory = open_volume(i, make);
+        done = directory >= 0 && function(directory);
+        if (directory >= 0)
+            close(directory);
+    }
+    return done;
+}
+
+/* Removes first what an earlier launcher has left. */
 bool layer_open(const char *path, char words[WORDS_BYTES])
 {
     if (mkdir(path, S_IRWXU) && errno != EEXIST)
@@ -95,47 +134,32 @@ bool layer_open(const char *path, char words[WORDS_BYTES])
     folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0)
         return sandbox_failure(words, path);
-    int again = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *entries = again < 0 ? NULL : fdopendir(again);
-    for (struct dirent *entry; entries && (entry = readdir(entries));)
-        if (!is_dot(entry->d_name))
-            remove_tree(entry->d_name);
-    if (entries)
-        closedir(entries);
+    empty_tree(folder, ".");
+    if (mkdirat(folder, "root", S_IRWXU) || mkdirat(folder, "files", S_IRWXU) ||
+        !make_work(folder) || !for_volumes(make_work, true))
+        return sandbox_failure(words, path);
     return true;
-}
-
-static bool make_pair(int directory)
-{
-    return !mkdirat(directory, "upper", 0755) && !mkdirat(directory, "work", S_IRWXU);
 }
 
 bool layer_make(char words[WORDS_BYTES])
 {
-    layer_remove();
-    bool made = !mkdirat(folder, MESSAGE, S_IRWXU);
-    int directory = made ? openat(folder, MESSAGE, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    made = directory >= 0 && make_pair(directory) && !mkdirat(directory, "root", S_IRWXU);
-    for (size_t i = 0; i < plan.steps && made; i++) {
-        if (plan.step[i].kind != VOLUME)
-            continue;
-        char number[16];
-        snprintf(number, sizeof number, "%zu", i);
-        int inner = mkdirat(directory, number, S_IRWXU)
-                        ? -1
-                        : openat(directory, number, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        made = inner >= 0 && make_pair(inner);
-        if (inner >= 0)
-            close(inner);
-    }
-    int error = errno;
-    if (directory >= 0)
-        close(directory);
-    errno = error;
-    return made || sandbox_failure(words, "the directory of a message");
+    return (make_upper(folder) && for_volumes(make_upper, false)) ||
+           sandbox_failure(words, "the directory of a message");
+}
+
+static bool remove_volume(int directory)
+{
+    remove_pair(directory);
+    return true;
+}
+
+void layer_remove(void)
+{
+    remove_pair(folder);
+    for_volumes(remove_volume, false);
 }
 
 int layer_tree(void)
 {
-    return (int)syscall(CALL_OPEN_TREE, folder, MESSAGE, TREE_CLONE | TREE_CLOEXEC);
+    return (int)syscall(CALL_OPEN_TREE, folder, "", TREE_CLONE | TREE_CLOEXEC | AT_EMPTY_PATH);
 }
