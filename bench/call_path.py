@@ -24,8 +24,7 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 import builders
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
