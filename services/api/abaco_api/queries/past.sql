@@ -3,7 +3,8 @@
 -- Where the latest or the earliest of some events is wanted, pairs are compared instead of their
 -- columns. Only one index has the order of these pairs, so the planner has no other choice. With
 -- columns it may read an actor's history backwards, in the hope to find a match soon. OFFSET 0 has
--- the events of each name looked up by themselves.
+-- the events of each name looked up by themselves. The types that are left out are not in the index
+-- events_of_actor_by_type.
 
 -- name: events_before
 -- The latest events of some types of one actor, the latest first.
@@ -15,6 +16,7 @@ SELECT e.*
         WHERE tenant = $1
           AND (actor_id || '.' || type, seq) > ($2 || '.' || t.type, $4)
           AND (actor_id || '.' || type, seq) < ($2 || '.' || t.type, $5)
+          AND type NOT IN ('message.received', 'execution.assigned', 'execution.finished')
         ORDER BY actor_id || '.' || type DESC, seq DESC
         LIMIT $6) AS e
  ORDER BY seq DESC
@@ -30,6 +32,7 @@ SELECT e.*
         WHERE tenant = $1
           AND (actor_id || '.' || type, seq) > ($2 || '.' || t.type, $4)
           AND (actor_id || '.' || type, seq) < ($2 || '.' || t.type, $5)
+          AND type NOT IN ('message.received', 'execution.assigned', 'execution.finished')
         ORDER BY actor_id || '.' || type, seq
         LIMIT $6) AS e
  ORDER BY seq
@@ -118,6 +121,7 @@ SELECT a.actor_id, a.registered_at
    AND EXISTS (SELECT
                  FROM events e
                 WHERE e.tenant = $1 AND e.actor_id || '.' || e.type = a.actor_id || '.actor.registered'
+                  AND e.type NOT IN ('message.received', 'execution.assigned', 'execution.finished')
                   AND e.seq <= $2)
  ORDER BY a.registered_at, a.actor_id
  LIMIT $5 OFFSET $6;

@@ -15,7 +15,9 @@ CREATE OR REPLACE FUNCTION worker_named_in(body json) RETURNS text LANGUAGE sql 
     SELECT substring(body::text FROM '"worker_id":"([A-Za-z0-9_-]+)"')
 $$;
 
-CREATE INDEX events_of_actor_by_type ON events (tenant, (actor_id || '.' || type), seq);
+-- Not of the types of which every execution has one, and of which none is looked for by type.
+CREATE INDEX events_of_actor_by_type ON events (tenant, (actor_id || '.' || type), seq)
+    WHERE type NOT IN ('message.received', 'execution.assigned', 'execution.finished');
 CREATE INDEX events_by_id ON events (tenant, id COLLATE "C");
 CREATE INDEX assignments_of_worker ON events (tenant, worker_named_in(data), seq)
     WHERE type = 'execution.assigned';
