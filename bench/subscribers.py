@@ -38,7 +38,7 @@ CONTEXT = mp.get_context("spawn")
 PROCESSES = 2
 ORDINAL = re.compile(rb'"ordinal":(\d+),')
 MESSAGE = "x" * 200
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 class Subscriber(asyncio.Protocol):
@@ -88,7 +88,7 @@ async def subscribe(port: int, count: int, stalled: int, wanted: int, pipe: Pipe
         await subscriber.opened
     pipe.send("ready")
     healthy = [s for s in subscribers if not s.stalled]
-    deadline = loop.time() + PATIENCE_SECONDS
+    deadline = loop.time() + TIMEOUT_SECONDS
     while min(len(s.arrived) for s in healthy) < wanted and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     pipe.send([s.arrived for s in healthy])

@@ -26,7 +26,7 @@ from api_stage import Api, Process
 from projection import reached
 
 LOOK_SECONDS = 0.01
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 CAUGHT_UP = "caught up at event"
 RESTORED = "live workers restored"
 
@@ -55,7 +55,7 @@ class Services:
         begun = time.perf_counter()
         self.running[name] = prepared
         Process.start(prepared)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await ready(prepared)
         return time.perf_counter() - begun
 
@@ -98,7 +98,7 @@ class Services:
 
     async def snapshot(self) -> None:
         """Wait until the scheduler has put away a snapshot."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await self._snapshots.get(SNAPSHOT) is None:  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(LOOK_SECONDS)
 

@@ -50,9 +50,9 @@ def paths(actor_id: str) -> list[str]:
     """What is asked of an actor."""
     base = f"/actors/{actor_id}"
     one = [f"/executions/{actor_id}_exc_{n}" for n in (0, 2)]
-    seat = [f"/workers/{actor_id}_wkr_0"]
+    worker = [f"/workers/{actor_id}_wkr_0"]
     lists = ["/state", "/messages", "/executions", "/workers", "/subscriptions"]
-    return [base, *(base + path for path in (*lists, *one, *seat))]
+    return [base, *(base + path for path in (*lists, *one, *worker))]
 
 
 Answer = tuple[int, Any]
@@ -72,8 +72,8 @@ async def answers(client: httpx.AsyncClient, wanted: list[str], **how: Any) -> d
 
 def anything(chance: random.Random, actor_id: str) -> ev.Event:
     """An event of an actor, likely to fit what happened before."""
-    n, seat, attempt = chance.randrange(5), chance.randrange(2), chance.choice([1, 1, 2])
-    run: dict[str, Any] = {"attempt": attempt, "worker_id": f"{actor_id}_wkr_{seat}"}
+    n, worker, attempt = chance.randrange(5), chance.randrange(2), chance.choice([1, 1, 2])
+    run: dict[str, Any] = {"attempt": attempt, "worker_id": f"{actor_id}_wkr_{worker}"}
     key = f"{actor_id}_sub_{n}"
     makers: list[ev.Event] = [
         b.received(n, actor_id),
@@ -88,11 +88,11 @@ def anything(chance: random.Random, actor_id: str) -> ev.Event:
         b.retry_requested(n, actor_id),
         b.halt_requested(n, actor_id),
         ev.InboxPurged(actor_id=actor_id, up_to_ordinal=n),
-        b.requested(seat, actor_id),
-        b.ready(seat, actor_id),
-        b.failed(seat, actor_id),
-        b.stop_requested(seat, actor_id),
-        b.stopped(seat, actor_id),
+        b.requested(worker, actor_id),
+        b.ready(worker, actor_id),
+        b.failed(worker, actor_id),
+        b.stop_requested(worker, actor_id),
+        b.stopped(worker, actor_id),
         b.updated(actor_id, chance.choice([1, 2]), default_environment={"B": "1", "A": "é"}),
         ev.ActorStateSet(actor_id=actor_id, state=[n, 0.1, "é\0", {"a": None}], version=n),
         ev.ActorSubscribed(actor_id=actor_id, subscription_id=key, event_pattern="nobody_0.>"),
@@ -112,9 +112,9 @@ async def test_every_moment_answers_as_it_did_live(
     known: dict[str, Answer] = {}
     for n, event in enumerate(history):
         time = b.T0 + timedelta(seconds=n, microseconds=n)
-        wish = draft(event, tenant="default", time=time, causation_id=f"c-{n}", position=n)
-        wish = replace(wish, id=f"event.{n}")  # the same may happen again
-        sequence = await log.append(wish)
+        drafted = draft(event, tenant="default", time=time, causation_id=f"c-{n}", position=n)
+        drafted = replace(drafted, id=f"event.{n}")  # the same may happen again
+        sequence = await log.append(drafted)
         touched = [p for a in ACTORS if getattr(event, "actor_id", a) == a for p in paths(a)]
         after = {"Abaco-After": str(sequence)}
         known |= await answers(client, ["/actors", *touched], headers=after)

@@ -186,10 +186,10 @@ async def test_a_long_list_says_where_it_goes_on(client: httpx.AsyncClient) -> N
 
 
 async def test_workers(client: httpx.AsyncClient, connection: Connection) -> None:
-    actor_id = await register(client, "seats")
+    actor_id = await register(client, "workers")
     log = JetStreamEventLog(connection)
-    seats = (b.requested(0, actor_id), b.ready(0, actor_id), b.requested(1, actor_id))
-    sequence = await append(log, *seats)
+    worker_events = (b.requested(0, actor_id), b.ready(0, actor_id), b.requested(1, actor_id))
+    sequence = await append(log, *worker_events)
     after = {"Abaco-After": str(sequence)}
     first, second = result_of(await client.get(f"/actors/{actor_id}/workers", headers=after))
     assert first["status"] == "READY"

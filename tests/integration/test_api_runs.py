@@ -85,18 +85,18 @@ async def a_run(client: httpx.AsyncClient, connection: Connection, name: str) ->
 
 async def run(connection: Connection, stage: Stage, ordinal: int, message: int) -> None:
     log, actor_id = JetStreamEventLog(connection), stage.actor_id
-    seat = f"{actor_id}_wkr_{ordinal}"
+    worker_id = f"{actor_id}_wkr_{ordinal}"
     assigned = b.assigned(
         ordinal,
         actor_id,
         message_sequence=message,
         actor_sequence=stage.registered,
-        worker_id=seat,
+        worker_id=worker_id,
     )
-    started = b.started(ordinal, actor_id, state_sequence=stage.state, worker_id=seat)
-    finished = b.finished(ordinal, actor_id, worker_id=seat, log_bytes=8)
-    seats = (b.requested(ordinal, actor_id), b.ready(ordinal, actor_id))
-    await append(log, *seats, assigned, started, finished)
+    started = b.started(ordinal, actor_id, state_sequence=stage.state, worker_id=worker_id)
+    finished = b.finished(ordinal, actor_id, worker_id=worker_id, log_bytes=8)
+    worker_events = (b.requested(ordinal, actor_id), b.ready(ordinal, actor_id))
+    await append(log, *worker_events, assigned, started, finished)
 
 
 async def test_a_run_is_run_again_with_what_it_was_given(

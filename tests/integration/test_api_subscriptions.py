@@ -76,10 +76,10 @@ async def test_each_event_once_while_processes_and_the_log_are_killed(
 async def write(log: EventLog) -> list[int]:
     sources = []
     for n in range(COUNT):
-        wish = b.envelope_of(b.finished(n, "src_0"))
+        drafted = b.envelope_of(b.finished(n, "src_0"))
         while True:
             try:
-                sources.append(await log.append(wish))
+                sources.append(await log.append(drafted))
                 break
             except Exception:  # noqa: BLE001 - the log is killed meanwhile
                 await asyncio.sleep(0.05)

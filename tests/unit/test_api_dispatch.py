@@ -190,10 +190,10 @@ async def test_what_another_delivered_a_moment_before_is_found_in_the_inbox() ->
         await subscribe(api, "dst_0", "src_0.execution.finished")
         await send(api, "dst_0", "first")
 
-        def be_faster(wish: Draft) -> None:
-            if isinstance(wish.event, ev.MessageReceived):
+        def be_faster(drafted: Draft) -> None:
+            if isinstance(drafted.event, ev.MessageReceived):
                 log.before_append = lambda _: None
-                put(log, replace(wish, time=b.T0))
+                put(log, replace(drafted, time=b.T0))
                 put(log, b.envelope_of(b.received(2, "dst_0")))
 
         log.before_append = be_faster
@@ -205,8 +205,8 @@ async def test_what_another_delivered_a_moment_before_is_found_in_the_inbox() ->
     assert [m.ordinal for m in inbox(log, "dst_0")] == [0, 1, 2]
 
 
-def put(log: InMemoryEventLog, wish: Draft) -> None:
-    log.put_raw(event_subject("default", wish.event), to_headers(wish), encode(wish.event))
+def put(log: InMemoryEventLog, drafted: Draft) -> None:
+    log.put_raw(event_subject("default", drafted.event), to_headers(drafted), encode(drafted.event))
 
 
 async def test_what_happened_while_nobody_ran_is_delivered_at_the_start() -> None:
@@ -277,7 +277,7 @@ async def test_hops_go_through_executions() -> None:
             await register(api, name)
         await subscribe(api, "b_0", "a_0.execution.finished")
         for ordinal, hops in ((0, 3), (1, 4), (2, 2)):
-            wish = draft(
+            drafted = draft(
                 b.finished(ordinal, "a_0"),
                 tenant="default",
                 time=b.T0,
@@ -285,7 +285,7 @@ async def test_hops_go_through_executions() -> None:
                 correlation_id="chain",
                 hops=hops,
             )
-            await log.append(wish)
+            await log.append(drafted)
         await arrived(log, "b_0", 2)
         await settled(log)
     made = [r for r in log.events if isinstance(r.event, ev.MessageReceived)]
@@ -314,9 +314,9 @@ async def test_a_process_that_is_not_the_fastest_stands_back() -> None:
     """Whoever lost a race leaves the next events to the other, as long as that one delivers."""
     log, tries = InMemoryEventLog(), 0
 
-    def count(wish: object) -> None:
+    def count(drafted: object) -> None:
         nonlocal tries
-        tries += isinstance(getattr(wish, "event", None), ev.MessageReceived)
+        tries += isinstance(getattr(drafted, "event", None), ev.MessageReceived)
 
     async with process(log) as one, process(log):
         await register(one, "src")

@@ -312,7 +312,7 @@ async def test_a_process_that_is_slow_at_whatever_step(name: str, side: Side) ->
 
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_a_slow_process_whose_inbox_went_on(side: Side) -> None:
-    """Its tip is brought up to date by others: the condition alone would let a second one in."""
+    """Others advance its inbox head: the condition alone would let a second one in."""
     for step in range(1, STEPS):
         async with world() as stage:
             await prepare(stage)
@@ -449,10 +449,10 @@ async def append_keyed(log: InMemoryEventLog, ordinal: int, actor: str = "foo") 
     event = replace(
         b.received(ordinal), actor_id=f"{actor}_0", execution_id=f"{actor}_0_exc_{ordinal}"
     )
-    wish = draft(
+    drafted = draft(
         event, tenant="default", time=datetime.now(UTC), causation_id=key.causation_id("0")
     )
-    recorded = await log.at(await log.append(wish))
+    recorded = await log.at(await log.append(drafted))
     assert recorded is not None
     return recorded
 

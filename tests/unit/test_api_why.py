@@ -39,7 +39,7 @@ def test_no_host_has_room() -> None:
     busy = (*hosts, b.requested(1, "bar_0", host_id="h2"))
     found = why(*NOTHING_BUT, hosts=busy)
     assert found.standing.reason == "no_room"
-    assert "h1 has 1 of 1 seats taken, h2 has 1 of 1 seats taken" in found.standing.says
+    assert "h1 has 1 of 1 slots in use, h2 has 1 of 1 slots in use" in found.standing.says
     assert reason(*NOTHING_BUT, hosts=hosts) == "no_worker"
     freed = (*busy, b.stopped(1, "bar_0", host_id="h2"))
     assert reason(*NOTHING_BUT, hosts=freed) == "no_worker"
@@ -74,8 +74,8 @@ def test_all_workers_are_busy() -> None:
 
 
 def test_a_stateful_actor_runs_one_at_a_time() -> None:
-    seats = (b.requested(), b.ready())
-    events = (b.registered(stateless=False), b.received(0), b.received(1), *seats, b.assigned(0))
+    workers = (b.requested(), b.ready())
+    events = (b.registered(stateless=False), b.received(0), b.received(1), *workers, b.assigned(0))
     found = why(*events, ordinal=1)
     assert found.standing.reason == "actor_busy"
     assert "foo_0_exc_0 is at work" in found.standing.says

@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.connections += 1
 
     def _answer(self) -> None:
-        if "mute" in self.path:
+        if "silent" in self.path:
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -131,4 +131,4 @@ def test_errors_are_those_of_docker_py(engine: Engine) -> None:
 
 def test_an_engine_that_does_not_answer_is_the_networks_fault(engine: Engine) -> None:
     with session(engine) as api, pytest.raises(requests.ConnectionError):
-        api.start("mute")
+        api.start("silent")

@@ -163,7 +163,7 @@ def _of_hosts(actor: Actor, hosts: HostCapacity) -> tuple[str, str]:
         return "no_host", "no host takes work"
     if not hosts.free:
         taken = hosts.workers
-        each = [f"{h} has {taken.get(h, 0)} of {n} seats taken" for h, n in hosts.capacity.items()]
+        each = [f"{h} has {taken.get(h, 0)} of {n} slots in use" for h, n in hosts.capacity.items()]
         return "no_room", f"no host has room: {', '.join(each)}"
     return "no_worker", "there is no worker, and a host has room for one"
 

@@ -52,7 +52,7 @@ class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CauseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What an execution came of: a request, a subscription, or the wish to run one again.
+    """What caused an execution: a request, a subscription, or a rerun.
 
     ``id`` is that of the request or the event; the rest says more where it applies.
     """

@@ -97,7 +97,7 @@ class ReadModels:
         return {(row["actor_id"], row["ordinal"]): row for row in rows}
 
     async def workers(self, actor_id: str) -> Sequence[Row]:
-        """An actor's workers that take a seat now."""
+        """The live workers of an actor."""
         async with self._pool.session() as session:
             await self._of_actor(session, "actor", actor_id)
             return await session.fetch(SQL["workers"], self._tenant, actor_id)

@@ -1,6 +1,6 @@
 /*
  * A control group for each message, below the container's: its limits, its exact account, and who is
- * killed when memory runs out. The launcher is in the container's groups, so the program is born in
+ * killed when memory runs out. The launcher is in the container's groups, so the program starts in
  * those of every hierarchy, devices too (else it could open any disk), and moves down in a few.
  *
  * Version 1 has one hierarchy for each controller; groups are made for memory, cpu, cpuacct and pids.
