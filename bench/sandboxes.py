@@ -1,0 +1,235 @@
+"""Sandboxes a second in containers that stay, beside docker run and the kernel's own part.
+
+    python bench/sandboxes.py [--turns N] [--seconds S] [--docker-runs N]
+
+A sandbox runs ``/bin/true`` as root, with a control group of its own, in the container's network.
+The floor is a C loop of the launcher's own steps (``sandbox_floor.c``), without requests, output
+and reports. All are measured in turns on the same machine. It needs root, as the launcher does.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+
+from abaco_bench import machine, report
+from abaco_bench.figures import Figure, Ratio, median, spread
+from abaco_bench.picture import Panel, draw
+from abaco_bench.progress import say
+from abaco_worker.launcher import build
+from sandbox_stage import IMAGE, Slot, build_image, compile_with_launcher, slot
+
+LEVELS = (1, 2)
+SANDBOX, FLOOR, DOCKER = "sandbox", "floor", "docker run"
+LIMITS = {
+    SANDBOX: "the kernel: namespaces, mounts, the filter and the exit of each; and this client",
+    FLOOR: "the kernel alone",
+    DOCKER: "dockerd, containerd and runc",
+}
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+Samples = dict[str, list[float]]
+
+
+# -- the launcher
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of those that it waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) * TICK_SECONDS
+
+
+def drive(made: Slot, deadline: float, times: list[float]) -> None:
+    """One sandbox after another until the deadline."""
+    while (began := time.perf_counter()) < deadline:
+        assert made.run("/bin/true").status == 0
+        times.append(time.perf_counter() - began)
+
+
+def measure_sandboxes(slots: list[Slot], level: int, seconds: float, samples: Samples) -> None:
+    """So many launchers side by side, for so long."""
+    used = [cpu_seconds(made.launcher) for made in slots]
+    times: list[list[float]] = [[] for _ in range(level)]
+    began = time.perf_counter()
+    threads = [
+        threading.Thread(target=drive, args=(made, began + seconds, found))
+        for made, found in zip(slots, times, strict=False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = time.perf_counter() - began
+    count = sum(map(len, times))
+    cpu = sum(cpu_seconds(made.launcher) for made in slots) - sum(used)
+    record(samples, SANDBOX, level, count / taken, cpu / count)
+    samples[f"{SANDBOX}, {level} at once, each"].append(
+        1000 * median([*chain.from_iterable(times)])
+    )
+
+
+# -- the floor
+
+
+@contextmanager
+def waiting_container(folder: Path) -> Iterator[Slot]:
+    """A container whose process 1 pauses, without a launcher."""
+    program = build.build()
+    assert program is not None
+    made = Slot(folder, program, IMAGE, {})
+    try:
+        made.start_container()
+        yield made
+    finally:
+        made.remove()
+
+
+def measure_floor(floor: Path, folder: Path, level: int, count: int, samples: Samples) -> None:
+    """Each in a container of its own, which the loop leaves as it was."""
+    with ExitStack() as stack:
+        containers = [
+            stack.enter_context(waiting_container(folder / f"{time.monotonic_ns()}"))
+            for _ in range(level)
+        ]
+        loops = [
+            subprocess.Popen(
+                [floor, str(made.pause), made.id, str(made.folder / "layers"), str(count)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for made in containers
+        ]
+        found = [loop.communicate()[0].splitlines() for loop in loops]
+        assert not any(loop.returncode for loop in loops)
+    each = [[int(line) / 1e9 for line in lines[:-1]] for lines in found]
+    cpu = sum(int(lines[-1].split()[1]) for lines in found) / 1e9
+    rate = sum(len(times) / sum(times) for times in each)
+    record(samples, FLOOR, level, rate, cpu / sum(map(len, each)))
+    samples[f"{FLOOR}, {level} at once, each"].append(median([*chain.from_iterable(each)]) * 1000)
+
+
+def record(samples: Samples, name: str, level: int, rate: float, cpu: float) -> None:
+    """Keep a rate, and the CPU time of each in ms."""
+    samples[f"{name}, {level} at once"].append(rate)
+    samples[f"{name}, {level} at once, CPU"].append(cpu * 1000)
+
+
+# -- docker run
+
+
+def measure_docker_run(samples: Samples) -> None:
+    """One container by the command line, until it is removed."""
+    began = time.perf_counter()
+    words = ["docker", "run", "--rm", "--network", "none", IMAGE, "/bin/true"]
+    subprocess.run(words, check=True)
+    samples[f"{DOCKER}, 1 at once"].append(1 / (time.perf_counter() - began))
+
+
+# -- all together
+
+
+def measure(options: argparse.Namespace) -> Samples:
+    """Everything, in turns."""
+    samples: Samples = defaultdict(list)
+    build_image()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        folder = Path(scratch)
+        source = Path(__file__).with_name("sandbox_floor.c")
+        floor = compile_with_launcher(source, folder / "floor")
+        slots = [stack.enter_context(slot(folder / str(level))) for level in LEVELS]
+        for made in slots:
+            drive(made, time.perf_counter() + 1, [])
+        for turn in range(options.turns):
+            for level in LEVELS:
+                measure_sandboxes(slots, level, options.seconds, samples)
+                rate = samples[f"{SANDBOX}, {level} at once"][-1] / level
+                count = max(20, int(rate * options.seconds))
+                measure_floor(floor, folder, level, count, samples)
+            for _ in range(options.docker_runs):
+                measure_docker_run(samples)
+            say(f"turn {turn + 1}/{options.turns}")
+    return samples
+
+
+def made_report(samples: Samples, options: argparse.Namespace) -> report.Report:
+    """The report: ratios of the same run first."""
+
+    def ratio(name: str, one: str, other: str, goal: float | None = None) -> Ratio:
+        value = median(samples[one]) / median(samples[other])
+        return Ratio(name=name, value=value, unit="x", goal=goal)
+
+    def unit(name: str) -> str:
+        return "ms" if name.endswith(("CPU", "each")) else "per s"
+
+    docker_run = f"{DOCKER}, 1 at once"
+    return report.Report(
+        name="sandboxes",
+        machine=options.machine,
+        options={"seconds": options.seconds, "turns": options.turns},
+        ratios=[
+            *(
+                ratio(
+                    f"{SANDBOX} to {FLOOR}, {n} at once",
+                    f"{SANDBOX}, {n} at once",
+                    f"{FLOOR}, {n} at once",
+                    0.25,
+                )
+                for n in LEVELS
+            ),
+            *(
+                ratio(
+                    f"CPU of {SANDBOX} to {FLOOR}, {n} at once",
+                    f"{SANDBOX}, {n} at once, CPU",
+                    f"{FLOOR}, {n} at once, CPU",
+                )
+                for n in LEVELS
+            ),
+            ratio(f"{SANDBOX} to {DOCKER}, 1 at once", f"{SANDBOX}, 1 at once", docker_run),
+        ],
+        figures=[
+            Figure(
+                name=name,
+                unit=unit(name),
+                spread=spread(found),
+                limit=LIMITS[name.partition(",")[0]],
+            )
+            for name, found in sorted(samples.items())
+        ],
+        samples=samples,
+        notes=["CPU is of the launcher and its children, kernel threads and this client left out"],
+    )
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--seconds", type=float, default=3, help="of one measurement (3)")
+    add("--turns", type=int, default=5, help="measurements of each (5)")
+    add("--docker-runs", type=int, default=2, help="of each turn (2)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print the table, keep the JSON and the picture."""
+    options = parsed()
+    options.machine = machine.description()
+    found = made_report(measure(options), options)
+    rates = [figure for figure in found.figures if figure.unit == "per s"]
+    sys.stdout.write(report.table(found))
+    ours = frozenset(figure.name for figure in rates if figure.name.startswith(SANDBOX))
+    panel = Panel(title="a second", figures=rates, ours=ours, logarithmic=True)
+    for path in report.keep(found, draw("Sandboxes a second", [panel])):
+        say(f"kept {path}")
+
+
+if __name__ == "__main__":
+    main()
