@@ -35,6 +35,9 @@ caches of a processor, beyond which each byte costs more whatever the code.
 RUNS = 3
 ROUNDS = 10
 LEAST_SECONDS = 0.0001
+LEAST_TICKS = 20
+"""A measurement is at least this many steps of the clock: they may be as long as 4 ms each."""
+
 FORM = "multipart/form-data; boundary=x"
 
 Work = Callable[[], object]
@@ -48,6 +51,17 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def clock_step() -> float:
+    """The smallest step of the thread's clock that was seen, in seconds."""
+    steps = []
+    for _ in range(5):
+        began = now = time.thread_time()
+        while now == began:
+            now = time.thread_time()
+        steps.append(now - began)
+    return min(steps)
 
 
 def seconds(work: Work, times: int) -> float:
@@ -67,8 +81,9 @@ def growth(make: Callable[[int], Work], size: int) -> float:
     least = float("inf")
     with without_collector():
         one, more = make(size), make(2**DOUBLINGS * size)
+        least_seconds = max(LEAST_SECONDS, LEAST_TICKS * clock_step())
         times = 1
-        while seconds(one, times) < LEAST_SECONDS:
+        while seconds(one, times) < least_seconds:
             times *= 2
         for _ in range(ROUNDS):
             ratio = seconds(more, times) / seconds(one, times)
