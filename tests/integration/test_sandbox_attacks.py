@@ -197,7 +197,7 @@ ATTACKS = {
         first="probe connect",
         then="cat /proc/net/tcp",
         stopped=lacks("0100007F"),
-        without=[(SPAWN, "sandbox.limits.flags & OWN_NETWORK", "0")],
+        without=[(SPAWN, "sandbox.own_network && !own_network(words)", "0")],
         request={"flags": OWN_NETWORK},
     ),
     "more than its memory": Attack(

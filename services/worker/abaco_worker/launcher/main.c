@@ -14,8 +14,8 @@
  * a host must remove its containers one at a time (docs/adr/0008). Without a container the launcher
  * exits, and until then it is an init process: it reaps orphans and forwards signals.
  *
- * A launcher for sandboxes (sandbox/spawn.c) runs one request after another, each in a new sandbox, and
- * sends `waiting` again after it has removed the last one.
+ * A launcher for sandboxes (sandbox/spawn.c) runs one request after another, each in a new sandbox. It
+ * sends `waiting` again after it has removed the last one and has made the next.
  *
  * The run does not depend on a connection: a restarted worker connects again, or reads the report
  * from its file.
@@ -98,39 +98,111 @@ static void set_words(const char *words)
     snprintf(run.words, sizeof run.words, "%s", words);
 }
 
+static void make_pipes(int output[2], int failure[2])
+{
+    if (!make_pipe(output) || !make_pipe(failure)) {
+        perror("pipe");
+        exit(EXIT_FAILURE);
+    }
+}
+
+/* The sandbox of the next message. Its child waits for the request. */
+static struct {
+    pid_t child; /* 0: none; -1: it could not be made, see the words */
+    int output_pipe, failure_pipe;
+    char words[WORDS_BYTES];
+} prepared = {.output_pipe = -1, .failure_pipe = -1};
+
+static void prepare(bool own_network)
+{
+    int output[2], failure[2];
+    make_pipes(output, failure);
+    prepared.child = sandbox_spawn(own_network, prepared.words);
+    if (prepared.child == 0)
+        child_run(&sandbox.request, output[1], failure[1]);
+    close(output[1]);
+    close(failure[1]);
+    prepared.output_pipe = output[0];
+    prepared.failure_pipe = failure[0];
+}
+
+static void discard_prepared(void)
+{
+    if (prepared.child > 0) {
+        kill(prepared.child, SIGKILL);
+        waitpid(prepared.child, NULL, 0);
+    }
+    prepared.child = 0;
+    close_pipe(&prepared.output_pipe);
+    close_pipe(&prepared.failure_pipe);
+    sandbox_remove();
+}
+
+static void fail_to_start(void)
+{
+    run.exit_status = W_EXITCODE(126, 0);
+    run.ended = run.began;
+}
+
+/* One that has died meanwhile is made again. */
+static void start_prepared(const struct sandbox_limits *limits, const struct command *command)
+{
+    bool own_network = limits->flags & OWN_NETWORK;
+    if (prepared.child <= 0 || own_network != sandbox.own_network || plan_is_stale()) {
+        discard_prepared();
+        prepare(own_network);
+    }
+    run.child = prepared.child;
+    run.output_pipe = prepared.output_pipe;
+    run.failure_pipe = prepared.failure_pipe;
+    prepared.child = 0;
+    prepared.output_pipe = prepared.failure_pipe = -1;
+    if (run.child < 0) {
+        set_words(prepared.words);
+        fail_to_start();
+    } else if (!sandbox_start(run.child, limits, command->body, command->length, run.words)) {
+        kill(run.child, SIGKILL);
+        waitpid(run.child, NULL, 0);
+        fail_to_start();
+    }
+}
+
+static void start_child(const struct request *request)
+{
+    int output[2], failure[2];
+    make_pipes(output, failure);
+    run.child = fork();
+    if (run.child == 0)
+        child_run(request, output[1], failure[1]);
+    if (run.child < 0) {
+        snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
+        fail_to_start();
+    }
+    close(output[1]);
+    close(failure[1]);
+    run.output_pipe = output[0];
+    run.failure_pipe = failure[0];
+}
+
 static void start(const struct request *request, const struct sandbox_limits *limits,
                   const struct command *command)
 {
-    int output[2], failure[2];
     run.output_file = command->output;
     run.report_file = command->report;
     run.output_limit = request->output_limit;
     run.grace_ms = request->grace_ms;
     run.stop_signal = (int)request->stop_signal;
     usage_read(&run.before);
-    if (!make_pipe(output) || !make_pipe(failure)) {
-        perror("pipe");
-        exit(EXIT_FAILURE);
-    }
     run.started = now(CLOCK_REALTIME);
     run.began = now(CLOCK_MONOTONIC);
     if (request->max_run_ms)
         run.deadline = run.began + request->max_run_ms * MILLISECOND;
     state = STARTING;
     snprintf(status_line, sizeof status_line, "started %" PRIu64 "\n", run.started);
-    run.child = sandbox.on ? sandbox_spawn(limits, run.words) : fork();
-    if (run.child == 0)
-        child_run(request, output[1], failure[1]);
-    if (run.child < 0) {
-        run.exit_status = W_EXITCODE(126, 0);
-        if (!sandbox.on)
-            snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
-        run.ended = run.began;
-    }
-    close(output[1]);
-    close(failure[1]);
-    run.output_pipe = output[0];
-    run.failure_pipe = failure[0];
+    if (sandbox.on)
+        start_prepared(limits, command);
+    else
+        start_child(request);
 }
 
 /* The pipe is closed by a successful exec. Before that the child may write why exec failed. */
@@ -231,6 +303,10 @@ static void reap(void)
     struct rusage usage;
     int status;
     for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &usage)) > 0;) {
+        if (pid == prepared.child) {
+            prepared.child = 0; /* it is made again when there is a request */
+            continue;
+        }
         usage_add(&run.processes, &run.max_rss_bytes, &usage);
         if (pid == run.child) {
             run.exit_status = status;
@@ -244,6 +320,8 @@ static _Noreturn void leave(void)
 {
     int status = run.exit_status;
     int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (sandbox.on)
+        discard_prepared();
     if (container.entered)
         pause_leave(code);
     exit(code);
@@ -328,6 +406,7 @@ static void wait_again(void)
     close(run.report_file);
     memset(&run, 0, sizeof run);
     run.output_pipe = run.failure_pipe = -1;
+    prepare(false);
     state = WAITING;
     snprintf(status_line, sizeof status_line, "waiting\n");
     wire_broadcast(status_line);
@@ -336,8 +415,6 @@ static void wait_again(void)
 /* Kills all other processes after the report. If the engine stops the container, exits at once. */
 static void end_others(void)
 {
-    if (sandbox.on && run.reason == STOPPED)
-        sandbox_remove();
     if (!container.entered || run.reason == STOPPED)
         leave();
     else if (sandbox.on)
@@ -383,14 +460,13 @@ static void execute(size_t connection, const struct command *command)
         else if (run.reason == BY_ITSELF || run.reason == STOPPED)
             stop(HALTED);
     } else if (command->verb == RUN) {
-        char *body = command->body;
-        size_t length = command->length;
+        struct command inner = *command;
         bool meant = command->in_sandbox == sandbox.on &&
-                     (!sandbox.on || sandbox_parse(&body, &length, &limits));
+                     (!sandbox.on || sandbox_parse(&inner.body, &inner.length, &limits));
         if (!meant)
             why = "malformed request";
-        else if (state == WAITING && request_parse(body, length, &request, &why)) {
-            start(&request, &limits, command);
+        else if (state == WAITING && request_parse(inner.body, inner.length, &request, &why)) {
+            start(&request, &limits, &inner);
             return;
         }
         char line[WORDS_BYTES];
@@ -463,6 +539,8 @@ static int catch_signals(void)
 _Noreturn void launcher_run(int listener)
 {
     int signals = catch_signals();
+    if (sandbox.on)
+        prepare(false);
     for (;;)
         poll_once(signals, listener);
 }

@@ -215,17 +215,37 @@ static bool limit_version_2(const struct hierarchy *in, const struct sandbox_lim
     return !in->cpu || !limits->cpu_us || write_at(group, "cpu.max", quota);
 }
 
-bool groups_make(const struct sandbox_limits *limits, char words[WORDS_BYTES])
+/* Where the processor's time is counted elsewhere, it needs a group only for a limit. */
+static bool is_only_limit(const struct hierarchy *in)
+{
+    return in->cpu && !in->account && !in->memory && !in->processes;
+}
+
+static bool make_group(struct hierarchy *in)
+{
+    if (mkdirat(in->base, MESSAGE, 0755) && errno != EEXIST)
+        return false;
+    in->message = openat(in->base, MESSAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return in->message >= 0;
+}
+
+bool groups_make(char words[WORDS_BYTES])
+{
+    for (size_t i = 0; i < count; i++)
+        if (hierarchies[i].leaves && !is_only_limit(&hierarchies[i]) && !make_group(&hierarchies[i]))
+            return sandbox_failure(words, "a control group");
+    return true;
+}
+
+/* The child has joined its groups already, and does nothing until it gets its request. */
+bool groups_limit(const struct sandbox_limits *limits, pid_t child, char words[WORDS_BYTES])
 {
     for (size_t i = 0; i < count; i++) {
         struct hierarchy *in = &hierarchies[i];
-        /* Without a limit of its own a message's share of the processor is the container's. */
-        if (!in->leaves || (in->cpu && !in->account && !in->unified && !limits->cpu_us))
-            continue;
-        if (mkdirat(in->base, MESSAGE, 0755) && errno != EEXIST)
+        if (in->leaves && in->message < 0 && limits->cpu_us &&
+            (!make_group(in) || !write_number(in->message, "cgroup.procs", (uint64_t)child)))
             return sandbox_failure(words, "a control group");
-        in->message = openat(in->base, MESSAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (in->message < 0 || !(in->unified ? limit_version_2 : limit_version_1)(in, limits))
+        if (in->message >= 0 && !(in->unified ? limit_version_2 : limit_version_1)(in, limits))
             return sandbox_failure(words, "the limits of its control group");
     }
     return true;

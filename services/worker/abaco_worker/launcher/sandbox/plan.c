@@ -168,11 +168,12 @@ static bool learn_kind(struct step *step, const char *root, char words[WORDS_BYT
     const struct step *holder = is_tmpfs ? fresh_of(step->device) : NULL;
     struct stat status;
     int place = open_in_image(step->path, O_PATH);
-    bool seen = place >= 0 && !fstat(place, &status);
-    if (place >= 0)
-        close(place);
-    if (!seen)
+    if (place < 0 || fstat(place, &status))
         return refuse(words, "cannot read the mount", step->path);
+    if (S_ISREG(status.st_mode))
+        step->original = place;
+    else
+        close(place);
     if (!strncmp(step->type, "cgroup", 6))
         step->kind = GROUP;
     else if (!strcmp(step->type, "proc") && !whole)
@@ -217,7 +218,7 @@ static bool learn_mount(char *line, char words[WORDS_BYTES])
     if (plan.steps == STEPS)
         return refuse(words, "it has too many mounts", "");
     struct step *step = &plan.step[plan.steps];
-    *step = (struct step){.made = -1};
+    *step = (struct step){.made = -1, .original = -1};
     if (!tail || sscanf(line, "%*d %*d %u:%u %255s %255s %255s", &major, &minor, root, step->path,
                         options) != 5 ||
         sscanf(tail, " - %31s %63s %16383s", step->type, step->source, super) < 2)
@@ -238,6 +239,30 @@ static bool learn_mount(char *line, char words[WORDS_BYTES])
         return false;
     plan.steps++;
     return true;
+}
+
+static struct timespec change_of(const struct step *step)
+{
+    struct stat status = {0};
+    if (step->original >= 0 && fstat(step->original, &status))
+        status = (struct stat){0};
+    return status.st_ctim;
+}
+
+void plan_remember(void)
+{
+    for (size_t i = 0; i < plan.steps; i++)
+        plan.step[i].changed = change_of(&plan.step[i]);
+}
+
+bool plan_is_stale(void)
+{
+    for (size_t i = 0; i < plan.steps; i++) {
+        const struct timespec now = change_of(&plan.step[i]), then = plan.step[i].changed;
+        if (now.tv_sec != then.tv_sec || now.tv_nsec != then.tv_nsec)
+            return true;
+    }
+    return false;
 }
 
 bool plan_mounts(char words[WORDS_BYTES])

@@ -80,6 +80,8 @@ struct step {
     dev_t device;
     size_t first_node, nodes;   /* what a new tmpfs holds */
     int made;                   /* the mount, before it is at its place */
+    int original;               /* of COPY: the container's file, */
+    struct timespec changed;    /* and when it was changed last before it was copied */
 };
 
 /* A device, directory or link in a tmpfs of the container: /dev/null. */
@@ -103,6 +105,11 @@ extern struct plan {
 /* Reads the container's mounts. */
 bool plan_mounts(char words[WORDS_BYTES]);
 
+/* Whether the engine has changed a file since plan_remember. It writes hosts and resolv.conf when it
+ * connects a network. */
+void plan_remember(void);
+bool plan_is_stale(void);
+
 /* ---- filter.c: the engine's filter of system calls, in less time */
 
 struct sock_filter;
@@ -123,7 +130,8 @@ bool groups_find(char words[WORDS_BYTES]);
 /* Tries where groups can be made. Where they cannot, messages have none, and the container's own
  * limits and counters are used. */
 void groups_open(void);
-bool groups_make(const struct sandbox_limits *limits, char words[WORDS_BYTES]);
+bool groups_make(char words[WORDS_BYTES]);
+bool groups_limit(const struct sandbox_limits *limits, pid_t child, char words[WORDS_BYTES]);
 bool groups_join(char words[WORDS_BYTES]);
 bool groups_read(struct usage *usage);
 void groups_remove(void);
@@ -149,17 +157,23 @@ bool root_build(char words[WORDS_BYTES]);
 extern struct sandbox {
     bool on;
     bool own_cgroups; /* the container has a control group namespace of its own */
-    struct sandbox_limits limits;
+    bool own_network; /* of the sandbox that was made last */
+    struct request request; /* in the child, when it has come */
 } sandbox;
 
 /* In the helper: what a launcher for sandboxes must know. Then in the launcher itself. */
 bool sandbox_learn(char words[WORDS_BYTES]);
 bool sandbox_open(const char *folder, char words[WORDS_BYTES]);
 
-/* A child that is process 1 of a new process namespace; like fork. -1: see the words. */
-pid_t sandbox_spawn(const struct sandbox_limits *limits, char words[WORDS_BYTES]);
+/* A child that is process 1 of a new process namespace; like fork. -1: see the words. It makes its
+ * sandbox at once, before there is a request. */
+pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES]);
 
-/* In the child: its file system, control groups and network. */
+/* Sets the child's limits and sends it the request. If the child has ended, its report says why. */
+bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char *body, size_t length,
+                   char words[WORDS_BYTES]);
+
+/* In the child: its file system, control groups and network, then its request. */
 bool sandbox_enter(char words[WORDS_BYTES]);
 
 /* What the message used; then nothing of it is left. */

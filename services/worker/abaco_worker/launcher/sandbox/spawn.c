@@ -6,7 +6,7 @@
  *     hold namespaces and groups by descriptors           another process gets the number of a dead one
  *     enter the container's process namespace             programs outlive their container
  *     enter its groups, devices too                       opening the machine's disks
- *   for each message, in the launcher
+ *   for each message, in the launcher, before the message is there
  *     a directory and control groups of its own           reading what others wrote; using up the rest
  *     a child in new process, ipc and host name namespaces    seeing, signalling or tracing others
  *   in the child (child.c, confine.c and this folder)
@@ -14,6 +14,7 @@
  *     a network namespace of its own, if asked            seeing another's connections
  *     root.c: overlay, pivot_root, mounts, masks          the container's files, the machine's files
  *     groups and their namespace                          using more than its share
+ *     wait for the request
  *     keyring, limits, label, bounding set, filter        keys of others; all that the engine forbids
  *     close every descriptor, then the working directory  the machine's root by /proc/self/fd/<n>
  *     groups, gid, uid, capabilities, no_new_privs, exec  rights that were only needed up to here
@@ -34,6 +35,12 @@
 #include <unistd.h>
 
 struct sandbox sandbox;
+
+/* What the child gets: this, and the body of the request. */
+struct order {
+    uint64_t flags, length;
+};
+static int orders[2] = {-1, -1}; /* a pipe */
 
 /* Of Linux 5.3. */
 struct clone_arguments {
@@ -96,11 +103,16 @@ bool sandbox_open(const char *folder, char words[WORDS_BYTES])
 
 /* ---- for each message */
 
-pid_t sandbox_spawn(const struct sandbox_limits *limits, char words[WORDS_BYTES])
+pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES])
 {
-    sandbox.limits = *limits;
-    if (!layer_make(words) || !groups_make(limits, words))
+    sandbox.own_network = own_network;
+    plan_remember();
+    if (!layer_make(words) || !groups_make(words))
         return -1;
+    if (pipe2(orders, O_CLOEXEC)) {
+        sandbox_failure(words, "a pipe");
+        return -1;
+    }
     struct clone_arguments arguments = {
         .flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
         .exit_signal = SIGCHLD,
@@ -108,7 +120,70 @@ pid_t sandbox_spawn(const struct sandbox_limits *limits, char words[WORDS_BYTES]
     pid_t child = (pid_t)syscall(CALL_CLONE3, &arguments, sizeof arguments);
     if (child < 0)
         sandbox_failure(words, "its process");
+    if (child != 0) {
+        close(orders[0]);
+        orders[0] = -1;
+    }
     return child;
+}
+
+static bool write_all(int file, const void *data, size_t length)
+{
+    for (const char *at = data; length > 0;) {
+        ssize_t written = write(file, at, length);
+        if (written <= 0)
+            return false;
+        at += written;
+        length -= (size_t)written;
+    }
+    return true;
+}
+
+bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char *body, size_t length,
+                   char words[WORDS_BYTES])
+{
+    struct order order = {limits->flags, length};
+    if (!groups_limit(limits, child, words))
+        return false;
+    if (!write_all(orders[1], &order, sizeof order) || !write_all(orders[1], body, length))
+        errno = 0; /* the child has failed, and has written why */
+    close(orders[1]);
+    orders[1] = -1;
+    return true;
+}
+
+/* ---- in the child */
+
+static bool read_all(int file, void *data, size_t length)
+{
+    for (char *at = data; length > 0;) {
+        ssize_t got = read(file, at, length);
+        if (got <= 0)
+            return false;
+        at += got;
+        length -= (size_t)got;
+    }
+    return true;
+}
+
+/* If the launcher removes the sandbox without having used it, the pipe ends. */
+static bool await_request(char words[WORDS_BYTES])
+{
+    static char body[REQUEST_BYTES];
+    struct order order;
+    const char *why;
+    close(orders[1]); /* else it would not end */
+    if (!read_all(orders[0], &order, sizeof order) || order.length > sizeof body ||
+        !read_all(orders[0], body, order.length))
+        _exit(EXIT_FAILURE);
+    close(orders[0]);
+    if (order.flags & NO_NEW_PRIVILEGES)
+        container.no_new_privileges = true;
+    if (!request_parse(body, order.length, &sandbox.request, &why)) {
+        snprintf(words, WORDS_BYTES, "%s", why);
+        return false;
+    }
+    return true;
 }
 
 static bool own_network(char words[WORDS_BYTES])
@@ -123,16 +198,15 @@ static bool own_network(char words[WORDS_BYTES])
 
 bool sandbox_enter(char words[WORDS_BYTES])
 {
-    if (sandbox.limits.flags & NO_NEW_PRIVILEGES)
-        container.no_new_privileges = true;
-    if (sandbox.limits.flags & OWN_NETWORK && !own_network(words))
+    if (sandbox.own_network && !own_network(words))
         return false;
     /* Late, so that making the sandbox is not counted as the program's; the group namespace after it,
      * for its root is where the child is then. */
     if (!root_build(words) || !groups_join(words))
         return false;
-    return !sandbox.own_cgroups || !unshare(CLONE_NEWCGROUP) ||
-           sandbox_failure(words, "its control groups");
+    if (sandbox.own_cgroups && unshare(CLONE_NEWCGROUP))
+        return sandbox_failure(words, "its control groups");
+    return await_request(words);
 }
 
 bool sandbox_measure(struct usage *usage)
@@ -142,6 +216,9 @@ bool sandbox_measure(struct usage *usage)
 
 void sandbox_remove(void)
 {
+    if (orders[1] >= 0)
+        close(orders[1]);
+    orders[1] = -1;
     groups_remove();
     layer_remove();
 }
