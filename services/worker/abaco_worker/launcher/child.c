@@ -6,6 +6,7 @@
  * with hostile files can only harm its own run, whose time limit is active already.
  */
 #include "launcher.h"
+#include "sandbox/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -176,6 +177,8 @@ void child_run(const struct request *request, int output, int failure)
     setsid();
     default_signals();
     if (container.entered && !confine(words))
+        fail(NOT_EXECUTABLE, "%s", words);
+    if (sandbox.on && !sandbox_await_request(words))
         fail(NOT_EXECUTABLE, "%s", words);
     if (!container.spared)
         raise_oom_score();

@@ -149,6 +149,8 @@ static bool bound_capabilities(char words[WORDS_BYTES])
     return true;
 }
 
+static bool loaded; /* a request for a sandbox may set no_new_privs after that */
+
 /* Loads the oldest filter first, as the engine did. */
 static bool load_filters(char words[WORDS_BYTES])
 {
@@ -158,6 +160,7 @@ static bool load_filters(char words[WORDS_BYTES])
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
             return failed(words, "its filter of system calls");
     }
+    loaded = true;
     return true;
 }
 
@@ -209,5 +212,5 @@ bool confine_finally(char words[WORDS_BYTES])
         return true;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return failed(words, "no_new_privs");
-    return load_filters(words);
+    return loaded || load_filters(words);
 }

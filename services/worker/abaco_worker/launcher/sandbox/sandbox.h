@@ -173,8 +173,9 @@ pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES]);
 bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char *body, size_t length,
                    char words[WORDS_BYTES]);
 
-/* In the child: its file system, control groups and network, then its request. */
+/* In the child: its file system, control groups and network. When it is confined, its request. */
 bool sandbox_enter(char words[WORDS_BYTES]);
+bool sandbox_await_request(char words[WORDS_BYTES]);
 
 /* What the message used; then nothing of it is left. */
 bool sandbox_measure(struct usage *usage);

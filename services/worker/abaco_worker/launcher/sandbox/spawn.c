@@ -14,8 +14,8 @@
  *     a network namespace of its own, if asked            seeing another's connections
  *     root.c: overlay, pivot_root, mounts, masks          the container's files, the machine's files
  *     groups and their namespace                          using more than its share
- *     wait for the request
  *     keyring, limits, label, bounding set, filter        keys of others; all that the engine forbids
+ *     wait for the request
  *     close every descriptor, then the working directory  the machine's root by /proc/self/fd/<n>
  *     groups, gid, uid, capabilities, no_new_privs, exec  rights that were only needed up to here
  */
@@ -167,7 +167,7 @@ static bool read_all(int file, void *data, size_t length)
 }
 
 /* If the launcher removes the sandbox without having used it, the pipe ends. */
-static bool await_request(char words[WORDS_BYTES])
+bool sandbox_await_request(char words[WORDS_BYTES])
 {
     static char body[REQUEST_BYTES];
     struct order order;
@@ -206,7 +206,7 @@ bool sandbox_enter(char words[WORDS_BYTES])
         return false;
     if (sandbox.own_cgroups && unshare(CLONE_NEWCGROUP))
         return sandbox_failure(words, "its control groups");
-    return await_request(words);
+    return true;
 }
 
 bool sandbox_measure(struct usage *usage)
