@@ -1,5 +1,7 @@
 """The published description, the settings, the statements."""
 
+import re
+
 import pytest
 
 from abaco_api.api_settings import ApiSettings
@@ -29,6 +31,14 @@ def test_operations_have_names_of_their_own() -> None:
     items = openapi.describe(OPERATIONS)["paths"].values()
     names = [operation["operationId"] for item in items for operation in item.values()]
     assert len(names) == len(set(names))
+
+
+def test_names_of_schemas_name_no_module() -> None:
+    schemas = openapi.describe(OPERATIONS)["components"]["schemas"]
+    assert "Success_list_ActorResult__" in schemas
+    assert b"abaco_api" not in openapi.encoded(OPERATIONS)
+    found = re.findall(rb'"#/components/schemas/([^"]+)"', openapi.encoded(OPERATIONS))
+    assert {name.decode() for name in found} <= set(schemas)
 
 
 def test_every_statement_has_a_name() -> None:
