@@ -219,13 +219,17 @@ ATTACKS = {
 }
 
 
+IMAGE = "abaco-test/sandbox-attacks"
+"""Not the image of other tests: they run at the same time, and theirs has no volume."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def image() -> str:
-    return build_image(more='VOLUME ["/data"]\n')
+    return build_image(IMAGE, more='VOLUME ["/data"]\n')
 
 
 def said(folder: Path, attack: Attack, program: Path | None) -> str:
-    with slot(folder, program=program, **attack.limits) as made:
+    with slot(folder, IMAGE, program, **attack.limits) as made:
         made.shell(attack.first, **attack.request)
         return made.shell(f"exec 2>&1; {attack.then}; echo --", **attack.request).text
 
