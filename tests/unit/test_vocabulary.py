@@ -3,8 +3,8 @@
 docs/glossary.md has the names. Decisions (docs/adr) and CHANGELOG.md may tell of old ones.
 """
 
+import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SUFFIXES = {".py", ".c", ".h", ".md", ".sql", ".toml", ".yaml", ".sh", ".conf"}
 HISTORY = ("docs/adr/", "CHANGELOG.md", "requirements/", "docs/reference/asyncapi.json")
+BUILT = {"build", "__pycache__", "node_modules"}
 HERE = str(Path(__file__).relative_to(ROOT))
 
 OLD = {
@@ -70,18 +71,15 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def files() -> list[Path]:
-    """The text files of the repository that the rule is about."""
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    return [
-        ROOT / name
-        for name in listed
-        if Path(name).suffix in SUFFIXES
-        and not name.startswith(HISTORY)
-        and name != HERE
-        and (ROOT / name).is_file()
-    ]
+    """The text files of the checkout that the rule is about; hidden and built ones are left out."""
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name[0] != "." and name not in BUILT]
+        for path in (Path(folder, name) for name in names):
+            name = str(path.relative_to(ROOT))
+            if path.suffix in SUFFIXES and not name.startswith(HISTORY) and name != HERE:
+                found.append(path)
+    return found
 
 
 def singular(word: str) -> str:
