@@ -118,6 +118,19 @@ Tenant = Annotated[
 ]
 
 
+AllowNewPrivileges = Annotated[
+    bool,
+    Meta(
+        description="Whether actors may set no_new_privileges to false, so that setuid programs of"
+        " their images get the rights of their owner. Applies to every client that may register"
+        " actors: there are no roles yet."
+    ),
+]
+AllowPrivileged = Annotated[
+    bool, Meta(description="Whether actors may have privileged containers.")
+]
+
+
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings that every service has."""
 

@@ -7,9 +7,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 import builders as b
+from abaco_api.api_errors import InboxFull
 from abaco_api.commands.inbox import InboxCapacity
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.http_errors import InboxFull
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from abaco_api.http.http_errors import TooMany
+from abaco_api.api_errors import TooMany
 from abaco_api.http.wire_protocol import ABORT, CALL
 from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.domain.transcript import Piece

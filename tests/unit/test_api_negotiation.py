@@ -8,9 +8,9 @@ import zlib
 import httpx
 import pytest
 
+from abaco_api.api_errors import BodyTooLarge, UnsupportedCoding
 from abaco_api.http.content_coding import decoded
 from abaco_api.http.content_negotiation import accept
-from abaco_api.http.http_errors import BodyTooLarge, UnsupportedCoding
 from abaco_proto import events as ev
 from abaco_proto.errors import Malformed
 from idempotency_stage import world

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from abaco_api.api_errors import TooLarge
 from abaco_api.commands import parse
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.image_name import is_image
-from abaco_api.http.http_errors import TooLarge
 from abaco_api.http.request_body import (
     Parameters,
     _json_object,

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import builders as b
+from abaco_api.api_errors import TooMany
 from abaco_api.as_of.as_of_parameter import PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.full_fold import FullFold
 from abaco_api.as_of.past_read_models import PastReadModels
-from abaco_api.http.http_errors import TooMany, answer_of
+from abaco_api.http.http_errors import answer_of
 from abaco_api.queries.freshness import Freshness
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 import builders as b
+from abaco_api.api_errors import Behind
 from abaco_api.api_settings import ApiSettings
 from abaco_api.commands.keyed_queue import KeyedQueue
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
-from abaco_api.http.http_errors import Behind
 from abaco_api.queries.freshness import Freshness
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft

@@ -4,7 +4,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from abaco_proto.settings import PostgresDsn, ServiceSettings, Tenant
+from abaco_proto.settings import (
+    AllowNewPrivileges,
+    AllowPrivileged,
+    PostgresDsn,
+    ServiceSettings,
+    Tenant,
+)
 
 
 class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -24,17 +30,8 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     max_workers: Annotated[
         int, Meta(description="max_workers of an actor that sets none.", ge=1, le=1000)
     ] = 4
-    allow_new_privileges: Annotated[
-        bool,
-        Meta(
-            description="Whether actors may set no_new_privileges to false, so that setuid"
-            " programs of their images get the rights of their owner. Applies to every client"
-            " that may register actors: there are no roles yet."
-        ),
-    ] = False
-    allow_privileged: Annotated[
-        bool, Meta(description="Whether actors may have privileged containers.")
-    ] = False
+    allow_new_privileges: AllowNewPrivileges = False
+    allow_privileged: AllowPrivileged = False
     max_followers: Annotated[
         int,
         Meta(description="Maximum readers of live output per process.", ge=1, le=10_000),

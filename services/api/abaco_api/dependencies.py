@@ -6,6 +6,7 @@ from contextlib import suppress
 import msgspec
 from starlette.requests import Request
 
+from abaco_api.api_errors import BadParameter
 from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
@@ -19,7 +20,6 @@ from abaco_api.commands.inbox import InboxCapacity, Inboxes
 from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.http_errors import BadParameter
 from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResponses
 from abaco_api.http.request_body import query_parameters
 from abaco_api.idempotency.key_index import KeyIndex

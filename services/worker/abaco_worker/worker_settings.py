@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from abaco_proto.ids import HOST_PATTERN
-from abaco_proto.settings import MetricsServiceSettings
+from abaco_proto.settings import AllowNewPrivileges, AllowPrivileged, MetricsServiceSettings
 
 MEBIBYTE = 1024 * 1024
 
@@ -54,17 +54,8 @@ class WorkerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
         float,
         Meta(description="The time between SIGTERM and SIGKILL when a run is ended.", ge=0, le=600),
     ] = 10.0
-    allow_new_privileges: Annotated[
-        bool,
-        Meta(
-            description="Whether actors may set no_new_privileges to false, so that setuid"
-            " programs of their images get the rights of their owner. Applies to every client"
-            " that may register actors: there are no roles yet."
-        ),
-    ] = False
-    allow_privileged: Annotated[
-        bool, Meta(description="Whether actors may have privileged containers.")
-    ] = False
+    allow_new_privileges: AllowNewPrivileges = False
+    allow_privileged: AllowPrivileged = False
     starts_at_once: Annotated[
         int,
         Meta(

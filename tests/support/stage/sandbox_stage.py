@@ -70,7 +70,7 @@ def build_image(tag: str = IMAGE, more: str = "", recipe: str = RECIPE) -> str:
 
 
 Edit = tuple[str, str, str]
-"""A source file of the launcher, a text in it, and what stands there instead."""
+"""A source file of the launcher, a text in it, and its replacement."""
 
 
 def changed_program(folder: Path, edits: Sequence[Edit]) -> Path:

@@ -11,12 +11,12 @@ from datetime import datetime
 
 import msgspec
 
+from abaco_api.api_errors import BadParameter, Behind
 from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.full_fold import FullFold
 from abaco_api.as_of.indexed_answers import IndexedAnswers
 from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.commands.parse import whole_number
-from abaco_api.http.http_errors import BadParameter, Behind
 from abaco_api.queries.freshness import Freshness
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.read_models import ReadModels
@@ -64,7 +64,8 @@ class PastFinder:
                 raise BadParameter(AS_OF, f"{sequence}, but the log ends at {head}")
         else:
             sequence = await self._sequence_of(_time(text))
-        return await self._until(sequence)
+        indexed = await self.indexed(sequence)
+        return PastReadModels(self.fold_to(sequence), indexed, self._seconds, self.slots)
 
     def fold_to(self, sequence: int) -> FullFold:
         """The fold of the log up to a sequence."""
@@ -82,10 +83,6 @@ class PastFinder:
         except (Behind, Unavailable):
             return None
         return IndexedAnswers(self._rows, self._tenant, sequence)
-
-    async def _until(self, sequence: int) -> PastReadModels:
-        indexed = await self.indexed(sequence)
-        return PastReadModels(self.fold_to(sequence), indexed, self._seconds, self.slots)
 
     async def _sequence_of(self, time: datetime) -> int:
         """What is projected is looked up; the rest is read from the log."""

@@ -98,8 +98,8 @@ class EventSelection:
     async def of_workers(self, actor_id: str, worker_ids: Collection[str]) -> list[Recorded]:
         """The events that make some workers what they were."""
         existence = await self.of_existence(actor_id)
-        lives = await self._events.named(list(worker_ids), self._end)
-        found = {recorded.sequence: recorded for recorded in (*existence, *lives)}
+        named = await self._events.named(list(worker_ids), self._end)
+        found = {recorded.sequence: recorded for recorded in (*existence, *named)}
         searched, limit = set(worker_ids), 2
         while searched:
             assigned = await self._events.assignments(list(searched), self._end, limit)

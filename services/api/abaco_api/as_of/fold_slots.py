@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from abaco_api.http.http_errors import TooMany
+from abaco_api.api_errors import TooMany
 
 
 class FoldSlots:

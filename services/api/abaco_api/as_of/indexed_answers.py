@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 from abaco_api.as_of.event_selection import EventSelection
 from abaco_api.as_of.moment import PIECE_ACTORS, WAITING, Moment
 from abaco_api.domain.views import Row
-from abaco_api.queries.past_rows import MAX_UNTOLD, PastRows
+from abaco_api.queries.past_rows import MAX_UNDETERMINED, PastRows
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution
@@ -86,9 +86,9 @@ class IndexedAnswers:
         """The totals of an actor, and how many of its messages waited."""
         found = await self._rows.totals(actor_id, self._sequence)
         totals, waiting = found.totals, found.waiting
-        if len(found.untold) > MAX_UNTOLD:
+        if len(found.undetermined) > MAX_UNDETERMINED:
             raise NotIndexed
-        for execution in await self._executions(actor_id, found.untold):
+        for execution in await self._executions(actor_id, found.undetermined):
             totals = counted(totals, Execution(), execution)
             waiting += execution.status in WAITING
         return totals, waiting

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
+from abaco_api.api_errors import InboxFull
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import SendMessage
 from abaco_api.domain.decide import decide_send
-from abaco_api.http.http_errors import InboxFull
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev

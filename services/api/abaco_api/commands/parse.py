@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
+from abaco_api.api_errors import BadParameter
 from abaco_api.contract import request_schemas
 from abaco_api.domain import commands, event_pattern, json_numbers, message_environment
 from abaco_api.domain.actor_definition import Defaults, new
 from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.image_name import MAX_LENGTH, is_image
-from abaco_api.http.http_errors import BadParameter
 from abaco_api.http.request_body import JSON, Parameters, decode_json
 from abaco_api.streams.domain.output_offset import OutputOffset, parse_offset
 from abaco_proto import ids

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from abaco_api.http.http_errors import BadParameter
+from abaco_api.api_errors import BadParameter
 from abaco_proto.events import Definition
 
 

@@ -6,7 +6,7 @@ NUL at its end), in UTF-8, without NUL.
 
 from collections.abc import Mapping
 
-from abaco_api.http.http_errors import BadParameter, TooLarge
+from abaco_api.api_errors import BadParameter, TooLarge
 
 MAX_STRING_BYTES = 131_071
 MAX_TOTAL_BYTES = 256 * 1024

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable
 
-from abaco_api.http.http_errors import BodyTooLarge, UnsupportedCoding
+from abaco_api.api_errors import BodyTooLarge, UnsupportedCoding
 from abaco_proto.errors import Malformed
 
 CODINGS = ("gzip", "deflate")

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from abaco_api.api_errors import TooMany
 from abaco_api.domain.views import Row
-from abaco_api.http.http_errors import TooMany
 from abaco_api.http.response_envelope import MEDIA_TYPE, REQUEST_DONE, success_body
 from abaco_api.streams.stream_writer import Stalled, StreamWriter, send_until_disconnected
 from abaco_proto.errors import Unavailable

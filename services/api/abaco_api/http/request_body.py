@@ -15,8 +15,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File
 from starlette.requests import Request
 
+from abaco_api.api_errors import BadParameter, UnsupportedBody
 from abaco_api.http.content_coding import decoded
-from abaco_api.http.http_errors import BadParameter, UnsupportedBody
 from abaco_proto.errors import Malformed
 
 JSON = "application/json"

@@ -16,8 +16,8 @@ from time import perf_counter
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from abaco_api.api_errors import BodyTooLarge, TimedOut, TooMany
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.http_errors import BodyTooLarge, TimedOut, TooMany
 from abaco_api.http.request_body import BODY
 from abaco_api.http.response_envelope import failure_of
 from abaco_proto.errors import AbacoError

@@ -6,8 +6,9 @@ import msgspec
 from starlette.responses import Response
 
 from abaco_api import VERSION
+from abaco_api.api_errors import BodyTooLarge, TimedOut, UnsupportedCoding
 from abaco_api.http.content_coding import CODINGS
-from abaco_api.http.http_errors import BodyTooLarge, TimedOut, UnsupportedCoding, answer_of
+from abaco_api.http.http_errors import answer_of
 from abaco_proto.errors import AbacoError
 
 T = TypeVar("T")

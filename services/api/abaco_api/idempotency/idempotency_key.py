@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from abaco_api.api_errors import BadParameter
 from abaco_api.api_settings import ApiSettings
 from abaco_api.contract.operation import KEY, MAX_KEY
-from abaco_api.http.http_errors import BadParameter
 from abaco_api.http.request_body import read_parameters
 from abaco_proto.envelope import Recorded
 

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from abaco_api.http.http_errors import KeyReused
+from abaco_api.api_errors import KeyReused
 from abaco_api.idempotency.idempotency_key import AlreadyExecuted, IdempotencyKey, key_of_event
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded

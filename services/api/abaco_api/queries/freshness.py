@@ -7,7 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from abaco_api.http.http_errors import Behind
+from abaco_api.api_errors import Behind
 from abaco_proto.errors import Unavailable
 
 POLL_SECONDS = 0.01

@@ -81,9 +81,9 @@ SELECT worker_id
 
 -- name: totals_at
 -- The totals of an actor at a sequence, and how many of its executions waited. Left out are the
--- executions whose rows do not tell: those with a second attempt, or with one that failed, which
+-- executions whose rows do not determine it: those with a second attempt, or with one that failed, which
 -- had not ended for good. They come by name.
-SELECT count(*) FILTER (WHERE told) AS total_executions,
+SELECT count(*) FILTER (WHERE determined) AS total_executions,
        count(*) FILTER (WHERE ended) AS total_ended,
        count(*) FILTER (WHERE ended AND status = 'COMPLETE') AS total_complete,
        count(*) FILTER (WHERE ended AND status = 'ERROR') AS total_error,
@@ -92,11 +92,11 @@ SELECT count(*) FILTER (WHERE told) AS total_executions,
        coalesce(sum(cpu_ns) FILTER (WHERE ended), 0)::bigint AS total_cpu_ns,
        coalesce(sum(io_bytes) FILTER (WHERE ended), 0)::bigint AS total_io_bytes,
        coalesce(sum(runtime_ms) FILTER (WHERE ended), 0) AS total_runtime_ms,
-       count(*) FILTER (WHERE told AND NOT ended AND NOT started) AS waiting,
-       coalesce((array_agg(ordinal) FILTER (WHERE NOT told))[:$4], '{}') AS untold
+       count(*) FILTER (WHERE determined AND NOT ended AND NOT started) AS waiting,
+       coalesce((array_agg(ordinal) FILTER (WHERE NOT determined))[:$4], '{}') AS undetermined
   FROM (SELECT ordinal, status, cpu_ns, io_bytes, runtime_ms, ended, started,
                ended OR attempt = 0
-               OR (attempt = 1 AND status IN ('ASSIGNED', 'RUNNING', 'COMPLETE')) AS told
+               OR (attempt = 1 AND status IN ('ASSIGNED', 'RUNNING', 'COMPLETE')) AS determined
           FROM (SELECT *,
                        ended_sequence BETWEEN 1 AND $3 AS ended,
                        started_sequence BETWEEN 1 AND $3 AS started

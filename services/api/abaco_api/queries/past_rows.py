@@ -15,7 +15,7 @@ from abaco_proto.fold import Totals
 
 SQL = statements(files("abaco_api.queries").joinpath("past.sql").read_text())
 
-MAX_UNTOLD = 10_000
+MAX_UNDETERMINED = 10_000
 """Executions of one actor whose own events are read for its totals; an actor with more of them is
 folded."""
 
@@ -23,13 +23,13 @@ folded."""
 class TotalsAt(msgspec.Struct, frozen=True):
     """The totals of an actor, and how many of its executions waited.
 
-    ``untold`` are the ordinals of the executions that are in neither, because their rows do not
-    tell what they were: at most ``MAX_UNTOLD`` + 1 of them.
+    ``undetermined`` are the ordinals of the executions that are in neither, because their rows do
+    not determine what they were: at most ``MAX_UNDETERMINED`` + 1 of them.
     """
 
     totals: Totals
     waiting: int
-    untold: list[int]
+    undetermined: list[int]
 
 
 class PastRows:
@@ -79,9 +79,9 @@ class PastRows:
 
     async def totals(self, actor_id: str, sequence: int) -> TotalsAt:
         """The totals of an actor. The cost grows with its executions, by less than 1 µs each."""
-        [row] = await self._rows("totals_at", actor_id, sequence, MAX_UNTOLD + 1)
+        [row] = await self._rows("totals_at", actor_id, sequence, MAX_UNDETERMINED + 1)
         totals = Totals(**{name: row[name] for name in Totals.__struct_fields__})
-        return TotalsAt(totals, row["waiting"], list(row["untold"]))
+        return TotalsAt(totals, row["waiting"], list(row["undetermined"]))
 
     async def execution_ids(
         self, actor_id: str, sequence: int, offset: int, end: int, limit: int

@@ -1,9 +1,9 @@
 """The launchers' helper in a container, for a worker that has only the engine's socket.
 
-The helper has what runc has: the host's processes and control groups, and every capability. Whoever
-may write to the engine's socket has these rights already (docs/adr/0031). The worker talks to the
-helper over its standard streams, to which only the engine can attach. The engine removes the
-container when the worker has ended and the last launcher has exited.
+The helper has what runc has: the host's processes and control groups, and every capability. A
+process that may write to the engine's socket has these rights already (docs/adr/0031). The worker
+talks to the helper over its standard streams, to which only the engine can attach. The engine
+removes the container when the worker has ended and the last launcher has exited.
 """
 
 import asyncio

@@ -17,8 +17,8 @@
  * its memory or its files. When its standard input is closed, the helper accepts no more requests, and
  * exits after the last of its launchers.
  *
- * The helper needs root's capabilities and the host's PID namespace, as runc does. Whoever can talk to
- * it can do the same through the engine.
+ * The helper needs root's capabilities and the host's PID namespace, as runc does. A process that can
+ * write to it can do the same through the engine.
  */
 #include "launcher.h"
 #include "sandbox/sandbox.h"

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from abaco_api.api_errors import BadParameter
 from abaco_api.commands import parse
 from abaco_api.domain.wildcard import ANY
-from abaco_api.http.http_errors import BadParameter
 from abaco_api.streams.domain.selection import Selection, type_matches
 from abaco_proto import events as ev
 from abaco_proto import ids

@@ -15,7 +15,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from abaco_api.http.http_errors import TooMany
+from abaco_api.api_errors import TooMany
 from abaco_api.streams.domain import sse_frames
 from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_api.streams.domain.event_ring import EventRing

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from abaco_api.api_errors import TooMany
 from abaco_api.domain.views import Row
-from abaco_api.http.http_errors import TooMany
 from abaco_api.streams.domain.output_offset import OutputOffset
 from abaco_api.streams.output.output_reader import Emit, OutputReader, OutputSources
 from abaco_api.streams.output.output_response import LiveResponse
