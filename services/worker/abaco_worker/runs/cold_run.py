@@ -31,6 +31,7 @@ RECHECK_SECONDS = 5.0
 WAIT_SECONDS = 2.0
 WAIT_TRUNCATED_SECONDS = 20.0
 STOP_PAUSE_SECONDS = 0.5
+CAUSE_PAUSES_SECONDS = (0.0, 0.1, 0.2, 0.4, 0.8)
 
 
 async def execute(host: HostContext, run_spec: RunSpec, state: WorkItemState) -> bool:
@@ -166,7 +167,17 @@ async def _record_to_end(engine: Engine, container_id: str, recorder: OutputReco
             break
     if not recorder.counter.truncated:
         await recorder.record(engine.output(container_id, follow=False))
-    if container.exit_code == event_builders.SIGKILL_EXIT_CODE and not container.oom_killed:
-        # The engine learns the exit code and the cause separately, and may report the cause later.
-        container = await engine.inspect(container_id)
+    return await _with_cause(engine, container)
+
+
+async def _with_cause(engine: Engine, container: Container) -> Container:
+    """Return a killed container with the cause of its end.
+
+    The engine learns the exit code and the cause separately, and may report the cause later.
+    """
+    for pause in CAUSE_PAUSES_SECONDS:
+        if container.exit_code != event_builders.SIGKILL_EXIT_CODE or container.oom_killed:
+            break
+        await asyncio.sleep(pause)
+        container = await engine.inspect(container.container_id)
     return container
