@@ -20,11 +20,12 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 from projector_stage import actor_history, append, projector, reached, value
 
 LIFE = [b.joined(), *actor_history("foo_0", 10)]
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = LIMIT_SECONDS
 """A reader that stands still is a failure, and no test without end."""
 
 

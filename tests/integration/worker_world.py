@@ -19,9 +19,8 @@ from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 from integration.worker_images import DockerYard, docker_yard
-
-SECONDS = 120.0
 
 T = TypeVar("T", bound=ev.Event)
 
@@ -137,7 +136,7 @@ class World:
 
     async def until(self, look: Callable[[], Awaitable[Any]]) -> Any:
         """Call ``look`` until it returns something, and return that."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         while True:
             try:
                 if found := await look():
@@ -150,7 +149,7 @@ class World:
     async def output(self, finished: ev.ExecutionFinished) -> bytes:
         """Return the recorded output of a finished attempt."""
         whole = bytearray()
-        async with asyncio.timeout(SECONDS), aclosing(self.outputs.follow()) as batches:
+        async with asyncio.timeout(LIMIT_SECONDS), aclosing(self.outputs.follow()) as batches:
             async for batch in batches:
                 for output in (chunk.output for chunk in batch.chunks):
                     if output.execution_id == finished.execution_id:

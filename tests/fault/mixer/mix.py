@@ -9,6 +9,7 @@ import msgspec
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.subjects import all_events_filter
+from deadlines import LIMIT_SECONDS
 from engine_server import EngineServer
 from fault.mixer.holdings import Books, Holdings, grown
 from fault.mixer.load import Load
@@ -22,8 +23,8 @@ WARM_SECONDS = 5.0
 """So long there is load, and no plug is pulled: memory is compared with that of a stack at work."""
 
 QUIET_SECONDS = 3.0
-SETTLE_SECONDS = 240.0
-LEAK_SECONDS = 300.0
+SETTLE_SECONDS = 2 * LIMIT_SECONDS
+LEAK_SECONDS = 2.5 * LIMIT_SECONDS
 """What is dropped in the background, or given back to the system late, is given time: a program in
 Go collects its garbage every two minutes at the least."""
 

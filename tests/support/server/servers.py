@@ -22,9 +22,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from deadlines import LIMIT_SECONDS
+
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
+START_SECONDS = LIMIT_SECONDS
+STOP_SECONDS = LIMIT_SECONDS / 2
 PORTS = range(20_000, 32_000)
 """Below the kernel's range for outgoing connections: a client that retries a stopped server could
 get the server's port as its own, and connect to itself."""

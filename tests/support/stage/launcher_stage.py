@@ -22,8 +22,9 @@ from abaco_worker.sandbox.launcher_client import (
     process_start_ticks,
 )
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity, SandboxDirectory
+from deadlines import LIMIT_SECONDS
 
-SECONDS = 60.0
+SECONDS = LIMIT_SECONDS / 2
 KEPT_BYTES = 1_000_000
 
 

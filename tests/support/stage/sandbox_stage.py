@@ -21,12 +21,13 @@ from abaco_worker.domain.engine_values import LAUNCHER_PATH
 from abaco_worker.domain.run_report import RunReport, parse_report
 from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.launcher import build
+from deadlines import LIMIT_SECONDS
 
 IMAGE = "abaco-test/sandbox"
 MEBIBYTE = 1024 * 1024
 NO_NEW_PRIVILEGES = 1
 OWN_NETWORK = 2
-SECONDS = 120
+SECONDS = int(LIMIT_SECONDS)
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nanna:x:1000:1000:Anna:/home/anna:/bin/sh\n"
 GROUP = b"root:x:0:\nanna:x:1000:\naudio:x:29:anna\n"
 RECIPE = images.WITH_SHELL + (
