@@ -29,7 +29,7 @@ from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_bench.progress import say as tell
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import Draft, draft
 from histories import IMAGE, T0, TENANT, write
 from projection import Lazy, Shipped, process, reached
@@ -45,17 +45,17 @@ Question = Callable[[PastReadModels], Awaitable[Any]]
 def history(sizes: list[int]) -> Iterator[Draft]:
     """The drafts of one actor a size."""
     for number, workers in enumerate(sizes):
-        for position, event in enumerate(_events(ids.actor_id("bench", number), workers)):
+        for position, event in enumerate(_events(names.actor_id("bench", number), workers)):
             yield draft(event, tenant=TENANT, time=T0, causation_id="bench", position=position)
 
 
 def _events(actor_id: str, workers: int) -> Iterator[ev.Event]:
-    definition = ev.Definition(name=ids.actor_name(actor_id), image="jstubbs/abaco_test")
+    definition = ev.Definition(name=names.actor_name(actor_id), image="jstubbs/abaco_test")
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
     for n in range(workers):
         worker: Any = {
             "actor_id": actor_id,
-            "worker_id": ids.worker_id(actor_id, n),
+            "worker_id": names.worker_id(actor_id, n),
             "host_id": HOST,
         }
         yield ev.WorkerRequested(**worker, revision=1, actor_sequence=1, reason="work waits")
@@ -68,7 +68,7 @@ def _events(actor_id: str, workers: int) -> Iterator[ev.Event]:
 
 def _run(worker: dict[str, str], ordinal: int) -> Iterator[ev.Event]:
     actor_id = worker["actor_id"]
-    execution_id = ids.execution_id(actor_id, ordinal)
+    execution_id = names.execution_id(actor_id, ordinal)
     yield ev.MessageReceived(
         actor_id=actor_id, execution_id=execution_id, ordinal=ordinal, message="execute yourself"
     )
@@ -100,7 +100,7 @@ def questions(actor_id: str, workers: int) -> dict[str, Question]:
     return {
         "actor": lambda past: past.actor(actor_id),
         "worker list": lambda past: past.workers(actor_id),
-        "one worker": lambda past: past.worker(actor_id, ids.worker_id(actor_id, middle)),
+        "one worker": lambda past: past.worker(actor_id, names.worker_id(actor_id, middle)),
         "one execution": lambda past: past.execution(actor_id, middle),
         "executions": lambda past: past.executions(actor_id, 1000, middle),
         "messages": lambda past: past.waiting(actor_id),
@@ -137,7 +137,7 @@ async def measure(nats_url: str, dsn: str, sizes: list[int], readers: int, *, fo
     )
     try:
         for number, workers in enumerate(sizes):
-            for name, question in questions(ids.actor_id("bench", number), workers).items():
+            for name, question in questions(names.actor_id("bench", number), workers).items():
                 for way, past in ways.items():
                     await seconds(question, past, 1)
                     one = await seconds(question, past, 1)

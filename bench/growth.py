@@ -35,7 +35,7 @@ from abaco_bench.services import Services
 from abaco_bench.steady import load, messages_and_queries
 from abaco_bench.wire import connect
 from abaco_jetstream import Connection, JetStreamEventLog
-from abaco_proto.subjects import all_events_filter, worker_requests_filter
+from abaco_proto.names import all_events_filter, worker_requests_filter
 from servers import scratch_folder
 
 NAMES = ("projector", "api", "scheduler", "worker")

@@ -12,10 +12,9 @@ from typing import Any
 
 from abaco_jetstream import Connection
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Draft, draft, to_headers
-from abaco_proto.subjects import event_subject
+from abaco_proto import names
+from abaco_proto.envelope import Draft, draft, encode, to_headers
+from abaco_proto.names import event_subject
 
 TENANT = "default"
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -40,12 +39,12 @@ def history(events: int, actors: int, *, min_workers: int = 2) -> Iterator[Draft
 def _events(actors: int, min_workers: int) -> Iterator[ev.Event]:
     yield ev.HostJoined(host_id="h1", capacity=actors)
     for n in range(actors):
-        yield from _actor(ids.actor_id("bench", n), min_workers)
+        yield from _actor(names.actor_id("bench", n), min_workers)
     running: deque[Iterator[ev.Event]] = deque()
     ordinal = number = 0
     while True:
         while len(running) < min(AT_ONCE, actors):
-            running.append(_run(ids.actor_id("bench", number), ordinal))
+            running.append(_run(names.actor_id("bench", number), ordinal))
             number = (number + 1) % actors
             ordinal += number == 0
         one = running.popleft()
@@ -57,11 +56,11 @@ def _events(actors: int, min_workers: int) -> Iterator[ev.Event]:
 
 def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
     definition = ev.Definition(
-        name=ids.actor_name(actor_id), image="jstubbs/abaco_test", min_workers=min_workers
+        name=names.actor_name(actor_id), image="jstubbs/abaco_test", min_workers=min_workers
     )
     worker_ids: dict[str, Any] = {
         "actor_id": actor_id,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
     }
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
@@ -78,12 +77,12 @@ def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
 def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
     own: dict[str, Any] = {
         "actor_id": actor_id,
-        "execution_id": ids.execution_id(actor_id, ordinal),
+        "execution_id": names.execution_id(actor_id, ordinal),
     }
     worker_ids: dict[str, Any] = {
         **own,
         "attempt": 1,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
     }
     yield ev.MessageReceived(**own, ordinal=ordinal, message="execute yourself")

@@ -29,11 +29,10 @@ from abaco_bench.picture import Panel, draw
 from abaco_bench.progress import say
 from abaco_bench.wire import connect
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.codec import encode
-from abaco_proto.envelope import draft, to_headers
+from abaco_proto import names
+from abaco_proto.envelope import draft, encode, to_headers
 from abaco_proto.envelope import parse_time as time_of
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject
 from api_stage import Api, running
 from servers import NatsServer, scratch_folder
 
@@ -65,13 +64,13 @@ def raw(client: Client, actors: int, run: int) -> Callable[[int], Awaitable[Send
     """Clients that publish the events themselves."""
 
     async def make(n: int) -> Send:
-        actor_id = ids.actor_id(f"raw{run}", n % actors)
+        actor_id = names.actor_id(f"raw{run}", n % actors)
 
         async def send(count: int) -> None:
             ordinal = n * 1_000_000 + count
             event = ev.MessageReceived(
                 actor_id=actor_id,
-                execution_id=ids.execution_id(actor_id, ordinal),
+                execution_id=names.execution_id(actor_id, ordinal),
                 ordinal=ordinal,
                 message=MESSAGE,
             )

@@ -22,7 +22,7 @@ import uvloop
 import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import draft
 from abaco_proto.envelope import parse_time as time_of
 from api_stage import Api, running
@@ -30,7 +30,7 @@ from projection import RESULTS, Shipped, process, reached
 from servers import LOOPBACK, NatsServer, scratch_folder
 
 ACTORS = 16
-WATCHED = ids.actor_id("lag", 0)
+WATCHED = names.actor_id("lag", 0)
 RATE, SECONDS = 500, 10
 
 
@@ -65,10 +65,10 @@ async def append(log: JetStreamEventLog, lags: Lags, rate: int, seconds: int) ->
 
 
 async def _message(log: JetStreamEventLog, lags: Lags, n: int) -> None:
-    actor_id, ordinal = ids.actor_id("lag", n % ACTORS), n // ACTORS
+    actor_id, ordinal = names.actor_id("lag", n % ACTORS), n // ACTORS
     event = ev.MessageReceived(
         actor_id=actor_id,
-        execution_id=ids.execution_id(actor_id, ordinal),
+        execution_id=names.execution_id(actor_id, ordinal),
         ordinal=ordinal,
         message="execute yourself",
     )
@@ -92,7 +92,7 @@ async def measure(nats_url: str, dsn: str, url: str, rate: int, seconds: int) ->
     log, lags = JetStreamEventLog(connection), Lags()
     for n in range(ACTORS):
         definition = ev.Definition(name="lag", image="a/b", min_workers=0)
-        event = ev.ActorRegistered(actor_id=ids.actor_id("lag", n), definition=definition)
+        event = ev.ActorRegistered(actor_id=names.actor_id("lag", n), definition=definition)
         await log.append(draft(event, tenant="default", time=time_of(""), causation_id="req-0"))
     await reached(dsn, ACTORS)
     asking = asyncio.ensure_future(ask(url, lags))

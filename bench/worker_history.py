@@ -29,7 +29,7 @@ import uvloop
 import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import Draft, draft
 from abaco_worker.app.live_workers import LiveWorkers
 from api_stage import Api, running
@@ -57,7 +57,7 @@ def _events(workers: int) -> Iterator[ev.Event]:
     for number in range(workers + LIVE):
         worker: dict[str, Any] = {
             "actor_id": ACTOR,
-            "worker_id": ids.worker_id(ACTOR, number),
+            "worker_id": names.worker_id(ACTOR, number),
             "host_id": f"h{number % 2}",
         }
         ready: dict[str, Any] = {
@@ -77,7 +77,7 @@ async def stop(client: httpx.AsyncClient, number: int) -> tuple[float, int]:
     """The seconds until a stop is accepted, and how often it was refused for now."""
     begun = time.perf_counter()
     for refused in range(int(DEADLINE_SECONDS / RETRY_SECONDS)):
-        path = f"/actors/{ACTOR}/workers/{ids.worker_id(ACTOR, number)}"
+        path = f"/actors/{ACTOR}/workers/{names.worker_id(ACTOR, number)}"
         answer = await client.delete(path)
         if answer.status_code == 200:
             return time.perf_counter() - begun, refused

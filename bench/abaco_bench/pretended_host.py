@@ -12,7 +12,7 @@ from abaco_jetstream import Connection, JetStreamEventLog, NatsHeartbeats
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft, format_time
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.subjects import all_events_filter, host_work_filter
+from abaco_proto.names import all_events_filter, host_work_filter
 
 BEAT_SECONDS = 1.0
 DIGEST = "sha256:" + "0123456789abcdef" * 4

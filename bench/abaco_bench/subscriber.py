@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 
 OPEN_SECONDS = 30.0
 

@@ -9,11 +9,12 @@ from abaco_jetstream.ports import Batch
 from abaco_jetstream.push_consumer import MessageBatch, follow
 from abaco_jetstream.stored_message import stored_message
 from abaco_proto import streams
-from abaco_proto.append_condition import Expected
-from abaco_proto.codec import decode, encode
 from abaco_proto.envelope import (
     Draft,
+    Expected,
     Recorded,
+    decode,
+    encode,
     from_message,
     skip_body,
     to_headers,

@@ -6,10 +6,10 @@ import msgspec
 
 from abaco_jetstream.connection.nats_connection import Connection
 from abaco_jetstream.connection.nats_errors import NATS_ERRORS, describe
-from abaco_proto.codec import DECODE_ERRORS
+from abaco_proto.envelope import DECODE_ERRORS
 from abaco_proto.errors import Unavailable
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.subjects import heartbeat_subject, heartbeats_filter
+from abaco_proto.names import heartbeat_subject, heartbeats_filter
 
 _decoder = msgspec.json.Decoder(Heartbeat)
 

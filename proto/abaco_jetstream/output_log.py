@@ -8,8 +8,8 @@ from abaco_jetstream.connection.nats_connection import Connection
 from abaco_jetstream.ports import OutputBatch
 from abaco_jetstream.push_consumer import Message, follow
 from abaco_proto import streams
+from abaco_proto.names import output_subject
 from abaco_proto.output import Output, RecordedOutput
-from abaco_proto.subjects import output_subject
 
 ATTEMPT = "Abaco-Attempt"
 OFFSET = "Abaco-Offset"

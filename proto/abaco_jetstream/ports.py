@@ -10,8 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.envelope import Draft, Expected, Recorded
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.output import Output, RecordedOutput
 

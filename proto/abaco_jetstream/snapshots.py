@@ -3,7 +3,7 @@
 from abaco_jetstream.connection.nats_connection import Connection
 from abaco_jetstream.stored_message import stored_message
 from abaco_proto import streams
-from abaco_proto.subjects import snapshot_subject
+from abaco_proto.names import snapshot_subject
 
 
 class JetStreamSnapshots:

@@ -26,7 +26,7 @@ from abaco_jetstream.ports import WORKING_SECONDS
 from abaco_proto import streams
 from abaco_proto.envelope import Recorded, from_message
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import host_work_filter
+from abaco_proto.names import host_work_filter
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The envelope of an event: its metadata, in the headers of the message.
+"""The message of an event: its metadata in the headers, the event itself in the body.
 
 ====================  ============================================================================
 header                content
@@ -14,16 +14,20 @@ header                content
                       event; absent if it is 0
 ``traceparent``       W3C trace context, if there is one
 ====================  ============================================================================
+
+The body is JSON, tagged with ``type``. Encoding is strict. Decoding never raises: what cannot be
+decoded is returned as :class:`~abaco_proto.events.Unrecognized`, so that one bad event cannot stop
+a service.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any, Union
 
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.codec import decode
-from abaco_proto.subjects import event_subject, tenant_of
+from abaco_proto.names import event_subject, tenant_of
 
 ID = "Nats-Msg-Id"
 TIME = "Abaco-Time"
@@ -49,6 +53,18 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     traceparent: str | None = None
     hops: int = 0
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition of an append: the last event that matches ``filter`` has this sequence.
+
+    Zero means that there is no such event. The condition is checked against the stored events, and
+    in a cluster against appends in flight only if they have the same filter. So every append of an
+    event that matches a filter must be conditional on that filter (docs/adr/0040).
+    """
+
+    filter: str
+    sequence: int
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +94,65 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+# -- the body -------------------------------------------------------------------------------------
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPCASTS: dict[str, Upcast] = {}
+"""Per retired type, the function from its decoded JSON object to the object of the type that
+replaced it, ``type`` included. Empty: no type was retired so far. Added fields need no entry: they
+have defaults."""
+
+
+def upcast(body: dict[str, Any], upcasts: dict[str, Upcast] = UPCASTS) -> dict[str, Any]:
+    """Apply upcasts until the type is a current one, each type once at most."""
+    seen: set[str] = set()
+    while (kind := str(body.get("type"))) in upcasts and kind not in seen:
+        seen.add(kind)
+        body = upcasts[kind](body)
+    return body
+
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The errors of a decoder; the last one for deeply nested brackets."""
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder: msgspec.json.Decoder[ev.Event] = msgspec.json.Decoder(Union[tuple(ev.OWNERS)])  # noqa: UP007
+
+
+def encode(event: ev.Event) -> bytes:
+    """The bytes of an event; equal events have equal bytes."""
+    return _encoder.encode(event)
+
+
+def decode(raw: bytes) -> ev.Event:
+    """The event in ``raw``, upcast if its type is retired; ``Unrecognized`` if it is unreadable."""
+    try:
+        return _decoder.decode(raw)
+    except DECODE_ERRORS as error:
+        return _decode_retired(raw, str(error))
+
+
+def _decode_retired(raw: bytes, reason: str) -> ev.Event:
+    try:
+        body = msgspec.json.decode(raw, type=dict)
+        if str(body.get("type")) in UPCASTS:
+            return _decoder.decode(_encoder.encode(upcast(body)))
+    except DECODE_ERRORS as error:
+        reason = str(error)
+    return ev.Unrecognized(raw=raw, reason=reason)
+
+
+# -- the envelope ---------------------------------------------------------------------------------
+
+
 def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one case per rule
     """The id of an event, derived from its content.
 
     ``position`` is for types whose content may occur more than once in a history: the sequence of
     the last event of that history that the appender has read.
     """
-    verb = ev.type_of(event).partition(".")[2]
+    verb = ev.TAGS[type(event)].partition(".")[2]
     match event:
         case ev.ActorRegistered() | ev.ActorDeleted():
             return f"{event.actor_id}.{verb}"

@@ -5,7 +5,7 @@ Rules of this module:
 * a name is an aggregate and a past participle, in three spellings:
   ``ExecutionFinished``, ``execution.finished``, ``….execution.finished``;
 * a field is added with a default, never renamed or removed; a breaking change is a new type and
-  an entry in :mod:`abaco_proto.upcast`;
+  an entry in :data:`abaco_proto.envelope.UPCASTS`;
 * no secrets in clear text, and nothing large: output has its own stream.
 
 Units are in the names: ``_ns`` nanoseconds, ``_ms`` milliseconds, ``_bytes`` bytes. Times inside
@@ -425,8 +425,8 @@ requests it; the scheduler also ``execution.halt_requested``, if an actor is del
 
 def type_of(event: Event | type[Event]) -> str:
     """The tag of an event or of its class, e.g. ``execution.finished``."""
-    tag = _TAGS.get(type(event))  # type: ignore[arg-type]
-    return _TAGS[event] if tag is None else tag  # type: ignore[index]
+    tag = TAGS.get(type(event))  # type: ignore[arg-type]
+    return TAGS[event] if tag is None else tag  # type: ignore[index]
 
 
 def _tag(kind: type[Event]) -> str:
@@ -436,6 +436,7 @@ def _tag(kind: type[Event]) -> str:
 
 
 _KINDS: tuple[type[Event], ...] = (*OWNERS, Unrecognized)
-_TAGS = {kind: _tag(kind) for kind in _KINDS}
+TAGS = {kind: _tag(kind) for kind in _KINDS}
+"""The tag of each class of events."""
 
 TYPES: dict[str, type[Event]] = {type_of(kind): kind for kind in OWNERS}

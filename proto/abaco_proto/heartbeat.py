@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from abaco_proto.ids import HOST_PATTERN
+from abaco_proto.names import HOST_PATTERN
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,8 @@ import msgspec
 
 from abaco_proto import events as ev
 from abaco_proto.events import OWNERS, Event, Owner, type_of
+from abaco_proto.names import ADDRESSED, all_events_filter, heartbeats_filter
 from abaco_proto.streams import ALL, EVENTS, LOGS, SNAPSHOTS, Stream
-from abaco_proto.subjects import ADDRESSED, all_events_filter, heartbeats_filter
 
 PROJECTOR = "projector"
 READER = "reader"

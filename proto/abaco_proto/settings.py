@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from abaco_proto.errors import Malformed
-from abaco_proto.ids import TENANT_PATTERN
+from abaco_proto.names import TENANT_PATTERN
 
 PREFIX = "ABACO_"
 FROM_FILE = "_FILE"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import Recorded
 
 ActorKey = tuple[str, str]
@@ -67,4 +67,4 @@ def ordinal_of(event: ev.Event, actor_id: str) -> int | None:
     if isinstance(event, ev.MessageReceived):
         return event.ordinal
     execution_id: str | None = getattr(event, "execution_id", None)
-    return None if execution_id is None else ids.execution_ordinal(execution_id, actor_id)
+    return None if execution_id is None else names.execution_ordinal(execution_id, actor_id)

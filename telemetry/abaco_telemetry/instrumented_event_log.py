@@ -8,8 +8,7 @@ from typing import Protocol
 
 from abaco_jetstream.ports import Batch, EventLog
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.envelope import Draft, Expected, Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_telemetry.metric_registry import MetricRegistry
 

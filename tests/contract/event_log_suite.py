@@ -11,10 +11,9 @@ import builders as b
 from abaco_jetstream.ports import Batch, EventLog
 from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded, draft
+from abaco_proto.envelope import Draft, Expected, Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_proto.subjects import actor_filter, all_events_filter, history_filter, inbox_filter
+from abaco_proto.names import actor_filter, all_events_filter, history_filter, inbox_filter
 from deadlines import LIMIT_SECONDS
 
 INBOX = inbox_filter("default", "foo_0")

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import builders as b
-from abaco_proto import codec, envelope, subjects
+from abaco_proto import envelope, names
 from abaco_proto import events as ev
 
 FOLDER = Path(__file__).parent / "golden"
@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent / "golden"
 def golden(event: ev.Event) -> bytes:
     drafted = b.envelope_of(event)
     headers = msgspec.json.encode(envelope.to_headers(drafted), order="sorted")
-    subject = subjects.event_subject("default", event).encode()
-    return b"\n".join([subject, headers, codec.encode(event), b""])
+    subject = names.event_subject("default", event).encode()
+    return b"\n".join([subject, headers, envelope.encode(event), b""])
 
 
 def path_of(event: ev.Event) -> Path:
@@ -49,13 +49,13 @@ def test_the_bytes_are_those_in_history(event: ev.Event) -> None:
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
 def test_history_is_read_as_the_same_event(event: ev.Event) -> None:
     body = path_of(event).read_bytes().splitlines()[2]
-    assert codec.decode(body) == event
+    assert envelope.decode(body) == event
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.*.[0-9]*.golden")), ids=lambda p: p.stem)
 def test_an_older_form_is_read_with_the_defaults_of_what_it_did_not_know(path: Path) -> None:
     body = path.read_bytes().splitlines()[2]
-    event = codec.decode(body)
+    event = envelope.decode(body)
     assert not isinstance(event, ev.Unrecognized)
     assert known(msgspec.json.decode(body), msgspec.to_builtins(event))
 

@@ -9,10 +9,9 @@ from contextlib import aclosing
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded, draft
+from abaco_proto.envelope import Draft, Expected, Recorded, draft
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.subjects import all_events_filter, inbox_filter
+from abaco_proto.names import all_events_filter, inbox_filter
 
 TENANT = "default"
 PAUSE_SECONDS = 0.01

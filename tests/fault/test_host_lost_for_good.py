@@ -15,7 +15,7 @@ import pytest
 import images
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from api_stage import Api, Process
 from compose_stack import containers
 from deadlines import LIMIT_SECONDS

@@ -14,7 +14,7 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, Recorded, from_message
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from fault.log_load import Follower, Writer
 from nats_cluster import Cluster, Member, running_cluster

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import builders as b
 from abaco_jetstream import Connection
 from abaco_proto import events as ev
-from abaco_proto.codec import encode
-from abaco_proto.envelope import TIME
+from abaco_proto.envelope import TIME, encode
 from stack import Stack, eventually
 
 SERVICES = ("api", "projector", "scheduler", "worker")

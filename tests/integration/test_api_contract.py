@@ -9,8 +9,8 @@ import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_jetstream.ports import EventLog
 from abaco_proto.events import Event
+from abaco_proto.names import actor_filter
 from abaco_proto.output import Output
-from abaco_proto.subjects import actor_filter
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
 from servers import PostgresServer
 

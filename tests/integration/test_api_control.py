@@ -9,7 +9,7 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.subjects import history_filter
+from abaco_proto.names import history_filter
 from api_stage import Api, becomes_ready, error_of, result_of, running, whole_stage
 from servers import NatsServer, PostgresServer, scratch_folder
 

@@ -15,7 +15,7 @@ import pytest
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import inbox_filter
+from abaco_proto.names import inbox_filter
 from api_stage import Api, result_of, running
 from servers import NatsServer
 

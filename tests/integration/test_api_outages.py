@@ -11,7 +11,7 @@ import pytest
 
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from api_stage import (
     Api,
     Process,

@@ -13,7 +13,7 @@ import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.subjects import inbox_filter
+from abaco_proto.names import inbox_filter
 from api_stage import Api, error_of, eventually, result_of, running
 from servers import NatsServer, scratch_folder
 

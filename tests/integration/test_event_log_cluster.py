@@ -11,11 +11,10 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamWorkQueue
 from abaco_jetstream import replicate as command
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, draft
+from abaco_proto.envelope import Draft, Expected, draft
 from abaco_proto.errors import Conflict
 from abaco_proto.events import Event
-from abaco_proto.subjects import worker_requests_filter
+from abaco_proto.names import worker_requests_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message
 from deadlines import LIMIT_SECONDS
 from nats_cluster import Cluster, Member, running_cluster

@@ -9,7 +9,7 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_jetstream.retry import append_until_stored, every
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Unrecognized
-from abaco_proto.subjects import all_events_filter, history_filter
+from abaco_proto.names import all_events_filter, history_filter
 from contract.event_log_suite import INBOX, EventLogSuite, collect, message, take
 from deadlines import LIMIT_SECONDS, prompt
 from servers import NatsServer

@@ -22,7 +22,7 @@ from abaco_proto import events as ev
 from abaco_proto import permissions
 from abaco_proto.envelope import draft
 from abaco_proto.events import OWNERS, Event, Owner
-from abaco_proto.subjects import all_events_filter, event_subject
+from abaco_proto.names import all_events_filter, event_subject
 from deadlines import LIMIT_SECONDS
 from servers import NatsServer, scratch_folder
 

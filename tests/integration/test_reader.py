@@ -19,7 +19,7 @@ from abaco_projector.audit.log_reader_process import SubprocessLogReader, audite
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from projector_stage import actor_history, append, projector, reached, value
 

@@ -11,7 +11,7 @@ from abaco_jetstream import Connection, JetStreamEventLog, JetStreamSnapshots, N
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.subjects import history_filter
+from abaco_proto.names import history_filter
 from abaco_scheduler.app.code_digest import code_digest
 from abaco_scheduler.app.snapshot_manager import SnapshotManager
 from abaco_scheduler.domain.cluster import Cluster, apply_event

@@ -19,10 +19,9 @@ from abaco_projector.domain.history_difference import Difference
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto import streams
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Draft, draft, to_headers
+from abaco_proto.envelope import Draft, draft, encode, to_headers
 from abaco_proto.errors import Refused
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject
 from projector_stage import (
     DEADLINE_SECONDS,
     actor_history,

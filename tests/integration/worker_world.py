@@ -18,7 +18,7 @@ from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from integration.worker_images import DockerYard, docker_yard
 

@@ -4,10 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Draft, Recorded, draft, event_id
-from abaco_proto.subjects import event_subject
+from abaco_proto import names
+from abaco_proto.envelope import Draft, Recorded, draft, encode, event_id
+from abaco_proto.names import event_subject
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -18,12 +17,12 @@ def definition(**changes: Any) -> ev.Definition:
 
 
 def registered(actor_id: str = "foo_0", **changes: Any) -> ev.ActorRegistered:
-    name = ids.actor_name(actor_id)
+    name = names.actor_name(actor_id)
     return ev.ActorRegistered(actor_id=actor_id, definition=definition(name=name, **changes))
 
 
 def updated(actor_id: str = "foo_0", revision: int = 2, **changes: Any) -> ev.ActorUpdated:
-    name = ids.actor_name(actor_id)
+    name = names.actor_name(actor_id)
     whole = definition(name=name, **{"image": "jstubbs/other", **changes})
     return ev.ActorUpdated(actor_id=actor_id, definition=whole, revision=revision)
 
@@ -34,7 +33,7 @@ def received(
     values: dict[str, Any] = {"message": message, **changes}
     return ev.MessageReceived(
         actor_id=actor_id,
-        execution_id=ids.execution_id(actor_id, ordinal),
+        execution_id=names.execution_id(actor_id, ordinal),
         ordinal=ordinal,
         **values,
     )
@@ -49,7 +48,7 @@ def requested(number: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Wo
         **changes,
     }
     return ev.WorkerRequested(
-        actor_id=actor_id, worker_id=ids.worker_id(actor_id, number), **values
+        actor_id=actor_id, worker_id=names.worker_id(actor_id, number), **values
     )
 
 
@@ -62,7 +61,7 @@ def ready(number: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Worker
         "location": "unix:///var/run/docker.sock",
         **changes,
     }
-    return ev.WorkerReady(actor_id=actor_id, worker_id=ids.worker_id(actor_id, number), **values)
+    return ev.WorkerReady(actor_id=actor_id, worker_id=names.worker_id(actor_id, number), **values)
 
 
 def failed(number: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.WorkerFailed:
@@ -72,25 +71,25 @@ def failed(number: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Worke
         "reason": "image jstubbs/abaco_test: pull failed: not found",
         **changes,
     }
-    return ev.WorkerFailed(actor_id=actor_id, worker_id=ids.worker_id(actor_id, number), **values)
+    return ev.WorkerFailed(actor_id=actor_id, worker_id=names.worker_id(actor_id, number), **values)
 
 
 def stop_requested(
     number: int = 0, actor_id: str = "foo_0", host_id: str = "h1", reason: str = "idle"
 ) -> ev.WorkerStopRequested:
-    worker_id = ids.worker_id(actor_id, number)
+    worker_id = names.worker_id(actor_id, number)
     return ev.WorkerStopRequested(
         actor_id=actor_id, worker_id=worker_id, host_id=host_id, reason=reason
     )
 
 
 def stopped(number: int = 0, actor_id: str = "foo_0", host_id: str = "h1") -> ev.WorkerStopped:
-    worker_id = ids.worker_id(actor_id, number)
+    worker_id = names.worker_id(actor_id, number)
     return ev.WorkerStopped(actor_id=actor_id, worker_id=worker_id, host_id=host_id, reason="idle")
 
 
 def lost(number: int = 0, actor_id: str = "foo_0", host_id: str = "h1") -> ev.WorkerLost:
-    worker_id = ids.worker_id(actor_id, number)
+    worker_id = names.worker_id(actor_id, number)
     return ev.WorkerLost(
         actor_id=actor_id, worker_id=worker_id, host_id=host_id, reason="host h1 is lost"
     )
@@ -99,7 +98,7 @@ def lost(number: int = 0, actor_id: str = "foo_0", host_id: str = "h1") -> ev.Wo
 def assigned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.ExecutionAssigned:
     values: dict[str, Any] = {
         "attempt": 1,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
         "message_sequence": 2,
         "actor_sequence": 1,
@@ -108,7 +107,7 @@ def assigned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Ex
     }
     return ev.ExecutionAssigned(
         actor_id=actor_id,
-        execution_id=ids.execution_id(actor_id, ordinal),
+        execution_id=names.execution_id(actor_id, ordinal),
         ordinal=ordinal,
         **values,
     )
@@ -117,7 +116,7 @@ def assigned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Ex
 def started(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.ExecutionStarted:
     values: dict[str, Any] = {
         "attempt": 1,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
         "container_id": "c0ffee",
         "image_digest": "sha256:0123",
@@ -127,7 +126,7 @@ def started(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Exe
         **changes,
     }
     return ev.ExecutionStarted(
-        actor_id=actor_id, execution_id=ids.execution_id(actor_id, ordinal), **values
+        actor_id=actor_id, execution_id=names.execution_id(actor_id, ordinal), **values
     )
 
 
@@ -145,7 +144,7 @@ def final_state(**changes: Any) -> ev.FinalState:
 def finished(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.ExecutionFinished:
     values: dict[str, Any] = {
         "attempt": 1,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
         "exit_code": 0,
         "final_state": final_state(),
@@ -157,7 +156,7 @@ def finished(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.Ex
         **changes,
     }
     return ev.ExecutionFinished(
-        actor_id=actor_id, execution_id=ids.execution_id(actor_id, ordinal), **values
+        actor_id=actor_id, execution_id=names.execution_id(actor_id, ordinal), **values
     )
 
 
@@ -166,34 +165,34 @@ def execution_failed(
 ) -> ev.ExecutionFailed:
     values: dict[str, Any] = {
         "attempt": 1,
-        "worker_id": ids.worker_id(actor_id, 0),
+        "worker_id": names.worker_id(actor_id, 0),
         "host_id": "h1",
         "reason": "the container was killed from outside",
         **changes,
     }
     return ev.ExecutionFailed(
-        actor_id=actor_id, execution_id=ids.execution_id(actor_id, ordinal), **values
+        actor_id=actor_id, execution_id=names.execution_id(actor_id, ordinal), **values
     )
 
 
 def retry_requested(
     ordinal: int = 0, actor_id: str = "foo_0", attempts: int = 3
 ) -> ev.ExecutionRetryRequested:
-    execution_id = ids.execution_id(actor_id, ordinal)
+    execution_id = names.execution_id(actor_id, ordinal)
     return ev.ExecutionRetryRequested(
         actor_id=actor_id, execution_id=execution_id, attempts=attempts
     )
 
 
 def halt_requested(ordinal: int = 0, actor_id: str = "foo_0") -> ev.ExecutionHaltRequested:
-    execution_id = ids.execution_id(actor_id, ordinal)
+    execution_id = names.execution_id(actor_id, ordinal)
     return ev.ExecutionHaltRequested(actor_id=actor_id, execution_id=execution_id)
 
 
 def abandoned(ordinal: int = 0, actor_id: str = "foo_0", **changes: Any) -> ev.ExecutionAbandoned:
     values: dict[str, Any] = {"attempts": 3, "reason": "host h1 is lost", **changes}
     return ev.ExecutionAbandoned(
-        actor_id=actor_id, execution_id=ids.execution_id(actor_id, ordinal), **values
+        actor_id=actor_id, execution_id=names.execution_id(actor_id, ordinal), **values
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import Actor
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
@@ -95,7 +95,7 @@ def _worker(chance: random.Random, actor: Actor, workers: list[Worker]) -> ev.Ev
     if not live:
         return None
     worker = chance.choice(live)
-    number = ids.worker_number(worker.worker_id, actor.actor_id) or 0
+    number = names.worker_number(worker.worker_id, actor.actor_id) or 0
     of = {"actor_id": actor.actor_id}
     if worker.status is WorkerStatus.REQUESTED:
         made = b.ready if chance.random() < 0.7 else b.failed

@@ -8,7 +8,7 @@ import builders as b
 from abaco_api.contract.asyncapi import HEADERS, REQUIRED, describe
 from abaco_proto import events as ev
 from abaco_proto.envelope import to_headers
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject
 
 DOCUMENT = describe()
 

@@ -18,7 +18,7 @@ from abaco_api.domain.subscription_fold import Subscriptions
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.subscriptions import dispatcher as dispatcher_module
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from fakes import InMemoryEventLog
 
@@ -78,7 +78,7 @@ async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
             await appended(log, b.received(ordinal, actor_id))
             await appended(log, b.assigned(ordinal, actor_id), b.abandoned(ordinal, actor_id))
     for actor_id, ordinal in (("bar_0", 2), ("baz_0", 2), ("foo_0", 9), ("foo_0", 5)):
-        execution_id = ids.execution_id(actor_id, ordinal)
+        execution_id = names.execution_id(actor_id, ordinal)
         again = cmd.RetryExecution(actor_id=actor_id, execution_id=execution_id)
         with pytest.raises(Refused, match="abandoned already"):
             await control.halt(

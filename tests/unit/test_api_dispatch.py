@@ -17,10 +17,9 @@ from abaco_api.domain.event_message import MOST_BYTES, text
 from abaco_api.streams.domain.encoded_event import encode_event
 from abaco_api.subscriptions import dispatcher
 from abaco_proto import events as ev
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Draft, draft, to_headers
+from abaco_proto.envelope import Draft, draft, encode, to_headers
 from abaco_proto.errors import Unknown
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject
 from abaco_telemetry.spans import use_traceparent
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemoryOutputLog

@@ -23,7 +23,7 @@ from abaco_api.idempotency.idempotency_key import checked_key
 from abaco_api.streams.domain import selection
 from abaco_api.streams.domain.output_offset import parse_offset
 from abaco_api.streams.events import event_query
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.errors import AbacoError
 
 MOST = 2.5
@@ -251,7 +251,7 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "a type": lambda n: lambda: event_query._type("*e" * n + "*"),
     "a type for SQL": lambda n: lambda: selection.Selection(type="*%_\\" * n).like,
     "an actor": lambda n: lambda: event_query._actor("_host-" + "a-" * n),
-    "an actor's id": lambda n: lambda: ids.is_actor_id("a_" * n + "_0"),
+    "an actor's id": lambda n: lambda: names.is_actor_id("a_" * n + "_0"),
     "an execution's id": lambda n: lambda: parse.execution_ordinal("foo_0", "foo_0_exc_" + "1" * n),
     "a time": lambda n: lambda: event_query.moment("since", "2026-01-02T03:04:05" + " 00:00" * n),
     "a number": lambda n: lambda: parse.whole_number("limit", "9" * n, least=0, most=9),

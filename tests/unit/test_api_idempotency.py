@@ -24,7 +24,7 @@ from abaco_api.routes import OPERATIONS, explain_routes
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.events import Event
-from abaco_proto.subjects import inbox_filter
+from abaco_proto.names import inbox_filter
 from fakes import InMemoryEventLog
 from idempotency_stage import CONFIG, STEP_SECONDS, Process, Side, World, world
 

@@ -16,7 +16,7 @@ from abaco_api.http.request_body import (
     multipart_fields,
     text_parameters,
 )
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import Definition
 
@@ -328,11 +328,11 @@ def test_a_number_that_a_state_can_keep(number: str) -> None:
 
 
 def test_an_id_that_is_too_long_is_not_remembered() -> None:
-    before = ids.execution_ordinal.cache_info().currsize
+    before = names.execution_ordinal.cache_info().currsize
     for n in range(10):
         with pytest.raises(Unknown, match="execution_id"):
             parse.execution_ordinal("foo_0", f"foo_0_exc_{n}" + "1" * 10_000)
-    assert ids.execution_ordinal.cache_info().currsize == before
+    assert names.execution_ordinal.cache_info().currsize == before
 
 
 def test_a_message_fits_into_msg_or_is_refused() -> None:

@@ -17,11 +17,9 @@ from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.commands import StopWorker
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Recorded, to_headers
+from abaco_proto.envelope import Recorded, encode, to_headers
 from abaco_proto.errors import Refused, Unavailable, Unknown
-from abaco_proto.ids import worker_id
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject, worker_id
 from abaco_proto.worker import INITIAL, Worker, evolve
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog

@@ -41,7 +41,7 @@ from abaco_projector.domain import row_codec as records
 from abaco_projector.domain.event_rows import event_rows
 from abaco_projector.domain.output_chunks import chunks
 from abaco_projector.domain.sanitise import sanitise
-from abaco_proto import codec, envelope, ids, subjects
+from abaco_proto import envelope, names
 from abaco_proto import events as ev
 from abaco_proto.errors import AbacoError
 from abaco_proto.fold import Fold, States
@@ -69,7 +69,7 @@ class Target(NamedTuple):
     read: Callable[[Mutator, bytes], object]
 
 
-BODIES = [codec.encode(event) for event in b.EXAMPLES]
+BODIES = [envelope.encode(event) for event in b.EXAMPLES]
 DRAFTS = [b.envelope_of(event, hops=3) for event in b.EXAMPLES]
 HISTORY = [
     *(b.registered(), b.joined(), b.requested(), b.ready()),
@@ -81,9 +81,9 @@ HISTORY = [
 
 
 def read_event(_: Mutator, raw: bytes) -> None:
-    event = codec.decode(raw)
+    event = envelope.decode(raw)
     if not isinstance(event, ev.Unrecognized):
-        assert codec.decode(codec.encode(event)) == event
+        assert envelope.decode(envelope.encode(event)) == event
 
 
 def read_message(mutator: Mutator, raw: bytes) -> None:
@@ -92,17 +92,17 @@ def read_message(mutator: Mutator, raw: bytes) -> None:
     headers = envelope.to_headers(drafted)
     if mutator.pick(2):
         headers = {name: mutator.text([value]) for name, value in headers.items()}
-    subject = subjects.event_subject("default", drafted.event)
+    subject = names.event_subject("default", drafted.event)
     if not mutator.pick(4):
         subject = "abaco.event." + ("".join(mutator.text([subject[12:]]).split()) or "x")
-    body = raw if mutator.pick(3) else codec.encode(drafted.event)
+    body = raw if mutator.pick(3) else envelope.encode(drafted.event)
     recorded = envelope.from_message(9, subject, headers, body)
     for use in (in_api, in_scheduler, in_worker, in_projector):
         use(recorded)
 
 
 def in_api(recorded: envelope.Recorded) -> None:
-    if matches(subjects.actors_filter("default"), recorded.subject):
+    if matches(names.actors_filter("default"), recorded.subject):
         ActorDirectory(InMemoryEventLog(), "default").apply(recorded)
     found = encode_event(recorded)
     json.loads(found.json)
@@ -115,7 +115,7 @@ def in_api(recorded: envelope.Recorded) -> None:
     subscriptions.observe(recorded.sequence, recorded.event)
     subscriptions.matching(recorded.sequence, found.actor_id, found.type)
     mine = Subscription(actor_id="a_0", subscription_id="s", event_pattern=">", sequence=1)
-    codec.encode(message(mine, found, 0))
+    envelope.encode(message(mine, found, 0))
 
 
 def in_scheduler(recorded: envelope.Recorded) -> None:
@@ -127,8 +127,8 @@ def in_scheduler(recorded: envelope.Recorded) -> None:
     cluster.record_heartbeat(Heartbeat(host_id="h1", capacity=2), "default", 100.0)
     now = Now(time=noon, monotonic=101.0, connected_since=0.0)
     for decision in plan(cluster, Policy(), now):
-        subjects.event_subject(decision.tenant, decision.event)
-        codec.encode(decision.event)
+        names.event_subject(decision.tenant, decision.event)
+        envelope.encode(decision.event)
 
 
 def in_worker(recorded: envelope.Recorded) -> None:
@@ -168,7 +168,7 @@ def read_output(mutator: Mutator, raw: bytes) -> None:
 def read_heartbeat(_: Mutator, raw: bytes) -> None:
     found = heartbeat_in(raw)
     if found is not None:
-        assert ids.is_name(found.host_id)
+        assert names.is_name(found.host_id)
         Cluster().record_heartbeat(found, "default", 1.0)
 
 
@@ -207,9 +207,9 @@ def exported() -> list[bytes]:
     file = io.BytesIO()
     writer = portable.PortableFileWriter(file)
     for n, drafted in enumerate(DRAFTS[:4], 1):
-        subject = subjects.event_subject("default", drafted.event)
+        subject = names.event_subject("default", drafted.event)
         headers = envelope.to_headers(drafted)
-        writer.write(portable.event_line(n, subject, headers, codec.encode(drafted.event)))
+        writer.write(portable.event_line(n, subject, headers, envelope.encode(drafted.event)))
     writer.write(portable.event_line(5, "abaco.event.default.x.y.z", {}, b"\xff\xfe"))
     writer.write(portable.OutputLine("default", "foo_0_exc_0", 1, 0, b"\xff"))
     writer.close()
@@ -315,16 +315,16 @@ WORDS = [
 def read_word(_: Mutator, raw: bytes) -> None:
     """A word in a path, a query, a header, or a subject."""
     text = raw.decode(errors="replace")
-    if (ordinal := ids.execution_ordinal(text, "foo_0")) is not None:
-        assert ids.execution_id("foo_0", ordinal) == text
-    if ids.is_actor_id(text):
-        assert ids.actor_id(ids.actor_name(text), ids.actor_number(text)) == text
+    if (ordinal := names.execution_ordinal(text, "foo_0")) is not None:
+        assert names.execution_id("foo_0", ordinal) == text
+    if names.is_actor_id(text):
+        assert names.actor_id(names.actor_name(text), names.actor_number(text)) == text
     if (found := parse_offset(text, 1)) is not None:
         assert parse_offset(str(found), 1) == found
     is_image(text), parse_size(text), type_matches(text[:200], "execution.finished")
     if event_pattern.why_unmatchable(text) is None:
         event_pattern.matches(text, "foo_0", "execution.finished")
-    subjects.actor_and_type(text)
+    names.actor_and_type(text)
     envelope.format_time(envelope.parse_time(text))
     message_environment.check("x", {"A": text}) if "\0" not in text else None
 

@@ -12,8 +12,7 @@ from msgspec.structs import replace
 import builders as b
 from abaco_projector.domain.event_rows import event_rows
 from abaco_projector.domain.hash_chain import GENESIS_HASH, canonical, next_hash
-from abaco_proto.codec import decode
-from abaco_proto.envelope import EPOCH, MAX_HOPS, Recorded
+from abaco_proto.envelope import EPOCH, MAX_HOPS, Recorded, decode
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

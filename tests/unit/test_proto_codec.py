@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import builders as b
-from abaco_proto import codec, envelope, ids, subjects
+from abaco_proto import envelope, names
 from abaco_proto import events as ev
-from abaco_proto.upcast import upcast
+from abaco_proto.envelope import upcast
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -19,7 +19,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-NAME = st.from_regex(ids.NAME_PATTERN.replace("$", r"\Z"))
+NAME = st.from_regex(names.NAME_PATTERN.replace("$", r"\Z"))
 
 
 def built(kind: type[ev.Event]) -> st.SearchStrategy[ev.Event]:
@@ -57,23 +57,23 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
 @given(data=st.data())
 def test_every_event_survives_the_journey(kind: type[ev.Event], data: st.DataObject) -> None:
     event = data.draw(built(kind))
-    assert codec.decode(codec.encode(event)) == event
+    assert envelope.decode(envelope.encode(event)) == event
 
 
 @given(st.binary())
 def test_no_bytes_can_stop_a_reader(raw: bytes) -> None:
-    codec.decode(raw)
+    envelope.decode(raw)
 
 
 def test_a_type_from_the_future_is_unrecognized() -> None:
-    found = codec.decode(b'{"type":"moon.landed"}')
+    found = envelope.decode(b'{"type":"moon.landed"}')
     assert isinstance(found, ev.Unrecognized)
     assert "moon.landed" in found.reason
 
 
 def test_a_field_from_the_future_is_passed_over() -> None:
-    body = msgspec.json.decode(codec.encode(b.stopped()))
-    assert codec.decode(msgspec.json.encode({**body, "mood": "good"})) == b.stopped()
+    body = msgspec.json.decode(envelope.encode(b.stopped()))
+    assert envelope.decode(msgspec.json.encode({**body, "mood": "good"})) == b.stopped()
 
 
 def test_upcasts_chain_and_end() -> None:
@@ -89,8 +89,8 @@ def test_upcasts_chain_and_end() -> None:
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
 def test_the_envelope_survives_the_journey(event: ev.Event) -> None:
     drafted = b.envelope_of(event, tenant="t1")
-    subject = subjects.event_subject("t1", event)
-    found = envelope.from_message(5, subject, envelope.to_headers(drafted), codec.encode(event))
+    subject = names.event_subject("t1", event)
+    found = envelope.from_message(5, subject, envelope.to_headers(drafted), envelope.encode(event))
     assert found.matches(drafted)
     assert (found.tenant, found.time, found.sequence) == ("t1", b.T0, 5)
 
@@ -107,27 +107,27 @@ def test_times_survive_the_journey(time: datetime) -> None:
 
 @given(NAME, st.integers(0, 10**9), st.integers(0, 10**9))
 def test_ids_come_apart_as_they_were_put_together(name: str, number: int, ordinal: int) -> None:
-    actor_id = ids.actor_id(name, number)
-    assert ids.is_actor_id(actor_id)
-    assert (ids.actor_name(actor_id), ids.actor_number(actor_id)) == (name, number)
-    assert ids.execution_ordinal(ids.execution_id(actor_id, ordinal), actor_id) == ordinal
-    assert ids.worker_number(ids.worker_id(actor_id, ordinal), actor_id) == ordinal
-    assert ids.execution_ordinal(ids.execution_id(actor_id, ordinal), actor_id + "x") is None
+    actor_id = names.actor_id(name, number)
+    assert names.is_actor_id(actor_id)
+    assert (names.actor_name(actor_id), names.actor_number(actor_id)) == (name, number)
+    assert names.execution_ordinal(names.execution_id(actor_id, ordinal), actor_id) == ordinal
+    assert names.worker_number(names.worker_id(actor_id, ordinal), actor_id) == ordinal
+    assert names.execution_ordinal(names.execution_id(actor_id, ordinal), actor_id + "x") is None
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a*", ">", "a b", "é", "-a", "_host", "a" * 65, "a\n"])
 def test_what_would_break_a_subject_is_no_name(name: str) -> None:
-    assert not ids.is_name(name)
+    assert not names.is_name(name)
 
 
 def test_what_is_for_a_host_ends_in_its_id() -> None:
-    assert subjects.event_subject("default", b.assigned()).endswith(".execution.assigned.h1")
-    assert subjects.event_subject("default", b.finished()).endswith(".execution.finished")
-    assert subjects.event_subject("default", b.joined()) == (
+    assert names.event_subject("default", b.assigned()).endswith(".execution.assigned.h1")
+    assert names.event_subject("default", b.finished()).endswith(".execution.finished")
+    assert names.event_subject("default", b.joined()) == (
         "abaco.event.default._host-h1.host.joined"
     )
 
 
 def test_brackets_without_end_are_unrecognized() -> None:
     state = b'{"type":"actor.state_set","actor_id":"a_0","version":1,"state":%s}'
-    assert isinstance(codec.decode(state % (b"[" * 100_000 + b"]" * 100_000)), ev.Unrecognized)
+    assert isinstance(envelope.decode(state % (b"[" * 100_000 + b"]" * 100_000)), ev.Unrecognized)

@@ -13,7 +13,7 @@ from abaco_jetstream.ports import Batch
 from abaco_proto import settings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Malformed
-from abaco_proto.subjects import inbox_filter
+from abaco_proto.names import inbox_filter
 from abaco_scheduler.scheduler_settings import SchedulerSettings
 
 ONE = "nats://scheduler:pw%40@n1:4222"

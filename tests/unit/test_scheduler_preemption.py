@@ -12,7 +12,7 @@ import pytest
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.ids import execution_ordinal, worker_number
+from abaco_proto.names import execution_ordinal, worker_number
 from abaco_scheduler.domain.cluster import Cluster, apply_event
 from abaco_scheduler.domain.decision import Now
 from abaco_scheduler.domain.plan import plan

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import builders as b
 from abaco_proto import events as ev
-from abaco_proto import ids, worker
+from abaco_proto import names, worker
 from abaco_proto.envelope import Recorded
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold
@@ -189,7 +189,7 @@ class World:
     def register(self) -> None:
         if len(self.actors) == MOST_ACTORS:
             return
-        actor_id = ids.actor_id("foo", len(self.revisions))
+        actor_id = names.actor_id("foo", len(self.revisions))
         stateless = self.random.random() < 0.6
         definition = b.definition(
             stateless=stateless,
@@ -266,7 +266,7 @@ class World:
         for found in self.random.sample(workers, len(workers)):
             if not found.live or found.host_id in self.silent:
                 continue
-            number = ids.worker_number(found.worker_id, found.actor_id) or 0
+            number = names.worker_number(found.worker_id, found.actor_id) or 0
             where = {"host_id": found.host_id, "actor_id": found.actor_id}
             running = self.running(found)
             if running is not None and self.endless(running):
@@ -286,7 +286,7 @@ class World:
 
     def running(self, found: Worker) -> Execution | None:
         """What a worker has to report on; what was over when it came is no work."""
-        ordinal = ids.execution_ordinal(found.execution_id or "", found.actor_id)
+        ordinal = names.execution_ordinal(found.execution_id or "", found.actor_id)
         state = self.fold.executions.get(("default", found.actor_id, ordinal or 0))
         if ordinal is None or state is None or state.ended:
             return None

@@ -5,9 +5,9 @@ import pytest
 import builders as b
 import readings
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
+from abaco_proto.envelope import Expected
 from abaco_proto.errors import Conflict, Unavailable
-from abaco_proto.subjects import all_events_filter, inbox_filter
+from abaco_proto.names import all_events_filter, inbox_filter
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog, LogMetrics
 from abaco_telemetry.metric_registry import MetricRegistry
 from fakes import InMemoryEventLog

@@ -14,10 +14,9 @@ from msgspec.structs import replace
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto import worker
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Recorded, to_headers
+from abaco_proto.envelope import Recorded, encode, to_headers
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import event_subject
+from abaco_proto.names import event_subject
 from abaco_worker.app.live_workers import FILE, LiveWorkers
 from abaco_worker.domain.sandbox_spec import WorkerKey
 from fakes import InMemoryEventLog

@@ -36,7 +36,7 @@ from abaco_api.streams.output.output_reader import OutputSources
 from abaco_api.subscriptions.dispatcher import Dispatcher
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from abaco_telemetry.spans import NO_SPANS, Spans
 
 AFTER = "Abaco-After"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from abaco_proto.ids import HOST_PATTERN
+from abaco_proto.names import HOST_PATTERN
 from abaco_proto.settings import AllowNewPrivileges, AllowPrivileged, MetricsServiceSettings
 
 MEBIBYTE = 1024 * 1024

@@ -8,7 +8,7 @@ import msgspec
 
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from engine_server import EngineServer
 from fault.mixer.holdings import Books, Holdings, grown

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from abaco_jetstream.ports import Batch, OutputBatch
-from abaco_proto import codec, envelope
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded
+from abaco_proto import envelope
+from abaco_proto.envelope import Draft, Expected, Recorded
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.events import Event
 from abaco_proto.heartbeat import Heartbeat
+from abaco_proto.names import host_work_filter
 from abaco_proto.output import Output, RecordedOutput
-from abaco_proto.subjects import host_work_filter
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -54,7 +53,7 @@ class InMemoryEventLog:
                 if recorded.matches(draft):
                     return recorded.sequence
                 raise Conflict(draft.id)
-        return self.put_raw(subject, envelope.to_headers(draft), codec.encode(draft.event))
+        return self.put_raw(subject, envelope.to_headers(draft), envelope.encode(draft.event))
 
     def put_raw(self, subject: str, headers: dict[str, str], body: bytes) -> int:
         """Store bytes without decoding them, as a server does."""

@@ -22,7 +22,7 @@ import httpx
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, free_port
 

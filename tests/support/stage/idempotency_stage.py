@@ -11,8 +11,7 @@ import httpx
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import create_app
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.envelope import Draft, Expected, Recorded
 from fakes import InMemoryEventLog, InMemoryOutputLog
 
 T = TypeVar("T")

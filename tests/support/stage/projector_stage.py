@@ -17,8 +17,8 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Unavailable
+from abaco_proto.names import all_events_filter
 from abaco_proto.state_keys import state_keys
-from abaco_proto.subjects import all_events_filter
 from deadlines import LIMIT_SECONDS
 
 DEADLINE_SECONDS = LIMIT_SECONDS

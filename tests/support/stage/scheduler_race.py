@@ -10,8 +10,7 @@ from typing import Any
 import builders as b
 from abaco_jetstream.ports import Batch, EventLog
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Draft, Recorded
+from abaco_proto.envelope import Draft, Expected, Recorded
 from abaco_proto.heartbeat import Heartbeat
 from abaco_scheduler.app.scheduler_loop import Scheduler
 from abaco_scheduler.app.snapshot_manager import SnapshotManager

@@ -23,7 +23,7 @@ from abaco_api.queries.read_models import ReadModels
 from abaco_api.streams.events.event_query import MAX_SEQUENCE, moment
 from abaco_jetstream.ports import EventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 
 AS_OF = "as_of"
 

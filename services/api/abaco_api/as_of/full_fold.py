@@ -13,7 +13,7 @@ from abaco_api.as_of.moment import PIECE_ACTORS, Moment
 from abaco_api.domain.views import Row
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import actor_filter, history_filter, type_filter
+from abaco_proto.names import actor_filter, history_filter, type_filter
 
 
 class FullFold:

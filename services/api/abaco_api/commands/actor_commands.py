@@ -10,11 +10,10 @@ from abaco_api.domain.commands import RegisterActor, ScaleWorkers, UpdateActor
 from abaco_api.domain.decide import ActorCommand, decide, decide_register
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import INITIAL, Actor, evolve
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import actor_filter, stop_requests_filter, type_filter
+from abaco_proto.envelope import Expected, Recorded
+from abaco_proto.names import actor_filter, stop_requests_filter, type_filter
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +41,7 @@ class ActorCommands:
         history = NameHistory(self._log, self._directory, self._tenant, name)
 
         def register(number: int) -> Sequence[ev.Event]:
-            return decide_register(ids.actor_id(name, number), command)
+            return decide_register(names.actor_id(name, number), command)
 
         executed = await self._handler.execute(history, register, cause)
         [recorded] = executed.events
@@ -161,7 +160,7 @@ class NameHistory:
 
     def expected(self, state: int, _: ev.Event) -> Expected:
         """See ``History``."""
-        actor_id = ids.actor_id(self._name, state)
+        actor_id = names.actor_id(self._name, state)
         return Expected(filter=actor_filter(self._tenant, actor_id), sequence=0)
 
     def evolve(self, state: int, recorded: Recorded) -> int:

@@ -12,11 +12,11 @@ import msgspec
 from msgspec.structs import replace
 
 from abaco_jetstream.ports import EventLog
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import INITIAL, Actor, ActorStatus, evolve
 from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import Unknown
-from abaco_proto.subjects import actor_filter, actors_filter
+from abaco_proto.names import actor_filter, actors_filter
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ class ActorDirectory:
         self._entries[actor_id] = DirectoryEntry(replace(actor, state=""), recorded.sequence)
         if actor.subscriptions:
             self.subscribed.set()
-        if ids.is_actor_id(actor_id):
-            self.take_number(ids.actor_name(actor_id), ids.actor_number(actor_id))
+        if names.is_actor_id(actor_id):
+            self.take_number(names.actor_name(actor_id), names.actor_number(actor_id))
 
     def _drop_deleted(self, recorded: Recorded) -> None:
         """Drop the entry of a deleted actor once its history was read to the end."""

@@ -19,8 +19,7 @@ from abaco_api.idempotency.idempotency_key import IdempotencyKey
 from abaco_api.idempotency.key_index import KeyIndex
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded, draft
+from abaco_proto.envelope import Expected, Recorded, draft
 from abaco_proto.errors import Conflict, Unknown
 from abaco_telemetry import spans
 

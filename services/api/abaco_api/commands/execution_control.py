@@ -19,12 +19,11 @@ from abaco_api.domain.decide import decide_halt, decide_purge, decide_retry
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded
+from abaco_proto import names
+from abaco_proto.envelope import Expected, Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import ExecutionStatus
-from abaco_proto.subjects import event_subject, inbox_filter, type_filter
+from abaco_proto.names import event_subject, inbox_filter, type_filter
 
 MAX_ACTORS = 1000
 MAX_EXECUTIONS = 100_000
@@ -47,7 +46,7 @@ class ControlEvents:
         """Fold one more event. If there are too many, only those of ordinal ``keep`` are kept."""
         self.position = self.heads[recorded.subject] = recorded.sequence
         execution_id = getattr(recorded.event, "execution_id", "")
-        ordinal = ids.execution_ordinal(execution_id, getattr(recorded.event, "actor_id", ""))
+        ordinal = names.execution_ordinal(execution_id, getattr(recorded.event, "actor_id", ""))
         if ordinal is None:
             return
         if ordinal in self.executions or ordinal == keep or len(self.executions) < MAX_EXECUTIONS:
@@ -148,7 +147,7 @@ class ControlSources:
         """
         await (self._directory.check_registered if deleted else self._directory.find)(actor_id)
         if ordinal >= await self.count(actor_id):
-            execution_id = ids.execution_id(actor_id, ordinal)
+            execution_id = names.execution_id(actor_id, ordinal)
             raise Unknown(f"execution_id: {actor_id} has no execution {execution_id!r}")
 
     async def exists(self, actor_id: str) -> None:

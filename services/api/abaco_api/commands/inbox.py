@@ -24,12 +24,11 @@ from abaco_api.domain.decide import decide_send
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import Actor
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Expected, Recorded
 from abaco_proto.errors import Unavailable, Unknown
-from abaco_proto.subjects import assignments_filter, inbox_filter, type_filter
+from abaco_proto.names import assignments_filter, inbox_filter, type_filter
 
 MAX_HEADS = 100_000
 FIRST_SPAN, SPAN_FACTOR = 1000, 10
@@ -293,7 +292,7 @@ class InboxCapacity:
         """How many messages, from the first on, were assigned to workers; retries mislead."""
         last = await self._log.last(assignments_filter(self._tenant, actor_id))
         execution_id = getattr(last.event, "execution_id", "") if last is not None else ""
-        ordinal = ids.execution_ordinal(execution_id, actor_id)
+        ordinal = names.execution_ordinal(execution_id, actor_id)
         return 0 if ordinal is None else ordinal + 1
 
     async def _purged(self, actor_id: str) -> int:

@@ -17,7 +17,7 @@ from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.image_name import MAX_LENGTH, is_image
 from abaco_api.http.request_body import JSON, Parameters, decode_json
 from abaco_api.streams.domain.output_offset import OutputOffset, parse_offset
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import TYPES
 
@@ -126,15 +126,15 @@ def _of_type(pattern: str, event_id: str) -> str:
 
 def actor_id(text: str) -> str:
     """An actor id from a path. Raises ``Unknown`` for a text that cannot be one."""
-    if not ids.is_actor_id(text):
+    if not names.is_actor_id(text):
         raise Unknown(f"actor_id: there is no actor {text[:100]!r}")
     return text
 
 
 def execution_ordinal(actor_id: str, text: str) -> int:
     """The ordinal in an execution id from a path."""
-    # ids.execution_ordinal caches its arguments, so it gets no long text.
-    ordinal = ids.execution_ordinal(text, actor_id) if len(text) <= MAX_EXECUTION_ID else None
+    # names.execution_ordinal caches its arguments, so it gets no long text.
+    ordinal = names.execution_ordinal(text, actor_id) if len(text) <= MAX_EXECUTION_ID else None
     if ordinal is None:
         raise Unknown(f"execution_id: {actor_id} has no execution {text[:100]!r}")
     return ordinal
@@ -142,7 +142,7 @@ def execution_ordinal(actor_id: str, text: str) -> int:
 
 def worker_id(actor_id: str, text: str) -> str:
     """A worker id from a path."""
-    if ids.worker_number(text, actor_id) is None:
+    if names.worker_number(text, actor_id) is None:
         raise Unknown(f"worker_id: {actor_id} has no worker {text[:100]!r}")
     return text
 
@@ -239,7 +239,7 @@ def _memory(text: str) -> int:
 
 
 def _check_definition(fields: dict[str, Any]) -> None:
-    if not ids.is_name(fields.get("name", "any")):
+    if not names.is_name(fields.get("name", "any")):
         raise BadParameter("name", NAME_RULE)
     if not is_image(fields.get("image", "any")):
         what = f"expected the name of a container image, at most {MAX_LENGTH} characters"

@@ -11,7 +11,7 @@ from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import stop_requests_filter
+from abaco_proto.names import stop_requests_filter
 from abaco_proto.worker import Worker, evolve
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import workers_filter
+from abaco_proto.names import workers_filter
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus, evolve
 
 MAX_LAG = 10_000
@@ -38,7 +38,7 @@ class _Fold:
         """Fold one more event."""
         self.position = recorded.sequence
         worker_id = getattr(recorded.event, "worker_id", "")
-        number = ids.worker_number(worker_id, getattr(recorded.event, "actor_id", ""))
+        number = names.worker_number(worker_id, getattr(recorded.event, "actor_id", ""))
         if number is None:
             return
         self.count = max(self.count, number + 1)
@@ -48,7 +48,7 @@ class _Fold:
 
     def worker(self, actor_id: str, worker_id: str) -> Worker:
         """A worker; of an ended one only its ids and that it is stopped."""
-        number = ids.worker_number(worker_id, actor_id)
+        number = names.worker_number(worker_id, actor_id)
         if worker_id in self.live or number is None or number >= self.count:
             return self.live.get(worker_id, INITIAL)
         return Worker(worker_id=worker_id, actor_id=actor_id, status=WorkerStatus.STOPPED)

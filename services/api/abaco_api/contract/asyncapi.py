@@ -13,7 +13,7 @@ from abaco_api.contract.json_schemas import schema_components
 from abaco_proto import envelope as env
 from abaco_proto import events as ev
 from abaco_proto import streams
-from abaco_proto.subjects import ADDRESSED, HOST_ACTOR_PREFIX
+from abaco_proto.names import ADDRESSED, HOST_ACTOR_PREFIX
 
 Json = dict[str, Any]
 

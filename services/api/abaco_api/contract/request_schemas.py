@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
 from abaco_api.domain.image_name import MAX_LENGTH
 from abaco_proto.events import TYPES
-from abaco_proto.ids import NAME_PATTERN
+from abaco_proto.names import NAME_PATTERN
 
 MAX_WORKERS = 1000
 MIN_MEMORY_BYTES = 6 * MEBIBYTE

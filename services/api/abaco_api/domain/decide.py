@@ -8,7 +8,7 @@ from abaco_api.domain import actor_definition, message_environment
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.control_state import ExecutionControlState
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import Actor
 from abaco_proto.errors import Refused, Unknown
 from abaco_proto.execution import ENDED, ExecutionStatus
@@ -114,7 +114,7 @@ def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev
     return [
         ev.MessageReceived(
             actor_id=actor.actor_id,
-            execution_id=ids.execution_id(actor.actor_id, ordinal),
+            execution_id=names.execution_id(actor.actor_id, ordinal),
             ordinal=ordinal,
             message=command.message,
             content_type=command.content_type,

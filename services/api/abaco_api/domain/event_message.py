@@ -6,7 +6,7 @@ from abaco_api.domain.message_environment import MAX_STRING_BYTES, MESSAGE_NAME
 from abaco_api.domain.subscription_fold import Subscription
 from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 
 JSON = "application/json"
 MOST_BYTES = MAX_STRING_BYTES - len(MESSAGE_NAME) - 1
@@ -17,7 +17,7 @@ def message(subscription: Subscription, item: EncodedEvent, ordinal: int) -> ev.
     """The ``ordinal``-th message of the subscriber's inbox."""
     return ev.MessageReceived(
         actor_id=subscription.actor_id,
-        execution_id=ids.execution_id(subscription.actor_id, ordinal),
+        execution_id=names.execution_id(subscription.actor_id, ordinal),
         ordinal=ordinal,
         message=text(item),
         content_type=JSON,

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from abaco_api.domain.wildcard import ANY, wildcard_matches
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.subjects import HOST_ACTOR_PREFIX
+from abaco_proto import names
+from abaco_proto.names import HOST_ACTOR_PREFIX
 
 REST = ">"
 PARTS = 3
@@ -86,7 +86,7 @@ def _may_be_actor(source: str) -> bool:
     last.
     """
     if ANY not in source:
-        return ids.is_actor_id(source)
+        return names.is_actor_id(source)
     begin, end = source.partition(ANY)[0], source.rpartition(ANY)[2]
     return _BEGIN.fullmatch(begin) is not None and _END.fullmatch(end) is not None
 

@@ -16,8 +16,8 @@ from abaco_proto.actor import Actor
 from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.execution import Execution, ExecutionStatus
 from abaco_proto.fold import Fold
+from abaco_proto.names import actor_and_type
 from abaco_proto.state_keys import ordinal_of
-from abaco_proto.subjects import actor_and_type
 
 MOST = 100
 """Of what happened around an execution while it waited, the latest; of its effects, the first."""

@@ -9,8 +9,7 @@ from abaco_api.domain.views import Row
 from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.sql_statements import statements
 from abaco_proto import events as ev
-from abaco_proto.codec import decode
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, decode
 from abaco_proto.fold import Totals
 
 SQL = statements(files("abaco_api.queries").joinpath("past.sql").read_text())

@@ -14,12 +14,12 @@ from abaco_api.explain.why_selection import why_events
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.read_models import ReadModels
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.actor import ActorStatus
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Unknown
 from abaco_proto.execution import INITIAL
-from abaco_proto.subjects import all_workers_filter, history_filter, hosts_filter
+from abaco_proto.names import all_workers_filter, history_filter, hosts_filter
 
 
 class WhyQuery:
@@ -134,5 +134,5 @@ def _check(history: ExecutionHistory, actor_id: str, ordinal: int) -> None:
     if history.actor.status is ActorStatus.UNREGISTERED:
         raise Unknown(f"actor_id: there is no actor {actor_id!r}")
     if history.execution is INITIAL:
-        what = f"{actor_id} has no execution {ids.execution_id(actor_id, ordinal)!r}"
+        what = f"{actor_id} has no execution {names.execution_id(actor_id, ordinal)!r}"
         raise Unknown(f"execution_id: {what}")

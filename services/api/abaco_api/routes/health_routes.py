@@ -13,7 +13,7 @@ from abaco_api.http.response_envelope import failure, success
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 
 OK = "ok"
 UNKNOWN = "cannot be told"

@@ -27,7 +27,7 @@ from abaco_api.streams.events.event_feed import EventFeed
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable, Unknown
-from abaco_proto.subjects import type_filters
+from abaco_proto.names import type_filters
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from abaco_jetstream.ports import Batch
 from abaco_projector.domain.history_difference import ended_early, gap
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 
 
 class ReadableLog(Protocol):

@@ -21,8 +21,8 @@ from abaco_projector.app.log_range import ReadableLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
+from abaco_proto.names import all_events_filter
 from abaco_proto.output import RecordedOutput
-from abaco_proto.subjects import all_events_filter
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from abaco_jetstream.ports import EventLog
 from abaco_projector.adapters.read_model_store import EVENTS
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from abaco_telemetry.instrumented_event_log import LogMetrics
 from abaco_telemetry.metric_registry import COUNT_BUCKETS, MetricRegistry
 

@@ -19,11 +19,10 @@ from abaco_jetstream.ports import Batch, EventLog
 from abaco_projector.app import event_loop_runner
 from abaco_projector.app.log_range import ReadableLog
 from abaco_projector.audit.copy_audit import AuditedLog, CopyDiffers, VerifiedCopy, open_audit
-from abaco_proto.codec import decode
-from abaco_proto.envelope import TIME, Recorded, from_message, skip_body
+from abaco_proto.envelope import TIME, Recorded, decode, from_message, skip_body
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import Event
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 
 MIN_SUBPROCESS_EVENTS = 20_000
 """With fewer events, starting a process takes longer than it saves."""

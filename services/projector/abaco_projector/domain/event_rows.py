@@ -12,8 +12,7 @@ import msgspec
 
 from abaco_projector.domain.hash_chain import next_hash_normalised, normalise
 from abaco_proto import events as ev
-from abaco_proto.codec import DECODE_ERRORS
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import DECODE_ERRORS, Recorded
 
 FIRST_OF_TYPE, LAST_OF_TYPE = 4, 6
 """The position of the type in the tokens of ``abaco.event.<tenant>.<actor_id>.<entity>.<verb>``."""

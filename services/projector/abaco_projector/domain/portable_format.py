@@ -28,8 +28,7 @@ import msgspec
 from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash
 from abaco_projector.domain.output_chunks import Chunk
 from abaco_proto import streams
-from abaco_proto.codec import DECODE_ERRORS
-from abaco_proto.envelope import from_message
+from abaco_proto.envelope import DECODE_ERRORS, from_message
 from abaco_proto.errors import Refused
 
 FORMAT = 1

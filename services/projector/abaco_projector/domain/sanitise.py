@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Recorded
+from abaco_proto.envelope import Recorded, encode
 
 NUL = "\x00"
 REPLACEMENT = "\ufffd"

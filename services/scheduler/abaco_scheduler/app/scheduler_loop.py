@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from abaco_jetstream import Connection
 from abaco_jetstream.ports import Batch, EventLog, Heartbeats
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.envelope import Recorded, draft, unrecognized_warning
+from abaco_proto.envelope import Expected, Recorded, draft, unrecognized_warning
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.subjects import all_events_filter
+from abaco_proto.names import all_events_filter
 from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.app.snapshot_manager import SnapshotManager
 from abaco_scheduler.domain.cluster import Cluster, apply_event

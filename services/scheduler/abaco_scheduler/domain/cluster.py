@@ -13,8 +13,7 @@ from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.ids import worker_number
-from abaco_proto.subjects import HOST_ACTOR_PREFIX
+from abaco_proto.names import HOST_ACTOR_PREFIX, worker_number
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain import inbox_state
 from abaco_scheduler.domain.actor_state import (

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
+from abaco_proto.envelope import Expected
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):

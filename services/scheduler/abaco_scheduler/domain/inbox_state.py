@@ -24,7 +24,7 @@ from datetime import datetime
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import EPOCH, Recorded
-from abaco_proto.ids import execution_ordinal
+from abaco_proto.names import execution_ordinal
 from abaco_scheduler.domain.abandoned_executions import AbandonedExecutions
 
 

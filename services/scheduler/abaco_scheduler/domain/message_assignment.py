@@ -6,9 +6,9 @@ Every decision about a message continues the message's chain of subscriptions an
 from collections.abc import Iterator
 
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.append_condition import Expected
-from abaco_proto.subjects import assignments_filter
+from abaco_proto import names
+from abaco_proto.envelope import Expected
+from abaco_proto.names import assignments_filter
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain.actor_state import ActorState
 from abaco_scheduler.domain.decision import Decision, Now
@@ -52,7 +52,7 @@ def _assignment(state: ActorState, execution: ExecutionState, worker: Worker) ->
     actor = state.actor
     event = ev.ExecutionAssigned(
         actor_id=actor.actor_id,
-        execution_id=ids.execution_id(actor.actor_id, execution.ordinal),
+        execution_id=names.execution_id(actor.actor_id, execution.ordinal),
         ordinal=execution.ordinal,
         attempt=execution.attempt + 1,
         worker_id=worker.worker_id,
@@ -85,7 +85,7 @@ def terminations(state: ActorState, policy: Policy) -> Iterator[Decision]:
             )
     for worker_id, attempt in state.stale_assignments.items():
         execution_id = state.workers[worker_id].execution_id
-        ordinal = ids.execution_ordinal(execution_id or "", state.actor.actor_id)
+        ordinal = names.execution_ordinal(execution_id or "", state.actor.actor_id)
         if ordinal is not None:
             causation_id = f"{execution_id}.assigned.{attempt}"
             yield _abandonment(state, ordinal, attempt, "assigned after its end", causation_id)
@@ -113,7 +113,7 @@ def _abandonment(
 ) -> Decision:
     event = ev.ExecutionAbandoned(
         actor_id=state.actor.actor_id,
-        execution_id=ids.execution_id(state.actor.actor_id, ordinal),
+        execution_id=names.execution_id(state.actor.actor_id, ordinal),
         attempts=attempts,
         reason=reason,
     )
@@ -123,7 +123,7 @@ def _abandonment(
 def _halt(state: ActorState, ordinal: int, causation_id: str) -> Decision:
     event = ev.ExecutionHaltRequested(
         actor_id=state.actor.actor_id,
-        execution_id=ids.execution_id(state.actor.actor_id, ordinal),
+        execution_id=names.execution_id(state.actor.actor_id, ordinal),
     )
     return _decision(state, ordinal, event, causation_id, None)
 
@@ -154,4 +154,4 @@ def _decision(
 
 def _received_id(state: ActorState, ordinal: int) -> str:
     """Return the id of the ``message.received`` event of a message."""
-    return f"{ids.execution_id(state.actor.actor_id, ordinal)}.received"
+    return f"{names.execution_id(state.actor.actor_id, ordinal)}.received"

@@ -11,8 +11,8 @@ most, and no host gets more workers than its capacity.
 from collections.abc import Iterator
 
 from abaco_proto import events as ev
-from abaco_proto.append_condition import Expected
-from abaco_proto.subjects import host_filter
+from abaco_proto.envelope import Expected
+from abaco_proto.names import host_filter
 from abaco_scheduler.domain.cluster import Cluster, Host
 from abaco_scheduler.domain.decision import Decision, Now
 from abaco_scheduler.domain.message_assignment import assignments, terminations

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.append_condition import Expected
-from abaco_proto.subjects import worker_requests_filter
+from abaco_proto import names
+from abaco_proto.envelope import Expected
+from abaco_proto.names import worker_requests_filter
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain.actor_state import ActorState
 from abaco_scheduler.domain.cluster import Cluster
@@ -105,7 +105,7 @@ def _request(cluster: Cluster, state: ActorState, demand: WorkerDemand, host_id:
     actor = state.actor
     event = ev.WorkerRequested(
         actor_id=actor.actor_id,
-        worker_id=ids.worker_id(actor.actor_id, state.next_worker_number),
+        worker_id=names.worker_id(actor.actor_id, state.next_worker_number),
         host_id=host_id,
         revision=actor.revision,
         actor_sequence=actor.definition_sequence,

@@ -15,7 +15,7 @@ import msgspec
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import all_of_type_filter, host_requests_filter
+from abaco_proto.names import all_of_type_filter, host_requests_filter
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.domain.sandbox_spec import WorkerKey
 

@@ -12,7 +12,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.heartbeat import Heartbeat
-from abaco_proto.subjects import all_events_filter, all_of_type_filter
+from abaco_proto.names import all_events_filter, all_of_type_filter
 from abaco_worker.app.adoption import adopt_containers
 from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.live_workers import LiveWorkers

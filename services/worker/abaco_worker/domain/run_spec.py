@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto import ids
+from abaco_proto import names
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_worker.domain.container_labels import assignment_labels, container_name
 from abaco_worker.domain.engine_values import ContainerSpec, Image
@@ -88,7 +88,7 @@ def environment(run_spec: RunSpec) -> dict[str, str]:
         **message.environment,
         "MSG": message.message,
         "_abaco_actor_id": event.actor_id,
-        "_abaco_actor_name": ids.actor_name(event.actor_id),
+        "_abaco_actor_name": names.actor_name(event.actor_id),
         "_abaco_actor_state": state_text(run_spec.state),
         "_abaco_Content_Type": message.content_type,
         "_abaco_container_repo": run_spec.definition.image,

@@ -13,7 +13,7 @@ from abaco_proto import execution, worker
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
 from abaco_proto.execution import Execution, ExecutionStatus
-from abaco_proto.subjects import executions_filter, workers_filter
+from abaco_proto.names import executions_filter, workers_filter
 from abaco_proto.worker import Worker, WorkerStatus
 
 ON_WORKER = (ExecutionStatus.ASSIGNED, ExecutionStatus.RUNNING)

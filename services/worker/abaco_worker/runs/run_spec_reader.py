@@ -10,7 +10,7 @@ from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Undecodable
-from abaco_proto.subjects import actor_filter, type_filter
+from abaco_proto.names import actor_filter, type_filter
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.domain.run_spec import RunSpec
 

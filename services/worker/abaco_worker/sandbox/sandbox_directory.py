@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from abaco_proto.codec import DECODE_ERRORS
+from abaco_proto.envelope import DECODE_ERRORS
 from abaco_proto.events import EndedBy
 from abaco_worker.domain.run_report import RunReport, parse_report
 from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord

@@ -8,7 +8,7 @@ from abaco_api.streams.domain.event_result import event_result
 from abaco_api.streams.domain.sse_frames import data_in, frame
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_proto.subjects import actor_and_type
+from abaco_proto.names import actor_and_type
 
 OVERHEAD_BYTES = 1000
 """The memory of an event beside the bytes of its frame, about."""

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from abaco_proto.codec import encode
-from abaco_proto.envelope import Recorded, format_time
-from abaco_proto.subjects import actor_and_type
+from abaco_proto.envelope import Recorded, encode, format_time
+from abaco_proto.names import actor_and_type
 
 NULL = msgspec.Raw(b"null")
 

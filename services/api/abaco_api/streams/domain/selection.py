@@ -8,7 +8,7 @@ import msgspec
 
 from abaco_api.domain.wildcard import ANY, wildcard_matches
 from abaco_api.streams.domain.encoded_event import EncodedEvent
-from abaco_proto.subjects import history_filter, tenant_filter, type_filters
+from abaco_proto.names import history_filter, tenant_filter, type_filters
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from abaco_api.streams.domain.selection import Selection
 from abaco_jetstream.ports import EventLog
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.subjects import actor_and_type, tenant_filter
+from abaco_proto.names import actor_and_type, tenant_filter
 
 logger = logging.getLogger(__name__)
 

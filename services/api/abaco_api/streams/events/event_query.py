@@ -11,8 +11,8 @@ from abaco_api.commands import parse
 from abaco_api.domain.wildcard import ANY
 from abaco_api.streams.domain.selection import Selection, type_matches
 from abaco_proto import events as ev
-from abaco_proto import ids
-from abaco_proto.subjects import HOST_ACTOR_PREFIX
+from abaco_proto import names
+from abaco_proto.names import HOST_ACTOR_PREFIX
 
 MOST_EVENTS = 10_000
 DEFAULT_EVENTS = 100
@@ -97,9 +97,9 @@ def _type(text: str) -> str:
 
 
 def _actor(text: str | None) -> str | None:
-    if text is None or ids.is_actor_id(text):
+    if text is None or names.is_actor_id(text):
         return text
     host_id = text.removeprefix(HOST_ACTOR_PREFIX)
-    if host_id != text and re.fullmatch(ids.HOST_PATTERN, host_id):
+    if host_id != text and re.fullmatch(names.HOST_PATTERN, host_id):
         return text
     raise BadParameter("actor", f"expected an actor's id, or {HOST_ACTOR_PREFIX}<host_id>")
