@@ -6,6 +6,8 @@ Rules of this module:
   ``ExecutionFinished``, ``execution.finished``, ``….execution.finished``;
 * a field is added with a default, never renamed or removed; a breaking change is a new type and
   an entry in :data:`abaco_proto.envelope.UPCASTS`;
+* a field with named values can get another value: a reader keeps a value that it does not know as
+  the text that it is, and treats it as none of those it knows;
 * no secrets in clear text, and nothing large: output has its own stream.
 
 Units are in the names: ``_ns`` nanoseconds, ``_ms`` milliseconds, ``_bytes`` bytes. Times inside
@@ -13,9 +15,10 @@ events are RFC 3339 in UTC.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
 class Owner(StrEnum):
@@ -26,14 +29,44 @@ class Owner(StrEnum):
     WORKER = "worker"
 
 
-class StartKind(StrEnum):
-    """How the container of an execution came to run."""
+class OpenEnum(StrEnum):
+    """The named values of a field, which may get more: an unknown text is a member of its own.
 
+    That member is equal to its text and is encoded as it, but is not in the list of members.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = member._value_ = value
+        return member
+
+
+class StartKind(OpenEnum):
+    """How the program of an execution came to run.
+
+    ``sandbox``: in a new sandbox of the worker's container. ``pool``: in a container of its own
+    that was started before the message. ``cold``: in a container that was made for the message.
+    """
+
+    SANDBOX = "sandbox"
     POOL = "pool"
     COLD = "cold"
 
 
-class EndedBy(StrEnum):
+class Isolation(OpenEnum):
+    """What separates a message from the one before it.
+
+    ``sandbox``: a new sandbox in the worker's container. ``container``: a container of its own.
+    """
+
+    SANDBOX = "sandbox"
+    CONTAINER = "container"
+
+
+class EndedBy(OpenEnum):
     """What ended a run: its own program, a halt, or the limit that it reached."""
 
     ITSELF = "itself"
@@ -53,7 +86,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     A limit that is None is the setting of the host. ``mem_limit``, ``max_log_bytes`` and
     ``max_disk_bytes`` are bytes, ``max_cpus`` processors, ``max_run_seconds`` and ``log_ex``
     seconds; ``log_ex`` is how long output is kept after the end of its run. With
-    ``no_new_privileges`` a setuid program gets no additional rights.
+    ``no_new_privileges`` a setuid program gets no additional rights. ``isolation`` is in the event
+    only if the actor has one; otherwise that of the host applies.
     """
 
     name: str
@@ -72,6 +106,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     log_ex: int | None = None
     privileged: bool = False
     no_new_privileges: bool = True
+    isolation: Isolation | UnsetType = UNSET
 
 
 # -- actor ---------------------------------------------------------------------------------------
@@ -280,7 +315,7 @@ class ExecutionAssigned(Event, frozen=True, kw_only=True, tag="execution.assigne
 
 
 class ExecutionStarted(Event, frozen=True, kw_only=True, tag="execution.started"):
-    """The container of an attempt was started. ``revision`` is the actor's; 0 if it is unknown.
+    """The program of an attempt was started. ``revision`` is the actor's; 0 if it is unknown.
 
     ``taken_at`` is when the worker received the assignment. ``state_sequence`` is that of the event
     with the state that the run received; 0 if the actor had none.

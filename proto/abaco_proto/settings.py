@@ -83,6 +83,7 @@ NAMES = frozenset(
         "ABACO_HEARTBEAT_SECONDS",
         "ABACO_HOST_CAPACITY",
         "ABACO_HOST_ID",
+        "ABACO_ISOLATION",
         "ABACO_LAUNCHER",
         "ABACO_MAX_DISK_BYTES",
         "ABACO_MAX_LOG_BYTES",

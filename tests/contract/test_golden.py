@@ -2,7 +2,8 @@
 
 A new type gets its file with ``GOLDEN=write pytest tests/contract/test_golden.py``; an existing
 file is never written over. When a type gets a field, its file is renamed to the next
-``<type>.<n>.golden`` and stays: bytes of that form are in history for good.
+``<type>.<n>.golden`` and stays: bytes of that form are in history for good. A value or an optional
+field that the example of its type does not have is in ``<type>.<name>.golden``.
 """
 
 import os
@@ -26,8 +27,12 @@ def golden(event: ev.Event) -> bytes:
     return b"\n".join([subject, headers, envelope.encode(event), b""])
 
 
-def path_of(event: ev.Event) -> Path:
-    return FOLDER / f"{ev.type_of(event)}.golden"
+EXAMPLES = {**{ev.type_of(event): event for event in b.EXAMPLES}, **b.VARIANTS}
+every_example = pytest.mark.parametrize(("name", "event"), EXAMPLES.items(), ids=list(EXAMPLES))
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.golden"
 
 
 def test_every_type_has_an_example() -> None:
@@ -38,17 +43,17 @@ def test_no_file_without_a_type() -> None:
     assert {".".join(path.name.split(".")[:2]) for path in FOLDER.iterdir()} == set(ev.TYPES)
 
 
-@pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
-def test_the_bytes_are_those_in_history(event: ev.Event) -> None:
-    path = path_of(event)
+@every_example
+def test_the_bytes_are_those_in_history(name: str, event: ev.Event) -> None:
+    path = path_of(name)
     if os.environ.get("GOLDEN") == "write" and not path.exists():
         path.write_bytes(golden(event))
     assert golden(event) == path.read_bytes()
 
 
-@pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
-def test_history_is_read_as_the_same_event(event: ev.Event) -> None:
-    body = path_of(event).read_bytes().splitlines()[2]
+@every_example
+def test_history_is_read_as_the_same_event(name: str, event: ev.Event) -> None:
+    body = path_of(name).read_bytes().splitlines()[2]
     assert envelope.decode(body) == event
 
 

@@ -74,6 +74,30 @@ async def test_limits_are_kept_and_shown(client: httpx.AsyncClient) -> None:
     assert changed["revision"] == 1
 
 
+async def test_an_isolation_is_kept_shown_and_given_back_to_the_host(
+    client: httpx.AsyncClient, log: JetStreamEventLog
+) -> None:
+    actor_id = await actor(client, "isolated", isolation="container")
+    path = f"/actors/{actor_id}"
+    assert result_of(await client.get(path))["isolation"] == "container"
+    changed = await client.put(path, data={"isolation": "sandbox"})
+    assert (result_of(changed)["isolation"], result_of(changed)["revision"]) == ("sandbox", 1)
+    back = await client.put(path, json={"isolation": None})
+    assert result_of(back)["isolation"] is None
+    headers = {"Abaco-After": back.headers["Abaco-Sequence"]}
+    assert result_of(await client.get(path, headers=headers))["isolation"] is None
+
+    listed = result_of(await client.get(f"{path}/events"))
+    stored = [event["data"]["definition"].get("isolation", "absent") for event in listed]
+    assert stored == ["container", "sandbox", "absent"]
+    for event, isolation in zip(listed, ("container", "sandbox", None), strict=True):
+        then = await client.get(path, params={"as_of": event["seq"]})
+        assert result_of(then)["isolation"] == isolation
+
+    error = error_of(await client.put(path, json={"isolation": "vm"}), 400)
+    assert error["msg"] == "isolation: expected sandbox or container, or null"
+
+
 async def test_privileged_containers_need_a_setting(client: httpx.AsyncClient) -> None:
     body = {"image": IMAGE, "name": "mighty", "privileged": True}
     error = error_of(await client.post("/actors", json=body), 400)

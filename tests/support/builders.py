@@ -239,6 +239,13 @@ EXAMPLES: tuple[ev.Event, ...] = (
 )
 """One event of each type."""
 
+VARIANTS: dict[str, ev.Event] = {
+    "actor.registered.isolation": registered(isolation=ev.Isolation.CONTAINER),
+    "actor.updated.isolation": updated(isolation=ev.Isolation.SANDBOX),
+    "execution.started.sandbox": started(7, start_kind=ev.StartKind.SANDBOX),
+}
+"""Events with a value, or a field, that their example does not have."""
+
 
 def envelope_of(
     event: ev.Event, *, tenant: str = "default", at: datetime = T0, hops: int = 0

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from abaco_api.api_errors import TooLarge
 from abaco_api.commands import parse
-from abaco_api.domain.actor_definition import Defaults
+from abaco_api.domain.actor_definition import Defaults, changed
 from abaco_api.domain.image_name import is_image
 from abaco_api.http.request_body import (
     Parameters,
@@ -18,7 +19,7 @@ from abaco_api.http.request_body import (
 )
 from abaco_proto import names
 from abaco_proto.errors import Malformed, Unknown
-from abaco_proto.events import Definition
+from abaco_proto.events import Definition, Isolation
 
 DEFAULTS = Defaults(init_count=2, max_workers=4)
 ROOM = 131_067
@@ -258,6 +259,32 @@ def test_new_privileges_are_refused_unless_a_setting_allows_them() -> None:
     assert not parse.register(said, allowing).definition.no_new_privileges
     assert registered().no_new_privileges
     assert registered(no_new_privileges=True).no_new_privileges
+
+
+@pytest.mark.parametrize("value", ["", "null"])
+def test_an_isolation_is_chosen_or_left_to_the_host(value: str) -> None:
+    assert registered().isolation is UNSET
+    assert registered(isolation=None).isolation is UNSET
+    assert registered(isolation="container").isolation is Isolation.CONTAINER
+    form = as_form(image="a", name="foo", isolation="sandbox")
+    assert parse.register(form, DEFAULTS).definition.isolation is Isolation.SANDBOX
+
+    kept = parse.update("foo_0", as_form(stateless="true"), DEFAULTS).changes
+    assert "isolation" not in kept
+    back = parse.update("foo_0", as_form(isolation=value), DEFAULTS).changes
+    chosen = Definition(name="foo", image="a", isolation=Isolation.CONTAINER)
+    assert changed(chosen, kept).isolation is Isolation.CONTAINER
+    assert changed(chosen, back).isolation is UNSET
+
+
+@pytest.mark.parametrize("value", ["vm", "Sandbox", "container ", "sandbox,container"])
+@pytest.mark.parametrize("form", [False, True])
+def test_an_unknown_isolation_is_refused_with_the_known_ones(form: bool, value: str) -> None:  # noqa: FBT001
+    parameters = Parameters({"isolation": value}, form=form)
+    with pytest.raises(Malformed, match=r"^isolation: expected sandbox or container, or null$"):
+        parse.update("foo_0", parameters, DEFAULTS)
+    with pytest.raises(Malformed, match=r"^isolation: expected `str \| null`, got `int`$"):
+        parse.update("foo_0", as_json(isolation=3), DEFAULTS)
 
 
 # -- messages ------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import msgspec
 
 import builders as b
 from abaco_api.domain import views
+from abaco_proto import events as ev
+from abaco_proto.actor import Actor
 from rows import ACTOR, EXECUTION
 
 
@@ -30,6 +32,20 @@ def test_an_actor() -> None:
     }
     assert {key: actor[key] for key in contract} == contract
     assert actor["create_time"] == "2026-01-02T03:04:05.000000Z"
+
+
+def test_the_isolation_of_an_actor_is_null_where_the_host_decides() -> None:
+    def isolation(definition: ev.Definition) -> Any:
+        return shown(
+            views.actor({**ACTOR, "definition": msgspec.json.encode(definition).decode()})
+        )["isolation"]
+
+    assert isolation(b.definition()) is None
+    assert isolation(b.definition(isolation=ev.Isolation.CONTAINER)) == "container"
+    assert isolation(b.definition(isolation=ev.Isolation("of a newer version")))
+    folded = Actor(actor_id="foo_0", definition=b.definition(isolation=ev.Isolation.SANDBOX))
+    assert shown(views.actor_of_fold(folded))["isolation"] == "sandbox"
+    assert shown(views.actor_of_fold(Actor(actor_id="foo_0")))["isolation"] is None
 
 
 def test_the_state_of_an_actor_without_one_is_an_empty_text() -> None:

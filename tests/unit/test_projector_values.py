@@ -20,6 +20,12 @@ def test_nul_becomes_a_replacement_character_wherever_it_stands() -> None:
     assert event.definition.default_environment == {"\ufffd": "\ufffd"}
 
 
+def test_nul_in_a_named_value_becomes_one_too() -> None:
+    event = sanitise(b.record(b.started(start_kind=ev.StartKind("\x00")))).event
+    assert isinstance(event, ev.ExecutionStarted)
+    assert event.start_kind == "\ufffd"
+
+
 def test_the_text_backslash_u0000_is_no_nul() -> None:
     assert sanitise(b.record(b.failed(reason="\\u0000"))).event == b.failed(reason="\\u0000")
 

@@ -19,6 +19,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
+NAMED_VALUES: tuple[type[ev.OpenEnum], ...] = (ev.StartKind, ev.Isolation, ev.EndedBy)
 NAME = st.from_regex(names.NAME_PATTERN.replace("$", r"\Z"))
 
 
@@ -28,8 +29,7 @@ def built(kind: type[ev.Event]) -> st.SearchStrategy[ev.Event]:
     def convert(values: dict[str, Any]) -> ev.Event:
         return msgspec.convert({**values, "type": ev.type_of(kind)}, kind)
 
-    fields = {f.name: of_type(f.type) for f in msgspec.structs.fields(kind)}
-    return st.fixed_dictionaries(fields).map(convert)
+    return fields_of(kind).map(convert)
 
 
 def of_type(annotation: Any) -> st.SearchStrategy[Any]:
@@ -41,16 +41,26 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         Any: JSON,
         str | None: st.none() | TEXT,
         dict[str, str]: st.dictionaries(TEXT, TEXT, max_size=3),
-        ev.StartKind: st.sampled_from(["pool", "cold"]),
-        ev.EndedBy: st.sampled_from(list(ev.EndedBy)),
+        **{kind: st.sampled_from([*kind, "of a newer version"]) for kind in NAMED_VALUES},
     }
     if annotation in simple:
         return simple[annotation]
     optional = [part for part in get_args(annotation) if part is not type(None)]
     if optional:
         return st.none() | of_type(optional[0])
-    fields = {f.name: of_type(f.type) for f in msgspec.structs.fields(annotation)}
-    return st.fixed_dictionaries(fields)
+    return fields_of(annotation)
+
+
+def fields_of(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """The fields of a struct; one that may be absent is absent at times."""
+    needed, absent = {}, {}
+    for field in msgspec.structs.fields(kind):
+        parts = get_args(field.type)
+        if msgspec.UnsetType in parts:
+            absent[field.name] = of_type(parts[0])
+        else:
+            needed[field.name] = of_type(field.type)
+    return st.fixed_dictionaries(needed, optional=absent)
 
 
 @pytest.mark.parametrize("kind", ev.OWNERS, ids=ev.type_of)
@@ -74,6 +84,29 @@ def test_a_type_from_the_future_is_unrecognized() -> None:
 def test_a_field_from_the_future_is_passed_over() -> None:
     body = msgspec.json.decode(envelope.encode(b.stopped()))
     assert envelope.decode(msgspec.json.encode({**body, "mood": "good"})) == b.stopped()
+
+
+@pytest.mark.parametrize("kind", ["sandbox", "snapshot"])
+def test_a_value_from_the_future_is_kept_as_its_text(kind: str) -> None:
+    body = {**msgspec.json.decode(envelope.encode(b.started())), "start_kind": kind}
+    found = envelope.decode(msgspec.json.encode(body))
+    assert isinstance(found, ev.ExecutionStarted)
+    assert found.start_kind == kind
+    assert found.start_kind is not ev.StartKind.COLD
+    assert msgspec.json.decode(envelope.encode(found)) == body
+    assert list(ev.StartKind) == ["sandbox", "pool", "cold"]
+
+
+def test_a_named_value_is_a_text() -> None:
+    body = {**msgspec.json.decode(envelope.encode(b.started())), "start_kind": 3}
+    assert isinstance(envelope.decode(msgspec.json.encode(body)), ev.Unrecognized)
+
+
+def test_an_isolation_is_in_the_event_only_if_the_actor_has_one() -> None:
+    plain, chosen = b.registered(), b.registered(isolation=ev.Isolation.CONTAINER)
+    assert b"isolation" not in envelope.encode(plain)
+    assert b'"isolation":"container"' in envelope.encode(chosen)
+    assert envelope.decode(envelope.encode(chosen)) == chosen != plain
 
 
 def test_upcasts_chain_and_end() -> None:

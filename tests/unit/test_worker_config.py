@@ -20,6 +20,9 @@ def test_settings_are_read_from_the_environment() -> None:
     environ = {"ABACO_HOST_CAPACITY": "3", "ABACO_PULL_POLICY": "never", "ABACO_INIT_COUNT": "1"}
     config = settings.read(WorkerSettings, environ)
     assert (config.host_capacity, config.pull_policy) == (3, "never")
+    assert config.isolation == "sandbox"
+    chosen = settings.read(WorkerSettings, {"ABACO_ISOLATION": "container"})
+    assert chosen.isolation == "container"
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,7 @@ def test_settings_are_read_from_the_environment() -> None:
         ("ABACO_HOST_ID", "a.b"),
         ("ABACO_HOST_CAPACITY", "-1"),
         ("ABACO_PULL_POLICY", "sometimes"),
+        ("ABACO_ISOLATION", "vm"),
         ("ABACO_CONTAINER_CPUS", "0"),
         ("ABACO_HEARTBEAT_SECONDS", "often"),
     ],

@@ -43,6 +43,15 @@ class WorkerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
             pattern="^/",
         ),
     ] = "/var/lib/abaco/worker"
+    isolation: Annotated[
+        Literal["sandbox", "container"],
+        Meta(
+            description="What separates a message from the one before it, for actors that do not"
+            " choose it. sandbox: a new sandbox in the worker's container; container: a container"
+            " of its own, which takes the engine ten times as long. A host without a launcher"
+            " always uses containers."
+        ),
+    ] = "sandbox"
     launcher: Annotated[
         str,
         Meta(

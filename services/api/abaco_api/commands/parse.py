@@ -7,7 +7,7 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from abaco_api.api_errors import BadParameter
 from abaco_api.contract import request_schemas
@@ -19,7 +19,7 @@ from abaco_api.http.request_body import JSON, Parameters, decode_json
 from abaco_api.streams.domain.output_offset import OutputOffset, parse_offset
 from abaco_proto import names
 from abaco_proto.errors import Malformed, Unknown
-from abaco_proto.events import TYPES
+from abaco_proto.events import TYPES, Isolation
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -38,6 +38,8 @@ LIMITS = (
     *("mem_limit", "max_cpus", "max_processes", "max_run_seconds"),
     *("max_log_bytes", "max_disk_bytes", "log_ex"),
 )
+DECIDED_BY_HOST = (*LIMITS, "isolation")
+"""The parameters that may be null: the host's setting applies then."""
 
 # -- commands ------------------------------------------------------------------------------------
 
@@ -218,16 +220,18 @@ def _definition(
     if fields.get("no_new_privileges") is False and not defaults.allow_new_privileges:
         what = "false is not allowed here: the setting ABACO_ALLOW_NEW_PRIVILEGES is not true"
         raise BadParameter("no_new_privileges", what)
+    if "isolation" in fields:
+        fields["isolation"] = _isolation(fields["isolation"])
     _check_definition(fields)
     return fields
 
 
 def _with_nothing(parameters: Parameters) -> Parameters:
-    """In a form, an empty text stands for no limit, as null does in JSON."""
+    """In a form, an empty text stands for the host's setting, as null does in JSON."""
     if not parameters.form:
         return parameters
-    unlimited = {k: None for k, v in parameters.values.items() if k in LIMITS and v in NOTHING}
-    return Parameters({**parameters.values, **unlimited}, form=True)
+    null = {k: None for k, v in parameters.values.items() if k in DECIDED_BY_HOST and v in NOTHING}
+    return Parameters({**parameters.values, **null}, form=True)
 
 
 def _memory(text: str) -> int:
@@ -236,6 +240,14 @@ def _memory(text: str) -> int:
         what = "expected at least 6m: a number of bytes, or one with k, m or g behind it"
         raise BadParameter("mem_limit", what)
     return found
+
+
+def _isolation(text: str | None) -> Isolation | UnsetType:
+    if text is None:
+        return UNSET
+    if text not in list(Isolation):
+        raise BadParameter("isolation", f"expected {' or '.join(Isolation)}, or null")
+    return Isolation(text)
 
 
 def _check_definition(fields: dict[str, Any]) -> None:

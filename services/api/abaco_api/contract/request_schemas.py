@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
 from abaco_api.domain.image_name import MAX_LENGTH
-from abaco_proto.events import TYPES
+from abaco_proto.events import TYPES, Isolation
 from abaco_proto.names import NAME_PATTERN
 
 MAX_WORKERS = 1000
@@ -107,6 +107,15 @@ NoNewPrivileges = Annotated[
         "docker run, needs ABACO_ALLOW_NEW_PRIVILEGES.",
     ),
 ]
+IsolationName = Annotated[
+    Annotated[str, Meta(extra_json_schema={"enum": [kind.value for kind in Isolation]})] | None,
+    Meta(
+        description="What separates a message from the one before it: sandbox, a new sandbox in "
+        "the worker's container; container, a container of its own. With null, or an empty text in "
+        "a form, the host's setting applies.",
+        examples=["container"],
+    ),
+]
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +137,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     log_ex: LogEx = None
     privileged: Privileged = False
     no_new_privileges: NoNewPrivileges = True
+    isolation: IsolationName = None
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +159,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_ex: LogEx | UnsetType = UNSET
     privileged: Privileged | UnsetType = UNSET
     no_new_privileges: NoNewPrivileges | UnsetType = UNSET
+    isolation: IsolationName | UnsetType = UNSET
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ class SubscriptionResult(msgspec.Struct, frozen=True, kw_only=True):
 class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
     """An actor. ``executions`` is always empty: executions have their own list.
 
-    For a limit that is null, the host's setting applies.
+    For a limit or an isolation that is null, the host's setting applies.
     """
 
     id: str
@@ -56,6 +56,7 @@ class ActorResult(msgspec.Struct, frozen=True, kw_only=True):
     log_ex: int | None
     privileged: bool
     no_new_privileges: bool
+    isolation: str | None
     revision: int
     create_time: str
     last_update_time: str

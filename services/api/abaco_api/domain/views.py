@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from abaco_api.contract import result_types as r
 from abaco_api.streams.domain.event_result import (
@@ -84,6 +85,7 @@ def _actor(
         log_ex=definition.log_ex,
         privileged=definition.privileged,
         no_new_privileges=definition.no_new_privileges,
+        isolation=None if definition.isolation is UNSET else definition.isolation,
         executions={},
         subscriptions=[
             r.SubscriptionResult(subscription_id=key, actor_id=actor_id, event_pattern=pattern)
