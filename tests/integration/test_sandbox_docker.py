@@ -239,11 +239,17 @@ def test_a_sandbox_that_died_before_its_message_is_made_again(shared: Slot) -> N
 
 
 def test_a_halt_ends_it_and_the_launcher_stays(shared: Slot) -> None:
-    halted = shared.run("sleep", "60", grace_seconds=0.1, meanwhile=lambda: shared.send(b"HALT"))
+    halted = shared.run("sleep", "60", grace_seconds=0.1, meanwhile=shared.halt)
     assert (halted.report.halted, halted.status) == (True, 137)
-    shared.send(b"HALT")
-    assert shared.read_line() == "error nothing runs\n"
+    shared.halt()
     assert shared.shell("echo on").text == "on"
+
+
+def test_a_late_halt_does_not_end_the_next_request(shared: Slot) -> None:
+    shared.shell(":")
+    late = shared.name
+    run = shared.shell("sleep 0.3; echo on", meanwhile=lambda: shared.halt(late))
+    assert (run.text, run.report.halted) == ("on", False)
 
 
 def test_a_program_that_is_the_launchers_own_finds_nothing_to_write(shared: Slot) -> None:

@@ -136,12 +136,28 @@ class Slot:
             text=True,
         )
         self.launcher = 0
+        self._count = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._lines = self._socket.makefile("r")
 
     def start_container(self) -> None:
         self.api.start(self.id)
         self.pause: int = self.api.inspect_container(self.id)["State"]["Pid"]
+
+    def connect(self) -> list[str]:
+        """Connect, and return the greeting: how the last request ended, if any, then the state."""
+        self._lines.close()
+        self._socket.close()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(SECONDS)
+        directory = os.open(self.folder / "0" / "run", os.O_PATH)  # the path itself may be too long
+        self._socket.connect(f"/proc/self/fd/{directory}/socket")
+        os.close(directory)
+        self._lines = self._socket.makefile("r")
+        greeting = [self._lines.readline()]
+        while greeting[-1].startswith(("report ", "refused ")):
+            greeting.append(self._lines.readline())
+        return greeting
 
     def ask(self, line: str) -> str:
         """The helper's answer."""
@@ -156,11 +172,7 @@ class Slot:
         answer = self.ask(f"sandbox {self.pause} {self.id} 0\n")
         assert answer.startswith("started "), answer
         self.launcher = int(answer.split()[1])
-        self._socket.settimeout(SECONDS)
-        directory = os.open(self.folder / "0" / "run", os.O_PATH)  # the path itself may be too long
-        self._socket.connect(f"/proc/self/fd/{directory}/socket")
-        os.close(directory)
-        assert self._lines.readline() == "waiting\n"
+        assert self.connect() == ["waiting\n"]
 
     def run(
         self,
@@ -177,32 +189,48 @@ class Slot:
         wanted = RunRequest(
             argv=argv, environment=environment or {}, **{"output_bytes": 10**7, **more}
         )
+        self._count += 1
+        name = f"test-{self._count}"
         numbers = (memory, processes, cpu_us, flags)
-        body = b"".join(b"%d\0" % number for number in numbers) + wanted.encode()
+        head = b"".join(b"%d\0" % number for number in numbers)
         with (
             tempfile.TemporaryFile(dir=self.folder) as output,
             tempfile.TemporaryFile(dir=self.folder) as report,
         ):
-            head = b"RUN2" + struct.pack("=I", len(body))
-            socket.send_fds(self._socket, [head], [output.fileno(), report.fileno()])
-            self._socket.sendall(body)
+            self.request(name, head + wanted.encode(), output.fileno(), report.fileno())
+            line = self.read_line()
             if meanwhile:
-                assert self._lines.readline().startswith("started ")
+                assert line.startswith(f"started {name} ")
                 meanwhile()
-            line = self._lines.readline()
             while line.startswith("started "):
-                line = self._lines.readline()
-            assert self._lines.readline() == "waiting\n"
+                line = self.read_line()
+            assert self.read_line() == "waiting\n"
+            assert line.startswith(f"report {name} "), line
             report.seek(0)
             assert report.read().decode() == line
             output.seek(0)
-            return Ended(parse_report(line.removeprefix("report ")), output.read())
+            return Ended(parse_report(line.removeprefix(f"report {name} ")), output.read())
+
+    def request(self, name: str, body: bytes, *files: int) -> None:
+        """Send a request without its answer; the body is without the request's id."""
+        data = name.encode() + b"\0" + body
+        socket.send_fds(self._socket, [b"RUN2" + struct.pack("=I", len(data))], files)
+        self._socket.sendall(data)
+
+    @property
+    def name(self) -> str:
+        """The id of the request that was sent last."""
+        return f"test-{self._count}"
 
     def shell(self, script: str, **more: Any) -> Ended:
         return self.run("/bin/sh", "-c", script, **more)
 
-    def send(self, verb: bytes) -> None:
-        self._socket.sendall(verb + struct.pack("=I", 0))
+    def send(self, verb: bytes, body: bytes = b"") -> None:
+        self._socket.sendall(verb + struct.pack("=I", len(body)) + body)
+
+    def halt(self, name: str | None = None) -> None:
+        """End a request, that which runs by default."""
+        self.send(b"HALT", (name or self.name).encode())
 
     def read_line(self) -> str:
         return self._lines.readline()

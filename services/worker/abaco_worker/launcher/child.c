@@ -20,8 +20,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NOT_FOUND 127 /* exit codes of a shell and of Docker */
-#define NOT_EXECUTABLE 126
 #define FAILURE 3
 #define OOM_SCORE "10" /* as if it used one percent more memory */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -176,10 +174,11 @@ void child_run(const struct request *request, int output, int failure)
     failure_pipe = failure;
     setsid();
     default_signals();
+    int no_sandbox = sandbox.on ? NO_SANDBOX : NOT_EXECUTABLE;
     if (container.entered && !confine(words))
-        fail(NOT_EXECUTABLE, "%s", words);
+        fail(no_sandbox, "%s", words);
     if (sandbox.on && !sandbox_await_request(words))
-        fail(NOT_EXECUTABLE, "%s", words);
+        fail(no_sandbox, "%s", words);
     if (!container.spared)
         raise_oom_score();
     close_others(output);
@@ -191,7 +190,7 @@ void child_run(const struct request *request, int output, int failure)
     enter_as(request->directory, &account);
     default_variables(request->environment, &account);
     if (container.entered && !confine_finally(words))
-        fail(NOT_EXECUTABLE, "%s", words);
+        fail(no_sandbox, "%s", words);
     if (strchr(request->argv[0], '/')) {
         execve(request->argv[0], request->argv, request->environment);
         refuse(request->argv[0], request->argv[0], errno);

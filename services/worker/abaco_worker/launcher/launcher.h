@@ -17,6 +17,7 @@
 #define REQUEST_STRINGS 16384u   /* arguments and variables together */
 #define SPARE_VARIABLES 3u       /* PATH, HOSTNAME and HOME, if the request lacks them */
 #define WORDS_BYTES 1024u        /* the maximal length of an error text */
+#define REQUEST_ID_BYTES 128u    /* of a launcher of many requests */
 #define CALL_CLOSE_RANGE 436     /* since Linux 5.9; not yet in every C library */
 #define KERNEL_SIGNALS 64u
 #define MILLISECOND UINT64_C(1000000)
@@ -57,6 +58,10 @@ struct account {
 bool account_resolve(const char *user, struct account *account, char words[WORDS_BYTES]);
 
 /* ---- child.c: from the fork to the program */
+
+#define NOT_FOUND 127 /* exit codes of a shell and of Docker */
+#define NOT_EXECUTABLE 126
+#define NO_SANDBOX 125 /* the program is not to blame, and was not started */
 
 /* Becomes the requested program. On failure, writes "<exit code> <words>" to `failure`. */
 _Noreturn void child_run(const struct request *request, int output, int failure);
@@ -131,6 +136,8 @@ void pause_leave(int status);
 
 /* ---- helper.c, main.c */
 
+extern bool many_requests; /* it runs one after another, and each has an id */
+
 _Noreturn void helper_run(char **argv);
 _Noreturn void launcher_run(int listener);
 
@@ -160,6 +167,7 @@ struct command {
     bool in_sandbox; /* of RUN */
     char *body;
     size_t length;
+    const char *id; /* of HALT; "" is none */
     int output; /* descriptors that were sent with RUN */
     int report;
 };

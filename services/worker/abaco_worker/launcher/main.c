@@ -3,7 +3,7 @@
  *
  *   launcher pause             process 1 of such a container (pause.c)
  *   launcher helper <folder>   starts a launcher beside each container (helper.c)
- *   launcher <socket>          a launcher without a container, for tests
+ *   launcher <socket> [again]  a launcher without a container, for tests; `again`: of many requests
  *
  * It listens on a Unix socket for one request and runs it as a child process. In a container, the
  * child is process 1 of a PID namespace and is confined as the container is (confine.c). The child's
@@ -14,18 +14,24 @@
  * a host must remove its containers one at a time (docs/adr/0008). Without a container the launcher
  * exits, and until then it is an init process: it reaps orphans and forwards signals.
  *
- * A launcher for sandboxes (sandbox/spawn.c) runs one request after another, each in a new sandbox. It
- * sends `waiting` again after it has removed the last one and has made the next.
+ * A launcher for sandboxes (sandbox/spawn.c) runs one request after another, each in a new sandbox. Each
+ * request has an id, and every line about it names the id. So a worker that connects again knows which
+ * request a line is about, and a halt that comes late ends no other request.
  *
  * The run does not depend on a connection: a restarted worker connects again, or reads the report
  * from its file.
  *
- * The lines that it sends:
+ * The lines that it sends; `<id>` only from a launcher of many requests:
  *
- *   waiting               greeting: nothing has been run yet
- *   started <ns>          greeting, and sent when the program starts: the start, ns since 1970
- *   report key=value...   how the run ended; see compose_report
- *   error <words>         the command is malformed or comes too late; nothing was done
+ *   waiting                    it is idle: the next request is run at once
+ *   started <id> <ns>          sent when the program starts: the start, ns since 1970
+ *   report <id> key=value...   how the run ended; see compose_report
+ *   refused <id> <words>       the request was not run, and leaves nothing
+ *   error <words>              the command is malformed or comes too late; nothing was done
+ *
+ * The greeting of a new connection is `waiting`, `started`, or the report that nobody has got. A
+ * launcher of many requests begins with the line that ended its last request, if there was one, and
+ * sends `waiting` or `started` after it. A request that was sent whole before is in that greeting.
  */
 #include "launcher.h"
 #include "sandbox/sandbox.h"
@@ -46,13 +52,16 @@
 #include <unistd.h>
 
 #define READ_BYTES (64 * 1024)
+#define LINE_BYTES (2 * WORDS_BYTES)
 #define MAX_READS_IN_A_ROW 16 /* then the other descriptors are served */
 
 enum state { WAITING, STARTING, RUNNING, ENDED };
 enum reason { BY_ITSELF, HALTED, TIMED_OUT, STOPPED };
 
 static enum state state = WAITING;
-static char status_line[WORDS_BYTES * 2] = "waiting\n"; /* is also the greeting */
+bool many_requests;
+static char status_line[LINE_BYTES] = "waiting\n";
+static char last_line[LINE_BYTES]; /* how the last of many requests ended; "" is none */
 
 static struct {
     pid_t child;
@@ -68,6 +77,8 @@ static struct {
     enum reason reason;
     struct usage before, processes;
     uint64_t max_rss_bytes;
+    bool refused; /* there was no sandbox for it, and the program was not started */
+    char id[REQUEST_ID_BYTES + 2]; /* and a space; "" in a launcher of one request */
     char words[WORDS_BYTES];
 } run = {.output_pipe = -1, .failure_pipe = -1};
 
@@ -142,6 +153,8 @@ static void fail_to_start(void)
 {
     run.exit_status = W_EXITCODE(126, 0);
     run.ended = run.began;
+    run.refused = sandbox.on;
+    close_pipe(&run.failure_pipe); /* its end does not mean that a program was started */
 }
 
 /* One that has died meanwhile is made again. */
@@ -184,9 +197,11 @@ static void start_child(const struct request *request)
     run.failure_pipe = failure[0];
 }
 
-static void start(const struct request *request, const struct sandbox_limits *limits,
+static void start(const struct request *request, const struct sandbox_request *sandbox_request,
                   const struct command *command)
 {
+    if (many_requests)
+        snprintf(run.id, sizeof run.id, "%s ", sandbox_request->id);
     run.output_file = command->output;
     run.report_file = command->report;
     run.output_limit = request->output_limit;
@@ -198,9 +213,9 @@ static void start(const struct request *request, const struct sandbox_limits *li
     if (request->max_run_ms)
         run.deadline = run.began + request->max_run_ms * MILLISECOND;
     state = STARTING;
-    snprintf(status_line, sizeof status_line, "started %" PRIu64 "\n", run.started);
+    snprintf(status_line, sizeof status_line, "started %s%" PRIu64 "\n", run.id, run.started);
     if (sandbox.on)
-        start_prepared(limits, command);
+        start_prepared(&sandbox_request->limits, command);
     else
         start_child(request);
 }
@@ -215,6 +230,7 @@ static void read_failure(void)
     close_pipe(&run.failure_pipe);
     if (got > 0) {
         text[got] = '\0';
+        run.refused = strtol(text, NULL, 10) == NO_SANDBOX;
         set_words(text + strcspn(text, " ") + 1);
     } else {
         state = RUNNING;
@@ -376,18 +392,22 @@ static void make_printable(char *words)
 static void compose_report(void)
 {
     struct usage after;
+    make_printable(run.words);
+    if (run.refused) {
+        snprintf(status_line, sizeof status_line, "refused %s%s\n", run.id, run.words);
+        return;
+    }
     usage_read(&after);
     /* A group that only the message was in is exact. */
     if (sandbox.on && sandbox_measure(&after))
         run.before.cpu_ns = run.before.oom_kills = run.processes.cpu_ns = 0;
-    make_printable(run.words);
     int status = run.exit_status;
     snprintf(status_line, sizeof status_line,
-             "report exit=%d signal=%d started=%" PRIu64 " ended=%" PRIu64 " first_output=%" PRIu64
+             "report %sexit=%d signal=%d started=%" PRIu64 " ended=%" PRIu64 " first_output=%" PRIu64
              " cpu=%" PRIu64 " memory=%" PRIu64 " cgroup_memory=%" PRIu64 " io=%" PRIu64
              " network=%" PRIu64 " kept=%" PRIu64 " dropped=%" PRIu64 " oom=%" PRIu64
              " halted=%d timed_out=%d stopped=%d words=%s\n",
-             WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+             run.id, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
              run.started, run.started + grown(run.began, run.ended),
              run.first_output ? run.started + grown(run.began, run.first_output) : 0,
              larger(grown(run.before.cpu_ns, after.cpu_ns), run.processes.cpu_ns),
@@ -401,12 +421,15 @@ static void compose_report(void)
 /* Removes all that the message has left. Its processes ended with process 1. */
 static void wait_again(void)
 {
-    sandbox_remove();
+    if (sandbox.on)
+        sandbox_remove();
+    memcpy(last_line, status_line, sizeof last_line);
     close(run.output_file);
     close(run.report_file);
     memset(&run, 0, sizeof run);
     run.output_pipe = run.failure_pipe = -1;
-    prepare(false);
+    if (sandbox.on)
+        prepare(false);
     state = WAITING;
     snprintf(status_line, sizeof status_line, "waiting\n");
     wire_broadcast(status_line);
@@ -415,15 +438,16 @@ static void wait_again(void)
 /* Kills all other processes after the report. If the engine stops the container, exits at once. */
 static void end_others(void)
 {
-    if (!container.entered || run.reason == STOPPED)
-        leave();
-    else if (sandbox.on)
+    if (many_requests && run.reason != STOPPED)
         wait_again();
+    else if (!container.entered || run.reason == STOPPED)
+        leave();
     else
         kill(-1, SIGKILL);
 }
 
-/* If the report can neither be written nor sent, it is sent to the next connection. */
+/* If the report can neither be written nor sent, it is sent to the next connection. That of one of many
+ * requests is in the greeting until the next has ended. */
 static void finish(void)
 {
     if (run.failure_pipe >= 0)
@@ -436,45 +460,86 @@ static void finish(void)
     state = ENDED;
     run.deadline = 0;
     size_t length = strlen(status_line);
-    bool written = write(run.report_file, status_line, length) == (ssize_t)length;
-    if (wire_broadcast(status_line) > 0 || written)
+    bool written = !run.refused && write(run.report_file, status_line, length) == (ssize_t)length;
+    if (wire_broadcast(status_line) > 0 || written || many_requests)
         end_others();
 }
 
 /* ---- the main loop */
 
-static void execute(size_t connection, const struct command *command)
+/* Whether it is the id of the request that runs. */
+static bool names(const char *id)
+{
+    size_t length = strlen(id);
+    return !strncmp(run.id, id, length) && run.id[length] == ' ';
+}
+
+static void halt(const char *id)
+{
+    if (many_requests && (state == WAITING || !names(id)))
+        return; /* it has ended, and its report is sent */
+    if (state == WAITING)
+        leave();
+    if (run.reason == BY_ITSELF || run.reason == STOPPED)
+        stop(HALTED);
+}
+
+/* A worker that sends a request twice, since it lost its connection, does not run it twice. */
+static bool has_run(const char *id)
+{
+    static const char report[] = "report ";
+    size_t head = sizeof report - 1, length = strlen(id);
+    return !strncmp(last_line, report, head) && !strncmp(last_line + head, id, length) &&
+           last_line[head + length] == ' ';
+}
+
+static void refuse(size_t connection, const char *id, const char *why)
+{
+    char line[LINE_BYTES];
+    if (*id)
+        snprintf(line, sizeof line, "refused %s %s\n", id, why);
+    else
+        snprintf(line, sizeof line, "error %s\n", why);
+    wire_send(connection, line);
+}
+
+static void accept_request(size_t connection, struct command *command)
 {
     struct request request;
-    struct sandbox_limits limits = {0};
-    const char *why = "it is too late for a request";
-    if (command->verb == LEAVE) {
-        if (state == WAITING || state == ENDED)
-            leave();
+    struct sandbox_request sandboxed = {.id = ""};
+    const char *why = "malformed request";
+    bool parsed = command->in_sandbox == many_requests &&
+                  (!many_requests || sandbox_parse(&command->body, &command->length, &sandboxed)) &&
+                  request_parse(command->body, command->length, &request, &why);
+    if (parsed && state != WAITING)
+        why = many_requests ? "another request runs" : "it is too late for a request";
+    else if (parsed && has_run(sandboxed.id))
+        why = "it has run";
+    else if (parsed)
+        return start(&request, &sandboxed, command);
+    refuse(connection, sandboxed.id, why);
+    close(command->output);
+    close(command->report);
+}
+
+static void execute(size_t connection, struct command *command)
+{
+    if (command->verb == RUN)
+        accept_request(connection, command);
+    else if (command->verb == HALT)
+        halt(command->id);
+    else if (command->verb == LEAVE && (state == WAITING || state == ENDED))
+        leave();
+    else if (command->verb == LEAVE)
         wire_send(connection, "error it still runs\n");
-    } else if (command->verb == HALT) {
-        if (state == WAITING && sandbox.on)
-            wire_send(connection, "error nothing runs\n");
-        else if (state == WAITING)
-            leave();
-        else if (run.reason == BY_ITSELF || run.reason == STOPPED)
-            stop(HALTED);
-    } else if (command->verb == RUN) {
-        struct command inner = *command;
-        bool meant = command->in_sandbox == sandbox.on &&
-                     (!sandbox.on || sandbox_parse(&inner.body, &inner.length, &limits));
-        if (!meant)
-            why = "malformed request";
-        else if (state == WAITING && request_parse(inner.body, inner.length, &request, &why)) {
-            start(&request, &limits, &inner);
-            return;
-        }
-        char line[WORDS_BYTES];
-        snprintf(line, sizeof line, "error %s\n", why);
-        wire_send(connection, line);
-        close(command->output);
-        close(command->report);
-    }
+}
+
+/* A client reads it as the lines of an earlier connection that it has lost. */
+static const char *greeting(void)
+{
+    static char lines[2 * LINE_BYTES];
+    snprintf(lines, sizeof lines, "%s%s", last_line, status_line);
+    return lines;
 }
 
 enum { SIGNALS, LISTENER, OUTPUT, FAILURE, FIRST_CONNECTION, POLLED = FIRST_CONNECTION + CONNECTIONS };
@@ -513,12 +578,15 @@ static void poll_once(int signals, int listener)
     if (run.ended && state != ENDED)
         finish();
     check_deadline();
+    bool all_read = true;
     for (size_t i = 0; i < CONNECTIONS; i++)
         if (polled[FIRST_CONNECTION + i].revents && wire_descriptor(i) >= 0) {
             struct command command = wire_read(i);
             execute(i, &command);
+            all_read = false;
         }
-    if (polled[LISTENER].revents && wire_accept(listener, status_line) && state == ENDED)
+    /* A request that a worker has sent before it ended is in the greeting of the next one. */
+    if (all_read && polled[LISTENER].revents && wire_accept(listener, greeting()) && state == ENDED)
         end_others();
 }
 
@@ -539,6 +607,7 @@ static int catch_signals(void)
 _Noreturn void launcher_run(int listener)
 {
     int signals = catch_signals();
+    many_requests |= sandbox.on;
     if (sandbox.on)
         prepare(false);
     for (;;)
@@ -551,8 +620,9 @@ int main(int argc, char **argv)
         pause_run();
     if (argc == 3 && !strcmp(argv[1], "helper"))
         helper_run(argv);
-    if (argc != 2) {
-        fprintf(stderr, "usage: launcher pause | helper <folder> | <socket>\n");
+    many_requests = argc == 3 && !strcmp(argv[2], "again");
+    if (argc != 2 && !many_requests) {
+        fprintf(stderr, "usage: launcher pause | helper <folder> | <socket> [again]\n");
         return EXIT_FAILURE;
     }
     prctl(PR_SET_DUMPABLE, 0); /* the program must not read this process' memory */

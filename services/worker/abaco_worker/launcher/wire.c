@@ -3,8 +3,10 @@
  *
  *   "RUN1"  length   a request (request.c), and with the header the descriptors of two files, for the
  *                    output and for the report
- *   "RUN2"  length   the same in a sandbox; the sandbox's own fields come first (sandbox/spawn.c)
+ *   "RUN2"  length   the same to a launcher of many requests; the id and the sandbox's own fields come
+ *                    first (sandbox/spawn.c)
  *   "HALT"  0        end the run
+ *   "HALT"  length   to a launcher of many requests: end the run of the request with this id
  *   "EXIT"  0        end the launcher and with it the container, unless the program runs
  *
  * and receives lines of text (main.c). The length has the host's byte order: both ends are on it.
@@ -33,6 +35,7 @@ struct connection {
     int files[2];
     size_t have; /* received bytes of header and body */
     struct head head;
+    char id[REQUEST_ID_BYTES + 1]; /* the body of HALT */
 };
 
 static struct connection connections[CONNECTIONS];
@@ -110,11 +113,15 @@ static void drop(struct connection *from)
     *from = (struct connection){0};
 }
 
+/* A client that does not read gets no half lines: it connects again, and gets the greeting. */
 bool wire_send(size_t index, const char *line)
 {
+    struct connection *to = &connections[index];
     size_t length = strlen(line);
-    return send(connections[index].socket, line, length, MSG_NOSIGNAL | MSG_DONTWAIT) ==
-           (ssize_t)length;
+    bool sent = send(to->socket, line, length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length;
+    if (!sent)
+        shutdown(to->socket, SHUT_WR); /* what it has sent is still read */
+    return sent;
 }
 
 size_t wire_broadcast(const char *line)
@@ -197,22 +204,30 @@ struct command wire_read(size_t index)
     while (from->have < sizeof from->head)
         if (!receive(from, (char *)&from->head + from->have, sizeof from->head - from->have))
             return nothing;
+    size_t length = from->head.length;
     bool halt = !memcmp(from->head.verb, "HALT", 4);
-    if ((halt || !memcmp(from->head.verb, "EXIT", 4)) && from->head.length == 0) {
+    if (halt ? (many_requests ? length > 0 && length <= REQUEST_ID_BYTES : length == 0)
+             : !memcmp(from->head.verb, "EXIT", 4) && length == 0) {
+        while (from->have < sizeof from->head + length) {
+            size_t have = from->have - sizeof from->head;
+            if (!receive(from, from->id + have, length - have))
+                return nothing;
+        }
+        from->id[length] = '\0';
         from->have = 0;
-        return (struct command){.verb = halt ? HALT : LEAVE};
+        return (struct command){.verb = halt ? HALT : LEAVE, .id = from->id};
     }
     bool run = !memcmp(from->head.verb, "RUN1", 4) || !memcmp(from->head.verb, "RUN2", 4);
-    if (!run || from->head.length > sizeof body)
+    if (!run || length > sizeof body)
         return refuse(from, "error malformed command\n");
     if (from->files[0] < 0 || from->files[1] < 0)
         return refuse(from, "error no files came with the request\n");
     if (sending && sending != from)
         return refuse(from, "error another request is on its way\n");
     sending = from;
-    while (from->have < sizeof from->head + from->head.length) {
+    while (from->have < sizeof from->head + length) {
         size_t have = from->have - sizeof from->head;
-        if (!receive(from, body + have, from->head.length - have))
+        if (!receive(from, body + have, length - have))
             return nothing;
     }
     return complete(from);

@@ -43,6 +43,7 @@
 
 #define NO_NEW_PRIVILEGES 1u /* flags */
 #define OWN_NETWORK 2u
+#define KNOWN_FLAGS (NO_NEW_PRIVILEGES | OWN_NETWORK)
 
 struct sandbox_limits {
     uint64_t memory_bytes; /* 0: the container's own limit applies */
@@ -51,8 +52,13 @@ struct sandbox_limits {
     uint64_t flags;
 };
 
+struct sandbox_request {
+    const char *id; /* printable ASCII without spaces; "" is none */
+    struct sandbox_limits limits;
+};
+
 /* Takes the sandbox's fields from the beginning of a request's body. */
-bool sandbox_parse(char **body, size_t *length, struct sandbox_limits *limits);
+bool sandbox_parse(char **body, size_t *length, struct sandbox_request *request);
 
 /* ---- plan.c: the mounts of the container, and what each becomes in a sandbox */
 

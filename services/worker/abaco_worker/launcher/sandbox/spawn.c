@@ -69,12 +69,30 @@ static bool take_number(char **body, size_t *length, uint64_t *number)
     return true;
 }
 
-/* Its own fields come first: memory_bytes, processes, cpu_us, flags. */
-bool sandbox_parse(char **body, size_t *length, struct sandbox_limits *limits)
+static bool take_id(char **body, size_t *length, const char **id)
 {
-    return take_number(body, length, &limits->memory_bytes) &&
+    size_t size = strnlen(*body, *length);
+    if (size == 0 || size > REQUEST_ID_BYTES || size == *length)
+        return false;
+    for (size_t i = 0; i < size; i++)
+        if ((*body)[i] <= ' ' || (*body)[i] > '~')
+            return false;
+    *id = *body;
+    *body += size + 1;
+    *length -= size + 1;
+    return true;
+}
+
+/* Its own fields come first: id, memory_bytes, processes, cpu_us, flags. */
+bool sandbox_parse(char **body, size_t *length, struct sandbox_request *request)
+{
+    struct sandbox_limits *limits = &request->limits;
+    request->id = "";
+    return take_id(body, length, &request->id) &&
+           take_number(body, length, &limits->memory_bytes) &&
            take_number(body, length, &limits->processes) &&
-           take_number(body, length, &limits->cpu_us) && take_number(body, length, &limits->flags);
+           take_number(body, length, &limits->cpu_us) &&
+           take_number(body, length, &limits->flags) && !(limits->flags & ~(uint64_t)KNOWN_FLAGS);
 }
 
 /* ---- once */
