@@ -234,7 +234,11 @@ class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_req
 
 
 class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
-    """A worker can run a message. ``location`` is the URL of the container engine."""
+    """A worker can run a message. ``location`` is the URL of the container engine.
+
+    ``isolation`` is what the worker uses. If it is not what the actor or the host's setting asks
+    for, ``isolation_reason`` says why, for people. Both are absent in older events.
+    """
 
     actor_id: str
     worker_id: str
@@ -244,6 +248,8 @@ class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
     image_digest: str
     location: str
     container_id: str | None = None
+    isolation: Isolation | UnsetType = UNSET
+    isolation_reason: str | UnsetType = UNSET
 
 
 class WorkerFailed(Event, frozen=True, kw_only=True, tag="worker.failed"):

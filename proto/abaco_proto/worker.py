@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from abaco_proto import events as ev
@@ -37,6 +38,7 @@ class WorkerStatus(StrEnum):
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """The fold of a worker's history. ``execution_id`` is the execution that it runs now.
 
+    ``isolation`` is None until it is ready, and if its event is an older one.
     ``requested_sequence`` is that of the event that requested it, ``ended_sequence`` that of the
     event that ended it; 0 before it.
     """
@@ -51,6 +53,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     image_digest: str = ""
     location: str = ""
     container_id: str | None = None
+    isolation: ev.Isolation | None = None
+    isolation_reason: str = ""
     execution_id: str | None = None
     requested_at: datetime = EPOCH
     updated_at: datetime = EPOCH
@@ -134,6 +138,10 @@ def _changes(event: ev.Event, recorded: Recorded) -> dict[str, Any]:
                 "image_digest": event.image_digest,
                 "location": event.location,
                 "container_id": event.container_id,
+                "isolation": None if event.isolation is UNSET else event.isolation,
+                "isolation_reason": (
+                    "" if event.isolation_reason is UNSET else event.isolation_reason
+                ),
             }
     return {}
 

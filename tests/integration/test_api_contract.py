@@ -8,7 +8,7 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_jetstream.ports import EventLog
-from abaco_proto.events import Event
+from abaco_proto.events import Event, Isolation
 from abaco_proto.names import actor_filter
 from abaco_proto.output import Output
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
@@ -188,13 +188,16 @@ async def test_a_long_list_says_where_it_goes_on(client: httpx.AsyncClient) -> N
 async def test_workers(client: httpx.AsyncClient, connection: Connection) -> None:
     actor_id = await register(client, "workers")
     log = JetStreamEventLog(connection)
-    worker_events = (b.requested(0, actor_id), b.ready(0, actor_id), b.requested(1, actor_id))
+    ready = b.ready(0, actor_id, isolation=Isolation.CONTAINER, isolation_reason="no launcher")
+    worker_events = (b.requested(0, actor_id), ready, b.requested(1, actor_id))
     sequence = await append(log, *worker_events)
     after = {"Abaco-After": str(sequence)}
     first, second = result_of(await client.get(f"/actors/{actor_id}/workers", headers=after))
     assert first["status"] == "READY"
     assert {"image", "location", "cid", "ch_name", "status", "last_update"} <= set(first)
+    assert (first["isolation"], first["isolation_reason"]) == ("container", "no launcher")
     assert second["status"] == "REQUESTED"
+    assert (second["isolation"], second["isolation_reason"]) == (None, "")
     assert first["ch_name"] != second["ch_name"]
     for name in (second["ch_name"], second["ch_name"].replace("_", "%5F")):
         found = result_of(await client.get(f"/actors/{actor_id}/workers/{name}"))

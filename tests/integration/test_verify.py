@@ -418,15 +418,22 @@ async def test_the_query_of_the_docs_finds_the_first_fault(dsn: str) -> None:
     assert await value(dsn, query) == 5
 
 
+EARLIER = {
+    4: "UPDATE actors SET definition = definition - 'no_new_privileges'",
+    6: "ALTER TABLE workers DROP COLUMN isolation, DROP COLUMN isolation_reason",
+}
+"""What read models were before a migration."""
+
+
+@pytest.mark.parametrize("number", EARLIER)
 async def test_read_models_of_an_earlier_version_are_migrated_before_they_are_verified(
-    connection: Connection, dsn: str, nats_url: str
+    number: int, connection: Connection, dsn: str, nats_url: str
 ) -> None:
-    await value(dsn, "UPDATE actors SET definition = definition - 'no_new_privileges'")
-    await value(dsn, "DELETE FROM schema_migrations WHERE number = 4")
+    await value(dsn, EARLIER[number])
+    await value(dsn, f"DELETE FROM schema_migrations WHERE number = {number}")
     with pytest.raises(Refused, match="of an earlier version: start the projector"):
         await verified(connection, dsn)
+    migrated = f"SELECT count(*) > 0 FROM schema_migrations WHERE number = {number}"
     async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
-        await until(
-            lambda: value(dsn, "SELECT count(*) > 0 FROM schema_migrations WHERE number = 4")
-        )
+        await until(lambda: value(dsn, migrated))
     assert (await verified(connection, dsn)).sequence == COUNT

@@ -242,6 +242,9 @@ EXAMPLES: tuple[ev.Event, ...] = (
 VARIANTS: dict[str, ev.Event] = {
     "actor.registered.isolation": registered(isolation=ev.Isolation.CONTAINER),
     "actor.updated.isolation": updated(isolation=ev.Isolation.SANDBOX),
+    "worker.ready.isolation": ready(
+        isolation=ev.Isolation.CONTAINER, isolation_reason="no launcher: the engine is rootless"
+    ),
     "execution.started.sandbox": started(7, start_kind=ev.StartKind.SANDBOX),
 }
 """Events with a value, or a field, that their example does not have."""

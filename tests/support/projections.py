@@ -46,6 +46,12 @@ def events(actor_id: str) -> st.SearchStrategy[ev.Event]:
         ordinal.map(lambda n: ev.InboxPurged(actor_id=actor_id, up_to_ordinal=n)),
         number.map(lambda i: b.requested(i, actor_id)),
         st.builds(lambda i, r: b.ready(i, actor_id, revision=r), number, revision),
+        st.builds(
+            lambda i, kind, why: b.ready(i, actor_id, isolation=kind, isolation_reason=why),
+            number,
+            st.sampled_from(ev.Isolation),
+            st.sampled_from(["", "no launcher"]),
+        ),
         st.builds(lambda i, r: b.failed(i, actor_id, revision=r), number, revision),
         number.map(lambda i: b.failed(i, actor_id, reason="no\x00t found")),
         number.map(lambda i: b.stop_requested(i, actor_id)),

@@ -217,3 +217,13 @@ def test_a_worker_minds_only_its_own_affairs() -> None:
 
 def test_a_lost_worker_has_no_say() -> None:
     assert fold_worker(b.requested(), b.lost(), b.ready()).status is WorkerStatus.LOST
+
+
+def test_a_worker_has_the_isolation_that_it_became_ready_with() -> None:
+    limited = b.ready(isolation=ev.Isolation.CONTAINER, isolation_reason="no launcher")
+    found = fold_worker(b.requested(), limited, b.assigned(0))
+    assert (found.isolation, found.isolation_reason) == ("container", "no launcher")
+    able = fold_worker(b.requested(), b.ready(isolation=ev.Isolation.SANDBOX))
+    assert (able.isolation, able.isolation_reason) == ("sandbox", "")
+    older = fold_worker(b.requested(), b.ready())
+    assert (older.isolation, older.isolation_reason) == (None, "")

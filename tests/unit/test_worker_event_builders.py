@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 import builders as b
 from abaco_proto import events as ev
+from abaco_proto.envelope import encode
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.engine_errors import CannotStart
 from abaco_worker.domain.engine_values import Container, ResourceUsage
@@ -36,6 +37,20 @@ def ended(started_at: str, finished_at: str) -> Container:
 )
 def test_a_run_that_happened_took_time(started_at: str, finished_at: str, expected: float) -> None:
     assert event_builders.runtime_ms(ended(started_at, finished_at)) == expected
+
+
+def test_a_worker_that_is_ready_reports_its_isolation_and_why_it_is_not_the_one_asked_for() -> None:
+    plain = event_builders.worker_ready(
+        b.requested(), image="jstubbs/abaco_test", digest="sha256:0123", location="here"
+    )
+    assert b"isolation" not in encode(plain)
+    able = event_builders.with_isolation(plain, ev.Isolation.SANDBOX, "")
+    assert able == b.ready(location="here", isolation=ev.Isolation.SANDBOX)
+    assert b"isolation_reason" not in encode(able)
+    limited = event_builders.with_isolation(plain, ev.Isolation.CONTAINER, "no launcher")
+    assert limited == b.ready(
+        location="here", isolation=ev.Isolation.CONTAINER, isolation_reason="no launcher"
+    )
 
 
 def test_the_report_of_a_run() -> None:

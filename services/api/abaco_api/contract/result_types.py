@@ -143,7 +143,12 @@ class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. ``ch_name`` is the same as ``id``; ``cid`` is the id of its container."""
+    """A worker. ``ch_name`` is the same as ``id``; ``cid`` is the id of its container.
+
+    ``isolation`` is what separates its messages: ``sandbox`` or ``container``; null until it is
+    ready. If that is not what the actor or the setting of the host asks for, ``isolation_reason``
+    says why; otherwise it is empty.
+    """
 
     id: str
     actor_id: str
@@ -159,6 +164,8 @@ class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     image_digest: str
     execution_id: str | None
+    isolation: str | None
+    isolation_reason: str
 
 
 class ScaleResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -181,6 +181,8 @@ def worker(row: Row) -> r.WorkerResult:
         revision=row["revision"],
         image_digest=row["image_digest"],
         execution_id=row["execution_id"],
+        isolation=row["isolation"],
+        isolation_reason=row["isolation_reason"],
     )
 
 

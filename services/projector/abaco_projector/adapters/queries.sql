@@ -154,6 +154,8 @@ ON CONFLICT (tenant, worker_id) DO UPDATE SET
     image_digest = excluded.image_digest,
     location = excluded.location,
     container_id = excluded.container_id,
+    isolation = excluded.isolation,
+    isolation_reason = excluded.isolation_reason,
     execution_id = excluded.execution_id,
     requested_at = excluded.requested_at,
     updated_at = excluded.updated_at,

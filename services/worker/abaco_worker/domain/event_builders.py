@@ -3,6 +3,7 @@
 from datetime import timedelta
 from signal import SIGKILL
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from abaco_proto import events as ev
@@ -55,6 +56,11 @@ def worker_ready(
         location=location,
         container_id=container_id,
     )
+
+
+def with_isolation(ready: ev.WorkerReady, isolation: ev.Isolation, reason: str) -> ev.WorkerReady:
+    """Add what the worker uses, and why that is not what was asked for (empty: it is)."""
+    return replace(ready, isolation=isolation, isolation_reason=reason or UNSET)
 
 
 def worker_failed(
