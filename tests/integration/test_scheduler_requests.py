@@ -20,7 +20,7 @@ async def test_a_thousand_new_actors_cost_a_thousand_attempts(connection: Connec
     assert await requests_for_new_actors(JetStreamEventLog(connection), 1000) == 1000
 
 
-async def test_two_schedulers_that_race_hardly_cost_more(connection: Connection) -> None:
+async def test_schedulers_that_race_try_each_worker_once(connection: Connection) -> None:
     actors = 300
     attempts = await requests_for_new_actors(JetStreamEventLog(connection), actors, racing=2)
-    assert actors <= attempts <= actors * 1.1
+    assert actors <= attempts <= 2 * actors
