@@ -58,3 +58,16 @@ def test_the_glossary_names_files_that_exist() -> None:
     named = [row.split("|")[3].strip(" `") for row in rows if row.startswith("| ")]
     assert len(named) > 40
     assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+def test_pages_name_tests_that_exist() -> None:
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    tests |= {Path(path).name for path in tests}
+    named = {
+        (name, str(page.relative_to(ROOT)))
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for name in re.findall(r"`((?:tests/[\w/]*)?test_\w+\.py)`", page.read_text())
+    }
+    assert len(named) > 10
+    assert [found for found in sorted(named) if found[0] not in tests] == []
