@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from abaco_proto.envelope import format_time
-from abaco_telemetry import log_context, spans
+from abaco_telemetry.context import current_log_context, current_traceparent, trace_id
 
 LogFormat = Literal["text", "json"]
 
@@ -41,7 +41,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line with the correlation id."""
-        correlation_id = log_context.current().correlation_id
+        correlation_id = current_log_context().correlation_id
         return super().formatMessage(record) + (f" [{correlation_id}]" if correlation_id else "")
 
     def format(self, record: logging.LogRecord) -> str:
@@ -58,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback is part of it."""
-        context = log_context.current()
+        context = current_log_context()
         line = JsonLine(
             time=format_time(datetime.fromtimestamp(record.created, UTC)),
             level=record.levelname.lower(),
@@ -68,7 +68,7 @@ class JsonFormatter(logging.Formatter):
             correlation_id=context.correlation_id,
             actor_id=context.actor_id,
             execution_id=context.execution_id,
-            trace_id=spans.trace_id(spans.current()),
+            trace_id=trace_id(current_traceparent()),
             error=mask_passwords(self.formatException(record.exc_info)) if record.exc_info else "",
         )
         return msgspec.json.encode(line).decode()

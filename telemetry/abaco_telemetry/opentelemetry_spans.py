@@ -14,8 +14,14 @@ from opentelemetry.trace import Span as OpenTelemetrySpan
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from abaco_telemetry import log_context
-from abaco_telemetry.spans import NO_SPAN, Span, current, use_traceparent, valid_traceparent
+from abaco_telemetry.context import (
+    NO_SPAN,
+    Span,
+    current_log_context,
+    current_traceparent,
+    use_traceparent,
+    valid_traceparent,
+)
 
 CLOSE_SECONDS = 1.0
 
@@ -25,7 +31,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OpenTelemetrySpans:
-    """Implements :class:`abaco_telemetry.spans.Spans`."""
+    """Implements :class:`abaco_telemetry.context.Spans`."""
 
     def __init__(self, provider: TracerProvider) -> None:
         """Make spans with a provider of this process."""
@@ -41,8 +47,8 @@ class OpenTelemetrySpans:
         since: datetime | None = None,
         root: bool = False,
     ) -> Generator[Span, None, None]:
-        """See :meth:`abaco_telemetry.spans.Spans.span`."""
-        traceparent = valid_traceparent(parent or current())
+        """See :meth:`abaco_telemetry.context.Spans.span`."""
+        traceparent = valid_traceparent(parent or current_traceparent())
         if traceparent is None and not root:
             yield NO_SPAN
             return
@@ -63,7 +69,7 @@ class OpenTelemetrySpans:
             span.end()
 
     def close(self) -> None:
-        """See :meth:`abaco_telemetry.spans.Spans.close`.
+        """See :meth:`abaco_telemetry.context.Spans.close`.
 
         The exporter retries an unreachable endpoint for ten seconds, whatever timeout it is given.
         """
@@ -106,7 +112,7 @@ def _traceparent(span: OpenTelemetrySpan) -> str:
 
 
 def _context_attributes() -> dict[str, str]:
-    context = log_context.current()
+    context = current_log_context()
     known = {
         "abaco.correlation_id": context.correlation_id,
         "abaco.actor_id": context.actor_id,

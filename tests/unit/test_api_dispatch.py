@@ -20,7 +20,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import Draft, draft, encode, to_headers
 from abaco_proto.errors import Unknown
 from abaco_proto.names import event_subject
-from abaco_telemetry.spans import use_traceparent
+from abaco_telemetry.context import use_traceparent
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog, InMemoryOutputLog
 

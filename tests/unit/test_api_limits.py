@@ -13,7 +13,7 @@ from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
-from abaco_telemetry.spans import NO_SPANS
+from abaco_telemetry.context import NO_SPANS
 from fakes import InMemoryEventLog
 
 

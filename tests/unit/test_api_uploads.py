@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.request_body import BODY
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
-from abaco_telemetry.spans import NO_SPANS
+from abaco_telemetry.context import NO_SPANS
 
 WINDOW = 0.05
 LONG = 30.0

@@ -13,7 +13,7 @@ from abaco_projector.app.instrumented_projection import instrumented
 from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable, Undecodable
-from abaco_telemetry.spans import NO_SPANS
+from abaco_telemetry.context import NO_SPANS
 from fakes import InMemoryEventLog
 
 

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import builders as b
-from abaco_telemetry import spans
-from abaco_telemetry.log_context import current, event_context, log_context
+from abaco_telemetry.context import current_log_context, event_context, log_context, use_traceparent
 from abaco_telemetry.log_format import JsonFormatter, TextFormatter, mask_passwords
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -35,7 +34,7 @@ def test_json_lines_are_one_object_with_the_log_context() -> None:
         log_context(
             correlation_id="foo_0_exc_0.received", actor_id="foo_0", execution_id="foo_0_exc_0"
         ),
-        spans.use_traceparent(TRACEPARENT),
+        use_traceparent(TRACEPARENT),
     ):
         text = JsonFormatter("worker").format(line("a\nb"))
     assert "\n" not in text
@@ -82,11 +81,11 @@ def test_passwords_of_addresses_are_masked(text: str, shown: str) -> None:
 async def test_tasks_inherit_the_log_context() -> None:
     async def work() -> str:
         await asyncio.sleep(0)
-        return current().execution_id
+        return current_log_context().execution_id
 
     with event_context(b.record(b.assigned(1))):
         one = asyncio.create_task(work())
     with event_context(b.record(b.assigned(2))):
         other = asyncio.create_task(work())
     assert [await one, await other] == ["foo_0_exc_1", "foo_0_exc_2"]
-    assert current().execution_id == ""
+    assert current_log_context().execution_id == ""

@@ -13,16 +13,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from abaco_telemetry.log_context import log_context
-from abaco_telemetry.opentelemetry_spans import OpenTelemetrySpans
-from abaco_telemetry.spans import (
+from abaco_telemetry.context import (
     NO_SPANS,
     create_spans,
-    current,
+    current_traceparent,
+    log_context,
     trace_id,
     use_traceparent,
     valid_traceparent,
 )
+from abaco_telemetry.opentelemetry_spans import OpenTelemetrySpans
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -48,9 +48,9 @@ def test_off_passes_on_what_came() -> None:
     with NO_SPANS.span("run", parent=TRACEPARENT) as open_span:
         open_span.annotate({"a": 1}, name="b")
         with NO_SPANS.span("report"):
-            assert current() == TRACEPARENT
+            assert current_traceparent() == TRACEPARENT
     with NO_SPANS.span("request", root=True):
-        assert current() is None
+        assert current_traceparent() is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_is_no_traceparent_is_none(text: str | None) -> None:
 def test_spans_have_parents(on: OpenTelemetrySpans, exported: InMemorySpanExporter) -> None:
     begin = datetime.now(UTC) - timedelta(seconds=5)
     with log_context(execution_id="foo_0_exc_0"), on.span("run", parent=TRACEPARENT, since=begin):
-        between = current()
+        between = current_traceparent()
         with on.span("report"):
             pass
     inner, outer = exported.get_finished_spans()
@@ -91,10 +91,10 @@ def test_only_a_root_span_starts_a_trace(
 ) -> None:
     with on.span("report") as open_span:
         open_span.annotate({})
-        assert current() is None
+        assert current_traceparent() is None
     with on.span("request", root=True) as open_span:
         open_span.annotate({"status": 200}, name="POST /x")
-        assert valid_traceparent(current())
+        assert valid_traceparent(current_traceparent())
     [span] = exported.get_finished_spans()
     assert (span.name, span.attributes) == ("POST /x", {"status": 200})
 
@@ -103,7 +103,7 @@ def test_the_parent_decides_whether_a_span_is_exported(
     on: OpenTelemetrySpans, exported: InMemorySpanExporter
 ) -> None:
     with on.span("run", parent=UNSAMPLED):
-        assert trace_id(current()) == TRACE
+        assert trace_id(current_traceparent()) == TRACE
     assert exported.get_finished_spans() == ()
 
 

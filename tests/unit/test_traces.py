@@ -25,8 +25,8 @@ from abaco_proto.envelope import Recorded
 from abaco_scheduler.app.scheduler_loop import Scheduler
 from abaco_scheduler.app.snapshot_manager import SnapshotManager
 from abaco_scheduler.domain.policy import Policy
+from abaco_telemetry.context import trace_id
 from abaco_telemetry.opentelemetry_spans import OpenTelemetrySpans
-from abaco_telemetry.spans import trace_id
 from fake_engine import IMAGE, Program, message
 from fakes import InMemorySnapshots
 from worker_stage import Stage

@@ -10,7 +10,8 @@ from abaco_api.api_settings import ApiSettings
 from abaco_api.http.server import run
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_telemetry import log_format, spans
+from abaco_telemetry import log_format
+from abaco_telemetry.context import create_spans
 
 USAGE = 2
 YOUNG_OBJECTS = 10_000
@@ -26,7 +27,7 @@ def main() -> int:
         log_format.configure_logging(
             "api", level=api_settings.log_level, log_format=api_settings.log_format
         )
-        process_spans = spans.create_spans("abaco-api", os.environ)
+        process_spans = create_spans("abaco-api", os.environ)
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
         uvloop.run(run(api_settings, process_spans))

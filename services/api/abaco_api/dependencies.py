@@ -37,7 +37,7 @@ from abaco_api.subscriptions.dispatcher import Dispatcher
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_proto.errors import Unavailable
 from abaco_proto.names import all_events_filter
-from abaco_telemetry.spans import NO_SPANS, Spans
+from abaco_telemetry.context import NO_SPANS, Spans
 
 AFTER = "Abaco-After"
 

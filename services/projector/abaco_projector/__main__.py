@@ -10,8 +10,8 @@ from abaco_projector.app.projection_loop import run
 from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused
-from abaco_telemetry import log_format, spans
-from abaco_telemetry.spans import Spans
+from abaco_telemetry import log_format
+from abaco_telemetry.context import Spans, create_spans
 
 USAGE_ERROR = 2
 
@@ -25,7 +25,7 @@ def main() -> int:
         log_format.configure_logging(
             "projector", level=config.log_level, log_format=config.log_format
         )
-        tracing = spans.create_spans("abaco-projector", os.environ)
+        tracing = create_spans("abaco-projector", os.environ)
         event_loop_runner.run(_run(config, tracing))
         tracing.close()
     except (Malformed, Refused) as error:

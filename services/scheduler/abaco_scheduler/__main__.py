@@ -23,10 +23,10 @@ from abaco_scheduler.app.scheduler_metrics import SchedulerMetrics
 from abaco_scheduler.app.snapshot_manager import SnapshotManager
 from abaco_scheduler.domain.policy import Policy
 from abaco_scheduler.scheduler_settings import SchedulerSettings
-from abaco_telemetry import log_format, spans
+from abaco_telemetry import log_format
+from abaco_telemetry.context import Spans, create_spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
-from abaco_telemetry.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def main() -> None:
     except Malformed as error:
         _exit_malformed(error)
     log_format.configure_logging("scheduler", level=config.log_level, log_format=config.log_format)
-    tracing = spans.create_spans("abaco-scheduler", os.environ)
+    tracing = create_spans("abaco-scheduler", os.environ)
     try:
         uvloop.run(run(config, tracing))
     except Malformed as error:

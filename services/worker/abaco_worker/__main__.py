@@ -20,10 +20,10 @@ from abaco_jetstream import (
 )
 from abaco_proto import settings
 from abaco_proto.errors import Malformed
-from abaco_telemetry import log_format, spans
+from abaco_telemetry import log_format
+from abaco_telemetry.context import Spans, create_spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
-from abaco_telemetry.spans import Spans
 from abaco_worker import worker_settings
 from abaco_worker.app.confinement import report_confinement
 from abaco_worker.app.host_context import HostContext
@@ -60,7 +60,7 @@ def main() -> None:
     log_format.configure_logging("worker", level=config.log_level, log_format=config.log_format)
     kernel_max = int(KERNEL_MAX_OPEN_FILES.read_text())
     config = replace(config, container_open_files=worker_settings.open_files(config, kernel_max))
-    tracing = spans.create_spans("abaco-worker", os.environ)
+    tracing = create_spans("abaco-worker", os.environ)
     code = uvloop.run(run_until_signal(config, tracing))
     tracing.close()
     logging.shutdown()

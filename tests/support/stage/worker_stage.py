@@ -11,7 +11,7 @@ from typing import Any
 import builders as b
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_telemetry.spans import NO_SPANS, Spans
+from abaco_telemetry.context import NO_SPANS, Spans
 from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.worker_loop import WorkerLoop
 from abaco_worker.app.worker_metrics import WorkerMetrics

@@ -21,7 +21,7 @@ from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Expected, Recorded, draft
 from abaco_proto.errors import Conflict, Unknown
-from abaco_telemetry import spans
+from abaco_telemetry.context import current_traceparent
 
 S = TypeVar("S")
 
@@ -41,7 +41,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     key: IdempotencyKey | None = None
     correlation_id: str | None = None
     hops: int = 0
-    traceparent: str | None = msgspec.field(default_factory=spans.current)
+    traceparent: str | None = msgspec.field(default_factory=current_traceparent)
     time: datetime | None = None
 
 

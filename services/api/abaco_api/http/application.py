@@ -18,7 +18,7 @@ from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_api.http.response_envelope import MEDIA_TYPE, failure, failure_of
 from abaco_api.routes import OPERATIONS
 from abaco_proto.errors import AbacoError
-from abaco_telemetry.log_context import log_context
+from abaco_telemetry.context import log_context
 from abaco_telemetry.metric_registry import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)

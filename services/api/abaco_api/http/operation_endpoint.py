@@ -18,7 +18,7 @@ from abaco_api.dependencies import Service, after_header
 from abaco_api.http.response_envelope import SEQUENCE
 from abaco_api.idempotency.idempotency_key import AlreadyExecuted, key_of_request
 from abaco_api.queries.freshness import ALL_ACTORS
-from abaco_telemetry.log_context import log_context
+from abaco_telemetry.context import log_context
 
 AS_OF_HEADER = "Abaco-As-Of"
 """In a response about the past: the sequence that ``as_of`` resolved to."""

@@ -21,7 +21,7 @@ from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.request_body import BODY
 from abaco_api.http.response_envelope import failure_of
 from abaco_proto.errors import AbacoError
-from abaco_telemetry.spans import Spans, valid_traceparent
+from abaco_telemetry.context import Spans, valid_traceparent
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 OTHER = "other"

@@ -20,8 +20,8 @@ from abaco_api.http.application import create_app
 from abaco_api.http.wire_protocol import protocol
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.errors import Malformed
+from abaco_telemetry.context import NO_SPANS, Spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
-from abaco_telemetry.spans import NO_SPANS, Spans
 
 logger = logging.getLogger(__name__)
 

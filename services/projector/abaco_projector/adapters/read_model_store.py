@@ -24,7 +24,7 @@ from abaco_proto.errors import AbacoError, Conflict, Unavailable
 from abaco_proto.fold import States
 from abaco_proto.output import RecordedOutput
 from abaco_proto.state_keys import StateKeys, state_keys
-from abaco_telemetry.log_context import event_context
+from abaco_telemetry.context import event_context
 
 logger = logging.getLogger(__name__)
 

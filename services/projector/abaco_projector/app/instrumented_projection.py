@@ -11,8 +11,7 @@ from abaco_projector.app.projector_metrics import ProjectorMetrics
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.output import RecordedOutput
-from abaco_telemetry.log_context import event_context
-from abaco_telemetry.spans import Spans
+from abaco_telemetry.context import Spans, event_context
 
 
 def instrumented(

@@ -28,9 +28,9 @@ from abaco_projector.projector_settings import ProjectorSettings
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from abaco_proto.output import RecordedOutput
+from abaco_telemetry.context import NO_SPANS, Spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
-from abaco_telemetry.spans import NO_SPANS, Spans
 
 logger = logging.getLogger(__name__)
 

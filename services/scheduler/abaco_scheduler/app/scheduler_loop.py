@@ -27,8 +27,7 @@ from abaco_scheduler.domain.decision import Decision, Now
 from abaco_scheduler.domain.event_clock import EventClock
 from abaco_scheduler.domain.plan import plan
 from abaco_scheduler.domain.policy import Policy
-from abaco_telemetry.log_context import log_context
-from abaco_telemetry.spans import NO_SPANS, Spans, current
+from abaco_telemetry.context import NO_SPANS, Spans, current_traceparent, log_context
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +236,7 @@ class Scheduler:
             causation_id=decision.causation_id,
             correlation_id=decision.correlation_id,
             hops=decision.hops,
-            traceparent=current(),
+            traceparent=current_traceparent(),
             position=expected.sequence if expected is not None else 0,
         )
         sequence = await self._log.append(event, expected=expected)

@@ -12,7 +12,7 @@ from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
 from abaco_proto.errors import Conflict
-from abaco_telemetry.spans import NO_SPANS, Spans, current
+from abaco_telemetry.context import NO_SPANS, Spans, current_traceparent
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.app.worker_metrics import WorkerMetrics
 from abaco_worker.domain import work_item_state
@@ -65,7 +65,7 @@ class HostContext:
             time=datetime.now(UTC),
             causation_id=cause.id,
             correlation_id=cause.correlation_id or None,
-            traceparent=current() or cause.traceparent,
+            traceparent=current_traceparent() or cause.traceparent,
             hops=cause.hops,
         )
         try:

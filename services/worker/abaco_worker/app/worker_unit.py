@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from abaco_jetstream.ports import Delivery
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
-from abaco_telemetry.log_context import event_context
+from abaco_telemetry.context import event_context
 from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.work_items import WorkItemOutcome, perform, report_failure
 from abaco_worker.domain.disposition import Disposition, back_off, disposition

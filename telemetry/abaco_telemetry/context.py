@@ -1,7 +1,11 @@
-"""Spans: the duration of each step of a chain of events, and its parent.
+"""The context of a piece of work: the ids in its log lines, and the span that it runs in.
 
-An event carries in ``traceparent`` the span that appended it, so the next service continues the
-trace. Within a process the current span is in a context variable. Without tracing
+Both are context variables of the current task.
+
+**Log context.** Ids that are added to every log line and span.
+
+**Spans.** The duration of each step of a chain of events, and its parent. An event carries in
+``traceparent`` the span that appended it, so the next service continues the trace. Without tracing
 (:data:`NO_SPANS`) there are no spans, and the ``traceparent`` of a request is passed on unchanged.
 """
 
@@ -13,6 +17,10 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
+from abaco_proto.envelope import Recorded
+
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -20,7 +28,52 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-_current: ContextVar[str | None] = ContextVar("traceparent", default=None)
+# -- log context -----------------------------------------------------------------------------------
+
+
+class LogContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids; empty if there is none. The correlation id is that of the chain of events."""
+
+    correlation_id: str = ""
+    actor_id: str = ""
+    execution_id: str = ""
+
+
+EMPTY = LogContext()
+
+_log_context: ContextVar[LogContext] = ContextVar("log_context", default=EMPTY)
+
+
+def current_log_context() -> LogContext:
+    """Return the context of the current task."""
+    return _log_context.get()
+
+
+@contextmanager
+def log_context(
+    *, correlation_id: str = "", actor_id: str = "", execution_id: str = ""
+) -> Generator[None, None, None]:
+    """Set the context inside the block, and in tasks that start there."""
+    context = LogContext(
+        correlation_id=correlation_id, actor_id=actor_id, execution_id=execution_id
+    )
+    token = _log_context.set(context)
+    try:
+        yield
+    finally:
+        _log_context.reset(token)
+
+
+def event_context(recorded: Recorded) -> AbstractContextManager[None]:
+    """Set the context to the ids of an event."""
+    return log_context(
+        correlation_id=recorded.correlation_id,
+        actor_id=getattr(recorded.event, "actor_id", ""),
+        execution_id=getattr(recorded.event, "execution_id", ""),
+    )
+
+
+# -- spans -----------------------------------------------------------------------------------------
 
 
 class Span:
@@ -77,19 +130,20 @@ class NoSpans:
 NO_SPANS = NoSpans()
 
 
-def current() -> str | None:
-    """Return the ``traceparent`` of the current span: events that are appended now carry it."""
-    return _current.get()
+_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+
+current_traceparent = _traceparent.get
+"""Returns the ``traceparent`` of the current span: events that are appended now carry it."""
 
 
 @contextmanager
 def use_traceparent(traceparent: str, span: Span = NO_SPAN) -> Generator[Span, None, None]:
     """Make a span the current one inside the block."""
-    token = _current.set(traceparent)
+    token = _traceparent.set(traceparent)
     try:
         yield span
     finally:
-        _current.reset(token)
+        _traceparent.reset(token)
 
 
 def valid_traceparent(text: str | None) -> str | None:
