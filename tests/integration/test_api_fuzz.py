@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api_stage import result_of, whole_stage
+from deadlines import LIMIT_SECONDS
 from mutations import SECONDS, SEED
 from servers import PostgresServer
 
@@ -52,10 +53,15 @@ def test_no_request_makes_it_fail(
             *(str(schemathesis), *(long if SECONDS else ("run", "--max-examples", str(EXAMPLES)))),
             f"{api.url}/openapi.json",
             *("--checks", ",".join(CHECKS)),
-            *("--seed", str(SEED), "--request-timeout", "10"),
+            *("--seed", str(SEED), "--request-timeout", str(LIMIT_SECONDS)),
         ]
         done = subprocess.run(
-            argv, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 240, check=False
+            argv,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS + 10 * LIMIT_SECONDS,
+            check=False,
         )
         assert done.returncode == 0 or only_its_own_fault(done.stdout), done.stdout[-8000:]
         assert "Traceback" not in api.log, api.log

@@ -113,18 +113,18 @@ class Hang(Exception):
 
 @contextmanager
 def alarm(seconds: int = HANG_SECONDS) -> Iterator[None]:
-    """End what takes longer, wherever it is."""
+    """End what takes more processor time, wherever it is; a machine that is busy takes no part."""
 
     def ring(_: int, __: FrameType | None) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def rounds(seconds: float) -> Iterator[int]:
