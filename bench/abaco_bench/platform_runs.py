@@ -15,6 +15,9 @@ REFILL_SECONDS = 5.0
 NEVER_SEEN_SECONDS = 0.3
 WORKERS = 1
 
+READY_KINDS = ("sandbox", "pool")
+"""How a run starts that does not wait for a container: in a sandbox, or in one of its own."""
+
 
 class PoolRuns:
     """Messages to an actor with one worker whose sandbox is ready."""
@@ -36,7 +39,7 @@ class PoolRuns:
         record = self._stage.finished(sent)
         self._settle()
         self.kinds[kind(record)] += 1
-        if kind(record) != "pool":
+        if kind(record) not in READY_KINDS:
             return None
         self.steps.append(steps(record))
         return times(sent, record)
@@ -80,7 +83,7 @@ class ColdRuns:
 
 
 def kind(record: ExecutionRecord) -> str:
-    """How a run started: ``pool`` or ``cold``."""
+    """How a run started: ``sandbox``, ``pool`` or ``cold``."""
     return str(record.started.start_kind) if record.started is not None else ""
 
 

@@ -59,7 +59,7 @@ def answers(work_item: ev.Event) -> list[ev.Event]:
     }
     match work_item:
         case ev.WorkerRequested():
-            made = {"image": "a/b", "image_digest": DIGEST, "location": "nowhere"}
+            made: dict[str, Any] = {"image": "a/b", "image_digest": DIGEST, "location": "nowhere"}
             return [ev.WorkerReady(**ids, revision=work_item.revision, **made)]
         case ev.WorkerStopRequested():
             return [ev.WorkerStopped(**ids, reason=work_item.reason)]

@@ -73,7 +73,7 @@ class Subscriber:
             ]
 
     def kinds(self, actor_id: str) -> list[str]:
-        """How each of an actor's executions started: ``pool`` or ``cold``."""
+        """How each of an actor's executions started: ``sandbox``, ``pool`` or ``cold``."""
         with self._news:
             return [
                 record.started.start_kind

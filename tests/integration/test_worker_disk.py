@@ -24,22 +24,31 @@ CMD ["/bin/sh", "-c", "eval \\"$MSG\\""]
 FILL = "while :; do busybox dd if=/dev/zero bs=1M count=2 >>{}; busybox sleep 0.3; done"
 
 
-@pytest.fixture(params=[True, False], ids=["warm", "cold"])
+MODES = ("sandbox", "container", "cold")
+
+
+@pytest.fixture(params=MODES)
 async def world(
     request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncGenerator[World, None]:
+    launcher = request.param != "cold"
+    isolation = request.param if launcher else "container"
     await asyncio.to_thread(images.build, VOLUME, RECIPE, {})
-    async with world_on(nats_server.url, tmp_path, launcher=request.param) as world:
+    async with world_on(nats_server.url, tmp_path, launcher=launcher, isolation=isolation) as world:
         yield world
 
 
-async def test_all_that_can_be_written_is_counted_and_holes_are_not(world: World) -> None:
+async def test_all_that_can_be_written_is_counted_and_holes_are_not(
+    world: World, request: pytest.FixtureRequest
+) -> None:
+    """In a sandbox, ``/etc/hosts`` is in memory."""
+    in_memory = "[sandbox]" in request.node.name
     world.start()
     sequence = await world.worker(VOLUME, max_disk_bytes=5 * MEBIBYTE)
     await world.request(sequence, 1)
     await world.request(sequence, 2)
     await world.send(FILL.format("/data/file"), 0, 0)
-    await world.send(FILL.format("/etc/hosts"), 1, 1)
+    await world.send(FILL.format("/file" if in_memory else "/etc/hosts"), 1, 1)
     hole = "busybox truncate -s 20G /hole && busybox truncate -s 20G /data/hole"
     await world.send(f"{hole} && busybox sleep 6 && exit 3", 2, 2)
     found = await world.seen(ev.ExecutionFinished, 3)
@@ -49,6 +58,7 @@ async def test_all_that_can_be_written_is_counted_and_holes_are_not(world: World
     assert ends[2].exit_code == 3
 
 
+@pytest.mark.parametrize("world", ["container", "cold"], indirect=True)
 async def test_a_volume_goes_with_its_container(world: World) -> None:
     world.start()
     await world.worker(VOLUME)

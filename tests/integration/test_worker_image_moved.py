@@ -22,11 +22,16 @@ CMD ["/bin/busybox", "echo", "{}"]
 VERSIONS = ("one", "two", "three")
 
 
-@pytest.fixture(params=[True, False], ids=["warm", "cold"])
+MODES = ("sandbox", "container", "cold")
+
+
+@pytest.fixture(params=MODES)
 async def world(
     request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncGenerator[World, None]:
-    async with world_on(nats_server.url, tmp_path, launcher=request.param) as world:
+    launcher = request.param != "cold"
+    isolation = request.param if launcher else "container"
+    async with world_on(nats_server.url, tmp_path, launcher=launcher, isolation=isolation) as world:
         yield world
 
 
@@ -73,10 +78,11 @@ async def test_a_message_after_the_move_runs_the_new_image(
     assert digests == [image_id(client, version) for version in VERSIONS]
 
 
+@pytest.mark.parametrize("isolation", ["sandbox", "container"])
 async def test_what_waits_is_replaced_without_a_message(
-    nats_server: NatsServer, tmp_path: Path, client: docker.APIClient, name: str
+    nats_server: NatsServer, tmp_path: Path, client: docker.APIClient, name: str, isolation: str
 ) -> None:
-    async with world_on(nats_server.url, tmp_path, launcher=True) as world:
+    async with world_on(nats_server.url, tmp_path, launcher=True, isolation=isolation) as world:
         world.start()
         await world.worker(name)
         await world.seen(ev.WorkerReady)

@@ -19,9 +19,17 @@ SHELL = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n"
 MEBIBYTE = 1024 * 1024
 
 
+@pytest.fixture(params=["sandbox", "container"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    """What each message gets."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
-    async with world_on(nats_server.url, tmp_path, launcher=True) as world:
+async def world(
+    nats_server: NatsServer, tmp_path: Path, isolation: str
+) -> AsyncGenerator[World, None]:
+    async with world_on(nats_server.url, tmp_path, launcher=True, isolation=isolation) as world:
         yield world
 
 

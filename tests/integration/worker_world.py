@@ -19,6 +19,7 @@ from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_proto.names import all_events_filter
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from deadlines import LIMIT_SECONDS
 from integration.worker_images import DockerYard, docker_yard
 
@@ -64,13 +65,16 @@ class World:
         log: Path,
         *,
         launcher: bool = False,
+        isolation: str = "container",
     ) -> None:
         self.log = JetStreamEventLog(connection)
         self.outputs = JetStreamOutputLog(connection)
         self.yard = yard
         self._url = nats_url
         self._file = log
-        self._settings = {} if launcher else {"ABACO_LAUNCHER": "off"}
+        self._settings = {"ABACO_ISOLATION": isolation}
+        if not launcher:
+            self._settings["ABACO_LAUNCHER"] = "off"
         self._docker = docker.APIClient(version="auto")
         self._workers: list[WorkerProcess] = []
 
@@ -188,7 +192,7 @@ class World:
             container
             for container in self.containers()
             if (directory := self.folder / container["Names"][0].lstrip("/")).is_dir()
-            and not (directory / "assignment").exists()
+            and not SandboxDirectory(directory).runs()
         ]
 
     async def until_clean(self, waiting: int = 0) -> None:
@@ -202,13 +206,14 @@ class World:
 
 @asynccontextmanager
 async def world_on(
-    nats_url: str, folder: Path, *, launcher: bool = False
+    nats_url: str, folder: Path, *, launcher: bool = False, isolation: str = "container"
 ) -> AsyncGenerator[World, None]:
     """A world with its own images; its processes and containers are removed afterwards."""
     connection = Connection(nats_url, name="test")
     with docker_yard() as yard:
         await connection.open()
-        world = World(connection, nats_url, yard, folder / "worker.log", launcher=launcher)
+        log = folder / "worker.log"
+        world = World(connection, nats_url, yard, log, launcher=launcher, isolation=isolation)
         try:
             yield world
         finally:

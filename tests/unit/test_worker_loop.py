@@ -50,7 +50,13 @@ async def test_a_worker_gets_ready(stage: Stage) -> None:
         await with_worker(stage)
         await stage.until_idle()
     assert stage.seen(ev.WorkerReady) == [
-        b.ready(image=IMAGE, image_digest="sha256:d1", location="fake://engine")
+        b.ready(
+            image=IMAGE,
+            image_digest="sha256:d1",
+            location="fake://engine",
+            isolation=ev.Isolation.CONTAINER,
+            isolation_reason="this host has no launcher",
+        )
     ]
     [recorded] = [r for r in stage.log.events if isinstance(r.event, ev.WorkerReady)]
     assert recorded.causation_id == "foo_0_wkr_0.requested"

@@ -30,7 +30,7 @@ async def run_one(stage: Stage, service: WorkerLoop) -> None:
 async def test_a_run_is_counted_step_by_step(tmp_path: Path, *, launcher: bool) -> None:
     stage = Stage(folder=tmp_path if launcher else None)
     registry = stage.metrics.registry
-    kind = "pool" if launcher else "cold"
+    kind = "sandbox" if launcher else "cold"
     async with stage.service() as service:
         await run_one(stage, service)
         found = readings.of(registry)

@@ -2,9 +2,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 import builders as b
+from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_worker.domain.container_labels import (
     assignment_labels,
@@ -12,8 +14,10 @@ from abaco_worker.domain.container_labels import (
     labelled_sequence,
     labels_match,
 )
+from abaco_worker.domain.engine_values import LauncherMounts
+from abaco_worker.domain.run_request import RunRequest, SandboxLimits
 from abaco_worker.domain.run_spec import RunSpec, container_spec, environment, state_text
-from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.sandbox_spec import WorkerKey, sandbox_container_spec, sandbox_spec
 from abaco_worker.worker_settings import WorkerSettings
 
 
@@ -125,3 +129,51 @@ def test_setuid_programs_have_rights_where_the_actor_wants_and_the_host_allows_i
     assert sandbox_spec(definition, config).no_new_privileges is expected
     plain = replace(order(), definition=definition)
     assert container_spec(plain, config).no_new_privileges is expected
+
+
+@pytest.mark.parametrize(
+    ("actor", "host", "privileged", "expected"),
+    [
+        (UNSET, "sandbox", False, "sandbox"),
+        (UNSET, "container", False, "container"),
+        (ev.Isolation.CONTAINER, "sandbox", False, "container"),
+        (ev.Isolation.SANDBOX, "container", False, "sandbox"),
+        (ev.Isolation("of a later version"), "sandbox", False, "container"),
+        (ev.Isolation.SANDBOX, "sandbox", True, "container"),
+    ],
+)
+def test_the_actor_chooses_the_isolation_or_else_the_host(
+    actor: Any,
+    host: Any,
+    privileged: bool,  # noqa: FBT001
+    expected: str,
+) -> None:
+    config = WorkerSettings(isolation=host, allow_privileged=True)
+    definition = b.definition(isolation=actor, privileged=privileged)
+    assert sandbox_spec(definition, config).isolation == expected
+
+
+def test_a_message_has_its_actors_limits_and_its_container_more() -> None:
+    definition = b.definition(mem_limit=7 * 2**20, max_processes=5)
+    spec = sandbox_spec(definition, WorkerSettings())
+    limits = spec.message_limits
+    key = WorkerKey("default", "foo_0", "foo_0_wkr_0")
+    mounts = LauncherMounts(program="/l")
+    stays, once = (
+        sandbox_container_spec("n", "h", key, spec, image_id="i", mounts=mounts, stays=stays)
+        for stays in (True, False)
+    )
+    assert (limits.memory_bytes, limits.processes) == (7 * 2**20, 5)
+    assert (once.memory_bytes, once.processes) == (7 * 2**20, 5)
+    assert stays.memory_bytes > 7 * 2**20
+    assert stays.processes > 5
+
+
+def test_the_fields_of_a_sandbox_come_first_in_a_request() -> None:
+    request = RunRequest(argv=("a",), environment={}, output_bytes=9)
+    limits = SandboxLimits(memory_bytes=1, processes=2, cpu_us=3, no_new_privileges=True)
+    in_sandbox = replace(request, sandbox=limits)
+    assert (request.verb, in_sandbox.verb) == (b"RUN1", b"RUN2")
+    assert in_sandbox.encode("7@x") == b"7@x\x001\x002\x003\x001\x00" + request.encode()
+    alone = replace(in_sandbox, sandbox=SandboxLimits(own_network=True))
+    assert alone.encode("i").startswith(b"i\x000\x000\x000\x002\x00")

@@ -33,10 +33,10 @@ async def script(stage: Stage, ran: Path) -> None:
     await stage.until_idle()
 
 
-async def play(folder: Path, steps: int) -> tuple[Stage, bool]:
+async def play(folder: Path, steps: int, isolation: str) -> tuple[Stage, bool]:
     """Run a service that stops after ``steps``, then another; return whether the first stopped."""
     folder.mkdir()
-    stage, death = Stage(folder=folder / "worker"), Death(steps)
+    stage, death = Stage(folder=folder / "worker", isolation=isolation), Death(steps)
     stage.engine.connected = model(folder)
     await stage.register()
     await stage.request()
@@ -68,15 +68,18 @@ def check(stage: Stage, folder: Path) -> None:
         assert finished.log_bytes == len(OUTPUT)
 
 
+@pytest.mark.parametrize("isolation", ["sandbox", "container"])
 @pytest.mark.parametrize("residue", range(4))
-async def test_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path: Path, residue: int) -> None:
+async def test_a_crash_at_any_step_loses_and_doubles_nothing(
+    tmp_path: Path, residue: int, isolation: str
+) -> None:
     steps = residue
     while True:
         folder = tmp_path / str(steps)
-        stage, died = await play(folder, steps)
+        stage, died = await play(folder, steps, isolation)
         stage.kill()
         check(stage, folder)
         if not died:
             break
         steps += 4
-    assert steps > 50
+    assert steps > 40

@@ -11,8 +11,9 @@ import builders as b
 from abaco_proto import events as ev
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.domain.engine_values import Image
-from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey
+from abaco_worker.domain.sandbox_spec import LAUNCHER_MEMORY_BYTES, SandboxSpec, WorkerKey
 from abaco_worker.sandbox.sandbox import Sandbox
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from abaco_worker.sandbox.sandbox_pool import SandboxPool
 from disks import Disk, small_disk
 from fake_engine import IMAGE, ME, FakeEngine
@@ -32,17 +33,23 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abaco_worker.runs.sandbox_run.RECONNECT_SECONDS", 0.1)
 
 
+@pytest.fixture(params=["sandbox", "container"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    """What each message gets."""
+    return str(request.param)
+
+
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=5)
+def stage(tmp_path: Path, isolation: str) -> Iterator[Stage]:
+    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=5, isolation=isolation)
     yield stage
     stage.kill()
 
 
 @pytest.fixture
-def short_grace(tmp_path: Path) -> Iterator[Stage]:
+def short_grace(tmp_path: Path, isolation: str) -> Iterator[Stage]:
     """A stage whose worker has a short halt grace."""
-    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=0.2)
+    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=0.2, isolation=isolation)
     yield stage
     stage.kill()
 
@@ -63,7 +70,11 @@ def idle_directories(stage: Stage) -> list[str]:
     """Return the idle sandboxes."""
     assert stage.folder is not None
     folders = (path for path in stage.folder.iterdir() if path.is_dir())
-    return [path.name for path in folders if not (path / "assignment").exists()]
+    return [path.name for path in folders if not SandboxDirectory(path).runs()]
+
+
+KINDS = {"sandbox": ev.StartKind.SANDBOX, "container": ev.StartKind.POOL}
+"""How a run starts that need not wait for a container."""
 
 
 async def until_prewarmed(stage: Stage, count: int = 1) -> None:
@@ -115,7 +126,7 @@ async def test_what_waits_for_a_message_need_not_wait_for_a_sandbox_first(
     assert finished.exit_code == 3
 
 
-async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
+async def test_a_run_from_the_pool_and_its_successor(stage: Stage, isolation: str) -> None:
     async with stage.service():
         await with_worker(stage, default_environment={"GREETING": "hello"})
         await stage.append(ev.ActorStateSet(actor_id="foo_0", state="calm", version=1))
@@ -123,7 +134,7 @@ async def test_a_run_from_the_pool_and_its_successor(stage: Stage) -> None:
         [finished] = await stage.until_seen(ev.ExecutionFinished)
         await until_prewarmed(stage)
     [started] = stage.seen(ev.ExecutionStarted)
-    assert (started.start_kind, started.container_id) == (ev.StartKind.POOL, "c0")
+    assert (started.start_kind, started.container_id) == (KINDS[isolation], "c0")
     assert started.state_sequence == 4
     assert started.taken_at <= started.started_at <= finished.final_state.finished_at
     assert finished.exit_code == 7
@@ -163,20 +174,21 @@ async def test_a_sandbox_that_cannot_be_made_is_tried_again(stage: Stage) -> Non
         await until_prewarmed(stage)
 
 
-async def test_other_limits_are_another_sandbox(stage: Stage) -> None:
+async def test_other_limits_are_another_sandbox(stage: Stage, isolation: str) -> None:
     async with stage.service():
         await with_worker(stage)
         await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20, max_cpus=0.5))
         await stage.until(lambda: list(stage.engine.containers) == ["c1"])
         [container] = stage.engine.containers.values()
-    assert (container.spec.memory_bytes, container.spec.cpus) == (7 * 2**20, 0.5)
+    beyond = LAUNCHER_MEMORY_BYTES if isolation == "sandbox" else 0
+    assert (container.spec.memory_bytes, container.spec.cpus) == (7 * 2**20 + beyond, 0.5)
 
 
 async def test_no_run_gets_a_sandbox_from_before_an_update(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This also holds if the update is received after the assignment that refers to it."""
-    monkeypatch.setattr(SandboxPool, "update_spec", lambda pool, spec: None)
+    monkeypatch.setattr(SandboxPool, "update_spec", lambda pool, spec, sequence: None)
     async with stage.service():
         await with_worker(stage)
         updated = await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
@@ -235,7 +247,7 @@ def other_image(number: int, exit_code: int) -> Image:
 
 
 async def test_what_waits_with_an_old_image_is_replaced_before_the_next_message(
-    stage: Stage,
+    stage: Stage, isolation: str
 ) -> None:
     async with stage.service():
         await with_worker(stage)
@@ -246,7 +258,7 @@ async def test_what_waits_with_an_old_image_is_replaced_before_the_next_message(
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     [started] = stage.seen(ev.ExecutionStarted)
     assert (finished.exit_code, started.image_digest) == (5, "sha256:d7")
-    assert started.start_kind is ev.StartKind.POOL
+    assert started.start_kind is KINDS[isolation]
 
 
 async def test_no_message_gets_an_old_image_also_when_the_engine_tells_nothing(
@@ -391,12 +403,18 @@ async def test_a_run_takes_too_long(stage: Stage) -> None:
     assert "max_run_seconds" in finished.final_state.error
 
 
-async def test_a_run_writes_too_much_to_disk(stage: Stage) -> None:
+async def test_a_run_writes_too_much_to_disk(stage: Stage, isolation: str) -> None:
     async with stage.service():
         await with_worker(stage, max_disk_bytes=1000)
         await run(stage, 0, "exec sleep 60")
         await stage.until_seen(ev.ExecutionStarted)
-        stage.engine.containers["c0"].written = 1001
+        if isolation == "sandbox":
+            assert stage.folder is not None
+            [folder] = (path for path in stage.folder.iterdir() if path.is_dir())
+            (folder / "layers" / "2" / "upper").mkdir(parents=True)
+            (folder / "layers" / "2" / "upper" / "file").write_bytes(b"x" * 5000)
+        else:
+            stage.engine.containers["c0"].written = 1001
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.final_state.ended_by is ev.EndedBy.MAX_DISK_BYTES
 
@@ -492,7 +510,7 @@ async def test_a_run_again_has_the_inputs_of_then(stage: Stage) -> None:
     assert stage.seen(ev.ExecutionStarted)[0].state_sequence == state
 
 
-async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
+async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage, isolation: str) -> None:
     """The idle sandbox is kept for the next message, and the worker stays ready."""
     async with stage.service() as service:
         await with_worker(stage)
@@ -508,11 +526,11 @@ async def test_a_rerun_whose_image_is_gone_fails_alone(stage: Stage) -> None:
         [finished] = await stage.until_seen(ev.ExecutionFinished)
     assert finished.exit_code == 3
     [started] = stage.seen(ev.ExecutionStarted)
-    assert (started.container_id, started.start_kind) == ("c0", ev.StartKind.POOL)
+    assert (started.container_id, started.start_kind) == ("c0", KINDS[isolation])
     assert not stage.seen(ev.WorkerFailed)
 
 
-async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> None:
+async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage, isolation: str) -> None:
     then = stage.engine.images[IMAGE].__class__(
         image_id="sha256:then", digest="sha256:then", command=("/bin/sh", "-c", "exit 5"), user=ME
     )
@@ -530,13 +548,15 @@ async def test_a_rerun_leaves_what_waits_for_the_next_message(stage: Stage) -> N
         await stage.until_seen(ev.ExecutionFinished, 2)
     first, second = stage.seen(ev.ExecutionStarted)
     assert (first.image_digest, first.start_kind) == ("sha256:then", ev.StartKind.COLD)
-    assert (second.container_id, second.start_kind) == ("c0", ev.StartKind.POOL)
+    assert (second.container_id, second.start_kind) == ("c0", KINDS[isolation])
 
 
 # -- restarts of the worker
 
 
-async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> None:
+async def test_what_waits_at_the_end_waits_for_the_next_worker(
+    stage: Stage, isolation: str
+) -> None:
     async with stage.service():
         await with_worker(stage)
     async with stage.service() as service:
@@ -545,9 +565,10 @@ async def test_what_waits_at_the_end_waits_for_the_next_worker(stage: Stage) -> 
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
     assert stage.seen(ev.ExecutionStarted)[0].container_id == "c0"
-    assert stage.seen(ev.ExecutionStarted)[0].start_kind is ev.StartKind.POOL
+    assert stage.seen(ev.ExecutionStarted)[0].start_kind is KINDS[isolation]
 
 
+@pytest.mark.parametrize("isolation", ["container"])  # the second container is another one
 @pytest.mark.parametrize("connected", [True, False])
 async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
     stage: Stage,
@@ -581,6 +602,7 @@ async def test_a_sandbox_waits_for_the_next_worker_once_it_is_connected(
     assert (started.container_id == "c1") is connected
 
 
+@pytest.mark.parametrize("isolation", ["container"])
 async def test_what_cannot_be_connected_is_made_again_by_the_engine(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -614,7 +636,7 @@ async def test_a_sandbox_of_a_worker_that_is_gone_is_removed(stage: Stage) -> No
 
 
 async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
-    stage: Stage, tmp_path: Path
+    stage: Stage, tmp_path: Path, isolation: str
 ) -> None:
     go = tmp_path / "go"
     async with stage.service():
@@ -629,7 +651,7 @@ async def test_a_run_goes_on_and_is_reported_by_the_next_worker(
     assert finished.exit_code == 6
     assert stage.output("foo_0_exc_0") == b"one\ntwo\n"
     [started] = stage.seen(ev.ExecutionStarted)
-    assert started.start_kind is ev.StartKind.POOL
+    assert started.start_kind is KINDS[isolation]
 
 
 async def test_a_run_whose_container_went_with_the_worker_is_for_another_attempt(

@@ -104,17 +104,19 @@ def remove_idle_containers(host_id: str, folder: Path) -> int:
             labels = {"label": [f"abaco.host_id={host_id}"]}
             for found in client.containers(all=True, filters=labels):
                 directory = folder / (found["Names"] or [""])[0].lstrip("/")
-                if (
-                    directory.name
-                    and directory.is_dir()
-                    and not (directory / "assignment").exists()
-                ):
+                if directory.name and directory.is_dir() and not _is_used(directory):
                     client.remove_container(found["Id"], force=True, v=True)
                     shutil.rmtree(directory, ignore_errors=True)
                     removed += 1
         finally:
             client.close()
     return removed
+
+
+def _is_used(directory: Path) -> bool:
+    """Return whether a container runs an execution, by its sandbox directory."""
+    in_container, in_sandbox = directory / "assignment", directory.glob("runs/*/assignment")
+    return in_container.exists() or any(in_sandbox)
 
 
 def is_debian(os_release: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import platform
 import signal
 import socket
 import sys
@@ -42,7 +43,7 @@ from abaco_worker.runs.disk_limit import DiskMonitor
 from abaco_worker.runs.run_spec_reader import RunSpecReader
 from abaco_worker.sandbox.container_garbage_collector import ContainerGarbageCollector
 from abaco_worker.sandbox.helper_client import Helper, find_helper
-from abaco_worker.sandbox.sandbox_store import SandboxStore
+from abaco_worker.sandbox.sandbox_store import SandboxStore, sandbox_hindrance
 from abaco_worker.worker_settings import WorkerSettings
 
 KERNEL_MAX_OPEN_FILES = Path("/proc/sys/fs/nr_open")
@@ -171,6 +172,17 @@ async def build_sandbox_store(  # noqa: PLR0913, PLR0917 - the ports of a host
             reason,
         )
         return None
+    hindrance = sandbox_hindrance(platform.release())
+    if config.isolation == "sandbox" and hindrance:
+        logger.warning(
+            "each message gets a container of its own, which takes longer: %s. See"
+            " docs/explanation/launcher.md",
+            hindrance,
+        )
+    else:
+        logger.info(
+            "each message gets a %s of its own, unless its actor sets isolation", config.isolation
+        )
     kernel = LinuxKernel()
     return SandboxStore(
         engine,
@@ -181,6 +193,7 @@ async def build_sandbox_store(  # noqa: PLR0913, PLR0917 - the ports of a host
         folder=Path(config.worker_dir),
         program=program,
         max_starts=config.starts_at_once,
+        hindrance=hindrance,
         measure=metrics.measure_sandbox,
     )
 

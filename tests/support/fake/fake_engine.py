@@ -88,11 +88,11 @@ class FakeContainer:
         if not self.program.forever:
             self.end(self.program.exit_code)
 
-    def launch(self, folder: Path) -> int:
+    def launch(self, folder: Path, *, stays: bool) -> int:
         """Start the launcher beside it, and return its process."""
         assert self.spec.launcher is not None
         self.process = subprocess.Popen(
-            [self.spec.launcher.program, "./socket"],
+            [self.spec.launcher.program, "./socket", *(["again"] if stays else [])],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             process_group=0,
@@ -127,16 +127,23 @@ class FakeContainer:
 class FakeHelper:
     """Implements ``Helper`` for the containers of a fake engine."""
 
-    def __init__(self, engine: "FakeEngine", folder: Path) -> None:
+    def __init__(
+        self, engine: "FakeEngine", folder: Path, *, refuses_sandboxes: bool = False
+    ) -> None:
         self._engine = engine
         self._folder = folder
+        self.refuses_sandboxes = refuses_sandboxes
 
-    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
+    async def start(
+        self, container_id: str, pid: int, name: str, *, stays: bool = False
+    ) -> ProcessIdentity:
         await asyncio.sleep(0)
         container = self._engine.containers.get(container_id)
         if container is None:
             raise EngineFault("it went away")
-        pid = container.launch(self._folder / name / "run")
+        if stays and self.refuses_sandboxes:
+            raise EngineFault("no sandboxes here")
+        pid = container.launch(self._folder / name / "run", stays=stays)
         return ProcessIdentity(pid=pid, started=process_start_ticks(pid))
 
     def close(self) -> None:

@@ -61,10 +61,10 @@ def new_directory(folder: Path) -> SandboxDirectory:
 
 
 @contextmanager
-def process(directory: SandboxDirectory) -> Iterator[subprocess.Popen[bytes]]:
+def process(directory: SandboxDirectory, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """A launcher as a plain process; the relative path of its socket is short."""
     with subprocess.Popen(
-        [program(), "./socket"],
+        [program(), "./socket", *more],
         cwd=directory.socket_folder,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

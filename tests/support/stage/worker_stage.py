@@ -75,6 +75,7 @@ class Stage:
         self.metrics = WorkerMetrics()
         self.spans: Spans = NO_SPANS
         self.running: WorkerLoop | None = None
+        self.refuses_sandboxes = False
 
     def host(self, gate: Gate = open_gate) -> HostContext:
         engine: Any = Gated(self.engine, gate)
@@ -110,7 +111,7 @@ class Stage:
             images,
             garbage_collector,
             BridgeNetwork(engine, self.kernel),
-            FakeHelper(self.engine, self.folder),
+            FakeHelper(self.engine, self.folder, refuses_sandboxes=self.refuses_sandboxes),
             folder=self.folder,
             program=program(),
             max_starts=2,

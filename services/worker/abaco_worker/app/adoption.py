@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from abaco_jetstream.retry import Outage, every, retry_until_available
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
@@ -24,6 +26,7 @@ from abaco_worker.domain.container_labels import (
 )
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.domain.engine_values import LabelledContainer
+from abaco_worker.domain.sandbox_record import SandboxAssignment
 from abaco_worker.domain.sandbox_spec import WorkerKey
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
@@ -43,8 +46,15 @@ async def list_containers(host: HostContext) -> Sequence[LabelledContainer]:
     )
 
 
-async def adopt_containers(host: HostContext) -> dict[WorkerKey, SandboxDirectory]:
-    """Check everything that was left, and return the idle sandboxes by their workers."""
+class Adopted(msgspec.Struct, frozen=True):
+    """The idle sandboxes by their workers, and the workers whose container stays and is in use."""
+
+    idle: dict[WorkerKey, SandboxDirectory]
+    busy: set[WorkerKey]
+
+
+async def adopt_containers(host: HostContext) -> Adopted:
+    """Check everything that was left, and return the sandboxes that can still be used."""
     containers = await list_containers(host)
     if host.sandboxes is None:
         containers = _collect_sandboxes(host, containers)
@@ -52,21 +62,22 @@ async def adopt_containers(host: HostContext) -> dict[WorkerKey, SandboxDirector
         {directory.name: directory for directory in host.sandboxes.found} if host.sandboxes else {}
     )
     idle: dict[WorkerKey, SandboxDirectory] = {}
+    busy: set[WorkerKey] = set()
     for container in containers:
         directory = found.pop(container.name, None)
         if directory is None:
             if not _made_by_this_process(host, container):
                 await _adopt_container(host, container)
-        elif directory.read_assignment() is not None:
-            await _adopt_assigned_sandbox(host, directory)
-        elif (key := worker_key(container)) in idle:
-            unused = UnusedContainer(container.container_id, directory.path)
-            host.garbage_collector.collect(unused)
-        else:
-            idle[key] = directory
+        elif await _may_be_idle(host, directory):
+            kept = idle.setdefault(worker_key(container), directory)
+            if kept is not directory:
+                _remove_unclaimed(host, directory, "its worker has another one")
+        elif _stays(directory):
+            busy.add(worker_key(container))
     for directory in found.values():
-        await _adopt_assigned_sandbox(host, directory)
-    return idle
+        if await _may_be_idle(host, directory):
+            _remove_unclaimed(host, directory, "its container is gone")
+    return Adopted(idle, busy)
 
 
 def _collect_sandboxes(
@@ -81,14 +92,14 @@ def _collect_sandboxes(
         each.name: SandboxDirectory(folder / each.name) for each in containers if each.name
     }
     sandboxes = {n: each for n, each in directories.items() if each.read_record() is not None}
-    runs = sum(directory.read_assignment() is not None for directory in sandboxes.values())
+    runs = sum(len(directory.runs()) for directory in sandboxes.values())
     for name, directory in sandboxes.items():
         host.garbage_collector.collect(UnusedContainer(name, directory.path))
     if sandboxes:
         off = host.config.launcher == "off"
         logger.info(
             "%d idle sandboxes removed, and %d runs repeated: they need a launcher, and %s",
-            len(sandboxes) - runs,
+            sum(not directory.runs() for directory in sandboxes.values()),
             runs,
             "ABACO_LAUNCHER is off" if off else "there is none now",
         )
@@ -106,21 +117,48 @@ def worker_key(container: LabelledContainer) -> WorkerKey:
     return WorkerKey(*(container.labels.get(name, "") for name in names))
 
 
-async def _adopt_assigned_sandbox(host: HostContext, directory: SandboxDirectory) -> None:
-    """Keep a sandbox whose run is wanted; remove any other, and a directory without a container."""
-    assignment = directory.read_assignment()
-    sequence = sequence_in(assignment.key) if assignment else 0
-    recorded = await retry_log(lambda: host.log.at(sequence)) if sequence else None
-    if assignment is not None and recorded is not None:
-        is_assignment = isinstance(recorded.event, ev.ExecutionAssigned)
-        same = is_assignment and assignment.key == assignment_key(recorded)
-        if same and (await host.read_state(recorded)).run_wanted:
+async def _may_be_idle(host: HostContext, directory: SandboxDirectory) -> bool:
+    """Forget the runs of a sandbox that are over; return whether it can be used for another one.
+
+    One that is used once is removed after its run, as is one whose run is no longer wanted and
+    may still go on.
+    """
+    stays = _stays(directory)
+    for run in directory.runs():
+        assignment = run.read_assignment()
+        if assignment is not None and await _is_wanted(host, assignment):
             logger.info("sandbox %s is kept: its run is wanted", directory.name)
-            return
-    if assignment is not None and host.sandboxes is not None:
-        host.sandboxes.release(assignment.key)
-    logger.info("sandbox %s is removed: its run is over", directory.name)
-    host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
+            return False
+        if host.sandboxes is None or host.sandboxes.is_claimed(directory):
+            return False
+        if assignment is not None:
+            host.sandboxes.release(assignment.key)
+        if not stays:
+            _remove_unclaimed(host, directory, "its run is over")
+            return False
+        run.remove()
+    return True
+
+
+def _stays(directory: SandboxDirectory) -> bool:
+    record = directory.read_record()
+    return record is not None and record.stays
+
+
+async def _is_wanted(host: HostContext, assignment: SandboxAssignment) -> bool:
+    sequence = sequence_in(assignment.key)
+    recorded = await retry_log(lambda: host.log.at(sequence)) if sequence else None
+    if recorded is None or not isinstance(recorded.event, ev.ExecutionAssigned):
+        return False
+    same = assignment.key == assignment_key(recorded)
+    return same and (await host.read_state(recorded)).run_wanted
+
+
+def _remove_unclaimed(host: HostContext, directory: SandboxDirectory, reason: str) -> None:
+    """Remove a sandbox, unless this process uses it already."""
+    if host.sandboxes is None or not host.sandboxes.is_claimed(directory):
+        logger.info("sandbox %s is removed: %s", directory.name, reason)
+        host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
 
 async def _adopt_container(host: HostContext, container: LabelledContainer) -> None:

@@ -11,7 +11,7 @@ from abaco_proto.errors import Undecodable
 from abaco_worker.app.host_context import HostContext
 from abaco_worker.domain import event_builders
 from abaco_worker.domain.container_labels import assignment_key, container_name
-from abaco_worker.domain.sandbox_spec import sandbox_spec
+from abaco_worker.domain.sandbox_spec import is_privileged, sandbox_spec, wanted_isolation
 from abaco_worker.domain.work_item_state import WorkItemState, initial_state
 from abaco_worker.runs import cold_run, sandbox_run
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
@@ -97,7 +97,7 @@ async def _prepare(
     image = await host.images.prepare(definition.image)
     container_id = None
     if host.sandboxes is not None:
-        pool.prewarm(sandbox_spec(definition, host.config))
+        pool.prewarm(sandbox_spec(definition, host.config), event.actor_sequence)
         container_id = (await pool.ready()).record.container_id if event.warm else None
     ready = event_builders.worker_ready(
         event,
@@ -106,9 +106,26 @@ async def _prepare(
         location=host.engine.location,
         container_id=container_id,
     )
+    isolation, reason = _isolation(host, definition, image.image_id)
+    ready = event_builders.with_isolation(ready, isolation, reason)
     await host.report(recorded, ready)
     logger.info("worker %s is ready: image %s", event.worker_id, definition.image)
     return WorkItemOutcome(worker_live=True)
+
+
+def _isolation(
+    host: HostContext, definition: ev.Definition, image_id: str
+) -> tuple[ev.Isolation, str]:
+    """Return what messages get, and why it is not what was asked for, or an empty text."""
+    if wanted_isolation(definition, host.config) != "sandbox":
+        return ev.Isolation.CONTAINER, ""
+    if host.sandboxes is None:
+        reason = "this host has no launcher"
+    elif is_privileged(definition, host.config):
+        reason = "a privileged program can change its container"
+    else:
+        reason = host.sandboxes.refusal(image_id)
+    return ev.Isolation.CONTAINER if reason else ev.Isolation.SANDBOX, reason
 
 
 async def _run(

@@ -151,12 +151,13 @@ class WorkerLoop:
 
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
         """Give each live worker its idle sandbox back, or a new one."""
-        idle = await adopt_containers(self._host)
+        adopted = await adopt_containers(self._host)
+        idle = adopted.idle
         workers = await self._live_workers(tasks)
         logger.info("%d live workers restored", len(workers))
         replaced = 0
         for key in workers:
-            if key not in self._seen:
+            if key not in self._seen and key not in adopted.busy:
                 directory = idle.pop(key, None)
                 replaced += self._has_other_launcher(directory)
                 await self._restore_pool(self._worker(key, tasks), directory)
@@ -187,12 +188,16 @@ class WorkerLoop:
     async def _restore_pool(self, worker: WorkerUnit, directory: SandboxDirectory | None) -> None:
         sandboxes = self._host.sandboxes
         record = directory.read_record() if directory is not None else None
+        if directory and sandboxes and sandboxes.is_claimed(directory):
+            return  # a run that was delivered meanwhile uses it
         if directory and record and sandboxes and sandboxes.usable(directory, record):
             sandbox = Sandbox(directory, record)
             with suppress(Unavailable):
                 if await sandbox.connect(RECONNECT_SECONDS):
+                    sandboxes.claim(sandbox)
                     worker.pool.adopt(sandbox)
                     return
+            sandbox.close()
         if directory is not None:
             self._remove(directory)
         key = worker.key
@@ -201,6 +206,9 @@ class WorkerLoop:
             worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config))
 
     def _remove(self, directory: SandboxDirectory) -> None:
+        sandboxes = self._host.sandboxes
+        if sandboxes is not None and sandboxes.is_claimed(directory):
+            return
         self._host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
     async def _check_pools(self) -> None:
@@ -268,7 +276,7 @@ class WorkerLoop:
             actor = recorded.tenant, event.actor_id
             workers = [w for k, w in self._workers.items() if (k.tenant, k.actor_id) == actor]
             for worker in workers:
-                worker.pool.update_spec(spec)
+                worker.pool.update_spec(spec, recorded.sequence)
             if workers:
                 tasks.create_task(self._pull_after_update(spec.image, workers))
 

@@ -50,12 +50,12 @@ LauncherMessage = ProgramStarted | RunReport
 
 
 def parse_started(text: str) -> ProgramStarted:
-    """Parse what follows the word ``started``; raises as :func:`parse_report`."""
-    return ProgramStarted(_number(text))
+    """Parse the start, which the request's id may precede; raises as :func:`parse_report`."""
+    return ProgramStarted(_number(text.rpartition(" ")[2]))
 
 
 def parse_report(line: str) -> RunReport:
-    """Parse the line of a report.
+    """Parse the line of a report, in which the request's id may precede the fields.
 
     Raises:
         Unavailable: the line is not a report.

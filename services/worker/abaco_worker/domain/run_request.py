@@ -12,13 +12,38 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_STRINGS = 16_384
 
 
+NO_NEW_PRIVILEGES = 1
+OWN_NETWORK = 2
+
+
+class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one message may use, in a container that stays; 0: only the container's limit applies.
+
+    ``cpu_us`` is CPU time in microseconds of each 100 ms. ``own_network`` asks for an empty network
+    namespace instead of the container's.
+    """
+
+    memory_bytes: int = 0
+    processes: int = 0
+    cpu_us: int = 0
+    no_new_privileges: bool = False
+    own_network: bool = False
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The fields that follow the id of a request (``sandbox/spawn.c``)."""
+        flags = NO_NEW_PRIVILEGES * self.no_new_privileges + OWN_NETWORK * self.own_network
+        return [str(n) for n in (self.memory_bytes, self.processes, self.cpu_us, flags)]
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the launcher is to run: the image's command, its environment, user and limits.
 
     ``user`` has the form of ``USER`` in a Dockerfile. The launcher adds PATH, HOSTNAME and HOME
     where they are missing. ``run_seconds`` of 0 is no limit. ``grace_seconds`` are between
-    ``stop_signal`` and SIGKILL if the limit or a halt ends the run. Text is encoded as UTF-8;
-    surrogates stand for bytes that are not UTF-8 (``surrogateescape``).
+    ``stop_signal`` and SIGKILL if the limit or a halt ends the run. With ``sandbox`` the request is
+    for a launcher that makes a sandbox for each request, else for one that runs a single request.
+    Text is encoded as UTF-8; surrogates stand for bytes that are not UTF-8 (``surrogateescape``).
     """
 
     argv: Sequence[str]
@@ -29,9 +54,15 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_seconds: float = 0
     grace_seconds: float = 10
     stop_signal: int = signal.SIGTERM
+    sandbox: SandboxLimits | None = None
 
-    def encode(self) -> bytes:
-        """Return the body of the request.
+    @property
+    def verb(self) -> bytes:
+        """The first four bytes of the message that carries the request."""
+        return b"RUN1" if self.sandbox is None else b"RUN2"
+
+    def encode(self, request_id: str = "") -> bytes:
+        """Return the body of the request. With ``sandbox``, it has an id; else that is empty.
 
         Raises:
             Malformed: the command or the environment cannot be passed to a program.
@@ -39,6 +70,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
         if invalid := [name for name in self.environment if not name or "=" in name]:
             raise Malformed(f"not a name of a variable: {invalid[0]!r}")
         strings = [
+            *(() if self.sandbox is None else (request_id, *self.sandbox.fields)),
             str(self.output_bytes),
             _milliseconds(self.run_seconds),
             _milliseconds(self.grace_seconds),

@@ -14,7 +14,7 @@ from abaco_proto import names
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_worker.domain.container_labels import assignment_labels, container_name
 from abaco_worker.domain.engine_values import ContainerSpec, Image
-from abaco_worker.domain.run_request import RunRequest
+from abaco_worker.domain.run_request import RunRequest, SandboxLimits
 from abaco_worker.domain.sandbox_spec import limits, sandbox_spec
 from abaco_worker.worker_settings import WorkerSettings
 
@@ -62,10 +62,13 @@ def container_spec(run_spec: RunSpec, config: WorkerSettings) -> ContainerSpec:
     )
 
 
-def run_request(run_spec: RunSpec, image: Image, config: WorkerSettings) -> RunRequest:
-    """Return the request to the launcher of a sandbox that was made from ``image``.
+def run_request(
+    run_spec: RunSpec, image: Image, config: WorkerSettings, sandbox: SandboxLimits | None = None
+) -> RunRequest:
+    """Return the request to the launcher of a container that was made from ``image``.
 
-    The launcher keeps one byte more than is recorded, so that the worker knows of a truncation.
+    ``sandbox`` is given if the container stays. The launcher keeps one byte more than is recorded,
+    so that the worker knows of a truncation.
     """
     allowed = limits(run_spec.definition, config)
     return RunRequest(
@@ -77,6 +80,7 @@ def run_request(run_spec: RunSpec, image: Image, config: WorkerSettings) -> RunR
         run_seconds=allowed.max_run_seconds,
         grace_seconds=config.halt_grace_seconds,
         stop_signal=image.stop_signal,
+        sandbox=sandbox,
     )
 
 

@@ -14,13 +14,15 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is: its container, its image, and the spec it was made from.
 
     ``launcher`` is the file name of the launcher's program. Each version has its own name, and
-    only a launcher of the same version understands this worker.
+    only a launcher of the same version understands this worker. ``stays`` is whether the container
+    gets one message after another, each in a new sandbox; else it is used once.
     """
 
     container_id: str
     launcher: str
     image: Image
     spec: SandboxSpec = msgspec.field(name="blueprint")
+    stays: bool = False
 
 
 class SandboxAssignment(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 """A sandbox run: one assignment in a sandbox, from the request to its launcher to the report.
 
 Every step can be repeated. A worker that crashed gets the same assignment again, finds by the
-sandbox directories which sandbox it used, and continues from the state of that sandbox. A launcher
-runs one request at most, so nothing runs twice.
+sandbox directories which sandbox it used, and continues from the state of that sandbox. The
+assignment is stored before the launcher gets the request, and a launcher tells which request it
+runs and how the last one ended, so nothing runs twice.
 """
 
 import asyncio
@@ -26,9 +27,9 @@ from abaco_worker.domain.work_item_state import WorkItemState
 from abaco_worker.runs.output_recorder import OutputRecorder
 from abaco_worker.sandbox.launcher_client import follow_output
 from abaco_worker.sandbox.sandbox import RECONNECT_SECONDS, Sandbox
-from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.sandbox_directory import RunDirectory
 from abaco_worker.sandbox.sandbox_pool import SandboxPool
-from abaco_worker.sandbox.sandbox_store import SandboxStore
+from abaco_worker.sandbox.sandbox_store import AssignedRun, SandboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +62,24 @@ async def execute(  # noqa: PLR0913 - a host, a worker, and its work item
     if state.halt_requested:
         host.cancellations.cancel(run_spec.recorded.tenant, run_spec.assignment.execution_id)
     if run_spec.message.rerun is None:  # the definition of a rerun may be outdated
-        pool.set_default_spec(sandbox_spec(run_spec.definition, host.config))
+        spec = sandbox_spec(run_spec.definition, host.config)
+        pool.learn_spec(spec, run_spec.assignment.actor_sequence)
     run = await _start_or_resume(host, sandboxes, pool, run_spec, taken_at)
+    given_back = False
     try:
         finished = await run.follow_to_end(start_reported=state.run_started)
+        if run.worker_lost or time.monotonic() - begin > RECHECK_SECONDS:
+            state = await host.read_state(run_spec.recorded)
+            if not state.run_wanted:
+                return False
+        await host.report(run_spec.recorded, finished)
+        # Not before: if it is not kept, it is removed with its directory, which has the report.
+        given_back = run.sandbox.record.stays and pool.give_back(run.sandbox)
+        if given_back:
+            sandboxes.end_run(run.assignment.key)
     finally:
-        run.sandbox.close()
-    if run.worker_lost or time.monotonic() - begin > RECHECK_SECONDS:
-        state = await host.read_state(run_spec.recorded)
-        if not state.run_wanted:
-            return False
-    await host.report(run_spec.recorded, finished)
+        if not given_back:
+            run.sandbox.close()
     return True
 
 
@@ -80,9 +88,9 @@ async def _start_or_resume(
 ) -> "SandboxRun":
     """Resume the run in the sandbox of a previous process, or start it in another one."""
     key = assignment_key(run_spec.recorded)
-    directory = sandboxes.assigned(key)
-    if directory is not None:
-        return await _resume(host, run_spec, directory)
+    assigned = sandboxes.assigned(key)
+    if assigned is not None:
+        return await _resume(host, sandboxes, run_spec, assigned)
     halt = host.cancellations.event_of(run_spec.recorded.tenant, run_spec.assignment.execution_id)
     if halt.is_set():
         raise RunLost("halted before it started")
@@ -94,7 +102,8 @@ async def _start_or_resume(
         if await _is_outdated(host, sandbox):
             sandboxes.discard(sandbox)
             sandbox, start_kind = await pool.take(spec)
-    pool.fill(REFILL_SECONDS)
+    if not sandbox.record.stays:
+        pool.fill(REFILL_SECONDS)
     assignment = SandboxAssignment(
         key=key,
         start_kind=start_kind,
@@ -102,11 +111,11 @@ async def _start_or_resume(
         state_sequence=run_spec.state_sequence,
     )
     try:
-        sandboxes.assign(sandbox, assignment)
+        assigned = sandboxes.assign(sandbox, assignment)
     except BaseException:  # such as a full disk; the pool has released the sandbox already
         sandboxes.discard(sandbox)
         raise
-    run = SandboxRun(host, run_spec, sandbox, assignment)
+    run = SandboxRun(host, run_spec, sandbox, assignment, assigned.run)
     await run.launch()
     return run
 
@@ -121,24 +130,30 @@ async def _is_outdated(host: HostContext, sandbox: Sandbox) -> bool:
 
 
 async def _resume(
-    host: HostContext, run_spec: RunSpec, directory: SandboxDirectory
+    host: HostContext, sandboxes: SandboxStore, run_spec: RunSpec, assigned: AssignedRun
 ) -> "SandboxRun":
-    record, assignment = directory.read_record(), directory.read_assignment()
+    directory, files = assigned.sandbox, assigned.run
+    record, assignment = directory.read_record(), files.read_assignment()
     if record is None or assignment is None:
         raise RunLost("its sandbox is damaged")
-    run = SandboxRun(host, run_spec, Sandbox(directory, record), assignment)
+    run = SandboxRun(host, run_spec, Sandbox(directory, record), assignment, files)
+    sandboxes.claim(run.sandbox)
     try:
-        if directory.read_report() is not None:
+        if files.read_report() is not None:
             return run
     except Unavailable as error:
         raise RunLost(f"its report is damaged: {error}") from error
     try:
         idle = await run.sandbox.connect(RECONNECT_SECONDS)
     except Unavailable as error:
-        if directory.read_report() is None:
+        if files.read_report() is None:
             raise RunLost(f"its container is gone: {error}") from error
         return run
-    if idle:
+    assert run.sandbox.launcher is not None
+    run.last_report = run.sandbox.launcher.last_report(files)
+    if run.last_report is not None:
+        run.sandbox.close()
+    elif idle:
         await run.launch()
     return run
 
@@ -147,17 +162,24 @@ class SandboxRun:
     """One run in its sandbox."""
 
     def __init__(
-        self, host: HostContext, run_spec: RunSpec, sandbox: Sandbox, assignment: SandboxAssignment
+        self,
+        host: HostContext,
+        run_spec: RunSpec,
+        sandbox: Sandbox,
+        assignment: SandboxAssignment,
+        files: RunDirectory,
     ) -> None:
         self._host = host
         self._run_spec = run_spec
-        self._assignment = assignment
+        self._files = files
         self._limits = limits(run_spec.definition, host.config)
         self._halted_by = ev.EndedBy.ITSELF
         tenant, event = run_spec.recorded.tenant, run_spec.assignment
         self._halt = host.cancellations.event_of(tenant, event.execution_id)
         self._worker_lost = host.cancellations.event_of(tenant, event.worker_id)
         self.sandbox = sandbox
+        self.assignment = assignment
+        self.last_report: RunReport | None = None
 
     @property
     def worker_lost(self) -> bool:
@@ -171,10 +193,16 @@ class SandboxRun:
             RunLost: the launcher exited; whether the program was started is unknown.
         """
         assert self.sandbox.launcher is not None
-        request = run_request(self._run_spec, self.sandbox.record.image, self._host.config)
+        record = self.sandbox.record
+        request = run_request(
+            self._run_spec,
+            record.image,
+            self._host.config,
+            record.spec.message_limits if record.stays else None,
+        )
         try:
             with self._host.spans.span("launch"):
-                await self.sandbox.launcher.launch(request)
+                await self.sandbox.launcher.launch(request, self._files)
         except Unavailable as error:
             self.sandbox.close()
             raise RunLost(str(error)) from error
@@ -212,20 +240,27 @@ class SandboxRun:
     async def _messages(self) -> AsyncGenerator[LauncherMessage, None]:
         """Yield the launcher's messages, or only the report if the launcher has exited."""
         try:
+            if self.last_report is not None:
+                yield self.last_report
+                return
             if self.sandbox.launcher is None:
-                report = self.sandbox.directory.read_report()
+                report = self._files.read_report()
                 assert report is not None
                 yield report
                 return
-            async with aclosing(self.sandbox.launcher.messages()) as messages:
+            async with aclosing(self.sandbox.launcher.messages(self._files)) as messages:
                 async for message in messages:
                     yield message
-        except (Unavailable, Refused) as error:
+        except Unavailable as error:
             raise RunLost(f"its container ended without a report: {error}") from error
+        except Refused as error:
+            if self.sandbox.record.stays and self._host.sandboxes is not None:
+                self._host.sandboxes.note_refusal(self.sandbox.record, error)
+            raise RunLost(str(error)) from error
 
     async def _record(self, recorder: OutputRecorder, ended: asyncio.Event) -> None:
         with self._host.spans.span("output"):
-            await recorder.record(follow_output(self.sandbox.directory, ended))
+            await recorder.record(follow_output(self._files, ended))
 
     async def _report_start(self, message: LauncherMessage) -> None:
         record = self.sandbox.record
@@ -234,19 +269,20 @@ class SandboxRun:
             message.started_ns,
             record.container_id,
             record.image.digest,
-            self._assignment,
+            self.assignment,
         )
         await self._host.report(self._run_spec.recorded, event)
 
     async def _enforce_end(self) -> None:
         """Halt the run after a halt request, the loss of the worker, or too many bytes on disk."""
-        container_id, limit = self.sandbox.record.container_id, self._limits.max_disk_bytes
-        async with self._host.disks.monitored(container_id, limit) as exceeded:
+        record, limit = self.sandbox.record, self._limits.max_disk_bytes
+        sandbox = self.sandbox.directory if record.stays else None
+        async with self._host.disks.monitored(record.container_id, limit, sandbox) as exceeded:
             await wait_for_first(self._halt.wait(), self._worker_lost.wait(), exceeded.wait())
             by_disk = exceeded.is_set() and not self._halt.is_set()
         self._halted_by = ev.EndedBy.MAX_DISK_BYTES if by_disk else ev.EndedBy.HALT
         try:
-            self.sandbox.directory.write_ended_by(self._halted_by)
+            self._files.write_ended_by(self._halted_by)
         except OSError as error:
             logger.warning(
                 "%s: cannot store that the run ends by %s: %s. It ends anyway, but a worker that"
@@ -256,11 +292,11 @@ class SandboxRun:
                 error,
             )
         if self.sandbox.launcher is not None:
-            await self.sandbox.launcher.halt()
+            await self.sandbox.launcher.halt(self._files)
 
     def _requested_end(self) -> ev.EndedBy:
         """Return why this or a previous process halted the run, or ``ITSELF``."""
-        stored = self.sandbox.directory.read_ended_by()
+        stored = self._files.read_ended_by()
         return self._halted_by if stored is ev.EndedBy.ITSELF else stored
 
 

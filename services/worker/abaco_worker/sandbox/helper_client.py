@@ -29,10 +29,13 @@ STARTED = re.compile(r"started ([0-9]{1,10}) ([0-9]{1,20})", re.ASCII)
 class Helper(Protocol):
     """Starts launchers."""
 
-    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
+    async def start(
+        self, container_id: str, pid: int, name: str, *, stays: bool = False
+    ) -> ProcessIdentity:
         """Start the launcher of a running container; ``pid`` is the container's process 1.
 
-        The launcher listens in the sandbox directory ``name``.
+        The launcher listens in the sandbox directory ``name``. If the container ``stays``, the
+        launcher makes a sandbox for each request.
 
         Raises:
             EngineFault: it was not started; another container may succeed.
@@ -120,10 +123,13 @@ class HelperClient:
         self._channel: HelperChannel | None = None
         self._lock = asyncio.Lock()
 
-    async def start(self, container_id: str, pid: int, name: str) -> ProcessIdentity:
+    async def start(
+        self, container_id: str, pid: int, name: str, *, stays: bool = False
+    ) -> ProcessIdentity:
         """See :meth:`Helper.start`."""
+        command = "sandbox" if stays else "start"
         async with self._lock:
-            answer = await self._ask(f"start {pid} {container_id} {name}\n")
+            answer = await self._ask(f"{command} {pid} {container_id} {name}\n")
         started = STARTED.fullmatch(answer)
         if started is None:
             cause = answer.removeprefix("error ") or "the helper ended"

@@ -1,4 +1,4 @@
-"""The launcher client: sends the request to an idle launcher, and receives how the run ended.
+"""The launcher client: sends requests to an idle launcher, and receives how each run ended.
 
 ``launcher/main.c`` and ``launcher/wire.c`` describe the protocol, ``sandbox_directory.py`` the
 files.
@@ -26,13 +26,17 @@ from abaco_worker.network.unix_peer import peer_pid
 from abaco_worker.sandbox.sandbox_directory import (
     REPORT_BYTES,
     ProcessIdentity,
+    RunDirectory,
     SandboxDirectory,
 )
 
 HEADER = struct.Struct("=4sI")  # kind, length of the body
-RUN, HALT, EXIT = b"RUN1", b"HALT", b"EXIT"
-GREETING = "waiting"
-"""The first line of a launcher that has run nothing yet."""
+HALT, EXIT = b"HALT", b"EXIT"
+IDLE = "waiting"
+"""The line of an idle launcher: as a greeting, and after a run if its container stays."""
+
+ENDS = ("report", "refused")
+"""The first words of the lines after which a request is over."""
 
 READ_BYTES = 64 * 1024
 MIN_POLL_SECONDS = 0.002
@@ -54,6 +58,7 @@ class LauncherClient:
         self._directory = directory
         self._socket = connection
         self._received = bytearray()
+        self._last_end = ""
 
     @property
     def alive(self) -> bool:
@@ -81,41 +86,74 @@ class LauncherClient:
             raise Unavailable("the launcher went away")
         return opened
 
-    async def read_greeting(self) -> bool:
-        """Read the first line, and return whether the launcher is idle. Call it first, and once.
+    async def read_greeting(self, *, stays: bool = False) -> bool:
+        """Read the first lines, and return whether the launcher is idle. Call it first, and once.
+
+        If the container ``stays``, they begin with how the last request ended, if there was one.
 
         Raises:
             Unavailable: the launcher exited.
         """
         line = await self._line()
+        if stays and line.startswith(ENDS):
+            self._last_end = line
+            line = await self._line()
         if not line:
             raise Unavailable("the launcher went away before it sent its first line")
-        if line != GREETING:
+        if line != IDLE:
             self._received[:0] = f"{line}\n".encode()
-        return line == GREETING
+        return line == IDLE
 
-    async def launch(self, request: RunRequest) -> None:
-        """Send the request. A launcher accepts one request in its lifetime.
+    async def wait_idle(self) -> None:
+        """Wait until nothing is left of the last run, and a sandbox for the next one is made.
+
+        Call it after the report of a run in a container that stays.
+
+        Raises:
+            Unavailable: the launcher exited.
+        """
+        while (line := await self._line()) != IDLE:
+            if not line:
+                raise Unavailable("the launcher went away after a run")
+
+    async def launch(self, request: RunRequest, run: RunDirectory | None = None) -> None:
+        """Send the request of a run. The launcher must be idle.
+
+        ``run`` is by default that of a container that is used once.
 
         Raises:
             Malformed: the request cannot be passed to a program; nothing was sent.
             Unavailable: the launcher exited.
         """
-        body = request.encode()
-        files = [_open(self._directory.output), _open(self._directory.report)]
+        run = run or self._directory
+        body = request.encode(run.request_id)
+        files = [_open(run.output, os.O_WRONLY | os.O_APPEND), _open(run.report, os.O_WRONLY)]
         try:
-            await self._send(HEADER.pack(RUN, len(body)) + body, files)
+            await self._send(HEADER.pack(request.verb, len(body)) + body, files)
         finally:
             for file in files:
                 os.close(file)
 
-    async def halt(self) -> None:
-        """Send the program its stop signal, and SIGKILL after the grace. An idle launcher exits.
+    def last_report(self, run: RunDirectory) -> RunReport | None:
+        """Return the report of a run, if it was the last one before this client connected.
 
-        If the run has ended, nothing happens; the report is the result.
+        The launcher keeps it if it could not write it, as on a full disk. Without a report of this
+        run, an idle launcher has not begun it.
         """
+        kind, _, rest = self._last_end.partition(" ")
+        if kind == "report" and rest.partition(" ")[0] == run.request_id:
+            return parse_report(self._last_end)
+        return None
+
+    async def halt(self, run: RunDirectory | None = None) -> None:
+        """Send the program its stop signal, and SIGKILL after the grace.
+
+        If the run has ended, nothing happens; the report is the result. The halt has the id of its
+        request, so it ends no other one. An idle launcher of a container that is used once exits.
+        """
+        body = (run or self._directory).request_id.encode()
         with suppress(Unavailable):
-            await self._send(HEADER.pack(HALT, 0), [])
+            await self._send(HEADER.pack(HALT, len(body)) + body, [])
 
     async def exit(self) -> bool:
         """Make the launcher exit, and with it the container; False if its program still runs."""
@@ -128,30 +166,36 @@ class LauncherClient:
                 return True
         return False
 
-    async def messages(self) -> AsyncGenerator[LauncherMessage, None]:
+    async def messages(
+        self, run: RunDirectory | None = None
+    ) -> AsyncGenerator[LauncherMessage, None]:
         """Yield the messages: ``ProgramStarted``, possibly twice, and the report as the last.
 
         Raises:
-            Refused: the launcher refused the request.
+            Refused: the launcher refused the request; its program was not started.
             Unavailable: it exited without a report.
         """
+        run = run or self._directory
         while line := await self._line():
             kind, _, rest = line.partition(" ")
+            if run.request_id and kind != "error" and rest.partition(" ")[0] != run.request_id:
+                continue  # of an earlier request
             if kind == "started":
                 yield parse_started(rest)
             elif kind == "report":
-                yield self._directory.read_report() or parse_report(line)
+                yield run.read_report() or parse_report(line)
                 return
-            elif kind == "error":
-                raise Refused(f"the launcher refused the request: {rest}")
-        report = self._directory.read_report()
+            elif kind in ("error", "refused"):
+                words = rest.removeprefix(f"{run.request_id} ") if run.request_id else rest
+                raise Refused(f"the launcher refused the request: {words}")
+        report = run.read_report()
         if report is None:
             raise Unavailable("the launcher went away without a report")
         yield report
 
-    async def wait_for_report(self) -> RunReport:
+    async def wait_for_report(self, run: RunDirectory | None = None) -> RunReport:
         """Return the report when the run has ended. Raises as :meth:`messages`."""
-        async with aclosing(self.messages()) as messages:
+        async with aclosing(self.messages(run)) as messages:
             async for message in messages:
                 if isinstance(message, RunReport):
                     return message
@@ -216,14 +260,12 @@ async def request_exit(directory: SandboxDirectory) -> bool:
         launcher.close()
 
 
-async def follow_output(
-    directory: SandboxDirectory, ended: asyncio.Event
-) -> AsyncGenerator[bytes, None]:
+async def follow_output(run: RunDirectory, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
     """Yield the output from its beginning, as it grows, to its end.
 
     Set ``ended`` when the report has come: the output is complete then.
     """
-    file = _open(directory.output, os.O_RDONLY)
+    file = _open(run.output, os.O_RDONLY)
     pause = MIN_POLL_SECONDS
     try:
         while True:
@@ -251,8 +293,8 @@ def process_start_ticks(pid: int) -> int:
     return int(fields[START_TIME_FIELD - 3])  # the first two fields are cut off
 
 
-def _open(path: Path, mode: int = os.O_WRONLY | os.O_APPEND) -> int:
-    """Open a file of a sandbox; create it if it is missing, and keep its contents."""
+def _open(path: Path, mode: int) -> int:
+    """Open a file of a run; create it if it is missing, and keep its contents."""
     return os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

@@ -1,5 +1,11 @@
-"""One sandbox: a container, its launcher, and the connection to the launcher."""
+"""One sandbox: a container, its launcher, and the connection to the launcher.
 
+A container is used for one run, or it stays, and the launcher makes a new sandbox for each run.
+"""
+
+import asyncio
+
+from abaco_proto.errors import Unavailable
 from abaco_worker.domain.sandbox_record import SandboxRecord
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.launcher_client import LauncherClient, connect
@@ -10,6 +16,11 @@ ANSWER_SECONDS = 10.0
 
 RECONNECT_SECONDS = 1.0
 """The timeout for a launcher that a previous process started: it is idle, or it is gone."""
+
+
+IDLE_SECONDS = 10.0
+"""How long a launcher may take to remove what a run has left, and to make the next sandbox. After
+that the container is replaced, so that the next message need not wait longer."""
 
 
 class Sandbox:
@@ -38,13 +49,30 @@ class Sandbox:
         """
         launcher = await connect(self.directory, timeout_seconds)
         try:
-            idle = await launcher.read_greeting()
+            idle = await launcher.read_greeting(stays=self.record.stays)
         except BaseException:
             launcher.close()
             raise
         self.close()
         self.launcher = launcher
         return idle
+
+    async def wait_idle(self) -> None:
+        """Wait until the launcher accepts the next request, after the report of a run.
+
+        Raises:
+            Unavailable: it exited, runs something, or needs too long.
+        """
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                if self.launcher is not None:
+                    await self.launcher.wait_idle()
+                elif not await self.connect(RECONNECT_SECONDS):
+                    raise Unavailable("the launcher is not idle after a run")
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the launcher did not remove a run's files in {IDLE_SECONDS:g} s"
+            ) from error
 
     def close(self) -> None:
         """Close the connection; the launcher and its program continue."""

@@ -1,10 +1,13 @@
-"""The sandbox pool: keeps the idle sandbox of a worker, and makes its replacement."""
+"""The sandbox pool: keeps the idle sandbox of a worker, and makes its replacement.
+
+A container that stays is given back after each run, and is idle again when its launcher is.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from abaco_proto.errors import AbacoError
+from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.events import StartKind
 from abaco_worker.domain.disposition import back_off
 from abaco_worker.domain.sandbox_spec import SandboxSpec
@@ -16,7 +19,7 @@ MakeSandbox = Callable[[SandboxSpec], Awaitable[Sandbox]]
 
 
 class SandboxPool:
-    """One worker's next sandbox: none, one that is being made, or an idle one.
+    """One worker's next sandbox: none, one that is being made or cleaned up, or an idle one.
 
     ``make`` makes a sandbox, ``discard`` removes one.
     """
@@ -26,8 +29,10 @@ class SandboxPool:
         self._make = make
         self._discard = discard
         self._spec: SandboxSpec | None = None
+        self._spec_sequence = 0
         self._next: asyncio.Future[Sandbox] | None = None
         self._next_spec: SandboxSpec | None = None
+        self._next_given_back = False
         self._failures = 0
         self._closed = False
         self._refill: asyncio.TimerHandle | None = None
@@ -52,26 +57,30 @@ class SandboxPool:
             await asyncio.wait({self._next}, timeout=timeout_seconds)
         return self.idle
 
-    def prewarm(self, spec: SandboxSpec) -> None:
-        """Keep a sandbox with this spec from now on."""
+    def prewarm(self, spec: SandboxSpec, sequence: int = 0) -> None:
+        """Keep a sandbox with this spec from now on; ``sequence`` is the actor's definition's."""
         if self._closed:
             return
-        self._spec = spec
+        self._spec, self._spec_sequence = spec, max(sequence, self._spec_sequence)
         if self._next is not None and not self._matches(spec):
             self._drop()
         self.fill()
 
-    def set_default_spec(self, spec: SandboxSpec) -> None:
-        """Use this spec if none is known: a restarted worker learns it from its next run."""
-        self._spec = self._spec or (None if self._closed else spec)
+    def learn_spec(self, spec: SandboxSpec, sequence: int) -> None:
+        """Use the spec of a run if none is known, or only that of an older definition.
 
-    def update_spec(self, spec: SandboxSpec) -> None:
+        A restarted worker receives no updates of the actor from before its start.
+        """
+        if not self._closed and (self._spec is None or sequence > self._spec_sequence):
+            self._spec, self._spec_sequence = spec, sequence
+
+    def update_spec(self, spec: SandboxSpec, sequence: int) -> None:
         """Apply an update of the actor. Other limits with the same image need another sandbox.
 
         If the image changes, the scheduler stops this worker, and nothing is made for it.
         """
         if self._spec is not None and self._spec.image == spec.image:
-            self.prewarm(spec)
+            self.prewarm(spec, sequence)
 
     def replace(self, sandbox: Sandbox) -> None:
         """Make a replacement of the idle sandbox, if it is this one."""
@@ -89,7 +98,24 @@ class SandboxPool:
             return sandbox
 
         self._spec = self._next_spec = sandbox.record.spec
+        self._next_given_back = False
         self._next = asyncio.ensure_future(adopted())
+
+    def give_back(self, sandbox: Sandbox) -> bool:
+        """Keep a container that stays, after a run; False if the next run needs another one."""
+        if self._closed or self._next is not None or sandbox.record.spec != self._spec:
+            return False
+        self._next_spec, self._next_given_back = self._spec, True
+        self._next = asyncio.ensure_future(self._idle_again(sandbox))
+        return True
+
+    async def _idle_again(self, sandbox: Sandbox) -> Sandbox:
+        try:
+            await sandbox.wait_idle()
+        except Exception:
+            self._discard(sandbox)
+            raise
+        return sandbox
 
     async def ready(self) -> Sandbox:
         """Return the idle sandbox, after waiting for it. Raises what its making raises."""
@@ -103,7 +129,7 @@ class SandboxPool:
             raise
 
     async def take(self, spec: SandboxSpec) -> tuple[Sandbox, StartKind]:
-        """Remove and return a sandbox with this spec, and whether it was idle or is new.
+        """Remove and return a sandbox with this spec, and how it came to be ready.
 
         A sandbox that is awaited here belongs to the caller. An update in the meantime applies to
         the next one. Raises as :meth:`ready`.
@@ -111,7 +137,7 @@ class SandboxPool:
         idle = self.idle
         if idle is not None and idle.record.spec == spec:
             self._next = None
-            return idle, StartKind.POOL
+            return idle, StartKind.SANDBOX if idle.record.stays else StartKind.POOL
         if self._spec not in (None, spec) and self._matches(self._spec):
             # A rerun can need another spec: the idle sandbox is kept for the next message.
             return await asyncio.shield(asyncio.ensure_future(self._make(spec))), StartKind.COLD
@@ -120,7 +146,13 @@ class SandboxPool:
             self._start(spec)
         pending, self._next = self._next, None
         assert pending is not None
-        return await asyncio.shield(pending), StartKind.COLD
+        if not self._next_given_back:
+            return await asyncio.shield(pending), StartKind.COLD
+        try:
+            return await asyncio.shield(pending), StartKind.SANDBOX
+        except Unavailable as error:
+            _log_replacement(error)
+            return await self.take(spec)
 
     def fill(self, delay_seconds: float = 0.0) -> None:
         """Make a sandbox if the pool is empty, at once or after a delay."""
@@ -138,6 +170,11 @@ class SandboxPool:
         if self._next is None or not self._next.done() or self.idle is not None:
             return
         error = None if self._next.cancelled() else self._next.exception()
+        if error and self._next_given_back:
+            _log_replacement(error)
+            self._drop()
+            self.fill()
+            return
         self._failures = self._failures + 1 if error else 0
         self._drop()
         if error:
@@ -176,7 +213,7 @@ class SandboxPool:
         return self._next is not None and self._next_spec == spec
 
     def _start(self, spec: SandboxSpec) -> None:
-        self._next_spec = spec
+        self._next_spec, self._next_given_back = spec, False
         self._next = asyncio.ensure_future(self._make(spec))
 
     def _drop(self) -> None:
@@ -188,6 +225,14 @@ class SandboxPool:
     def _discard_made(self, pending: "asyncio.Future[Sandbox]") -> None:
         if not pending.cancelled() and pending.exception() is None:
             self._discard(pending.result())
+
+
+def _log_replacement(error: BaseException) -> None:
+    logger.warning(
+        "a worker's container is replaced: %s. If this repeats, look in the engine's log for what"
+        " stops the containers",
+        error,
+    )
 
 
 def _close_connection(pending: "asyncio.Future[Sandbox]") -> None:

@@ -1,20 +1,28 @@
 """The sandbox store: makes, finds, assigns and discards the sandboxes of one host.
 
-Starting a container takes hundreds of milliseconds, so a sandbox is made before there is a
-message. It runs one execution, and is then removed with its directory. The directory survives a
-crash: from it a restarted worker knows what the sandbox was made from, and its assignment.
+Starting a container takes hundreds of milliseconds, so it is made before there is a message. One
+that stays runs one execution after another, each in a new sandbox. Any other runs one execution,
+and is then removed with its directory. The directory survives a crash: from it a restarted worker
+knows what the sandbox was made from, and its assignments.
 """
 
+import asyncio
+import logging
+import re
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from uuid import uuid4
 from weakref import WeakSet
 
-from abaco_proto.errors import Unavailable
+import msgspec
+
+from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
 from abaco_worker.domain.engine_values import Image, LauncherMounts
+from abaco_worker.domain.run_request import RunRequest, SandboxLimits
 from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
 from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey, sandbox_container_spec
 from abaco_worker.engine.engine_port import Engine
@@ -26,8 +34,52 @@ from abaco_worker.sandbox.container_garbage_collector import (
 )
 from abaco_worker.sandbox.helper_client import Helper
 from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, Sandbox
-from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.sandbox_directory import RunDirectory, SandboxDirectory
 from abaco_worker.sandbox.start_limiter import StartLimiter
+
+logger = logging.getLogger(__name__)
+
+CHECK = "check"
+"""The directory of the run that checks whether sandboxes can be made in a container."""
+
+CHECK_PROGRAM = "/.abaco/none"
+"""A program that does not exist, so that the check runs nothing of the image."""
+
+REFUSED_SECONDS = 600.0
+"""How long each message of an image gets a container of its own after no sandbox could be made."""
+
+MAX_CHECKED = 1000
+"""The number of images for which is known whether sandboxes can be made in their containers."""
+
+
+MIN_KERNEL = (5, 12)
+"""The first Linux whose mounts a launcher can attach to a sandbox."""
+
+
+def sandbox_hindrance(kernel_release: str) -> str:
+    """Return why no sandbox can be made on this kernel; empty if one may be possible."""
+    version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", kernel_release, re.ASCII)
+    if version and (int(version[1]), int(version[2])) >= MIN_KERNEL:
+        return ""
+    return f"sandboxes need Linux {MIN_KERNEL[0]}.{MIN_KERNEL[1]}, and this is {kernel_release}"
+
+
+class ImageCheck(msgspec.Struct, frozen=True):
+    """Until when no sandboxes are made of an image (0: one was made), and why."""
+
+    refused_until: float = 0.0
+    reason: str = ""
+
+
+class AssignedRun(msgspec.Struct, frozen=True):
+    """Where an assignment is run. ``run`` is ``sandbox`` itself if the container is used once."""
+
+    sandbox: SandboxDirectory
+    run: RunDirectory
+
+
+class SandboxesRefused(EngineFault):
+    """No sandbox can be made in this container; one message can be run in it without."""
 
 
 class SandboxStore:
@@ -44,9 +96,12 @@ class SandboxStore:
         folder: Path,
         program: Path,
         max_starts: int,
+        hindrance: str = "",
         measure: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """``program`` is the launcher. ``measure`` is entered while a sandbox is made.
+
+        ``hindrance`` is why this host can make no sandboxes, or empty. Then no container stays.
 
         Call :meth:`open` before any other method.
         """
@@ -59,7 +114,10 @@ class SandboxStore:
         self._program = program
         self._measure = measure
         self._start_limiter = StartLimiter(max_starts, lambda: garbage_collector.backlog)
-        self._assigned: dict[str, SandboxDirectory] = {}
+        self._hindrance = hindrance
+        self._checks: dict[str, ImageCheck] = {}
+        self._assigned: dict[str, AssignedRun] = {}
+        self._claimed: set[str] = set()
         self._connected: WeakSet[Sandbox] = WeakSet()
         self.found: list[SandboxDirectory] = []
         """The directories that a previous process left, with or without a container."""
@@ -81,8 +139,9 @@ class SandboxStore:
         paths = sorted(self.folder.iterdir())
         self.found = [SandboxDirectory(path) for path in paths if path.is_dir()]
         for directory in self.found:
-            if assignment := directory.read_assignment():
-                self._assigned[assignment.key] = directory
+            for run in directory.runs():
+                if assignment := run.read_assignment():
+                    self._assigned[assignment.key] = AssignedRun(directory, run)
 
     @property
     def launcher(self) -> str:
@@ -107,21 +166,67 @@ class SandboxStore:
         """
         with self._measure():
             image = await self._images.recent(spec.image)
-            directory = self.directory(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
-            template = self._network.template()
-            try:
-                directory.create()
-                record = await self._create_container(
-                    host_id, key, spec, image, directory, template=template
-                )
-                sandbox = Sandbox(directory, record)
-                directory.write_record(record)
-                await self._start(sandbox, template)
-            except BaseException:
-                self._garbage_collector.collect(UnusedContainer(directory.name, directory.path))
-                raise
-            self._connected.add(sandbox)
-            return sandbox
+            if spec.isolation == "sandbox" and not self.refusal(image.image_id):
+                try:
+                    return await self._make(host_id, key, spec, image, stays=True)
+                except SandboxesRefused as error:
+                    refusal = error
+                made = await self._make(host_id, key, spec, image, stays=False)
+                self.note_refusal(made.record, refusal)
+                return made
+            return await self._make(host_id, key, spec, image, stays=False)
+
+    def refusal(self, image_id: str) -> str:
+        """Return why no container of this image stays now; empty if one does or may."""
+        check = self._checks.get(image_id, ImageCheck())
+        refused = time.monotonic() < check.refused_until
+        return self._hindrance or (check.reason if refused else "")
+
+    def note_refusal(self, record: SandboxRecord, refusal: Exception) -> None:
+        """For some time, use each container of an image once: no sandbox can be made in it."""
+        image = record.image
+        if not self._checks.get(image.image_id, ImageCheck()).reason:
+            logger.warning(
+                "each message of image %s gets a container of its own, which takes longer: %s. See"
+                " docs/explanation/launcher.md",
+                record.spec.image,
+                refusal,
+            )
+        check = ImageCheck(time.monotonic() + REFUSED_SECONDS, str(refusal))
+        self._note_check(image, check)
+
+    def _note_check(self, image: Image, check: ImageCheck) -> None:
+        self._checks[image.image_id] = check
+        while len(self._checks) > MAX_CHECKED:
+            del self._checks[next(iter(self._checks))]
+
+    async def _make(
+        self, host_id: str, key: WorkerKey, spec: SandboxSpec, image: Image, *, stays: bool
+    ) -> Sandbox:
+        directory = self.directory(f"abaco-{key.worker_id}-{uuid4().hex[:12]}")
+        template = self._network.template()
+        try:
+            directory.create()
+            record = await self._create_container(
+                host_id, key, spec, image, directory, template=template, stays=stays
+            )
+            sandbox = Sandbox(directory, record)
+            directory.write_record(record)
+            await self._start(sandbox, template)
+        except BaseException:
+            self._garbage_collector.collect(UnusedContainer(directory.name, directory.path))
+            raise
+        self.claim(sandbox)
+        return sandbox
+
+    def claim(self, sandbox: Sandbox) -> None:
+        """Mark a sandbox as used by this process; it was made by it, or is adopted."""
+        self._claimed.add(sandbox.directory.name)
+        self._connected.add(sandbox)
+
+    def is_claimed(self, directory: SandboxDirectory) -> bool:
+        """Return whether this process uses a sandbox, for a run or as an idle one."""
+        return directory.name in self._claimed
 
     def detach(self) -> None:
         """Leave the sandboxes running without a connection: the next process adopts them."""
@@ -138,6 +243,7 @@ class SandboxStore:
         directory: SandboxDirectory,
         *,
         template: BridgeTemplate | None,
+        stays: bool,
     ) -> SandboxRecord:
         container_spec = sandbox_container_spec(
             directory.name,
@@ -147,6 +253,7 @@ class SandboxStore:
             image_id=image.image_id,
             mounts=LauncherMounts(program=str(self._program)),
             network_files=None if template is None else template.write_files(directory),
+            stays=stays,
         )
         container = await self._engine.create(container_spec)
         return SandboxRecord(
@@ -154,6 +261,7 @@ class SandboxStore:
             launcher=self.launcher,
             image=image,
             spec=spec,
+            stays=stays,
         )
 
     async def _start(self, sandbox: Sandbox, template: BridgeTemplate | None) -> None:
@@ -162,6 +270,7 @@ class SandboxStore:
             await self._start_container(sandbox)
             await self._start_launcher(sandbox)
             await self._attach_network(sandbox, template)
+            await self._check(sandbox)
         except BaseException:
             sandbox.close()
             raise
@@ -176,7 +285,13 @@ class SandboxStore:
     async def _start_launcher(self, sandbox: Sandbox) -> None:
         container_id, directory = sandbox.record.container_id, sandbox.directory
         container = await self._engine.inspect(container_id)
-        process = await self._helper.start(container_id, container.pid, directory.name)
+        stays = sandbox.record.stays
+        try:
+            process = await self._helper.start(
+                container_id, container.pid, directory.name, stays=stays
+            )
+        except EngineFault as error:
+            raise (SandboxesRefused(str(error)) if stays else error) from error
         directory.write_launcher(process)
         try:
             await sandbox.connect(ANSWER_SECONDS)
@@ -193,21 +308,70 @@ class SandboxStore:
         else:
             await self._network.attach(template, container_id, launcher, sandbox.directory)
 
-    def assign(self, sandbox: Sandbox, assignment: SandboxAssignment) -> None:
-        """Store the assignment that a sandbox is used for. It is never used for another one."""
-        sandbox.directory.write_assignment(assignment)
-        self._assigned[assignment.key] = sandbox.directory
+    async def _check(self, sandbox: Sandbox) -> None:
+        """Make a sandbox in a container that stays, if none was made of this image before.
 
-    def assigned(self, assignment_key: str) -> SandboxDirectory | None:
-        """Return the directory of the sandbox that an assignment uses."""
+        A launcher reports why it cannot make one only when there is a request.
+
+        Raises:
+            SandboxesRefused: it cannot.
+            Unavailable: the launcher exited.
+        """
+        image, launcher = sandbox.record.image, sandbox.launcher
+        if not sandbox.record.stays or self._checks.get(image.image_id) == ImageCheck():
+            return
+        assert launcher is not None
+        run = sandbox.directory.run(CHECK, stays=True)
+        await asyncio.to_thread(run.path.mkdir, 0o700, parents=True)
+        request = RunRequest(
+            argv=(CHECK_PROGRAM,), environment={}, output_bytes=0, sandbox=SandboxLimits()
+        )
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await launcher.launch(request, run)
+                await launcher.wait_for_report(run)
+                await launcher.wait_idle()
+        except (TimeoutError, Refused) as error:
+            raise SandboxesRefused(str(error) or "the launcher did not make a sandbox") from error
+        run.remove()
+        self._note_check(image, ImageCheck())
+
+    def assign(self, sandbox: Sandbox, assignment: SandboxAssignment) -> AssignedRun:
+        """Store the assignment that a sandbox is used for. Only one that stays gets more.
+
+        Raises:
+            OSError: such as a full disk; the assignment is not stored.
+        """
+        directory = sandbox.directory
+        run = directory.run(assignment.key, stays=sandbox.record.stays)
+        try:
+            run.begin(assignment)
+        except BaseException:
+            if run is not directory:
+                run.remove()
+            raise
+        self._assigned[assignment.key] = AssignedRun(directory, run)
+        return self._assigned[assignment.key]
+
+    def assigned(self, assignment_key: str) -> AssignedRun | None:
+        """Return where an assignment is run."""
         return self._assigned.get(assignment_key)
+
+    def end_run(self, assignment_key: str) -> None:
+        """Forget a run whose result is in the log, and whose container was given back."""
+        assigned = self._assigned.pop(assignment_key)
+        assigned.run.remove()
 
     def discard(self, sandbox: Sandbox) -> None:
         """Remove a sandbox, used or not."""
         sandbox.close()
+        self._claimed.discard(sandbox.directory.name)
         self._garbage_collector.collect(sandbox.unused_container)
 
     def release(self, assignment_key: str) -> UnusedContainer | None:
         """Forget an assignment that is over, and return what is to be removed of it."""
-        directory = self._assigned.pop(assignment_key, None)
-        return None if directory is None else UnusedContainer(directory.name, directory.path)
+        assigned = self._assigned.pop(assignment_key, None)
+        if assigned is None:
+            return None
+        self._claimed.discard(assigned.sandbox.name)
+        return UnusedContainer(assigned.sandbox.name, assigned.sandbox.path)
