@@ -233,6 +233,9 @@ class _ReadAheadBuffer(Generic[Item]):
 
     def _next_batch_size(self) -> int:
         """Return how many items the next batch has, and subtract their bytes."""
+        if len(self.items) <= self._max_items and self._bytes <= MAX_BATCH_BYTES:
+            self._bytes = 0
+            return len(self.items)
         count = taken = 0
         for item in self.items[: self._max_items]:
             size = _body_bytes(item)

@@ -15,7 +15,7 @@ from abaco_projector.adapters.postgres_session import Session, open_session, quo
 from abaco_projector.adapters.sql_queries import QUERIES
 from abaco_projector.app.log_range import ReadableLog
 from abaco_projector.domain.copy_format import expected_copy, expected_row
-from abaco_projector.domain.hash_chain import GENESIS_HASH, next_hash_normalised, normalise
+from abaco_projector.domain.hash_chain import GENESIS_HASH, normalised_and_hashed
 from abaco_projector.domain.history_difference import Difference
 from abaco_proto.envelope import Recorded
 
@@ -56,9 +56,9 @@ class CopyAudit:
             CopyDiffers: a row is missing, different, or has no event.
         """
         rows = []
-        for recorded in map(normalise, events):
-            if recorded.sequence <= self._copy.until:
-                self._hash = next_hash_normalised(self._hash, recorded)
+        for event in events:
+            if event.sequence <= self._copy.until:
+                recorded, self._hash = normalised_and_hashed(self._hash, event)
                 rows.append(expected_row(recorded, self._hash))
         if not rows:
             return

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from abaco_projector.domain.hash_chain import next_hash_normalised, normalise
+from abaco_projector.domain.hash_chain import normalised_and_hashed
 from abaco_proto import events as ev
 from abaco_proto.envelope import DECODE_ERRORS, Recorded
 
@@ -49,8 +49,8 @@ def event_rows(
     ``data``.
     """
     rows = []
-    for recorded in map(normalise, batch):
-        previous = next_hash_normalised(previous, recorded)
+    for event in batch:
+        recorded, previous = normalised_and_hashed(previous, event)
         rows.append(_event_row(recorded, None if body_as_bytes else _json(recorded), previous))
     return rows
 
@@ -66,21 +66,21 @@ def subject_parts(subject: str) -> tuple[str, str, str]:
 
 def _event_row(recorded: Recorded, data: str | None, own_hash: bytes) -> EventRow:
     tenant, actor_id, type_ = subject_parts(recorded.subject)
-    return EventRow(
-        seq=recorded.sequence,
-        time=recorded.time,
-        tenant=tenant,
-        actor_id=actor_id,
-        type=type_,
-        id=recorded.id,
-        causation_id=recorded.causation_id,
-        correlation_id=recorded.correlation_id,
-        hops=recorded.hops,
-        traceparent=recorded.traceparent,
-        subject=recorded.subject,
-        data=data,
-        body=recorded.raw if data is None else None,
-        hash=own_hash,
+    return EventRow(  # by position, which takes half the time
+        recorded.sequence,
+        recorded.time,
+        tenant,
+        actor_id,
+        type_,
+        recorded.id,
+        recorded.causation_id,
+        recorded.correlation_id,
+        recorded.hops,
+        recorded.traceparent,
+        recorded.subject,
+        data,
+        recorded.raw if data is None else None,
+        own_hash,
     )
 
 

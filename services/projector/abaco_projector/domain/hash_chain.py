@@ -17,6 +17,7 @@ the rest    these five in UTF-8, one after another; then the body as it is store
 """
 
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -34,38 +35,43 @@ _head = struct.Struct(">qqqIIIII").pack
 
 def next_hash(previous: bytes, recorded: Recorded) -> bytes:
     """Return the hash of an event that follows an event with the hash ``previous``."""
-    return next_hash_normalised(previous, normalise(recorded))
+    return normalised_and_hashed(previous, recorded)[1]
 
 
-def next_hash_normalised(previous: bytes, recorded: Recorded) -> bytes:
-    """The same, for a normalised event."""
-    return sha256(previous + _canonical(recorded)).digest()
+def normalised_and_hashed(previous: bytes, recorded: Recorded) -> tuple[Recorded, bytes]:
+    """Return the event as :func:`normalise` does, and its hash after the hash ``previous``."""
+    recorded, texts, joined = _normalised(recorded)
+    return recorded, sha256(previous + _canonical(recorded, texts, joined)).digest()
 
 
 def canonical(recorded: Recorded) -> bytes:
     """Return the bytes of an event that are hashed."""
-    return _canonical(normalise(recorded))
-
-
-def _canonical(recorded: Recorded) -> bytes:
-    texts = _text_fields(recorded)
-    encoded = "".join(texts).encode()
-    lengths = [*map(len, texts)]
-    if sum(lengths) != len(encoded):
-        lengths = [len(value.encode()) for value in texts]
-    if recorded.traceparent is None:
-        lengths[-1] = NO_TRACEPARENT
-    head = _head(recorded.sequence, microseconds(recorded.time), recorded.hops, *lengths)
-    return head + encoded + recorded.raw
+    return _canonical(*_normalised(recorded))
 
 
 def normalise(recorded: Recorded) -> Recorded:
     """Return the event as columns can hold it: without NUL and lone surrogates, the time in UTC."""
-    joined = "".join(_text_fields(recorded))
+    return _normalised(recorded)[0]
+
+
+def _canonical(recorded: Recorded, texts: Sequence[str], joined: str) -> bytes:
+    lengths = [*map(len, texts)]
+    if not joined.isascii():
+        lengths = [len(value.encode()) for value in texts]
+    if recorded.traceparent is None:
+        lengths[-1] = NO_TRACEPARENT
+    head = _head(recorded.sequence, microseconds(recorded.time), recorded.hops, *lengths)
+    return head + joined.encode() + recorded.raw
+
+
+def _normalised(recorded: Recorded) -> tuple[Recorded, Sequence[str], str]:
+    """Return the normalised event, its texts, and these joined: each event is joined once."""
+    texts = _text_fields(recorded)
+    joined = "".join(texts)
     if joined.isascii() and "\x00" not in joined and recorded.time.tzinfo is UTC:
-        return recorded
+        return recorded, texts, joined
     trace = recorded.traceparent
-    return replace(
+    recorded = replace(
         recorded,
         subject=_text(recorded.subject),
         id=_text(recorded.id),
@@ -74,6 +80,8 @@ def normalise(recorded: Recorded) -> Recorded:
         traceparent=None if trace is None else _text(trace),
         time=_to_utc(recorded.time),
     )
+    texts = _text_fields(recorded)
+    return recorded, texts, "".join(texts)
 
 
 def _text_fields(recorded: Recorded) -> tuple[str, ...]:
