@@ -120,9 +120,8 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[ev.Event] = msgspec.json.Decoder(Union[tuple(ev.OWNERS)])  # noqa: UP007
 
 
-def encode(event: ev.Event) -> bytes:
-    """The bytes of an event; equal events have equal bytes."""
-    return _encoder.encode(event)
+encode = _encoder.encode
+"""The bytes of an event; equal events have equal bytes."""
 
 
 def decode(raw: bytes) -> ev.Event:

@@ -11,11 +11,11 @@ from abaco_api.commands import execution_control
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.commands.inbox import InboxCapacity
 from abaco_api.domain import commands as cmd
 from abaco_api.domain import subscription_fold as subscriptions_module
 from abaco_api.domain.subscription_fold import Subscriptions
-from abaco_api.idempotency.key_index import KeyIndex
 from abaco_api.subscriptions import dispatcher as dispatcher_module
 from abaco_proto import events as ev
 from abaco_proto import names

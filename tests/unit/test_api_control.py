@@ -11,9 +11,9 @@ from abaco_api.api_settings import ApiSettings
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.domain import commands as cmd
 from abaco_api.domain import control_state
-from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
 from abaco_proto.errors import Refused, Unavailable, Unknown
 from abaco_proto.fold import Fold

@@ -5,7 +5,8 @@ import pytest
 import builders as b
 from abaco_api.api_errors import BadParameter, TooLarge
 from abaco_api.domain import commands as cmd
-from abaco_api.domain.decide import decide, decide_register, decide_scale, decide_send, decide_stop
+from abaco_api.domain.decide import decide, decide_register, decide_scale, decide_stop
+from abaco_api.domain.messages import decide_send
 from abaco_proto import actor, worker
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor

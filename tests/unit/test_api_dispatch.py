@@ -14,6 +14,7 @@ from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.event_message import MOST_BYTES, text
+from abaco_api.domain.messages import decide_send
 from abaco_api.streams.domain.encoded_event import encode_event
 from abaco_api.subscriptions import dispatcher
 from abaco_proto import events as ev
@@ -64,8 +65,9 @@ async def subscribe(service: Service, actor_id: str, pattern: str) -> str:
 
 async def send(service: Service, actor_id: str, message: str) -> None:
     kind = "text/plain"
-    await service.inbox.send(
-        cmd.SendMessage(actor_id=actor_id, message=message, content_type=kind, environment={})
+    command = cmd.SendMessage(actor_id=actor_id, message=message, content_type=kind, environment={})
+    await service.inbox.accept(
+        actor_id, lambda state: decide_send(state.actor, command, state.head.next_ordinal)
     )
 
 

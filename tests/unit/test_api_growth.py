@@ -11,15 +11,22 @@ import pytest
 from starlette.requests import Request
 
 from abaco_api.commands import parse
-from abaco_api.domain import event_pattern, message_environment
+from abaco_api.domain import event_pattern, messages
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.image_name import is_image
 from abaco_api.domain.wildcard import wildcard_matches
-from abaco_api.http import request_body
+from abaco_api.http import parameters
 from abaco_api.http.content_coding import decoded
 from abaco_api.http.content_negotiation import accept
-from abaco_api.http.request_body import Parameters, decode_json, multipart_fields, text_parameters
-from abaco_api.idempotency.idempotency_key import checked_key
+from abaco_api.http.operation_endpoint import checked_key
+from abaco_api.http.parameters import (
+    Parameters,
+    decode_json,
+    execution_ordinal,
+    multipart_fields,
+    text_parameters,
+    whole_number,
+)
 from abaco_api.streams.domain import selection
 from abaco_api.streams.domain.output_offset import parse_offset
 from abaco_api.streams.events import event_query
@@ -99,7 +106,7 @@ def growth(make: Callable[[int], Work], size: int) -> float:
 def of_json(make: Callable[[int], str]) -> Callable[[int], Work]:
     def prepare(size: int) -> Work:
         raw = make(size).encode()
-        return lambda: request_body._json_object(raw)
+        return lambda: parameters._json_object(raw)
 
     return prepare
 
@@ -162,7 +169,7 @@ MULTIPART: dict[str, Callable[[int], bytes]] = {
 def of_multipart(make: Callable[[int], bytes]) -> Callable[[int], Work]:
     def prepare(size: int) -> Work:
         raw = make(size)
-        return lambda: request_body.unique(multipart_fields(FORM, raw))
+        return lambda: parameters.unique(multipart_fields(FORM, raw))
 
     return prepare
 
@@ -204,7 +211,7 @@ def test_forms_and_query_strings(name: str) -> None:
 def test_names_that_are_there_more_than_once() -> None:
     def prepare(size: int) -> Work:
         pairs = [(str(n), "") for n in (*range(size), size - 1)]
-        return lambda: request_body.unique(pairs)
+        return lambda: parameters.unique(pairs)
 
     assert growth(prepare, 300) <= MOST
 
@@ -252,9 +259,9 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "a type for SQL": lambda n: lambda: selection.Selection(type="*%_\\" * n).like,
     "an actor": lambda n: lambda: event_query._actor("_host-" + "a-" * n),
     "an actor's id": lambda n: lambda: names.is_actor_id("a_" * n + "_0"),
-    "an execution's id": lambda n: lambda: parse.execution_ordinal("foo_0", "foo_0_exc_" + "1" * n),
+    "an execution's id": lambda n: lambda: execution_ordinal("foo_0", "foo_0_exc_" + "1" * n),
     "a time": lambda n: lambda: event_query.moment("since", "2026-01-02T03:04:05" + " 00:00" * n),
-    "a number": lambda n: lambda: parse.whole_number("limit", "9" * n, least=0, most=9),
+    "a number": lambda n: lambda: whole_number("limit", "9" * n, least=0, most=9),
     "a number in a form": lambda n: filled(min_workers="9" * n),
     "a size": lambda n: filled(mem_limit="9" * n + "m"),
     "a fraction in a form": lambda n: filled(max_cpus="0." + "9" * n),
@@ -269,7 +276,9 @@ TEXTS: dict[str, Callable[[int], Work]] = {
     "an environment in a form": lambda n: filled(
         default_environment=json.dumps({str(k): "" for k in range(n // 100)})
     ),
-    "a string of the environment": lambda n: lambda: message_environment.check("a", {"a": "b" * n}),
+    "a string of the environment": lambda n: (
+        lambda: messages.check_environment("a", {"a": "b" * n})
+    ),
     "media ranges": lambda n: lambda: accept(["a/b;q=0.5," * n]).prefers("a/b", "b/c"),
     "parameters of a range": lambda n: lambda: accept(["a/b" + ";a=b" * n]).prefers("a/b", "b/c"),
     "codings": lambda n: lambda: decoded(b"a", ["gzip," * n], 1),

@@ -1,7 +1,10 @@
 """Requests with a key: once, whoever dies, is slow, or comes at the same time."""
 
 import asyncio
+import gc
+import hashlib
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -17,9 +20,15 @@ from starlette.requests import Request
 
 import builders as b
 from abaco_api.api_settings import ApiSettings
-from abaco_api.idempotency import key_index
-from abaco_api.idempotency.idempotency_key import AlreadyExecuted, idempotency_key, key_of_event
-from abaco_api.idempotency.key_index import KeyIndex
+from abaco_api.commands import idempotency
+from abaco_api.commands.idempotency import (
+    MAX_BYTES,
+    AlreadyExecuted,
+    IdempotencyKey,
+    KeyIndex,
+    idempotency_key,
+    key_of_event,
+)
 from abaco_api.routes import OPERATIONS, explain_routes
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft
@@ -467,6 +476,12 @@ async def is_known(index: KeyIndex, actor: str, head: int, recorded: Recorded) -
     return False
 
 
+def room(*, histories: int, slices: int, keys: int) -> int:
+    """The bytes that an index counts for what it holds."""
+    taken = histories * idempotency.HISTORY_BYTES + slices * idempotency.SLICE_BYTES
+    return taken + keys * idempotency.KEY_BYTES
+
+
 async def test_an_index_reads_as_far_as_the_head_that_is_decided_on() -> None:
     log = InMemoryEventLog()
     index = KeyIndex(log, 60)
@@ -483,19 +498,20 @@ async def test_an_index_takes_own_events_only_without_a_gap() -> None:
     await index.prepare(history)
     foreign = await append_keyed(log, 1)
     own = await append_keyed(log, 2)
-    index.appended(history, foreign.sequence, own, key_of_event(own.causation_id))
+    index.add(history, foreign.sequence, own, key_of_event(own.causation_id))
     for recorded in (first, foreign, own):
         assert await is_known(index, "foo", own.sequence, recorded)
 
 
 async def test_an_index_is_bounded_and_reads_again_what_it_dropped() -> None:
     log = InMemoryEventLog()
-    index = KeyIndex(log, 60, max_keys=5)
+    index = KeyIndex(log, 60, max_bytes=room(histories=2, slices=2, keys=5))
     recorded = {(a, n): await append_keyed(log, n, a) for a in ("foo", "bar") for n in range(4)}
     for _ in range(2):
         for (actor, _), one in recorded.items():
             assert await is_known(index, actor, len(log.events), one)
             assert index.count <= 5
+            assert index.bytes == room(histories=1, slices=1, keys=index.count)
 
 
 class DroppingLog(InMemoryEventLog):
@@ -514,7 +530,7 @@ class DroppingLog(InMemoryEventLog):
         async for batch in super().read(filters, after=after, since=since):
             for recorded in batch:
                 if self.index is not None and filters[0] in self.index._windows:
-                    self.index._windows["another"] = key_index._Window()
+                    self.index._windows["another"] = idempotency._Window(timedelta(seconds=60))
                     self.index._drop()
                 yield [recorded]
 
@@ -531,9 +547,12 @@ async def test_a_history_that_is_dropped_while_it_is_read_is_checked_whole() -> 
     assert index.count == 0
 
 
-async def test_a_single_history_forgets_its_oldest_keys(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_single_history_forgets_its_oldest_keys(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "SLICE_KEYS", 1)
     log = InMemoryEventLog()
-    index = KeyIndex(log, 60, max_keys=5)
+    index = KeyIndex(log, 60, max_bytes=room(histories=1, slices=5, keys=5))
     recorded = [await append_keyed(log, n) for n in range(8)]
     known = [await is_known(index, "foo", 8, one) for one in recorded]
     assert known == [False] * 3 + [True] * 5
@@ -541,7 +560,7 @@ async def test_a_single_history_forgets_its_oldest_keys(caplog: pytest.LogCaptur
 
 
 async def test_keys_whose_time_is_over_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_index, "EXPIRE_EVERY", 2)
+    monkeypatch.setattr(idempotency, "SLICE_KEYS", 2)
     log = InMemoryEventLog()
     index = KeyIndex(log, 60)
     history, head = inbox_filter("default", "foo_0"), 0
@@ -551,6 +570,102 @@ async def test_keys_whose_time_is_over_take_no_memory(monkeypatch: pytest.Monkey
         old = n < 15
         time = recorded.time - timedelta(seconds=61 if old else 0)
         key = key_of_event(recorded.causation_id)
-        index.appended(history, head, replace(recorded, time=time), key)
+        index.add(history, head, replace(recorded, time=time), key)
         head = recorded.sequence
     assert 5 <= index.count < 10
+
+
+async def test_a_key_that_is_used_again_after_its_time_is_found_by_its_last_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(idempotency, "SLICE_KEYS", 100)
+    log = InMemoryEventLog()
+    index = KeyIndex(log, 60)
+    history, head = inbox_filter("default", "foo_0"), 0
+    await index.prepare(history)
+    first = await append_keyed(log, 0)
+    again = replace(await append_keyed(log, 1), causation_id=first.causation_id)
+    log.events[-1] = again
+    for recorded in (first, again):
+        index.add(history, head, recorded, key_of_event(recorded.causation_id))
+        head = recorded.sequence
+    assert await is_known(index, "foo", head, again)
+
+
+def keyed(number: int, sequence: int, time: datetime) -> tuple[Recorded, IdempotencyKey]:
+    """An event that is appended with the ``number``-th key."""
+    scope = hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest()
+    key = IdempotencyKey(scope=scope, digest="0" * 32)
+    recorded = replace(PLAIN, sequence=sequence, time=time, causation_id=key.causation_id("0"))
+    return recorded, key
+
+
+PLAIN = Recorded(
+    sequence=1,
+    subject="",
+    tenant="default",
+    event=b.received(0),
+    id="",
+    time=datetime.now(UTC),
+)
+
+
+class CountingLog(InMemoryEventLog):
+    """Counts how often a history is read."""
+
+    reads = 0
+
+    async def read(
+        self,
+        filters: Sequence[str],
+        *,
+        after: int = 0,
+        since: datetime | None = None,
+        headers_only: bool = False,
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        self.reads += 1
+        async for batch in super().read(
+            filters, after=after, since=since, headers_only=headers_only
+        ):
+            yield batch
+
+
+async def test_the_keys_of_busy_histories_fit_and_no_history_is_read_again() -> None:
+    """A twentieth of a million keys in a twentieth of the memory, in five histories in turn."""
+    part, histories = 20, [f"history {n}" for n in range(5)]
+    log = CountingLog()
+    index = KeyIndex(log, 60, max_bytes=MAX_BYTES // part)
+    for history in histories:
+        await index.prepare(history)
+    now, heads = datetime.now(UTC), dict.fromkeys(histories, 0)
+    for number in range(1_000_000 // part):
+        history = histories[number % len(histories)]
+        recorded, key = keyed(number, number + 1, now)
+        if number % 100 == 0:
+            await index.prepare(history)
+            await index.check(history, heads[history], key)
+        index.add(history, heads[history], recorded, key)
+        heads[history] = recorded.sequence
+    assert log.reads == len(histories)
+    assert index.count == 1_000_000 // part
+
+
+async def test_an_index_takes_no_more_memory_than_it_counts() -> None:
+    histories = [f"abaco.event.default.foo_{n}.message.received" for n in range(20)]
+    now = datetime.now(UTC)
+    events = [keyed(number, number + 1, now) for number in range(10_000)]
+    tracemalloc.start()
+    try:
+        index = KeyIndex(InMemoryEventLog(), 60)
+        for each in histories:
+            history = each.replace("foo", "bar")
+            await index.prepare(history)
+            head = 0
+            for recorded, key in events[: 500 * (1 + len(index._windows))]:
+                index.add(history, head, recorded, key)
+                head = recorded.sequence
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < index.bytes

@@ -5,8 +5,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from abaco_api.commands import keyed_queue
-from abaco_api.commands.keyed_queue import KeyedQueue
+from abaco_api.commands import command_handler
+from abaco_api.commands.command_handler import KeyedQueue
 from abaco_proto.errors import Conflict, Unavailable
 from deadlines import LIMIT_SECONDS
 
@@ -98,7 +98,7 @@ async def test_no_answer_in_time_is_the_same() -> None:
 
 
 async def test_who_waited_too_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyed_queue, "MAX_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(command_handler, "MAX_WAIT_SECONDS", 0.01)
     counter = Counter()
     first, second = counter.enqueue("a"), counter.enqueue("b")
     await until_served(counter, 1)

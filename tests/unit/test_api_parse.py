@@ -10,13 +10,17 @@ from abaco_api.api_errors import TooLarge
 from abaco_api.commands import parse
 from abaco_api.domain.actor_definition import Defaults, changed
 from abaco_api.domain.image_name import is_image
-from abaco_api.http.request_body import (
+from abaco_api.http.parameters import (
     Parameters,
     _json_object,
+    checked_actor_id,
     decode_json,
+    execution_ordinal,
     multipart_fields,
+    parse_page,
     text_parameters,
 )
+from abaco_api.routes.message_routes import parse_message
 from abaco_proto import names
 from abaco_proto.errors import Malformed, Unknown
 from abaco_proto.events import Definition, Isolation
@@ -302,7 +306,7 @@ def test_an_unknown_isolation_is_refused_with_the_known_ones(form: bool, value: 
     ],
 )
 def test_a_message_is_a_text_or_the_text_of_a_value(value: Any, text: str, kind: str) -> None:
-    command = parse.send("foo_0", as_json(message=value), {})
+    command = parse_message("foo_0", as_json(message=value), {})
     assert (command.message, command.content_type) == (text, kind)
 
 
@@ -330,12 +334,12 @@ def sent_as(text: str) -> Parameters:
     ],
 )
 def test_the_text_of_a_json_message_stays_as_it_was_sent(text: str) -> None:
-    command = parse.send("foo_0", sent_as(f"message:{text}"), {})
+    command = parse_message("foo_0", sent_as(f"message:{text}"), {})
     assert (command.message, command.content_type) == (text, "application/json")
 
 
 def test_a_json_string_is_a_text() -> None:
-    command = parse.send("foo_0", sent_as('message:"\\u00e9\\n1.0"'), {})
+    command = parse_message("foo_0", sent_as('message:"\\u00e9\\n1.0"'), {})
     assert (command.message, command.content_type) == ("é\n1.0", "text/plain")
 
 
@@ -358,33 +362,33 @@ def test_an_id_that_is_too_long_is_not_remembered() -> None:
     before = names.execution_ordinal.cache_info().currsize
     for n in range(10):
         with pytest.raises(Unknown, match="execution_id"):
-            parse.execution_ordinal("foo_0", f"foo_0_exc_{n}" + "1" * 10_000)
+            execution_ordinal("foo_0", f"foo_0_exc_{n}" + "1" * 10_000)
     assert names.execution_ordinal.cache_info().currsize == before
 
 
 def test_a_message_fits_into_msg_or_is_refused() -> None:
-    parse.send("foo_0", as_json(message="x" * ROOM), {})
-    parse.send("foo_0", as_form(message="x" * ROOM), {})
+    parse_message("foo_0", as_json(message="x" * ROOM), {})
+    parse_message("foo_0", as_form(message="x" * ROOM), {})
     for value in ("x" * (ROOM + 1), "é" * (ROOM // 2 + 1), ["x" * (ROOM - 3)]):
         with pytest.raises(TooLarge, match=r"^message: .*131067"):
-            parse.send("foo_0", as_json(message=value), {})
+            parse_message("foo_0", as_json(message=value), {})
 
 
 @pytest.mark.parametrize("values", [{}, {"message": "a\0"}])
 def test_a_bad_message_is_named(values: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match=r"^message: "):
-        parse.send("foo_0", Parameters(values, form=False), {})
+        parse_message("foo_0", Parameters(values, form=False), {})
 
 
 @pytest.mark.parametrize("name", ["MSG", "_abaco_x", "a=b", "a\0"])
 def test_a_variable_that_cannot_be_set_is_named(name: str) -> None:
     with pytest.raises(Malformed):
-        parse.send("foo_0", as_json(message="hi"), {name: "x"})
+        parse_message("foo_0", as_json(message="hi"), {name: "x"})
 
 
 def test_a_variable_that_is_too_long() -> None:
     with pytest.raises(TooLarge, match=r"^LONG: "):
-        parse.send("foo_0", as_json(message="hi"), {"LONG": "x" * ROOM})
+        parse_message("foo_0", as_json(message="hi"), {"LONG": "x" * ROOM})
 
 
 # -- the others ----------------------------------------------------------------------------------
@@ -425,13 +429,13 @@ def test_a_bad_pattern_is_named(pattern: Any) -> None:
 )
 def test_what_cannot_be_an_actor_id_names_nothing(text: str) -> None:
     with pytest.raises(Unknown, match="actor_id"):
-        parse.actor_id(text)
+        checked_actor_id(text)
 
 
 @pytest.mark.parametrize("text", ["foo_0", "bar_0_exc_0", "foo_0_exc_", "foo_0_exc_01", "*"])
 def test_what_cannot_be_an_execution_id_names_nothing(text: str) -> None:
     with pytest.raises(Unknown, match="execution_id"):
-        parse.execution_ordinal("foo_0", text)
+        execution_ordinal("foo_0", text)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +452,7 @@ def test_what_cannot_be_an_execution_id_names_nothing(text: str) -> None:
 )
 def test_a_bad_page_is_named(query: dict[str, str], named: str) -> None:
     with pytest.raises(Malformed, match=rf"^{named}: "):
-        parse.page(query, default=1000)
+        parse_page(query, default=1000)
 
 
 # -- bodies --------------------------------------------------------------------------------------

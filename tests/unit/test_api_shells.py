@@ -9,9 +9,11 @@ import pytest
 import builders as b
 from abaco_api.api_errors import Behind
 from abaco_api.api_settings import ApiSettings
-from abaco_api.commands.keyed_queue import KeyedQueue
+from abaco_api.commands.command_handler import KeyedQueue
+from abaco_api.commands.inbox import Accepted
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
+from abaco_api.domain.messages import decide_send
 from abaco_api.queries.freshness import Freshness
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft
@@ -45,6 +47,13 @@ def send(actor_id: str = "foo_0") -> cmd.SendMessage:
     )
 
 
+async def sent(service: Service) -> Accepted:
+    """A message of a request."""
+    return await service.inbox.accept(
+        "foo_0", lambda state: decide_send(state.actor, send(), state.head.next_ordinal)
+    )
+
+
 async def test_many_registrations_of_one_name_leave_no_gap() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):
@@ -65,7 +74,7 @@ async def test_a_message_that_nobody_can_read_holds_up_no_other(knows: str) -> N
     async def accepted(process: Service) -> str:
         if since is not None:
             await process.inbox.prepare("foo_0", since=since)
-        return (await process.inbox.send(send())).execution_id
+        return (await sent(process)).execution_id
 
     async with processes(log) as [process]:
         await process.actors.register(register())
@@ -83,9 +92,7 @@ async def test_many_messages_of_one_actor_have_ordinals_without_gaps() -> None:
     log = InMemoryEventLog()
     async with processes(log, 2) as (one, other):
         await one.actors.register(register())
-        accepted = await asyncio.gather(
-            *[p.inbox.send(send()) for p in (one, other) for _ in range(100)]
-        )
+        accepted = await asyncio.gather(*[sent(p) for p in (one, other) for _ in range(100)])
     assert {a.execution_id for a in accepted} == {f"foo_0_exc_{n}" for n in range(200)}
     ordinals = [
         e.ordinal for e in log.bodies(ev.MessageReceived) if isinstance(e, ev.MessageReceived)
@@ -111,7 +118,7 @@ async def test_many_changes_of_one_actor_are_all_made() -> None:
 async def test_an_actor_of_another_process_can_be_used_at_once() -> None:
     async with processes(InMemoryEventLog(), 2) as (one, other):
         await one.actors.register(register())
-        assert (await other.inbox.send(send())).execution_id == "foo_0_exc_0"
+        assert (await sent(other)).execution_id == "foo_0_exc_0"
 
 
 async def test_a_deleted_actor_is_gone_and_its_number_is_not_used_again() -> None:
@@ -122,7 +129,7 @@ async def test_a_deleted_actor_is_gone_and_its_number_is_not_used_again() -> Non
             with pytest.raises(Unknown):
                 await one.actors.change(command)
         with pytest.raises(Unknown):
-            await one.inbox.send(send())
+            await sent(one)
         assert (await one.actors.register(register())).actor.actor_id == "foo_1"
 
 
@@ -153,7 +160,7 @@ async def test_what_a_request_leads_to_names_it_as_its_cause() -> None:
     log = InMemoryEventLog()
     async with processes(log) as (one,):
         await one.actors.register(register())
-        await one.inbox.send(send())
+        await sent(one)
     causes = [r.causation_id for r in log.events]
     assert all(cause.startswith("req-") for cause in causes)
     assert len(set(causes)) == 2
@@ -181,13 +188,13 @@ async def test_without_the_log_everybody_hears_it_soon_and_nothing_is_sent_later
         log.available = False
         async with asyncio.timeout(CONFIG.append_timeout_seconds / 2):
             answers = await asyncio.gather(
-                *[one.inbox.send(send()) for _ in range(20)],
+                *[sent(one) for _ in range(20)],
                 one.actors.register(register()),
                 return_exceptions=True,
             )
         assert all(isinstance(a, Unavailable) for a in answers)
         log.available = True
-        assert (await one.inbox.send(send())).execution_id == "foo_0_exc_0"
+        assert (await sent(one)).execution_id == "foo_0_exc_0"
         assert len(log.events) == 2
 
 
@@ -200,7 +207,7 @@ async def test_a_log_that_hangs_costs_everybody_one_timeout() -> None:
         fold = asyncio.create_task(stuck.directory.run())
         async with asyncio.timeout(20 * HASTY.append_timeout_seconds):
             answers = await asyncio.gather(
-                *[stuck.inbox.send(send()) for _ in range(20)], return_exceptions=True
+                *[sent(stuck) for _ in range(20)], return_exceptions=True
             )
         assert all(isinstance(a, Unavailable) for a in answers)
         assert hanging.tries == 1

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.request_body import BODY
+from abaco_api.http.parameters import BODY
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_telemetry.context import NO_SPANS
 

@@ -13,9 +13,9 @@ import builders as b
 from abaco_api.commands import worker_history
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
+from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.commands import StopWorker
-from abaco_api.idempotency.key_index import KeyIndex
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, encode, to_headers
 from abaco_proto.errors import Refused, Unavailable, Unknown

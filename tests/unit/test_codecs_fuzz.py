@@ -21,13 +21,15 @@ import builders as b
 from abaco_api.as_of import as_of_parameter
 from abaco_api.commands import parse
 from abaco_api.commands.actor_directory import ActorDirectory
-from abaco_api.domain import event_pattern, message_environment
+from abaco_api.domain import event_pattern, messages
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.byte_size import parse_size
 from abaco_api.domain.event_message import message
 from abaco_api.domain.image_name import is_image
 from abaco_api.domain.subscription_fold import Subscription, Subscriptions
-from abaco_api.http import request_body as bodies
+from abaco_api.http import parameters as bodies
+from abaco_api.http.parameters import parse_page, resumed
+from abaco_api.routes.message_routes import parse_message
 from abaco_api.streams.domain.encoded_event import encode_event
 from abaco_api.streams.domain.output_offset import parse_offset
 from abaco_api.streams.domain.selection import type_matches
@@ -261,7 +263,7 @@ def parsed(parameters: bodies.Parameters, query: dict[str, str]) -> None:
     for command in (
         partial(parse.register, parameters, DEFAULTS),
         partial(parse.update, "foo_0", parameters, DEFAULTS),
-        partial(parse.send, "foo_0", parameters, query),
+        partial(parse_message, "foo_0", parameters, query),
         partial(parse.set_state, "foo_0", parameters),
         partial(parse.scale, "foo_0", parameters),
         partial(parse.subscribe, "foo_0", parameters),
@@ -295,8 +297,8 @@ def read_query(mutator: Mutator, raw: bytes) -> None:
     for read in (
         partial(parse_query, known, resume),
         partial(parse_query, known, resume, "foo_0"),
-        partial(parse.page, query, default=100),
-        partial(parse.resumed, resume, 1),
+        partial(parse_page, query, default=100),
+        partial(resumed, resume, 1),
         partial(as_of_parameter._time, query.get("as_of", "2026-01-02T03:04:05Z")),
     ):
         try:
@@ -326,7 +328,7 @@ def read_word(_: Mutator, raw: bytes) -> None:
         event_pattern.matches(text, "foo_0", "execution.finished")
     names.actor_and_type(text)
     envelope.format_time(envelope.parse_time(text))
-    message_environment.check("x", {"A": text}) if "\0" not in text else None
+    messages.check_environment("x", {"A": text}) if "\0" not in text else None
 
 
 TARGETS: Mapping[str, Target] = {

@@ -11,18 +11,17 @@ from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.past_read_models import PastReadModels
-from abaco_api.commands import parse
 from abaco_api.commands.actor_commands import ActorCommands
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
+from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.commands.inbox import InboxCapacity, Inboxes
 from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResponses
-from abaco_api.http.request_body import query_parameters
-from abaco_api.idempotency.key_index import KeyIndex
+from abaco_api.http.parameters import query_parameters, whole_number
 from abaco_api.queries.freshness import ALL_ACTORS, Freshness
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
@@ -112,7 +111,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 def after_header(request: Request) -> int:
     """The sequence in the header ``Abaco-After``; 0 without it. Raises ``BadParameter``."""
-    return parse.whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
+    return whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
 def assemble(

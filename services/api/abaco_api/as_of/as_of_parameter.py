@@ -16,7 +16,7 @@ from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.full_fold import FullFold
 from abaco_api.as_of.indexed_answers import IndexedAnswers
 from abaco_api.as_of.past_read_models import PastReadModels
-from abaco_api.commands.parse import whole_number
+from abaco_api.http.parameters import whole_number
 from abaco_api.queries.freshness import Freshness
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.read_models import ReadModels

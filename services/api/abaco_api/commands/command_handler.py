@@ -2,28 +2,36 @@
 
 Theory: every command is decided on one history of the log. The decision is a pure function of the
 state that is folded from it; its events are appended on the condition that the history has not
-grown meanwhile. If it has, the command is decided again on the new state. Commands on the same
-history run one at a time in this process (:mod:`abaco_api.commands.keyed_queue`); between
-processes the condition decides.
+grown meanwhile. If it has, the command is decided again on the new state.
+
+That alone keeps a history right, between processes too, but many writers of one process would only
+make one another retry. So commands on the same history run one at a time in this process
+(:class:`KeyedQueue`).
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import msgspec
 
-from abaco_api.commands.keyed_queue import KeyedQueue
-from abaco_api.idempotency.idempotency_key import IdempotencyKey
-from abaco_api.idempotency.key_index import KeyIndex
+from abaco_api.commands.idempotency import IdempotencyKey, KeyIndex
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Expected, Recorded, draft
-from abaco_proto.errors import Conflict, Unknown
+from abaco_proto.errors import Conflict, Unavailable, Unknown
 from abaco_telemetry.context import current_traceparent
 
 S = TypeVar("S")
+T = TypeVar("T")
+
+MAX_WAIT_SECONDS = 10.0
+"""The longest wait in a queue that moves."""
 
 
 def _request_id() -> str:
@@ -126,11 +134,17 @@ class CommandHandler:
         decide: Callable[[S], Sequence[ev.Event]],
         cause: Cause,
     ) -> Executed[S]:
-        state = await self._load(history, cause)
+        try:
+            state = await history.load()
+        except Unknown:
+            if cause.key is not None:  # an executed request is found even if its actor was deleted
+                last = await self._log.last(history.key_filter)
+                head = 0 if last is None else last.sequence
+                await self._keys.check(history.key_filter, head, cause.key)
+            raise
         while True:
             if cause.key is not None:
-                head = await history.head(state)
-                await self._keys.check(history.key_filter, head, cause.key)
+                await self._keys.check(history.key_filter, await history.head(state), cause.key)
             appended: list[Recorded] = []
             try:
                 for event in decide(state):
@@ -141,17 +155,6 @@ class CommandHandler:
                 state = await history.reload(state)
             else:
                 return Executed(state, appended)
-
-    async def _load(self, history: History[S], cause: Cause) -> S:
-        """The state to decide on. An executed request is found even if its actor was deleted."""
-        try:
-            return await history.load()
-        except Unknown:
-            if cause.key is not None:
-                last = await self._log.last(history.key_filter)
-                head = 0 if last is None else last.sequence
-                await self._keys.check(history.key_filter, head, cause.key)
-            raise
 
     async def _append(self, event: ev.Event, expected: Expected | None, cause: Cause) -> Recorded:
         """Append an event, and return it as it is in the log.
@@ -184,5 +187,95 @@ class CommandHandler:
             traceparent=event_draft.traceparent,
         )
         if expected is not None:
-            self._keys.appended(expected.filter, expected.sequence, recorded, cause.key)
+            self._keys.add(expected.filter, expected.sequence, recorded, cause.key)
         return recorded
+
+
+# -- one at a time ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A job in a queue, the time of its arrival, and the future of its result."""
+
+    job: Callable[[], Awaitable[Any]]
+    arrived: float
+    result: "asyncio.Future[Any]"
+
+    def fail(self, error: BaseException) -> None:
+        """Fail the job, unless its caller was cancelled."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+
+class KeyedQueue:
+    """Runs jobs with the same key one at a time, in the order of their arrival.
+
+    A key with jobs has one task, which runs them until none is left. When the log does not answer
+    one job, it would not answer the next ones either: they fail with it, so that no job waits
+    longer than one timeout for a log that is unavailable.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """All queues are empty; a job may take at most ``seconds``."""
+        self._seconds = seconds
+        self._queues: dict[str, deque[_Entry]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, key: str, job: Callable[[], Awaitable[T]]) -> T:
+        """Run a job after those that arrived before it under the same key; its result.
+
+        A job that has begun runs to its end, whether or not its caller still waits. It runs in an
+        empty context: context variables of one request are not seen by the next.
+
+        Raises:
+            Unavailable: the queue was too long, or the log did not answer.
+        """
+        loop = asyncio.get_running_loop()
+        entry = _Entry(job, loop.time(), loop.create_future())
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+            task = loop.create_task(self._run_all(key, queue), context=Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        queue.append(entry)
+        result: T = await entry.result
+        return result
+
+    async def _run_all(self, key: str, queue: deque[_Entry]) -> None:
+        """Run the jobs of a queue until it is empty."""
+        clock = asyncio.get_running_loop().time
+        try:
+            while queue:
+                entry = queue.popleft()
+                if entry.result.done():
+                    continue  # its caller was cancelled
+                if clock() - entry.arrived > MAX_WAIT_SECONDS:
+                    entry.fail(Unavailable(f"too many requests wait for {key}"))
+                elif not await self._run_one(entry):
+                    for waiting in queue:
+                        waiting.fail(Unavailable("the log (NATS) did not answer"))
+                    queue.clear()
+        finally:
+            del self._queues[key]
+            for waiting in queue:
+                waiting.fail(Unavailable("the service stops"))
+
+    async def _run_one(self, entry: _Entry) -> bool:
+        """Run one job; False when the log did not answer."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                result = await entry.job()
+        except asyncio.TimeoutError:
+            entry.fail(Unavailable(f"the log (NATS) did not answer within {self._seconds} s"))
+            return False
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            entry.fail(error)
+            return not isinstance(error, Unavailable)
+        except BaseException:
+            entry.fail(Unavailable("the service stops"))
+            raise
+        if not entry.result.done():
+            entry.result.set_result(result)
+        return True

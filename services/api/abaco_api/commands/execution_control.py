@@ -15,7 +15,8 @@ from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import HaltExecution, PurgeInbox, RetryExecution
 from abaco_api.domain.control_state import INITIAL, KINDS, ExecutionControlState, evolve
-from abaco_api.domain.decide import decide_halt, decide_purge, decide_retry
+from abaco_api.domain.decide import decide_halt, decide_retry
+from abaco_api.domain.messages import decide_purge
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev

@@ -19,8 +19,6 @@ from msgspec.structs import replace
 from abaco_api.api_errors import InboxFull
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
-from abaco_api.domain.commands import SendMessage
-from abaco_api.domain.decide import decide_send
 from abaco_api.queries.read_models import ReadModels
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
@@ -89,18 +87,12 @@ class Inboxes:
         self._tenant = tenant
         self._directory = directory
 
-    async def send(self, command: SendMessage, cause: Cause | None = None) -> Accepted:
-        """Accept a message: once this returns, it is exactly one execution."""
-        return await self.accept(
-            command.actor_id,
-            lambda state: decide_send(state.actor, command, state.head.next_ordinal),
-            cause,
-        )
-
     async def accept(
         self, actor_id: str, decide: MessageDecision, cause: Cause | None = None
     ) -> Accepted:
         """Append the message of a request, unless the inbox is full.
+
+        Once this returns, the message is exactly one execution.
 
         Raises:
             InboxFull: it is.

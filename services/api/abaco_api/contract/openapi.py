@@ -12,7 +12,7 @@ from abaco_api.contract import request_schemas
 from abaco_api.contract.json_schemas import schema_components
 from abaco_api.contract.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
 from abaco_api.dependencies import AFTER
-from abaco_api.http.request_body import JSON, MULTIPART, URLENCODED
+from abaco_api.http.parameters import JSON, MULTIPART, URLENCODED
 from abaco_api.http.response_envelope import SEQUENCE, Failure, Success
 
 Json = dict[str, Any]

@@ -1,14 +1,16 @@
-"""Decisions: ``(state, command) -> events``; no events if there is nothing to do.
+"""Decisions on actors, workers and executions: ``(state, command) -> events``.
+
+There are no events if there is nothing to do. :mod:`abaco_api.domain.messages` has the decisions
+on inboxes.
 
 Each function raises ``Unknown`` if the subject of the command does not exist, ``Refused`` if its
 state does not allow the command, and ``BadParameter`` if the command does not fit the state.
 """
 
-from abaco_api.domain import actor_definition, message_environment
+from abaco_api.domain import actor_definition
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.control_state import ExecutionControlState
 from abaco_proto import events as ev
-from abaco_proto import names
 from abaco_proto.actor import Actor
 from abaco_proto.errors import Refused, Unknown
 from abaco_proto.execution import ENDED, ExecutionStatus
@@ -105,25 +107,6 @@ def decide_scale(
     return [ev.ActorUpdated(actor_id=actor.actor_id, definition=scaled, revision=actor.revision)]
 
 
-def decide_send(actor: Actor, command: cmd.SendMessage, ordinal: int) -> list[ev.MessageReceived]:
-    """The ``ordinal``-th message of an inbox."""
-    _check_exists(actor)
-    if command.environment:
-        whole = {**actor.definition.default_environment, **command.environment}
-        message_environment.check_total("the query string", whole)
-    return [
-        ev.MessageReceived(
-            actor_id=actor.actor_id,
-            execution_id=names.execution_id(actor.actor_id, ordinal),
-            ordinal=ordinal,
-            message=command.message,
-            content_type=command.content_type,
-            environment=command.environment,
-            sender=command.sender,
-        )
-    ]
-
-
 def decide_stop(worker: Worker, command: cmd.StopWorker) -> list[ev.Event]:
     """The request that a worker stops; none if it was requested before."""
     if worker.status is WorkerStatus.UNKNOWN:
@@ -157,13 +140,6 @@ def decide_halt(
     if status in ENDED and status is not ExecutionStatus.ERROR:
         raise Refused(f"execution_id: {command.execution_id} is {status} already")
     return [ev.ExecutionHaltRequested(actor_id=command.actor_id, execution_id=command.execution_id)]
-
-
-def decide_purge(actor_id: str, next_ordinal: int, purged: int) -> list[ev.Event]:
-    """The end of all messages that wait below ``next_ordinal``; none if they were ``purged``."""
-    if purged >= next_ordinal:
-        return []
-    return [ev.InboxPurged(actor_id=actor_id, up_to_ordinal=next_ordinal - 1)]
 
 
 def decide_retry(

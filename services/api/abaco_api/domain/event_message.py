@@ -2,7 +2,7 @@
 
 import msgspec
 
-from abaco_api.domain.message_environment import MAX_STRING_BYTES, MESSAGE_NAME
+from abaco_api.domain.messages import MAX_STRING_BYTES, MESSAGE_NAME
 from abaco_api.domain.subscription_fold import Subscription
 from abaco_api.streams.domain.encoded_event import EncodedEvent
 from abaco_proto import events as ev

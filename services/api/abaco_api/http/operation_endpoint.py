@@ -6,22 +6,29 @@ from the event in the log. A request that led to no event (an error, or nothing 
 again.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import token_hex
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from abaco_api.api_errors import BadParameter
 from abaco_api.commands.command_handler import Cause
-from abaco_api.contract.operation import KEY, Operation
+from abaco_api.commands.idempotency import AlreadyExecuted, idempotency_key
+from abaco_api.contract.operation import KEY, MAX_KEY, Operation
 from abaco_api.dependencies import Service, after_header
+from abaco_api.http.parameters import read_parameters
 from abaco_api.http.response_envelope import SEQUENCE
-from abaco_api.idempotency.idempotency_key import AlreadyExecuted, key_of_request
 from abaco_api.queries.freshness import ALL_ACTORS
+from abaco_proto.envelope import Recorded
 from abaco_telemetry.context import log_context
 
 AS_OF_HEADER = "Abaco-As-Of"
 """In a response about the past: the sequence that ``as_of`` resolved to."""
+
+_PRINTABLE = re.compile(rf"[ -~]{{1,{MAX_KEY}}}")
 
 PathEndpoint = Callable[[Request], Awaitable[Response]]
 
@@ -36,7 +43,11 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
             actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
         ):
             if operation.kind == "command":
-                return await _execute(operation, api, request)
+                cause = await _cause(operation, api, request)
+                try:
+                    return await operation.endpoint(api, request, cause)
+                except AlreadyExecuted as executed:
+                    return await _repeated(operation, api, request, executed.recorded)
             if operation.kind == "query":
                 after_header(request)  # a malformed header is refused by every query
             response = await operation.endpoint(api, request)
@@ -47,19 +58,58 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
     return serve
 
 
-async def _execute(operation: Operation, api: Service, request: Request) -> Response:
-    """Execute a command; with a key in the request it leads to one event at most."""
-    if operation.repeated is not None and KEY in request.headers:
-        key = await key_of_request(request, api.settings, body=operation.body is not None)
-        cause = Cause(causation_id=key.causation_id(token_hex(4)), key=key)
-    else:
-        cause = Cause()
-    try:
-        return await operation.endpoint(api, request, cause)
-    except AlreadyExecuted as executed:
-        assert operation.repeated is not None
-        response = await operation.repeated.response(api, request, executed.recorded)
-        sequence = int(response.headers.get(SEQUENCE, "0"))
-        actor_id = getattr(executed.recorded.event, "actor_id", "")
-        api.freshness.wrote(sequence, actor_id, ALL_ACTORS)
-        return response
+async def _cause(operation: Operation, api: Service, request: Request) -> Cause:
+    """The cause of a command's events; with a key in the request it leads to one event at most.
+
+    Raises:
+        BadParameter: the header is repeated, empty, too long, or not ASCII.
+        Malformed: the body cannot be decoded.
+    """
+    if operation.repeated is None or KEY not in request.headers:
+        return Cause()
+    text = checked_key(request.headers.getlist(KEY))
+    parameters: object = None
+    if operation.body is not None:
+        decoded = await read_parameters(request, api.settings.max_body_bytes)
+        # White space between the tokens of a JSON value makes no difference.
+        values = {
+            name: bytes(msgspec.json.format(value, indent=-1)).decode()
+            if isinstance(value, msgspec.Raw)
+            else value
+            for name, value in decoded.values.items()
+        }
+        parameters = [decoded.form, values]
+    key = idempotency_key(
+        text,
+        tenant=api.settings.tenant,
+        method=request.method,
+        path=request.scope["path"],
+        query=request.scope["query_string"].decode("latin-1"),
+        parameters=parameters,
+    )
+    return Cause(causation_id=key.causation_id(token_hex(4)), key=key)
+
+
+async def _repeated(
+    operation: Operation, api: Service, request: Request, recorded: Recorded
+) -> Response:
+    """The response to a request that was executed before, and led to an event."""
+    assert operation.repeated is not None
+    response = await operation.repeated.response(api, request, recorded)
+    sequence = int(response.headers.get(SEQUENCE, "0"))
+    actor_id = getattr(recorded.event, "actor_id", "")
+    api.freshness.wrote(sequence, actor_id, ALL_ACTORS)
+    return response
+
+
+def checked_key(keys: list[str]) -> str:
+    """The key in the headers of a request, of which there must be one.
+
+    The whole value of the header, quotes included, is the key.
+    """
+    if len(keys) > 1:
+        raise BadParameter(KEY, "is there more than once")
+    [key] = keys
+    if _PRINTABLE.fullmatch(key) is None:
+        raise BadParameter(KEY, f"expected 1 to {MAX_KEY} printable ASCII characters")
+    return key

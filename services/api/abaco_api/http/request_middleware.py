@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from abaco_api.api_errors import BodyTooLarge, TimedOut, TooMany
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.request_body import BODY
+from abaco_api.http.parameters import BODY
 from abaco_api.http.response_envelope import failure_of
 from abaco_proto.errors import AbacoError
 from abaco_telemetry.context import Spans, valid_traceparent

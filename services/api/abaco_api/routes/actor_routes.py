@@ -16,7 +16,14 @@ from abaco_api.domain import views
 from abaco_api.domain.commands import DeleteActor
 from abaco_api.domain.views import Row
 from abaco_api.http.paged_response import link_next, page
-from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.parameters import (
+    MAX_LIMIT,
+    checked_actor_id,
+    nothing_else,
+    parse_page,
+    query_parameters,
+    read_parameters,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import ALL_ACTORS
 from abaco_proto import events as ev
@@ -26,7 +33,7 @@ from abaco_proto.envelope import Recorded
 
 async def register(api: Service, request: Request, cause: Cause) -> Response:
     """Register an image as an actor."""
-    parse.nothing_else(query_parameters(request))
+    nothing_else(query_parameters(request))
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.register(parse.register(parameters, api.defaults), cause)
     return _registered(api, outcome.actor, outcome.sequence)
@@ -48,7 +55,7 @@ async def list_actors(api: Service, request: Request) -> Response:
     are more, the header Link has the address of the next page, and Abaco-Next its `offset`.
     """
     query = query_parameters(request)
-    wanted = parse.page(query, AS_OF, default=parse.MAX_LIMIT)
+    wanted = parse_page(query, AS_OF, default=MAX_LIMIT)
     models = await api.as_of(request)
 
     async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
@@ -63,8 +70,8 @@ async def list_actors(api: Service, request: Request) -> Response:
 
 async def show(api: Service, request: Request) -> Response:
     """One actor."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     row = await models.actor(actor_id)
     return success(views.actor(row), "Actor retrieved successfully.")
@@ -72,8 +79,8 @@ async def show(api: Service, request: Request) -> Response:
 
 async def update(api: Service, request: Request, cause: Cause) -> Response:
     """Change a definition; parameters that are absent keep their values. Clears an error."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.change(parse.update(actor_id, parameters, api.defaults), cause)
     return _changed(api, outcome.actor, outcome.sequence, "Actor updated successfully.")
@@ -84,8 +91,8 @@ async def delete(api: Service, request: Request, cause: Cause) -> Response:
 
     Its executions and their output can still be read, each by its id.
     """
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     outcome = await api.actors.change(DeleteActor(actor_id=actor_id), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     return success(None, "Actor deleted successfully.", sequence=outcome.sequence)
@@ -115,7 +122,7 @@ OPERATIONS = (
         kind="query",
         summary="List the actors",
         result=list[ActorResult],
-        query=(*paging(parse.MAX_LIMIT, parse.MAX_LIMIT), *PAST),
+        query=(*paging(MAX_LIMIT, MAX_LIMIT), *PAST),
     ),
     Operation(
         method="GET",

@@ -6,14 +6,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from abaco_api.commands import parse
 from abaco_api.contract.operation import Operation, QueryParameter
 from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.views import Row
 from abaco_api.http.content_negotiation import accept
 from abaco_api.http.paged_response import link_next, page
-from abaco_api.http.request_body import JSON, query_parameters
+from abaco_api.http.parameters import JSON, checked_actor_id, nothing_else, query_parameters
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import EVERYTHING
 from abaco_api.streams.domain.event_result import EventResult, HeadResult, SealedEventResult
@@ -35,14 +34,14 @@ async def list_events(api: Service, request: Request) -> Response:
 
 async def list_actor_events(api: Service, request: Request) -> Response:
     """The same of one actor, deleted or not."""
-    return await _events(api, request, parse.actor_id(request.path_params["actor_id"]))
+    return await _events(api, request, checked_actor_id(request.path_params["actor_id"]))
 
 
 async def _events(api: Service, request: Request, actor_id: str | None = None) -> Response:
     query = query_parameters(request)
     asked = q.parse_query(query, request.headers.get(q.RESUME), actor_id)
     if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
-        parse.nothing_else({name: query[name] for name in query if name == "limit"})
+        nothing_else({name: query[name] for name in query if name == "limit"})
         if actor_id is not None:
             await api.check_registered(actor_id)
         return api.streams.open(asked.selection, after=asked.after, before=asked.before)
@@ -61,7 +60,7 @@ async def _events(api: Service, request: Request, actor_id: str | None = None) -
 
 async def show(api: Service, request: Request) -> Response:
     """One event of the verified copy, with its hash."""
-    parse.nothing_else(query_parameters(request))
+    nothing_else(query_parameters(request))
     text = request.path_params["sequence"]
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise Unknown(f"sequence: there is no event {text[:100]!r}")
@@ -71,7 +70,7 @@ async def show(api: Service, request: Request) -> Response:
 
 async def head(api: Service, request: Request) -> Response:
     """The end of the verified copy: note it down, and later nobody can have changed the past."""
-    parse.nothing_else(query_parameters(request))
+    nothing_else(query_parameters(request))
     await _fresh(api, request)
     return success(views.head(await api.models.head()))
 

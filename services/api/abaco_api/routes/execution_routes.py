@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api.as_of.as_of_parameter import AS_OF
-from abaco_api.commands import parse
 from abaco_api.commands.command_handler import Cause
 from abaco_api.contract.operation import PAST, Operation, QueryParameter, Repeated, paging
 from abaco_api.contract.result_types import ExecutionResult, ExecutionsResult
@@ -17,7 +16,17 @@ from abaco_api.domain.commands import HaltExecution, RetryExecution
 from abaco_api.domain.views import Row
 from abaco_api.http.content_negotiation import accept
 from abaco_api.http.paged_response import link_next, text_response
-from abaco_api.http.request_body import JSON, query_parameters
+from abaco_api.http.parameters import (
+    JSON,
+    MAX_LIMIT,
+    checked_actor_id,
+    execution_ordinal,
+    flag,
+    nothing_else,
+    parse_page,
+    query_parameters,
+    resumed,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.output_response import EVENTS, TEXT
 from abaco_api.streams.output.stored_output import stored_text
@@ -35,8 +44,8 @@ async def list_executions(api: Service, request: Request) -> Response:
     `offset`.
     """
     query = query_parameters(request)
-    page = parse.page(query, AS_OF, default=DEFAULT_LIMIT)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    page = parse_page(query, AS_OF, default=DEFAULT_LIMIT)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     row = await models.executions(actor_id, page.limit + 1, page.offset)
     result = views.executions(row, page.limit)
@@ -48,9 +57,9 @@ async def list_executions(api: Service, request: Request) -> Response:
 
 async def show(api: Service, request: Request) -> Response:
     """One execution."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
-    ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
+    ordinal = execution_ordinal(actor_id, request.path_params["execution_id"])
     models = await api.as_of(request, actor_id)
     row = await models.execution(actor_id, ordinal)
     return success(views.execution(row), "Actor execution retrieved successfully.")
@@ -65,14 +74,14 @@ async def logs(api: Service, request: Request) -> Response:
     new attempt begins with a line of its own. `log_ex` seconds after the end nothing is shown.
     """
     query = query_parameters(request)
-    parse.nothing_else(query, "follow")
-    follow = parse.flag("follow", query)
+    nothing_else(query, "follow")
+    follow = flag("follow", query)
     others = (TEXT,) if follow else (TEXT, JSON)
     events = accept(request.headers.getlist("accept")).prefers(EVENTS, *others)
     row = await _execution(api, request)
     hidden = views.expired(row, datetime.now(UTC))
     if request.method == "GET" and (events if follow is None else follow):
-        begin = parse.resumed(request.headers.get("last-event-id"), row["attempt"])
+        begin = resumed(request.headers.get("last-event-id"), row["attempt"])
         if hidden:
             return api.live.empty(row, events=events)
         return api.live.follow(row, begin, events=events)
@@ -120,15 +129,15 @@ def _retried(sequence: int) -> Response:
 
 def _named(request: Request) -> tuple[str, str, int]:
     """The actor, the execution and its ordinal in the path of a request without parameters."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     execution_id = request.path_params["execution_id"]
-    return actor_id, execution_id, parse.execution_ordinal(actor_id, execution_id)
+    return actor_id, execution_id, execution_ordinal(actor_id, execution_id)
 
 
 async def _execution(api: Service, request: Request) -> Row:
-    actor_id = parse.actor_id(request.path_params["actor_id"])
-    ordinal = parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+    actor_id = checked_actor_id(request.path_params["actor_id"])
+    ordinal = execution_ordinal(actor_id, request.path_params["execution_id"])
     await api.fresh(request, actor_id)
     return await api.models.execution(actor_id, ordinal)
 
@@ -153,7 +162,7 @@ OPERATIONS = (
         kind="query",
         summary="List an actor's executions",
         result=ExecutionsResult,
-        query=(*paging(parse.MAX_LIMIT, DEFAULT_LIMIT), *PAST),
+        query=(*paging(MAX_LIMIT, DEFAULT_LIMIT), *PAST),
     ),
     Operation(
         method="GET",

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from abaco_api.commands import parse
 from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.inbox import Accepted, InboxState
 from abaco_api.contract.operation import Operation, QueryParameter, Repeated
@@ -16,7 +15,12 @@ from abaco_api.domain.views import Row
 from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, summary
 from abaco_api.explain.execution_inputs import read_inputs, rerun
 from abaco_api.explain.explain_results import DiffResult, RerunResult, WhyResult
-from abaco_api.http.request_body import query_parameters
+from abaco_api.http.parameters import (
+    checked_actor_id,
+    execution_ordinal,
+    nothing_else,
+    query_parameters,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.streams.output.stored_output import stored_text
 from abaco_proto import events as ev
@@ -28,7 +32,7 @@ WITH = "with"
 
 async def rerun_execution(api: Service, request: Request, cause: Cause) -> Response:
     """A new execution with the image, message, environment and state of an old one."""
-    parse.nothing_else(query_parameters(request))
+    nothing_else(query_parameters(request))
     actor_id, ordinal = _named(request)
     await api.fresh(request, actor_id)
     row = await api.models.execution(actor_id, ordinal)
@@ -60,7 +64,7 @@ def _accepted(accepted: Accepted, rerun_of: str, image: str) -> Response:
 async def compare(api: Service, request: Request) -> Response:
     """Exit code, output and duration side by side; whether the inputs were the same."""
     query = query_parameters(request)
-    parse.nothing_else(query, WITH)
+    nothing_else(query, WITH)
     actor_id, ordinal = _named(request)
     await api.fresh(request, actor_id)
     one, other = await _pair(api, actor_id, ordinal, query.get(WITH))
@@ -74,10 +78,10 @@ async def _pair(api: Service, actor_id: str, ordinal: int, other: str | None) ->
     """The two to compare; by default a rerun and its original, the original first."""
     row = await api.models.execution(actor_id, ordinal)
     if other is not None:
-        beside = parse.execution_ordinal(actor_id, other)
+        beside = execution_ordinal(actor_id, other)
         return row, await api.models.execution(actor_id, beside)
     if row["rerun_of"] is not None:
-        before = parse.execution_ordinal(actor_id, row["rerun_of"])
+        before = execution_ordinal(actor_id, row["rerun_of"])
         return await api.models.execution(actor_id, before), row
     latest = await api.models.latest_rerun(actor_id, row["execution_id"])
     if latest is None:
@@ -99,7 +103,7 @@ async def _output(api: Service, row: Row) -> OutputHead:
 
 async def why(api: Service, request: Request) -> Response:
     """What caused it, each step, what it waits for or what ended it, and what it caused."""
-    parse.nothing_else(query_parameters(request))
+    nothing_else(query_parameters(request))
     actor_id, ordinal = _named(request)
     seconds = api.settings.max_replay_seconds
     try:
@@ -111,8 +115,8 @@ async def why(api: Service, request: Request) -> Response:
 
 
 def _named(request: Request) -> tuple[str, int]:
-    actor_id = parse.actor_id(request.path_params["actor_id"])
-    return actor_id, parse.execution_ordinal(actor_id, request.path_params["execution_id"])
+    actor_id = checked_actor_id(request.path_params["actor_id"])
+    return actor_id, execution_ordinal(actor_id, request.path_params["execution_id"])
 
 
 _PATH = "/actors/{actor_id}/executions/{execution_id}"

@@ -11,7 +11,12 @@ from abaco_api.contract.operation import PAST, Operation, Repeated
 from abaco_api.contract.result_types import StateResult
 from abaco_api.dependencies import Service
 from abaco_api.domain import views
-from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.parameters import (
+    checked_actor_id,
+    nothing_else,
+    query_parameters,
+    read_parameters,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import ALL_ACTORS
 from abaco_proto import events as ev
@@ -20,8 +25,8 @@ from abaco_proto.envelope import Recorded
 
 async def show(api: Service, request: Request) -> Response:
     """The state, and how often it was set."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     row = await models.actor(actor_id)
     return success(views.state(row), "Actor state retrieved successfully.")
@@ -29,8 +34,8 @@ async def show(api: Service, request: Request) -> Response:
 
 async def replace(api: Service, request: Request, cause: Cause) -> Response:
     """Replace the state."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.change(parse.set_state(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)

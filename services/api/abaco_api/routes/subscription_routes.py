@@ -12,7 +12,12 @@ from abaco_api.contract.result_types import SubscriptionResult
 from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import Unsubscribe
-from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.parameters import (
+    checked_actor_id,
+    nothing_else,
+    query_parameters,
+    read_parameters,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import ALL_ACTORS
 from abaco_proto import events as ev
@@ -21,8 +26,8 @@ from abaco_proto.envelope import Recorded
 
 async def list_subscriptions(api: Service, request: Request) -> Response:
     """An actor's subscriptions."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     rows = await models.subscriptions(actor_id)
     result = [views.subscription(row) for row in rows]
@@ -31,8 +36,8 @@ async def list_subscriptions(api: Service, request: Request) -> Response:
 
 async def subscribe(api: Service, request: Request, cause: Cause) -> Response:
     """Subscribe an actor to events: each event that matches becomes one message, as JSON."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.change(parse.subscribe(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
@@ -58,8 +63,8 @@ def _subscribed(event: ev.Event, sequence: int) -> Response:
 
 async def unsubscribe(api: Service, request: Request, cause: Cause) -> Response:
     """End a subscription; messages that it has led to are kept."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     subscription_id = request.path_params["subscription_id"]
     command = Unsubscribe(actor_id=actor_id, subscription_id=subscription_id)
     outcome = await api.actors.change(command, cause)

@@ -12,7 +12,13 @@ from abaco_api.contract.result_types import ScaleResult, WorkerResult
 from abaco_api.dependencies import Service
 from abaco_api.domain import views
 from abaco_api.domain.commands import StopWorker
-from abaco_api.http.request_body import query_parameters, read_parameters
+from abaco_api.http.parameters import (
+    checked_actor_id,
+    checked_worker_id,
+    nothing_else,
+    query_parameters,
+    read_parameters,
+)
 from abaco_api.http.response_envelope import success
 from abaco_api.queries.freshness import ALL_ACTORS
 from abaco_proto import events as ev
@@ -21,8 +27,8 @@ from abaco_proto.envelope import Recorded
 
 async def list_workers(api: Service, request: Request) -> Response:
     """The workers that take a slot now."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     models = await api.as_of(request, actor_id)
     rows = await models.workers(actor_id)
     return success([views.worker(row) for row in rows], "Workers retrieved successfully.")
@@ -30,8 +36,8 @@ async def list_workers(api: Service, request: Request) -> Response:
 
 async def scale(api: Service, request: Request, cause: Cause) -> Response:
     """Set the minimum number of workers."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     outcome = await api.actors.change(parse.scale(actor_id, parameters), cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
@@ -56,9 +62,9 @@ def _scaled(actor_id: str, definition: ev.Definition, sequence: int) -> Response
 
 async def show(api: Service, request: Request) -> Response:
     """One worker, stopped or not."""
-    parse.nothing_else(query_parameters(request), AS_OF)
-    actor_id = parse.actor_id(request.path_params["actor_id"])
-    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    nothing_else(query_parameters(request), AS_OF)
+    actor_id = checked_actor_id(request.path_params["actor_id"])
+    worker_id = checked_worker_id(actor_id, request.path_params["worker_id"])
     models = await api.as_of(request, actor_id)
     row = await models.worker(actor_id, worker_id)
     return success(views.worker(row), "Worker retrieved successfully.")
@@ -66,9 +72,9 @@ async def show(api: Service, request: Request) -> Response:
 
 async def stop(api: Service, request: Request, cause: Cause) -> Response:
     """Stop a worker as soon as it is idle."""
-    parse.nothing_else(query_parameters(request))
-    actor_id = parse.actor_id(request.path_params["actor_id"])
-    worker_id = parse.worker_id(actor_id, request.path_params["worker_id"])
+    nothing_else(query_parameters(request))
+    actor_id = checked_actor_id(request.path_params["actor_id"])
+    worker_id = checked_worker_id(actor_id, request.path_params["worker_id"])
     sequence = await api.workers.stop(StopWorker(actor_id=actor_id, worker_id=worker_id), cause)
     api.freshness.wrote(sequence, actor_id)
     return success(None, "Worker scheduled to be stopped.", sequence=sequence)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from abaco_api.api_errors import BadParameter
-from abaco_api.commands import parse
 from abaco_api.domain.wildcard import ANY
+from abaco_api.http.parameters import nothing_else, whole_number
 from abaco_api.streams.domain.selection import Selection, type_matches
 from abaco_proto import events as ev
 from abaco_proto import names
@@ -47,7 +47,7 @@ def parse_query(
     ``actor_id`` is the one in the path; without it, the parameter ``actor`` may name one.
     """
     known = PARAMETERS if actor_id is not None else (*PARAMETERS, "actor")
-    parse.nothing_else(dict(query), *known)
+    nothing_else(dict(query), *known)
     after = _sequence("after", query.get("after"))
     return EventQuery(
         selection=Selection(
@@ -58,7 +58,7 @@ def parse_query(
         ),
         after=_sequence(RESUME, resume) if resume else after,
         before=_sequence("before", query.get("before")),
-        limit=parse.whole_number(
+        limit=whole_number(
             "limit", query.get("limit", str(DEFAULT_EVENTS)), least=1, most=MOST_EVENTS
         ),
     )
@@ -85,7 +85,7 @@ def _moment(name: str, query: Mapping[str, str]) -> datetime | None:
 
 
 def _sequence(name: str, text: str | None) -> int | None:
-    return None if text is None else parse.whole_number(name, text, least=0, most=MAX_SEQUENCE)
+    return None if text is None else whole_number(name, text, least=0, most=MAX_SEQUENCE)
 
 
 def _type(text: str) -> str:

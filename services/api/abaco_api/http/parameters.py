@@ -1,12 +1,16 @@
-"""The parameters of a request: from its query string, and from a body in JSON or as a form."""
+"""The parameters of a request: from its path, its query string, and a body in JSON or as a form.
+
+Each error names the parameter and what was expected.
+"""
 
 import asyncio
 import io
 import json
 import logging
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -17,7 +21,11 @@ from starlette.requests import Request
 
 from abaco_api.api_errors import BadParameter, UnsupportedBody
 from abaco_api.http.content_coding import decoded
-from abaco_proto.errors import Malformed
+from abaco_api.streams.domain.output_offset import OutputOffset, parse_offset
+from abaco_proto import names
+from abaco_proto.errors import Malformed, Unknown
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 JSON = "application/json"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -216,3 +224,137 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
+
+
+# -- from a body to a struct -----------------------------------------------------------------------
+
+WHOLE_NUMBERS = (
+    *("min_workers", "max_workers", "num"),
+    *("mem_limit", "max_processes", "max_log_bytes", "max_disk_bytes", "log_ex"),
+)
+KEPT_AS_SENT = ("message",)
+
+
+def convert(parameters: Parameters, kind: type[T]) -> T:
+    """The parameters in a body as a struct. Raises ``BadParameter``."""
+    known = kind.__struct_fields__
+    values = {
+        name: _value(name, value) if name in known else None
+        for name, value in parameters.values.items()
+    }
+    try:
+        return msgspec.convert(values, kind, strict=not parameters.form)
+    except msgspec.ValidationError as error:
+        raise _named(str(error), kind) from None
+
+
+def _value(name: str, value: Any) -> Any:
+    """The decoded value of a parameter; a message that is no JSON string is kept as it was sent."""
+    if isinstance(value, msgspec.Raw):
+        if name in KEPT_AS_SENT and not bytes(value).startswith(b'"'):
+            return value
+        try:
+            value = msgspec.json.decode(value)
+        except ValueError as error:
+            raise BadParameter(name, f"cannot be read: {error}") from None
+    if name in WHOLE_NUMBERS and isinstance(value, float) and value.is_integer():
+        return int(value)  # in JSON, 3.0 is the number 3
+    return value
+
+
+def _named(text: str, kind: type[msgspec.Struct]) -> Malformed:
+    """The error that begins with the parameter's name, made from msgspec's message."""
+    if found := re.fullmatch(r"Object missing required field `(.*)`", text, re.DOTALL):
+        return BadParameter(found[1], "is missing")
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
+        known = ", ".join(kind.__struct_fields__)
+        return BadParameter(found[1][:100] or "''", f"is not a parameter here; known: {known}")
+    what, _, where = text.partition(" - at `$.")
+    name = re.split(r"[.\[`]", where)[0]
+    return BadParameter(name or "the body", what[:1].lower() + what[1:])
+
+
+def json_text(value: Any) -> str:
+    """The JSON text of a value; a value from JSON keeps the text that was sent."""
+    return (bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)).decode()
+
+
+# -- names in paths and numbers in queries ---------------------------------------------------------
+
+MAX_EXECUTION_ID = 128
+
+
+def checked_actor_id(text: str) -> str:
+    """An actor id from a path. Raises ``Unknown`` for a text that cannot be one."""
+    if not names.is_actor_id(text):
+        raise Unknown(f"actor_id: there is no actor {text[:100]!r}")
+    return text
+
+
+def execution_ordinal(actor_id: str, text: str) -> int:
+    """The ordinal in an execution id from a path."""
+    # names.execution_ordinal caches its arguments, so it gets no long text.
+    ordinal = names.execution_ordinal(text, actor_id) if len(text) <= MAX_EXECUTION_ID else None
+    if ordinal is None:
+        raise Unknown(f"execution_id: {actor_id} has no execution {text[:100]!r}")
+    return ordinal
+
+
+def checked_worker_id(actor_id: str, text: str) -> str:
+    """A worker id from a path."""
+    if names.worker_number(text, actor_id) is None:
+        raise Unknown(f"worker_id: {actor_id} has no worker {text[:100]!r}")
+    return text
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a long list that a client asks for."""
+
+    limit: int
+    offset: int
+
+
+MAX_LIMIT = 10_000
+MAX_OFFSET = 10**15
+SWITCHES = {"true": True, "false": False, "1": True, "0": False}
+
+
+def parse_page(query: dict[str, str], *known: str, default: int) -> Page:
+    """``limit`` and ``offset`` of a query string; other parameters must be ``known``."""
+    nothing_else(query, "limit", "offset", *known)
+    return Page(
+        limit=whole_number("limit", query.get("limit", str(default)), least=1, most=MAX_LIMIT),
+        offset=whole_number("offset", query.get("offset", "0"), least=0, most=MAX_OFFSET),
+    )
+
+
+def nothing_else(query: dict[str, str], *known: str) -> None:
+    """Refuse unknown parameters, so that a misspelt one is not ignored."""
+    for name in query:
+        if name not in known:
+            what = f"is not a parameter here; known: {', '.join(known) or 'none'}"
+            raise BadParameter(name[:100] or "the query string", what)
+
+
+def whole_number(name: str, text: str, *, least: int, most: int) -> int:
+    """A number in a query string or a header."""
+    if re.fullmatch("[0-9]{1,18}", text) is None or not least <= int(text) <= most:
+        raise BadParameter(name, f"expected a whole number from {least} to {most}")
+    return int(text)
+
+
+def flag(name: str, query: dict[str, str]) -> bool | None:
+    """A boolean in a query string; None if it is absent."""
+    if name not in query:
+        return None
+    if query[name] not in SWITCHES:
+        raise BadParameter(name, f"expected one of {', '.join(SWITCHES)}")
+    return SWITCHES[query[name]]
+
+
+def resumed(text: str | None, attempt: int) -> OutputOffset:
+    """The output offset to resume from; without ``Last-Event-ID`` the beginning of an attempt."""
+    found = OutputOffset(attempt) if text is None else parse_offset(text, attempt)
+    if found is None:
+        raise BadParameter("Last-Event-ID", "expected <attempt>:<offset>, or an offset alone")
+    return found

@@ -1,1 +1,0 @@
-"""Requests with an ``Idempotency-Key``: executed once, however often they are sent."""
