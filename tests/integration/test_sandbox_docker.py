@@ -3,12 +3,14 @@
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +163,7 @@ async def test_the_engine_runs_the_helper_where_the_worker_may_not(tmp_path: Pat
             run = await asyncio.to_thread(made.shell, script, user="anna")
             assert run.text.split()[-3:] == ["1000", "1", "1"]
             assert run.report.group_memory_bytes > 0
-        assert [left for left in remains(made) if "/layers/" in left] == []
+        assert left_in_layers(made) == []
     finally:
         await asyncio.to_thread(made.remove)
         engine.close()
@@ -332,8 +334,11 @@ def test_its_share_of_the_processor_is_limited(shared: Slot) -> None:
 
 def remains(made: Slot) -> list[str]:
     """Processes, mounts, groups and directories of a slot."""
+    folder = made.folder / "0" / "layers"
     layers = [
-        path for upper in (made.folder / "0" / "layers").rglob("upper") for path in upper.rglob("*")
+        *folder.glob("upper/**/*"),
+        *folder.glob("[0-9]*/upper/**/*"),
+        *folder.glob("removed/*"),
     ]
     return [
         *(f"process {pid}" for pid in (made.pause, made.launcher) if alive(pid)),
@@ -345,6 +350,10 @@ def remains(made: Slot) -> list[str]:
         ),
         *map(str, layers),  # the next sandbox is made already, and empty
     ]
+
+
+def left_in_layers(made: Slot) -> list[str]:
+    return [left for left in remains(made) if "/layers/" in left]
 
 
 BUSY = "setsid sleep 1000 & touch /left /dev/shm/left; mkdir -p /a/b/c; sleep 1000"
@@ -375,7 +384,7 @@ def test_nothing_is_left_of_a_slot_that_is_killed(tmp_path: Path, way: str) -> N
     assert [left for left in remains(made) if "/layers/" not in left] == []
     with slot(tmp_path / "s") as again:  # the next launcher of this folder removes its directory
         assert again.shell("ls /").status == 0
-        assert not [left for left in remains(again) if "/layers/" in left]
+        eventually(lambda: not left_in_layers(again))
     assert remains(again) == []
 
 
@@ -426,5 +435,128 @@ def test_deep_and_wide_trees_are_removed(shared: Slot) -> None:
         "mkfifo /tmp/pipe; rm -r /data"
     )
     assert shared.shell(script, directory="/tmp").status == 0
-    assert not [left for left in remains(shared) if "/layers/" in left]
+    eventually(lambda: not left_in_layers(shared))
     assert shared.shell("cat /data/file; ls -A /tmp").text == "kept"
+
+
+def test_files_that_the_program_protects_are_removed(tmp_path: Path) -> None:
+    script = (
+        "mkdir -p /a/b /c; echo x >/a/b/f; echo x >/c/log; "
+        "probe immutable /a/b/f; probe immutable /a/b; "
+        "probe immutable /c"
+    )
+    with slot(tmp_path / "s", CapAdd=["LINUX_IMMUTABLE"]) as made:
+        for _ in range(2):
+            run = made.shell(f"exec 2>&1; {script}")
+            assert run.text.split() == ["protect", "done"] * 3
+        assert made.shell("ls -d /a /c").status != 0
+        eventually(lambda: not left_in_layers(made))
+
+
+def test_the_next_message_does_not_wait_for_a_long_removal(shared: Slot) -> None:
+    """The second process that removes is stopped meanwhile; a bounded number of layers waits."""
+    script = "mkdir /many; cd /many; for n in $(seq 1 {}); do : >$n; done"
+    count = 1000
+    removers: list[int] = []
+    while not removers:
+        shared.shell(script.format(count))
+        removers = [pid for pid in children(shared) if alive_and_stopped(pid)]
+        count *= 2
+        assert count < 100_000
+    try:
+        for number in range(5):
+            assert shared.shell(script.format(100) + f"; echo {number}").text == str(number)
+        assert len(left_in_layers(shared)) >= 6
+    finally:
+        os.kill(removers[0], signal.SIGCONT)
+    eventually(lambda: not left_in_layers(shared))
+    assert [pid for pid in children(shared) if is_remover(pid)] == []
+
+
+def children(made: Slot) -> list[int]:
+    text = Path(f"/proc/{made.launcher}/task/{made.launcher}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def is_remover(pid: int) -> bool:
+    """Whether it has the directory of what is removed, and nothing else, open."""
+    with suppress(OSError):
+        return str(Path(f"/proc/{pid}/fd/0").readlink()).endswith("/layers/removed")
+    return False
+
+
+def alive_and_stopped(pid: int) -> bool:
+    """Stop a process that removes; false if it is none, or has ended."""
+    if not is_remover(pid):
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
+
+
+# -- when there is no sandbox
+
+
+def refusal(made: Slot) -> str:
+    """Of a request, without its id."""
+    with pytest.raises(AssertionError, match="refused") as refused:
+        made.shell("echo on")
+    return str(refused.value).removeprefix(f"refused {made.name} ")
+
+
+def test_a_request_without_a_sandbox_is_refused_and_can_be_sent_again(shared: Slot) -> None:
+    """The program is not to blame: nothing of it has run."""
+    place = shared.folder / "0" / "layers" / "files"
+    shared.shell(":")  # the next sandbox is made already, or is being made
+    place.rename(place.with_name("elsewhere"))
+    with suppress(AssertionError):
+        shared.shell(":")
+    assert re.match(r"cannot make the sandbox: .*: No such file", refusal(shared))
+    assert [line[:7] for line in shared.connect()] == ["refused", "waiting"]
+    eventually(lambda: not children(shared))
+    place.with_name("elsewhere").rename(place)
+    assert shared.shell("echo on").text == "on"
+
+
+def test_a_launcher_without_descriptors_refuses_and_goes_on(shared: Slot) -> None:
+    shared.shell(":")
+    usual = resource.prlimit(shared.launcher, resource.RLIMIT_NOFILE)
+    used = len(list(Path(f"/proc/{shared.launcher}/fd").iterdir()))
+    resource.prlimit(shared.launcher, resource.RLIMIT_NOFILE, (used + 2, usual[1]))
+    try:
+        with suppress(AssertionError):
+            shared.shell(":")  # the sandbox of this one may have been made before
+        assert "Too many open files" in refusal(shared)
+    finally:
+        resource.prlimit(shared.launcher, resource.RLIMIT_NOFILE, usual)
+    assert shared.shell("echo on").text == "on"
+
+
+def test_a_connection_that_the_launcher_ends_has_an_end(shared: Slot) -> None:
+    """The sandbox that waits does not hold it open."""
+    shared.shell(":")
+    eventually(lambda: len(children(shared)) == 1)
+    time.sleep(0.2)  # until that sandbox is complete
+    shared.send(b"WHAT")
+    assert shared.read_line() == "error malformed command\n"
+    assert shared.read_line() == ""
+    assert shared.connect()[-1] == "waiting\n"
+
+
+def test_groups_in_the_messages_group_are_removed(shared: Slot) -> None:
+    """Else the next message would get that group, with its counters."""
+
+    def make() -> None:
+        groups = list(GROUPS.glob(f"**/{shared.id}/message")) + list(
+            GROUPS.glob(f"**/docker-{shared.id}.scope/message")
+        )
+        assert groups
+        for group in groups:
+            (group / "left" / "left").mkdir(parents=True)
+
+    shared.shell("sleep 0.1", meanwhile=make)
+    report = shared.run("/bin/probe", "touch", "5").report
+    assert 0 < report.group_memory_bytes < 10 * MEBIBYTE
+    shared.run("/bin/probe", "touch", "50")
+    assert shared.shell(":").report.group_memory_bytes < 5 * MEBIBYTE

@@ -1,10 +1,13 @@
 /* What a program in a sandbox tries, one attempt for each name; see test_sandbox_attacks.py. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
@@ -160,6 +163,15 @@ static int calls(void)
     return 0;
 }
 
+/* As chattr does. */
+static int protect(const char *path)
+{
+    int flags, file = open(path, O_RDONLY);
+    bool known = file >= 0 && !ioctl(file, FS_IOC_GETFLAGS, &flags);
+    flags |= FS_IMMUTABLE_FL;
+    return result("protect", known ? ioctl(file, FS_IOC_SETFLAGS, &flags) : -1);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -179,6 +191,7 @@ int main(int argc, char **argv)
         syscall(SYS_keyctl, 1, "abaco-test");
         execv(argv[2], argv + 2);
     }
+    if (!strcmp(name, "immutable")) return protect(argv[2]);
     if (!strcmp(name, "euid")) return !printf("%u\n", geteuid());
     if (!strcmp(name, "call")) return result("call", syscall(number, 0, 0, 0, 0, 0, 0));
     fprintf(stderr, "unknown: %s\n", name);

@@ -204,7 +204,7 @@ class Slot:
                 meanwhile()
             while line.startswith("started "):
                 line = self.read_line()
-            assert self.read_line() == "waiting\n"
+            assert self.read_line() == "waiting\n", line
             assert line.startswith(f"report {name} "), line
             report.seek(0)
             assert report.read().decode() == line

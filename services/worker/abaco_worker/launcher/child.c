@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define FAILURE 3
+#define ORDERS 4 /* in a sandbox that waits for its request */
 #define OOM_SCORE "10" /* as if it used one percent more memory */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -64,23 +65,29 @@ static void raise_oom_score(void)
 }
 
 /* Closes the launcher's descriptors before a path of the image is used. In runc, a working directory
- * of /proc/self/fd/7 led to the host (CVE-2024-21626). */
+ * of /proc/self/fd/7 led to the host (CVE-2024-21626). A sandbox does it before it waits: else a worker
+ * would not see the end of a connection that the launcher closes meanwhile. */
 static void close_others(int output)
 {
     if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
         fail(NOT_EXECUTABLE, "no standard output: %s", strerror(errno));
-    if (failure_pipe != FAILURE && dup3(failure_pipe, FAILURE, O_CLOEXEC) < 0)
+    /* The pipes may be at each other's place. */
+    int spare = fcntl(failure_pipe, F_DUPFD_CLOEXEC, ORDERS + 1);
+    if (spare < 0 || (sandbox.on && !sandbox_keep_orders(ORDERS)) ||
+        dup3(spare, FAILURE, O_CLOEXEC) < 0)
         fail(NOT_EXECUTABLE, "cannot keep a pipe: %s", strerror(errno));
     failure_pipe = FAILURE;
-    if (syscall(CALL_CLOSE_RANGE, FAILURE + 1, ~0u, 0) && container.entered)
+    if (syscall(CALL_CLOSE_RANGE, FAILURE + 1 + sandbox.on, ~0u, 0) && container.entered)
         fail(NOT_EXECUTABLE, "cannot close what is open: %s", strerror(errno));
 }
 
 static void standard_streams(const struct account *account)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC); /* as runc does */
-    if (null >= 0)
+    if (null >= 0) {
         dup2(null, STDIN_FILENO);
+        close(null);
+    }
     /* So that the user may open /dev/stdout. Without the capability the owner does not change. */
     if (fchown(STDOUT_FILENO, account->uid, account->gid))
         errno = 0;
@@ -177,11 +184,11 @@ void child_run(const struct request *request, int output, int failure)
     int no_sandbox = sandbox.on ? NO_SANDBOX : NOT_EXECUTABLE;
     if (container.entered && !confine(words))
         fail(no_sandbox, "%s", words);
-    if (sandbox.on && !sandbox_await_request(words))
-        fail(no_sandbox, "%s", words);
     if (!container.spared)
         raise_oom_score();
     close_others(output);
+    if (sandbox.on && !sandbox_await_request(words))
+        fail(no_sandbox, "%s", words);
     if (!request->argv[0] || !*request->argv[0])
         fail(NOT_FOUND, "no command specified");
     if (!account_resolve(request->user, &account, words))

@@ -136,8 +136,6 @@ void pause_leave(int status);
 
 /* ---- helper.c, main.c */
 
-extern bool many_requests; /* it runs one after another, and each has an id */
-
 _Noreturn void helper_run(char **argv);
 _Noreturn void launcher_run(int listener);
 
@@ -173,6 +171,8 @@ struct command {
 };
 
 #define CONNECTIONS 4u
+
+extern bool many_requests; /* one runs after another, and each has an id */
 
 /* Listens at a path. Exits if it fails. */
 int wire_listen(const char *path);

@@ -53,13 +53,13 @@
 
 #define READ_BYTES (64 * 1024)
 #define LINE_BYTES (2 * WORDS_BYTES)
+#define YEARS_MS (UINT64_C(100) * 365 * 86400 * 1000)
 #define MAX_READS_IN_A_ROW 16 /* then the other descriptors are served */
 
 enum state { WAITING, STARTING, RUNNING, ENDED };
 enum reason { BY_ITSELF, HALTED, TIMED_OUT, STOPPED };
 
 static enum state state = WAITING;
-bool many_requests;
 static char status_line[LINE_BYTES] = "waiting\n";
 static char last_line[LINE_BYTES]; /* how the last of many requests ended; "" is none */
 
@@ -96,6 +96,12 @@ static void close_pipe(int *end)
     *end = -1;
 }
 
+/* Of a number that a client has sent: a very long time is none that ends. */
+static uint64_t nanoseconds_of(uint64_t milliseconds)
+{
+    return milliseconds < YEARS_MS ? milliseconds * MILLISECOND : YEARS_MS * MILLISECOND;
+}
+
 /* ---- starting */
 
 /* Makes a pipe whose reading end does not block. */
@@ -109,12 +115,18 @@ static void set_words(const char *words)
     snprintf(run.words, sizeof run.words, "%s", words);
 }
 
-static void make_pipes(int output[2], int failure[2])
+/* Of output, and of why the program was not started; false if there are none. */
+static bool make_pipes(int output[2], int failure[2], char words[WORDS_BYTES])
 {
-    if (!make_pipe(output) || !make_pipe(failure)) {
-        perror("pipe");
-        exit(EXIT_FAILURE);
+    output[0] = output[1] = failure[0] = failure[1] = -1;
+    if (make_pipe(output) && make_pipe(failure))
+        return true;
+    snprintf(words, WORDS_BYTES, "cannot make a pipe: %s", strerror(errno));
+    for (int i = 0; i < 2; i++) {
+        close_pipe(&output[i]);
+        close_pipe(&failure[i]);
     }
+    return false;
 }
 
 /* The sandbox of the next message. Its child waits for the request. */
@@ -127,7 +139,9 @@ static struct {
 static void prepare(bool own_network)
 {
     int output[2], failure[2];
-    make_pipes(output, failure);
+    prepared.child = -1;
+    if (!make_pipes(output, failure, prepared.words))
+        return;
     prepared.child = sandbox_spawn(own_network, prepared.words);
     if (prepared.child == 0)
         child_run(&sandbox.request, output[1], failure[1]);
@@ -157,11 +171,18 @@ static void fail_to_start(void)
     close_pipe(&run.failure_pipe); /* its end does not mean that a program was started */
 }
 
-/* One that has died meanwhile is made again. */
+/* Whether it has died, or has written why it will. */
+static bool prepared_is_broken(void)
+{
+    struct pollfd failure = {prepared.failure_pipe, POLLIN, 0};
+    return prepared.child <= 0 || poll(&failure, 1, 0) != 0;
+}
+
+/* One that is broken is made again. */
 static void start_prepared(const struct sandbox_limits *limits, const struct command *command)
 {
     bool own_network = limits->flags & OWN_NETWORK;
-    if (prepared.child <= 0 || own_network != sandbox.own_network || plan_is_stale()) {
+    if (prepared_is_broken() || own_network != sandbox.own_network || plan_is_stale()) {
         discard_prepared();
         prepare(own_network);
     }
@@ -183,18 +204,19 @@ static void start_prepared(const struct sandbox_limits *limits, const struct com
 static void start_child(const struct request *request)
 {
     int output[2], failure[2];
-    make_pipes(output, failure);
+    if (!make_pipes(output, failure, run.words))
+        return fail_to_start();
     run.child = fork();
     if (run.child == 0)
         child_run(request, output[1], failure[1]);
-    if (run.child < 0) {
-        snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
-        fail_to_start();
-    }
     close(output[1]);
     close(failure[1]);
     run.output_pipe = output[0];
     run.failure_pipe = failure[0];
+    if (run.child < 0) {
+        snprintf(run.words, sizeof run.words, "cannot fork: %s", strerror(errno));
+        fail_to_start();
+    }
 }
 
 static void start(const struct request *request, const struct sandbox_request *sandbox_request,
@@ -211,7 +233,7 @@ static void start(const struct request *request, const struct sandbox_request *s
     run.started = now(CLOCK_REALTIME);
     run.began = now(CLOCK_MONOTONIC);
     if (request->max_run_ms)
-        run.deadline = run.began + request->max_run_ms * MILLISECOND;
+        run.deadline = run.began + nanoseconds_of(request->max_run_ms);
     state = STARTING;
     snprintf(status_line, sizeof status_line, "started %s%" PRIu64 "\n", run.id, run.started);
     if (sandbox.on)
@@ -299,7 +321,7 @@ static void stop(enum reason reason)
 {
     run.reason = reason;
     signal_child(run.stop_signal);
-    run.deadline = now(CLOCK_MONOTONIC) + run.grace_ms * MILLISECOND;
+    run.deadline = now(CLOCK_MONOTONIC) + nanoseconds_of(run.grace_ms);
 }
 
 static void check_deadline(void)
@@ -323,6 +345,8 @@ static void reap(void)
             prepared.child = 0; /* it is made again when there is a request */
             continue;
         }
+        if (sandbox.on && layer_reaped(pid))
+            continue;
         usage_add(&run.processes, &run.max_rss_bytes, &usage);
         if (pid == run.child) {
             run.exit_status = status;
@@ -336,8 +360,10 @@ static _Noreturn void leave(void)
 {
     int status = run.exit_status;
     int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-    if (sandbox.on)
+    if (sandbox.on) {
         discard_prepared();
+        layer_finish();
+    }
     if (container.entered)
         pause_leave(code);
     exit(code);

@@ -56,6 +56,8 @@ _Noreturn void pause_run(void)
             launcher = (pid_t)info.ssi_pid;
             if (info.ssi_int)
                 polled[1].fd = (int)syscall(CALL_PIDFD_OPEN, launcher, 0);
+            if (info.ssi_int && polled[1].fd < 0) /* it would not notice that the launcher is gone */
+                exit(EXIT_FAILURE);
         } else if (number == LEAVE)
             exit(info.ssi_int);
         else if ((number == SIGTERM || number == SIGINT) &&

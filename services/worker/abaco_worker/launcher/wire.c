@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 struct head {
@@ -38,6 +39,7 @@ struct connection {
     char id[REQUEST_ID_BYTES + 1]; /* the body of HALT */
 };
 
+bool many_requests;
 static struct connection connections[CONNECTIONS];
 static struct connection *sending; /* the connection whose request fills the buffer */
 static char body[REQUEST_BYTES];
@@ -86,8 +88,11 @@ static bool is_trusted(int socket)
 bool wire_accept(int listener, const char *greeting)
 {
     int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (socket < 0)
+    if (socket < 0) {
+        if (errno != EAGAIN) /* no descriptor is free: the next poll returns at once, too */
+            nanosleep(&(struct timespec){0, 10 * (long)MILLISECOND}, NULL);
         return false;
+    }
     for (size_t i = 0; i < CONNECTIONS && is_trusted(socket); i++)
         if (!connections[i].socket) {
             connections[i] = (struct connection){.socket = socket, .files = {-1, -1}};

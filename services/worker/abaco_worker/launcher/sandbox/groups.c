@@ -9,6 +9,7 @@
  */
 #include "sandbox.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@
 
 #define HIERARCHIES 16u
 #define LEAF "abaco-slot"
-#define TRIES 200 /* of removing a group: what ended in it may still be on its way out */
+#define TRIES 200 /* of removing a group */
+#define DEPTH 16
 
 static struct hierarchy {
     int base;      /* the container's group */
@@ -137,6 +139,39 @@ static bool make_leaf(struct hierarchy *in)
     return true;
 }
 
+static bool remove_group(int base, const char *name, int depth);
+
+/* A program that may write to its group can have made others in it. */
+static void remove_groups_in(int base, const char *name, int depth)
+{
+    int group = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *entries = group < 0 ? NULL : fdopendir(group);
+    for (struct dirent *entry; entries && (entry = readdir(entries));)
+        if (entry->d_type == DT_DIR && *entry->d_name != '.')
+            remove_group(group, entry->d_name, depth + 1);
+    if (entries)
+        closedir(entries);
+    else if (group >= 0)
+        close(group);
+}
+
+/* What ended in it may still be on its way out. */
+static bool remove_group(int base, const char *name, int depth)
+{
+    static const struct timespec pause = {0, (long)MILLISECOND / 4};
+    for (int tries = 0; tries < TRIES && depth < DEPTH; tries++) {
+        if (!unlinkat(base, name, AT_REMOVEDIR) || errno == ENOENT)
+            return true;
+        if (errno != EBUSY)
+            return false;
+        if (tries)
+            nanosleep(&pause, NULL);
+        else
+            remove_groups_in(base, name, depth);
+    }
+    return false;
+}
+
 /* Where a group cannot be made (a read-only /sys/fs/cgroup), none is in any hierarchy. */
 static bool may_make(struct hierarchy *in)
 {
@@ -170,7 +205,7 @@ void groups_open(void)
         if (hierarchies[i].leaves)
             hierarchies[i].leaves = may_make(&hierarchies[i]);
         if (hierarchies[i].leaves) /* of a launcher that was killed */
-            unlinkat(hierarchies[i].base, MESSAGE, AT_REMOVEDIR);
+            remove_group(hierarchies[i].base, MESSAGE, 0);
     }
 }
 
@@ -223,7 +258,10 @@ static bool is_only_limit(const struct hierarchy *in)
 
 static bool make_group(struct hierarchy *in)
 {
-    if (mkdirat(in->base, MESSAGE, 0755) && errno != EEXIST)
+    /* Never that of the message before, if it could not be removed: it has its counters. */
+    if (mkdirat(in->base, MESSAGE, 0755) &&
+        (errno != EEXIST || !remove_group(in->base, MESSAGE, 0) ||
+         mkdirat(in->base, MESSAGE, 0755)))
         return false;
     in->message = openat(in->base, MESSAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
     return in->message >= 0;
@@ -268,9 +306,10 @@ static void read_version_2(int group, struct usage *usage)
         usage->oom_kills = number_after("\noom_kill ");
 }
 
-/* Memory and processor time; false if the message has no group for both. */
-bool groups_read(struct usage *usage)
+/* Memory and processor time; false if the message has no group for both, and nothing is set. */
+bool groups_read(struct usage *into)
 {
+    struct usage read = *into, *usage = &read;
     bool memory = false, account = false;
     for (size_t i = 0; i < count; i++) {
         struct hierarchy *in = &hierarchies[i];
@@ -288,22 +327,19 @@ bool groups_read(struct usage *usage)
         memory |= in->memory;
         account |= in->account || in->unified;
     }
+    if (memory && account)
+        *into = read;
     return memory && account;
 }
 
 void groups_remove(void)
 {
-    static const struct timespec pause = {0, (long)MILLISECOND / 4};
     for (size_t i = 0; i < count; i++) {
         struct hierarchy *in = &hierarchies[i];
         if (in->message < 0)
             continue;
         close(in->message);
         in->message = -1;
-        for (int tries = 0; unlinkat(in->base, MESSAGE, AT_REMOVEDIR) && errno == EBUSY; tries++) {
-            if (tries == TRIES)
-                break;
-            nanosleep(&pause, NULL);
-        }
+        remove_group(in->base, MESSAGE, 0);
     }
 }

@@ -62,18 +62,37 @@ static bool put(int mount, int place)
     return !syscall(CALL_MOVE_MOUNT, mount, "", place, "", FROM_DESCRIPTOR | TO_DESCRIPTOR);
 }
 
+/* The next of several options. A comma between quotes, as in SELinux' categories, separates nothing. */
+static char *next_option(char **rest)
+{
+    char *option = *rest;
+    if (!option)
+        return NULL;
+    bool quoted = false;
+    char *end = option;
+    for (; *end && (quoted || *end != ','); end++)
+        quoted ^= *end == '"';
+    *rest = *end ? end + 1 : NULL;
+    *end = '\0';
+    return option;
+}
+
 /* "rw,size=65536k,mode=755" */
 static bool configure(int context, const char *options)
 {
     char copy[OPTION_BYTES];
     snprintf(copy, sizeof copy, "%s", options);
     char *rest = copy;
-    for (char *option; (option = strsep(&rest, ","));) {
+    for (char *option; (option = next_option(&rest));) {
         char *value = strchr(option, '=');
         if (!*option || !strcmp(option, "rw") || !strcmp(option, "seclabel"))
             continue;
         if (value)
             *value++ = '\0';
+        if (value && *value == '"') {
+            value++;
+            value[strcspn(value, "\"")] = '\0';
+        }
         if (syscall(CALL_FSCONFIG, context, value ? CONFIG_STRING : CONFIG_FLAG, option, value, 0))
             return false;
     }
@@ -179,7 +198,7 @@ static bool prepare_step(struct step *step, size_t number, char words[WORDS_BYTE
     snprintf(place, sizeof place, "/proc/%zu", number);
     snprintf(upper, sizeof upper, "%s/upper", place);
     if (step->kind == COPY) {
-        snprintf(place, sizeof place, COPIES "%s", strrchr(step->path, '/'));
+        snprintf(place, sizeof place, COPIES "/%zu", number); /* two may have the same name */
         if (copy_file(step, place))
             step->made = copy_mount(AT_FDCWD, place);
     } else if (step->kind == VOLUME) {

@@ -151,6 +151,11 @@ bool layer_open(const char *folder, char words[WORDS_BYTES]);
 bool layer_make(char words[WORDS_BYTES]);
 void layer_remove(void);
 
+/* A second process removes what takes long. True if it was the process that ended; the other waits until
+ * there is none. */
+bool layer_reaped(pid_t pid);
+void layer_finish(void);
+
 /* A copy of the mount of a message's directory, attached to nothing. */
 int layer_tree(void);
 
@@ -179,8 +184,10 @@ pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES]);
 bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char *body, size_t length,
                    char words[WORDS_BYTES]);
 
-/* In the child: its file system, control groups and network. When it is confined, its request. */
+/* In the child: its file system, control groups and network. When it is confined, it closes all
+ * descriptors but one, and waits for its request. */
 bool sandbox_enter(char words[WORDS_BYTES]);
+bool sandbox_keep_orders(int descriptor);
 bool sandbox_await_request(char words[WORDS_BYTES]);
 
 /* What the message used; then nothing of it is left. */

@@ -15,8 +15,9 @@
  *     root.c: overlay, pivot_root, mounts, masks          the container's files, the machine's files
  *     groups and their namespace                          using more than its share
  *     keyring, limits, label, bounding set, filter        keys of others; all that the engine forbids
+ *     close every descriptor, before any path             the machine's root by /proc/self/fd/<n>
  *     wait for the request
- *     close every descriptor, then the working directory  the machine's root by /proc/self/fd/<n>
+ *     user, working directory
  *     groups, gid, uid, capabilities, no_new_privs, exec  rights that were only needed up to here
  */
 #include "sandbox.h"
@@ -184,13 +185,21 @@ static bool read_all(int file, void *data, size_t length)
     return true;
 }
 
+/* Other descriptors may be closed then. */
+bool sandbox_keep_orders(int descriptor)
+{
+    if (orders[0] != descriptor)
+        orders[0] = dup3(orders[0], descriptor, O_CLOEXEC);
+    orders[1] = -1;
+    return orders[0] >= 0;
+}
+
 /* If the launcher removes the sandbox without having used it, the pipe ends. */
 bool sandbox_await_request(char words[WORDS_BYTES])
 {
     static char body[REQUEST_BYTES];
     struct order order;
     const char *why;
-    close(orders[1]); /* else it would not end */
     if (!read_all(orders[0], &order, sizeof order) || order.length > sizeof body ||
         !read_all(orders[0], body, order.length))
         _exit(EXIT_FAILURE);
