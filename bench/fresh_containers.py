@@ -1,6 +1,7 @@
-"""A fresh container for each message: our paths beside docker run, the raw API, and runc.
+"""A fresh container or sandbox for each message, beside docker run, the raw API, and runc.
 
     python bench/fresh_containers.py [--rounds N] [--seconds S] [--only pool,cold,…]
+        [--isolation sandbox,container]
 
 One run measures all, in turns (a round takes one sample of each), so that what else the machine
 does hits all alike. docs/explanation/benchmarks.md describes how to read it.
@@ -14,15 +15,22 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from abaco_bench import comparisons, machine, raw_rate, report, runc_bundle, stage, sustained
+from abaco_bench.burst import burst
+from abaco_bench.kernel_floor import KernelFloor
 from abaco_bench.platform_runs import ColdRuns, PoolRuns
 from abaco_bench.progress import say
 from abaco_bench.raw_docker import EngineStuck, RawDocker
 
-PARTS = ("docker-run", "raw-api", "runc", "pool", "cold", "sustained")
+PARTS = ("docker-run", "raw-api", "runc", "floor", "pool", "cold", "sustained", "burst")
+"""``floor`` is a side of the sustained part."""
+
+OURS = {"pool", "cold", "sustained", "burst"}
+FLOOR_LEVEL = 2
 WARM_ROUNDS = 2
 TURNS = 6
 """How often the two best levels are measured in the sustained part, in turns.
@@ -55,14 +63,18 @@ class Bench:
         with ExitStack() as stack:
             raw = stack.enter_context(_cleaned(RawDocker(self.run)))
             ours = None
-            if self.options.only & {"pool", "cold", "sustained"}:
+            if self.options.only & OURS:
                 say("starting an embedded stack of its own …")
                 ours = stack.enter_context(stage.running(network_by=self.options.network_by))
                 self.machine["sync_interval"] = ours.sync_interval
             self._rounds(self._parts(raw, ours, stack))
             if self.wants("sustained"):
                 assert ours is not None
-                self._sustained(ours)
+                self._sustained(ours, self._floor(stack))
+            if self.wants("burst"):
+                assert ours is not None
+                for isolation in self.options.isolation:
+                    self._burst(ours, isolation)
 
     def _parts(self, raw: RawDocker, ours: stage.Stage | None, stack: ExitStack) -> dict[str, Part]:
         """What a round consists of, in order. The raw API is next to the cold start."""
@@ -75,21 +87,23 @@ class Bench:
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 parts["runc run"] = runc_bundle.RuncBundle(folder).run
-        if self.wants("pool") and ours is not None:
-            self.ours.append(PoolRuns(ours))
-            parts["pool"] = self.ours[-1].run
+        for isolation in self.options.isolation if self.wants("pool") else ():
+            assert ours is not None
+            self.ours.append(PoolRuns(ours, isolation))
+            parts[f"pool, {isolation}"] = self.ours[-1].run
         if self.wants("raw-api"):
             parts["raw API"] = raw.by_api
-        if self.wants("cold") and ours is not None:
-            self.ours.append(ColdRuns(ours))
-            parts["cold"] = self.ours[-1].run
+        for isolation in self.options.isolation if self.wants("cold") else ():
+            assert ours is not None
+            self.ours.append(ColdRuns(ours, isolation))
+            parts[f"cold, {isolation}"] = self.ours[-1].run
         return parts
 
     def _rounds(self, parts: Mapping[str, Part]) -> None:
         rounds = self.options.rounds if parts else 0
         for number in range(-WARM_ROUNDS if rounds else 0, rounds):
             for name, part in parts.items():
-                for _ in range(self.options.pool_hits if name == "pool" else 1):
+                for _ in range(self.options.pool_hits if name.startswith("pool") else 1):
                     found = part()
                     if number >= 0 and found is not None:
                         self._note(name, found)
@@ -100,35 +114,68 @@ class Bench:
         for what, value in found.items():
             self.samples[f"{part}: {what}"].append(value)
 
-    def _sustained(self, ours: stage.Stage) -> None:
-        """Find the best level of each, then measure the two in turns."""
-        search, seconds = self.options.search_seconds, self.options.seconds / TURNS
-        connected = {"the worker": 0, "the engine": 0}
+    def _floor(self, stack: ExitStack) -> KernelFloor | None:
+        if not self.wants("floor"):
+            return None
+        if os.geteuid() != 0:
+            self.notes.append("the kernel floor was not measured: it needs root")
+            return None
+        return KernelFloor(Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
-        def their_rate(level: int, seconds: float = search) -> float:
-            rate = raw_rate.rate(self.run, level, seconds)
-            say(f"sustained: raw API, {level} starting: {rate:.2f}/s")
-            return rate
-
-        def our_rate(level: int, seconds: float = search) -> float:
-            found = sustained.ours(ours, level, seconds)
-            connected["the worker"] += found.by_worker
-            connected["the engine"] += found.by_engine
-            say(f"sustained: ours, {level} workers: {found.rate:.2f}/s")
-            return found.rate
-
-        self.levels["raw API"], their_rates = sustained.best(self.options.threads, their_rate)
-        self.levels["ours"], our_rates = sustained.best(self.options.workers, our_rate)
-        self.notes.append(f"sustained, raw API, containers/s by threads: {_rates(their_rates)}")
-        self.notes.append(f"sustained, ours, containers/s by workers: {_rates(our_rates)}")
-        sides = [("raw API", their_rate), ("ours", our_rate)]
+    def _sustained(self, ours: stage.Stage, floor: KernelFloor | None) -> None:
+        """Find the best level of each side, then measure all sides in turns."""
+        sides = {"raw API": self._their_rate}
+        levels = {"raw API": self.options.threads}
+        for isolation in self.options.isolation:
+            sides[f"ours, {isolation}"] = partial(self._our_rate, ours, isolation)
+            levels[f"ours, {isolation}"] = self.options.workers
+        for side, rate in sides.items():
+            self.levels[side], rates = sustained.best(levels[side], rate)
+            self.notes.append(f"sustained, {side}, a second by level: {_rates(rates)}")
+        if floor is not None:
+            sides["kernel floor"] = partial(self._floor_rate, floor)
+            self.levels["kernel floor"] = FLOOR_LEVEL
+        seconds = self.options.seconds / TURNS
         for turn in range(TURNS):
-            for side, rate in sides if turn % 2 == 0 else reversed(sides):
+            order = list(sides.items())
+            for side, rate in order if turn % 2 == 0 else reversed(order):
                 self.samples[f"sustained: {side}"].append(rate(self.levels[side], seconds))
-        seen = ", ".join(f"{who} {count}" for who, count in connected.items())
-        self.notes.append(f"sustained, ours, containers seen at the end, connected by: {seen}")
-        turns = ", ".join(f"{ratio:.2f}" for ratio in comparisons.by_turn(self.samples))
-        self.notes.append(f"sustained, ours to the raw API, turn by turn: {turns}")
+        for isolation in self.options.isolation:
+            for other in ("raw API", "kernel floor"):
+                if turns := comparisons.by_turn(self.samples, isolation, other):
+                    words = ", ".join(f"{ratio:.2f}" for ratio in turns)
+                    self.notes.append(f"sustained, {isolation} to the {other}, by turn: {words}")
+
+    def _their_rate(self, level: int, seconds: float | None = None) -> float:
+        rate = raw_rate.rate(self.run, level, seconds or self.options.search_seconds)
+        say(f"sustained: raw API, {level} starting: {rate:.2f}/s")
+        return rate
+
+    def _our_rate(
+        self, ours: stage.Stage, isolation: str, level: int, seconds: float | None = None
+    ) -> float:
+        found = sustained.ours(ours, isolation, level, seconds or self.options.search_seconds)
+        connected = f"{found.by_worker} of the containers seen were connected by the worker"
+        say(f"sustained: {isolation}, {level} workers: {found.rate:.2f}/s; {connected}")
+        return found.rate
+
+    def _floor_rate(self, floor: KernelFloor, level: int, seconds: float) -> float:
+        """Its speed is not known before: a short run tells how many fit in the time."""
+        first = floor.run(level, 0).rate
+        rate = floor.run(level, int(first / level * seconds)).rate
+        say(f"sustained: the kernel floor, {level} at once: {rate:.2f}/s")
+        return rate
+
+    def _burst(self, ours: stage.Stage, isolation: str) -> None:
+        """Many messages at once; what each costs, by process."""
+        found = burst(ours, isolation, self.options.burst_workers, self.options.burst_messages)
+        self.samples[f"burst, {isolation}: assigned to finished"] = found.service_ms
+        self.samples[f"burst, {isolation}: messages"] = [found.rate]
+        for name, cpu_ms in sorted(found.cpu_ms.items(), key=lambda item: -item[1]):
+            self.samples[f"burst, {isolation}, {comparisons.CPU}: {name}"] = [cpu_ms]
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found.kinds.items())
+        self.notes.append(f"burst, {isolation}: start_kind {kinds}")
+        say(f"burst, {isolation}: {found.rate:.2f}/s")
 
     def report(self) -> report.Report:
         """What was found."""
@@ -140,6 +187,8 @@ class Bench:
                 "pool_hits": self.options.pool_hits,
                 "seconds": self.options.seconds,
                 "network_by": self.options.network_by,
+                "isolation": self.options.isolation,
+                "burst": [self.options.burst_messages, self.options.burst_workers],
                 "best": self.levels,
             },
             ratios=list(comparisons.ratios(self.samples)),
@@ -169,6 +218,14 @@ def _parts(text: str) -> set[str]:
     return asked
 
 
+def _isolations(text: str) -> list[str]:
+    asked = text.split(",")
+    if unknown := set(asked) - set(comparisons.ISOLATIONS):
+        known = ", ".join(comparisons.ISOLATIONS)
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not of {known}")
+    return asked
+
+
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -180,6 +237,14 @@ def options() -> argparse.Namespace:
     add("--network-by", choices=("auto", "engine"), default="auto", help="who connects ours (auto)")
     add("--threads", type=report.numbers, default=[2, 3, 4], help="levels of the raw API (2,3,4)")
     add("--workers", type=report.numbers, default=[3, 4, 6], help="levels of ours (3,4,6)")
+    add(
+        "--isolation",
+        type=_isolations,
+        default=list(comparisons.ISOLATIONS),
+        help="of our actors (sandbox,container)",
+    )
+    add("--burst-messages", type=int, default=1000, help="at once to one actor (1000)")
+    add("--burst-workers", type=int, default=4, help="of that actor (4)")
     add("--only", type=_parts, default=set(PARTS), help=f"of {','.join(PARTS)}")
     return parser.parse_args()
 

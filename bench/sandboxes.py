@@ -15,17 +15,16 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 from abaco_bench import machine, report
 from abaco_bench.figures import Figure, Ratio, median, spread
+from abaco_bench.kernel_floor import KernelFloor
 from abaco_bench.picture import Panel, draw
 from abaco_bench.progress import say
-from abaco_worker.launcher import build
-from sandbox_stage import IMAGE, Slot, build_image, compile_with_launcher, slot
+from sandbox_stage import IMAGE, Slot, slot
 
 LEVELS = (1, 2)
 SANDBOX, FLOOR, DOCKER = "sandbox", "floor", "docker run"
@@ -83,41 +82,11 @@ def measure_sandboxes(slots: list[Slot], level: int, seconds: float, samples: Sa
 # -- the floor
 
 
-@contextmanager
-def waiting_container(folder: Path) -> Iterator[Slot]:
-    """A container whose process 1 pauses, without a launcher."""
-    program = build.build()
-    assert program is not None
-    made = Slot(folder, program, IMAGE, {})
-    try:
-        made.start_container()
-        yield made
-    finally:
-        made.remove()
-
-
-def measure_floor(floor: Path, folder: Path, level: int, count: int, samples: Samples) -> None:
+def measure_floor(floor: KernelFloor, level: int, count: int, samples: Samples) -> None:
     """Each in a container of its own, which the loop leaves as it was."""
-    with ExitStack() as stack:
-        containers = [
-            stack.enter_context(waiting_container(folder / f"{time.monotonic_ns()}"))
-            for _ in range(level)
-        ]
-        loops = [
-            subprocess.Popen(
-                [floor, str(made.pause), made.id, str(made.folder / "layers"), str(count)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for made in containers
-        ]
-        found = [loop.communicate()[0].splitlines() for loop in loops]
-        assert not any(loop.returncode for loop in loops)
-    each = [[int(line) / 1e9 for line in lines[:-1]] for lines in found]
-    cpu = sum(int(lines[-1].split()[1]) for lines in found) / 1e9
-    rate = sum(len(times) / sum(times) for times in each)
-    record(samples, FLOOR, level, rate, cpu / sum(map(len, each)))
-    samples[f"{FLOOR}, {level} at once, each"].append(median([*chain.from_iterable(each)]) * 1000)
+    found = floor.run(level, count)
+    record(samples, FLOOR, level, found.rate, found.cpu_seconds)
+    samples[f"{FLOOR}, {level} at once, each"].append(median(found.each_seconds) * 1000)
 
 
 def record(samples: Samples, name: str, level: int, rate: float, cpu: float) -> None:
@@ -143,11 +112,9 @@ def measure_docker_run(samples: Samples) -> None:
 def measure(options: argparse.Namespace) -> Samples:
     """Everything, in turns."""
     samples: Samples = defaultdict(list)
-    build_image()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        source = Path(__file__).with_name("sandbox_floor.c")
-        floor = compile_with_launcher(source, folder / "floor")
+        floor = KernelFloor(folder)
         slots = [stack.enter_context(slot(folder / str(level))) for level in LEVELS]
         for made in slots:
             drive(made, time.perf_counter() + 1, [], [])
@@ -155,8 +122,7 @@ def measure(options: argparse.Namespace) -> Samples:
             for level in LEVELS:
                 measure_sandboxes(slots, level, options.seconds, samples)
                 rate = samples[f"{SANDBOX}, {level} at once"][-1] / level
-                count = max(20, int(rate * options.seconds))
-                measure_floor(floor, folder, level, count, samples)
+                measure_floor(floor, level, int(rate * options.seconds), samples)
             for _ in range(options.docker_runs):
                 measure_docker_run(samples)
             say(f"turn {turn + 1}/{options.turns}")

@@ -22,10 +22,13 @@ READY_KINDS = ("sandbox", "pool")
 class PoolRuns:
     """Messages to an actor with one worker whose sandbox is ready."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, isolation: str) -> None:
         """Register the actor, and wait until it is ready."""
         self._stage = stage
-        self._actor_id = stage.register("bench-pool", QUICK, least=WORKERS, most=WORKERS)
+        self._isolation = isolation
+        self._actor_id = stage.register(
+            f"bench-pool-{isolation}", QUICK, least=WORKERS, most=WORKERS, isolation=isolation
+        )
         self._timeout, self._seen = REFILL_SECONDS, False
         self.kinds: Counter[str] = Counter()
         self.steps: list[dict[str, float]] = []
@@ -46,7 +49,7 @@ class PoolRuns:
 
     def note(self) -> str:
         """What kind the runs were, and where their time went."""
-        summary = f"pool: start_kind {_counted(self.kinds)}"
+        summary = f"pool, {self._isolation}: start_kind {_counted(self.kinds)}"
         if not self.steps:
             return f"{summary}; no sandbox was waiting"
         found = ", ".join(f"{name} {number(at)}" for name, at in median_steps(self.steps).items())
@@ -63,14 +66,16 @@ class PoolRuns:
 class ColdRuns:
     """Messages to actors that have no worker and no container: scaled to zero."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, isolation: str) -> None:
         self._stage = stage
+        self._isolation = isolation
         self._numbers = count()
         self.kinds: Counter[str] = Counter()
 
     def run(self) -> dict[str, float]:
         """The times of the first message to a new actor; the actor is gone afterwards."""
-        actor_id = self._stage.register(f"bench-cold-{next(self._numbers)}", QUICK, least=0, most=1)
+        name = f"bench-cold-{self._isolation}-{next(self._numbers)}"
+        actor_id = self._stage.register(name, QUICK, least=0, most=1, isolation=self._isolation)
         sent = self._stage.post(actor_id, "x")
         record = self._stage.finished(sent)
         self.kinds[kind(record)] += 1
@@ -79,7 +84,7 @@ class ColdRuns:
 
     def note(self) -> str:
         """What kind the runs were: a sandbox may be ready before the message is assigned."""
-        return f"cold: start_kind {_counted(self.kinds)}"
+        return f"cold, {self._isolation}: start_kind {_counted(self.kinds)}"
 
 
 def kind(record: ExecutionRecord) -> str:

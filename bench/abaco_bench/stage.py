@@ -43,8 +43,10 @@ class Stage:
     """What a measurement needs: the API, the log, and a look at the engine."""
 
     def __init__(
-        self, url: str, subscriber: Subscriber, engine: RawDocker, sync_interval: str
+        self, stack: Stack, subscriber: Subscriber, engine: RawDocker, sync_interval: str
     ) -> None:
+        self.url = url = stack.url
+        self.services = {service["name"]: service["pid"] for service in stack.status()["services"]}
         self.subscriber = subscriber
         self.sync_interval = sync_interval
         self._engine = engine
@@ -70,9 +72,10 @@ class Stage:
         answer = self._http.getresponse()
         return answer.status, answer.read()
 
-    def register(self, name: str, image: str, *, least: int, most: int) -> str:
+    def register(self, name: str, image: str, *, least: int, most: int, isolation: str) -> str:
         """A new actor's id."""
-        body = {"name": name, "image": image, "min_workers": least, "max_workers": most}
+        workers = {"min_workers": least, "max_workers": most}
+        body = {"name": name, "image": image, "isolation": isolation, **workers}
         return str(self.call("POST", "/actors", body)["id"])
 
     def delete(self, actor_id: str) -> None:
@@ -95,6 +98,14 @@ class Stage:
         deadline = time.monotonic() + RUN_SECONDS
         while self.call("GET", f"/actors/{actor_id}")["status"] != "READY":
             assert time.monotonic() < deadline, f"{actor_id} is not READY"
+            time.sleep(LOOK_SECONDS)
+
+    def wait_workers(self, actor_id: str, count: int) -> None:
+        """Wait until so many workers of the actor are READY."""
+        deadline = time.monotonic() + RUN_SECONDS
+        path = f"/actors/{actor_id}/workers"
+        while [worker["status"] for worker in self.call("GET", path)].count("READY") < count:
+            assert time.monotonic() < deadline, f"{actor_id} has not {count} workers"
             time.sleep(LOOK_SECONDS)
 
     def post(self, actor_id: str, message: str) -> Posted:
@@ -141,7 +152,7 @@ def running(**settings: str) -> Iterator[Stage]:
             stack.up()
             durability = sync_interval(folder / "data" / "run" / "nats.conf")
             with Subscriber(stack.status()["nats_reader_url"]) as subscriber:
-                yield Stage(stack.url, subscriber, engine, durability)
+                yield Stage(stack, subscriber, engine, durability)
         finally:
             stack.http.close()
             stack.abaco("down")

@@ -72,6 +72,15 @@ class Subscriber:
                 if record.finished is not None and record.finished.actor_id == actor_id
             ]
 
+    def records(self, actor_id: str) -> list[ExecutionRecord]:
+        """The finished executions of an actor."""
+        with self._news:
+            return [
+                record
+                for record in self._records.values()
+                if record.finished is not None and record.finished.actor_id == actor_id
+            ]
+
     def kinds(self, actor_id: str) -> list[str]:
         """How each of an actor's executions started: ``sandbox``, ``pool`` or ``cold``."""
         with self._news:

@@ -29,13 +29,13 @@ class Ours(NamedTuple):
     by_engine: int
 
 
-def ours(stage: Stage, workers: int, seconds: float) -> Ours:
+def ours(stage: Stage, isolation: str, workers: int, seconds: float) -> Ours:
     """What an actor with so many workers does, containers removed and all.
 
     What ended and is not removed yet does not count: so it cannot be put off until afterwards.
     """
     name = f"bench-load-{next(_numbers)}"
-    actor_id = stage.register(name, QUICK, least=workers, most=workers)
+    actor_id = stage.register(name, QUICK, least=workers, most=workers, isolation=isolation)
     try:
         with _fed(stage, actor_id):
             _wait_ends(stage, actor_id, WARM_ENDS * workers)

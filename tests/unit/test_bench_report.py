@@ -2,6 +2,8 @@ import json
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from abaco_bench import comparisons
 from abaco_bench.figures import Figure, spread
 from abaco_bench.picture import Panel, draw
@@ -10,13 +12,13 @@ from abaco_bench.report import Report, as_json, number, table
 SAMPLES = {
     "docker run: first output": [250.0, 260.0, 240.0],
     "docker run: finished": [300.0, 310.0, 290.0],
-    "pool: accepted to first output": [5.0, 4.0, 6.0],
-    "pool: accepted to finished": [10.0, 9.0, 12.0],
-    "pool: POST to finished": [14.0, 13.0, 30.0],
+    "pool, container: accepted to first output": [5.0, 4.0, 6.0],
+    "pool, container: accepted to finished": [10.0, 9.0, 12.0],
+    "pool, container: POST to finished": [14.0, 13.0, 30.0],
     "raw API: finished": [280.0, 300.0, 270.0],
-    "cold: POST to finished": [300.0, 360.0, 280.0],
+    "cold, container: POST to finished": [300.0, 360.0, 280.0],
     "sustained: raw API": [5.0, 4.0],
-    "sustained: ours": [4.5, 4.0],
+    "sustained: ours, container": [4.5, 4.0],
 }
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -36,39 +38,69 @@ def report(samples: dict[str, list[float]]) -> Report:
 
 def test_the_comparisons_and_their_goals() -> None:
     found = {r.name: (r.value, r.holds) for r in comparisons.ratios(SAMPLES)}
-    assert found.pop("pool hit, POST to finished, p99") == (29.68, None)
+    assert found.pop("pool hit, container, POST to finished, p99") == (29.68, None)
     assert found == {
-        "pool hit against docker run, to first output": (50, True),
-        "pool hit against docker run, to finished": (30, True),
-        "pool hit, POST to finished, p50": (14, True),
-        "cold start more than the raw API": (20, True),
-        "sustained, ours to the raw API": (0.95, True),
+        "pool hit, container, against docker run, to first output": (50, True),
+        "pool hit, container, against docker run, to finished": (30, True),
+        "pool hit, container, POST to finished, p50": (14, True),
+        "cold start, container, more than the raw API": (20, True),
+        "sustained, container, to the raw API": (0.95, True),
     }
+
+
+SANDBOX = {
+    "pool, sandbox: POST to finished": [9.0, 8.0, 41.0],
+    "sustained: raw API": [5.0, 4.0],
+    "sustained: kernel floor": [300.0, 280.0],
+    "sustained: ours, sandbox": [90.0, 56.0],
+    "burst, sandbox: assigned to finished": [10.0, 10.0, 60.0],
+    "burst, sandbox: messages": [80.0],
+    "burst, sandbox, CPU: worker": [4.5],
+}
+
+
+def test_a_sandbox_has_goals_of_its_own() -> None:
+    found = {r.name: (r.value, r.holds) for r in comparisons.ratios(SANDBOX)}
+    assert found == {
+        "pool hit, sandbox, POST to finished, p50": (9.0, True),
+        "pool hit, sandbox, POST to finished, p99": (pytest.approx(40.36), False),
+        "sustained, sandbox, to the raw API": (16, True),
+        "sustained, sandbox, to the kernel floor": (0.25, True),
+        "burst, sandbox, assigned to finished, p99 to p50": (pytest.approx(5.9), False),
+    }
+
+
+def test_each_figure_has_its_unit_and_limit() -> None:
+    figures = {f.name: f for f in comparisons.figures({**SAMPLES, **SANDBOX})}
+    assert all(figure.limit for figure in figures.values())
+    assert figures["burst, sandbox: messages"].unit == "per s"
+    assert figures["burst, sandbox: assigned to finished"].unit == "ms"
+    assert figures["burst, sandbox, CPU: worker"].limit == comparisons.OF_THE_CPU
 
 
 def test_what_was_not_measured_is_not_compared() -> None:
     assert list(comparisons.ratios({})) == []
-    assert list(comparisons.ratios({"pool: POST to finished": []})) == []
-    assert comparisons.figures({"pool: POST to finished": []}) == []
+    assert list(comparisons.ratios({"pool, sandbox: POST to finished": []})) == []
+    assert comparisons.figures({"pool, sandbox: POST to finished": []}) == []
 
 
 def test_cold_and_raw_of_different_rounds_are_not_compared() -> None:
-    odd = {"cold: POST to finished": [1.0], "raw API: finished": [1.0, 2.0]}
+    odd = {"cold, sandbox: POST to finished": [1.0], "raw API: finished": [1.0, 2.0]}
     assert list(comparisons.ratios(odd)) == []
 
 
 def test_the_table_begins_with_ratios_and_gives_each_figure_its_limit() -> None:
     lines = table(report(SAMPLES)).splitlines()
-    first = "pool hit against docker run, to first output 50.0 x goal >= 30 x reached"
+    first = "pool hit, container, against docker run, to first output 50.0 x goal >= 30 x reached"
     assert " ".join(lines[0].split()) == first
-    [at] = [n for n, line in enumerate(lines) if line.startswith("pool: POST to finished")]
-    assert lines[at].split()[4:] == ["14.0", "13.2", "26.8", "29.7", "ms", "3"]
+    [at] = [n for n, line in enumerate(lines) if line.startswith("pool, container: POST to fin")]
+    assert lines[at].split()[5:] == ["14.0", "13.2", "26.8", "29.7", "ms", "3"]
     assert lines[at + 1].strip() == "limited by the same, and HTTP"
     assert lines[-3:] == ["note: a note", "cores: 2", "rounds: 3"]
 
 
 def test_a_missed_goal_cannot_be_overlooked() -> None:
-    slow = {**SAMPLES, "sustained: ours": [1.0, 1.0]}
+    slow = {**SAMPLES, "sustained: ours, container": [1.0, 1.0]}
     assert "goal >= 0.95 x   MISSED" in table(report(slow))
 
 
@@ -90,7 +122,9 @@ def test_the_json_has_everything() -> None:
     found: dict[str, Any] = json.loads(as_json(report(SAMPLES)))
     assert found["samples"] == SAMPLES
     assert found["machine"] == {"cores": 2}
-    assert {r["name"]: r["holds"] for r in found["ratios"]}["pool hit, POST to finished, p50"]
+    assert {r["name"]: r["holds"] for r in found["ratios"]}[
+        "pool hit, container, POST to finished, p50"
+    ]
     assert found["figures"][0]["spread"]["p50"] == 250
 
 
