@@ -48,7 +48,7 @@ class StartKind(OpenEnum):
     """How the program of an execution came to run.
 
     ``sandbox``: in a new sandbox of the worker's container. ``pool``: in a container of its own
-    that was started before the message. ``cold``: in a container that was made for the message.
+    that was started before the message. ``cold``: in either, but the container was not ready.
     """
 
     SANDBOX = "sandbox"
