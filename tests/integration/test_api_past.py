@@ -15,7 +15,7 @@ from abaco_api.domain import views
 from abaco_api.explain.execution_position import HostCapacity
 from abaco_api.explain.why import ExecutionHistory
 from abaco_api.explain.why_selection import why_events
-from abaco_api.queries.past_rows import PastRows
+from abaco_api.queries.past_rows import SQL, PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_projector.adapters.read_model_store import ReadModelStore, open_store
 from abaco_projector.adapters.schema_migrations import migrate, migrations
@@ -180,6 +180,20 @@ async def test_selected_events_explain_as_the_whole_history(
         row = await rows.backlog(message.actor_id, message.ordinal)
         assert row["ahead"] == whole.backlog.ahead
     assert [r.event for r in await rows.host_events()] == [b.joined()]
+
+
+async def test_the_indexes_made_for_it_find_what_is_named(store: ReadModelStore) -> None:
+    await project(store, sound_histories.history(STEP, EVENTS, ACTORS, end=True), size=50)
+    await store.session.run_sql("ANALYZE events; SET enable_seqscan = off")
+    names = [f"{actor_id}_exc_{ordinal}" for actor_id in ACTORS for ordinal in range(3)]
+    assert "events_by_name" in await plan(store, "events_named", names, EVENTS)
+    workers = [f"{actor_id}_wkr_0" for actor_id in ACTORS]
+    assert "assignments_of_worker" in await plan(store, "assignments", workers, EVENTS, 2)
+
+
+async def plan(store: ReadModelStore, query: str, *arguments: Any) -> str:
+    lines = await store.session.fetch_sql(f"EXPLAIN {SQL[query]}", TENANT, *arguments)
+    return "\n".join(line[0] for line in lines)
 
 
 SEQUENCES = """
