@@ -58,7 +58,7 @@ static void run(void)
     static const char body[] = "0\0" "0\0" "0\0" "15\0" "\0" "\0" "1\0" "/bin/true";
     struct sandbox_limits limits = {0};
     int output = open("/dev/null", O_WRONLY | O_CLOEXEC), status;
-    pid_t child = sandbox_spawn(false, words);
+    pid_t child = sandbox_spawn(0, words);
     if (child == 0)
         child_run(&sandbox.request, output, STDERR_FILENO);
     if (child < 0 || !sandbox_start(child, &limits, body, sizeof body, words))

@@ -27,6 +27,7 @@ IMAGE = "abaco-test/sandbox"
 MEBIBYTE = 1024 * 1024
 NO_NEW_PRIVILEGES = 1
 OWN_NETWORK = 2
+CONNECTED_NETWORK = 4
 SECONDS = int(LIMIT_SECONDS)
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nanna:x:1000:1000:Anna:/home/anna:/bin/sh\n"
 GROUP = b"root:x:0:\nanna:x:1000:\naudio:x:29:anna\n"
@@ -107,6 +108,9 @@ def compile_with_launcher(source: Path, target: Path) -> Path:
 class Slot:
     """A container whose process 1 pauses, and the launcher that makes sandboxes in it."""
 
+    command = "sandbox"
+    """What the helper is asked for."""
+
     def __init__(self, folder: Path, program: Path, image: str, limits: Mapping[str, Any]) -> None:
         self.api = docker.APIClient(version="auto", timeout=SECONDS)
         self.folder = folder
@@ -154,9 +158,9 @@ class Slot:
         self._socket.connect(f"/proc/self/fd/{directory}/socket")
         os.close(directory)
         self._lines = self._socket.makefile("r")
-        greeting = [self._lines.readline()]
+        greeting = [self.read_line()]
         while greeting[-1].startswith(("report ", "refused ")):
-            greeting.append(self._lines.readline())
+            greeting.append(self.read_line())
         return greeting
 
     def ask(self, line: str) -> str:
@@ -169,7 +173,7 @@ class Slot:
 
     def start(self) -> None:
         self.start_container()
-        answer = self.ask(f"sandbox {self.pause} {self.id} 0\n")
+        answer = self.ask(f"{self.command} {self.pause} {self.id} 0\n")
         assert answer.startswith("started "), answer
         self.launcher = int(answer.split()[1])
         assert self.connect() == ["waiting\n"]
@@ -181,6 +185,7 @@ class Slot:
         processes: int = 0,
         cpu_us: int = 0,
         flags: int = 0,
+        hosts: str | None = None,
         environment: Mapping[str, str] | None = None,
         meanwhile: Callable[[], None] | None = None,
         **more: Any,
@@ -193,6 +198,8 @@ class Slot:
         name = f"test-{self._count}"
         numbers = (memory, processes, cpu_us, flags)
         head = b"".join(b"%d\0" % number for number in numbers)
+        if hosts is not None:
+            head += hosts.encode() + b"\0"
         with (
             tempfile.TemporaryFile(dir=self.folder) as output,
             tempfile.TemporaryFile(dir=self.folder) as report,
@@ -214,8 +221,11 @@ class Slot:
     def request(self, name: str, body: bytes, *files: int) -> None:
         """Send a request without its answer; the body is without the request's id."""
         data = name.encode() + b"\0" + body
-        socket.send_fds(self._socket, [b"RUN2" + struct.pack("=I", len(data))], files)
-        self._socket.sendall(data)
+        self.send_files(b"RUN2" + struct.pack("=I", len(data)) + data, *files)
+
+    def send_files(self, data: bytes, *files: int) -> None:
+        sent = socket.send_fds(self._socket, [data], files)
+        self._socket.sendall(data[sent:])
 
     @property
     def name(self) -> str:

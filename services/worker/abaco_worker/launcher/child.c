@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define FAILURE 3
-#define ORDERS 4 /* in a sandbox that waits for its request */
+#define ORDERS 4 /* and 5, in a sandbox that waits for its request */
 #define OOM_SCORE "10" /* as if it used one percent more memory */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -72,12 +72,12 @@ static void close_others(int output)
     if (dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0)
         fail(NOT_EXECUTABLE, "no standard output: %s", strerror(errno));
     /* The pipes may be at each other's place. */
-    int spare = fcntl(failure_pipe, F_DUPFD_CLOEXEC, ORDERS + 1);
+    int spare = fcntl(failure_pipe, F_DUPFD_CLOEXEC, ORDERS + 2);
     if (spare < 0 || (sandbox.on && !sandbox_keep_orders(ORDERS)) ||
         dup3(spare, FAILURE, O_CLOEXEC) < 0)
         fail(NOT_EXECUTABLE, "cannot keep a pipe: %s", strerror(errno));
     failure_pipe = FAILURE;
-    if (syscall(CALL_CLOSE_RANGE, FAILURE + 1 + sandbox.on, ~0u, 0) && container.entered)
+    if (syscall(CALL_CLOSE_RANGE, FAILURE + 1 + 2 * sandbox.on, ~0u, 0) && container.entered)
         fail(NOT_EXECUTABLE, "cannot close what is open: %s", strerror(errno));
 }
 

@@ -9,6 +9,7 @@
  *                                           or  error <words>
  *   sandbox <pid> <container's id> <name>   ->  the same; its launcher runs one request after another,
  *                                               each in a new sandbox (sandbox/spawn.c)
+ *   connected <pid> <container's id> <name> ->  the same; the worker connects each sandbox' network
  *   check                                   ->  ok, or error <words>
  *
  * `pid` is the container's process 1 in the engine's PID namespace. The launcher listens in
@@ -188,7 +189,8 @@ static void execute(char *line)
         fflush(stdout);
         return;
     }
-    bool sandboxes = !strncmp(line, "sandbox ", 8);
+    sandbox.connected = !strncmp(line, "connected ", 10);
+    bool sandboxes = sandbox.connected || !strncmp(line, "sandbox ", 8);
     if (sscanf(line, "%15s %d %127s %255s", verb, &pid, id, name) != 4 || pid <= 1 ||
         (!sandboxes && strcmp(verb, "start")) || strlen(id) < 12 || strchr(name, '/') || *name == '.') {
         puts("error malformed command");

@@ -152,8 +152,9 @@ struct usage {
 /* Opens the counters of a container through its /proc/<process 1>. The program cannot replace them. */
 void usage_open(int process);
 
-/* Reads the container's counters; one that does not exist is 0. */
-void usage_read(struct usage *usage);
+/* Reads the container's counters; one that does not exist is 0. `network` is /proc/net/dev of the
+ * program's network, or -1 if that is the launcher's. */
+void usage_read(int network, struct usage *usage);
 
 /* Adds the usage of a reaped process, with that of the processes it has reaped itself. */
 void usage_add(struct usage *total, uint64_t *max_rss_bytes, const struct rusage *process);
@@ -178,7 +179,7 @@ extern bool many_requests; /* one runs after another, and each has an id */
 int wire_listen(const char *path);
 
 /* Accepts a connection and sends the greeting; false if it was refused or is closed. */
-bool wire_accept(int listener, const char *greeting);
+bool wire_accept(int listener, const char *greeting, int descriptor);
 
 /* Returns the descriptor of a connection, or -1. */
 int wire_descriptor(size_t index);
@@ -186,8 +187,9 @@ int wire_descriptor(size_t index);
 /* Reads from a connection, and returns a command when it is complete. */
 struct command wire_read(size_t index);
 
-/* Sends a line to one connection, or to all; returns how many received it. */
-bool wire_send(size_t index, const char *line);
-size_t wire_broadcast(const char *line);
+/* Sends a line to one connection, or to all; returns how many received it. With it goes a copy of a
+ * descriptor, unless that is -1. */
+bool wire_send(size_t index, const char *line, int descriptor);
+size_t wire_broadcast(const char *line, int descriptor);
 
 #endif

@@ -68,6 +68,7 @@ static struct {
     int exit_status;
     int output_pipe, failure_pipe; /* -1 when closed */
     int output_file, report_file;
+    int network; /* of the program, for its counters; -1: the launcher's */
     uint64_t output_limit, grace_ms;
     uint64_t kept, dropped; /* bytes of output */
     uint64_t started;       /* wall clock, ns since 1970 */
@@ -80,7 +81,7 @@ static struct {
     bool refused; /* there was no sandbox for it, and the program was not started */
     char id[REQUEST_ID_BYTES + 2]; /* and a space; "" in a launcher of one request */
     char words[WORDS_BYTES];
-} run = {.output_pipe = -1, .failure_pipe = -1};
+} run = {.output_pipe = -1, .failure_pipe = -1, .network = -1};
 
 static uint64_t now(clockid_t clock)
 {
@@ -136,19 +137,24 @@ static struct {
     char words[WORDS_BYTES];
 } prepared = {.output_pipe = -1, .failure_pipe = -1};
 
-static void prepare(bool own_network)
+static void prepare(uint64_t network)
 {
     int output[2], failure[2];
     prepared.child = -1;
     if (!make_pipes(output, failure, prepared.words))
         return;
-    prepared.child = sandbox_spawn(own_network, prepared.words);
+    prepared.child = sandbox_spawn(network, prepared.words);
     if (prepared.child == 0)
         child_run(&sandbox.request, output[1], failure[1]);
     close(output[1]);
     close(failure[1]);
     prepared.output_pipe = output[0];
     prepared.failure_pipe = failure[0];
+}
+
+static void prepare_next(void)
+{
+    prepare(sandbox.connected ? CONNECTED_NETWORK : 0);
 }
 
 static void discard_prepared(void)
@@ -181,10 +187,10 @@ static bool prepared_is_broken(void)
 /* One that is broken is made again. */
 static void start_prepared(const struct sandbox_limits *limits, const struct command *command)
 {
-    bool own_network = limits->flags & OWN_NETWORK;
-    if (prepared_is_broken() || own_network != sandbox.own_network || plan_is_stale()) {
+    uint64_t network = limits->flags & NETWORKS;
+    if (prepared_is_broken() || network != sandbox.network || plan_is_stale()) {
         discard_prepared();
-        prepare(own_network);
+        prepare(network);
     }
     run.child = prepared.child;
     run.output_pipe = prepared.output_pipe;
@@ -229,7 +235,9 @@ static void start(const struct request *request, const struct sandbox_request *s
     run.output_limit = request->output_limit;
     run.grace_ms = request->grace_ms;
     run.stop_signal = (int)request->stop_signal;
-    usage_read(&run.before);
+    if (sandbox_request->limits.flags & CONNECTED_NETWORK)
+        run.network = network_counters();
+    usage_read(run.network, &run.before);
     run.started = now(CLOCK_REALTIME);
     run.began = now(CLOCK_MONOTONIC);
     if (request->max_run_ms)
@@ -256,7 +264,7 @@ static void read_failure(void)
         set_words(text + strcspn(text, " ") + 1);
     } else {
         state = RUNNING;
-        wire_broadcast(status_line);
+        wire_broadcast(status_line, -1);
     }
 }
 
@@ -423,7 +431,7 @@ static void compose_report(void)
         snprintf(status_line, sizeof status_line, "refused %s%s\n", run.id, run.words);
         return;
     }
-    usage_read(&after);
+    usage_read(run.network, &after);
     /* A group that only the message was in is exact. */
     if (sandbox.on && sandbox_measure(&after))
         run.before.cpu_ns = run.before.oom_kills = run.processes.cpu_ns = 0;
@@ -453,12 +461,13 @@ static void wait_again(void)
     close(run.output_file);
     close(run.report_file);
     memset(&run, 0, sizeof run);
-    run.output_pipe = run.failure_pipe = -1;
+    run.output_pipe = run.failure_pipe = run.network = -1;
+    network_drop();
     if (sandbox.on)
-        prepare(false);
+        prepare_next();
     state = WAITING;
     snprintf(status_line, sizeof status_line, "waiting\n");
-    wire_broadcast(status_line);
+    wire_broadcast(status_line, network_descriptor());
 }
 
 /* Kills all other processes after the report. If the engine stops the container, exits at once. */
@@ -487,7 +496,7 @@ static void finish(void)
     run.deadline = 0;
     size_t length = strlen(status_line);
     bool written = !run.refused && write(run.report_file, status_line, length) == (ssize_t)length;
-    if (wire_broadcast(status_line) > 0 || written || many_requests)
+    if (wire_broadcast(status_line, -1) > 0 || written || many_requests)
         end_others();
 }
 
@@ -526,7 +535,7 @@ static void refuse(size_t connection, const char *id, const char *why)
         snprintf(line, sizeof line, "refused %s %s\n", id, why);
     else
         snprintf(line, sizeof line, "error %s\n", why);
-    wire_send(connection, line);
+    wire_send(connection, line, -1);
 }
 
 static void accept_request(size_t connection, struct command *command)
@@ -535,8 +544,12 @@ static void accept_request(size_t connection, struct command *command)
     struct sandbox_request sandboxed = {.id = ""};
     const char *why = "malformed request";
     bool parsed = command->in_sandbox == many_requests &&
-                  (!many_requests || sandbox_parse(&command->body, &command->length, &sandboxed)) &&
-                  request_parse(command->body, command->length, &request, &why);
+                  (!many_requests || sandbox_parse(&command->body, &command->length, &sandboxed));
+    char *body = command->body;
+    size_t length = command->length;
+    if (parsed && sandboxed.limits.flags & CONNECTED_NETWORK)
+        parsed = network_descriptor() >= 0 && sandbox_skip_hosts(&body, &length);
+    parsed = parsed && request_parse(body, length, &request, &why);
     if (parsed && state != WAITING)
         why = many_requests ? "another request runs" : "it is too late for a request";
     else if (parsed && has_run(sandboxed.id))
@@ -557,7 +570,7 @@ static void execute(size_t connection, struct command *command)
     else if (command->verb == LEAVE && (state == WAITING || state == ENDED))
         leave();
     else if (command->verb == LEAVE)
-        wire_send(connection, "error it still runs\n");
+        wire_send(connection, "error it still runs\n", -1);
 }
 
 /* A client reads it as the lines of an earlier connection that it has lost. */
@@ -612,7 +625,8 @@ static void poll_once(int signals, int listener)
             all_read = false;
         }
     /* A request that a worker has sent before it ended is in the greeting of the next one. */
-    if (all_read && polled[LISTENER].revents && wire_accept(listener, greeting()) && state == ENDED)
+    if (all_read && polled[LISTENER].revents && wire_accept(listener, greeting(), state == WAITING ? network_descriptor() : -1) &&
+        state == ENDED)
         end_others();
 }
 
@@ -635,7 +649,7 @@ _Noreturn void launcher_run(int listener)
     int signals = catch_signals();
     many_requests |= sandbox.on;
     if (sandbox.on)
-        prepare(false);
+        prepare_next();
     for (;;)
         poll_once(signals, listener);
 }

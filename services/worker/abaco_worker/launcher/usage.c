@@ -118,11 +118,13 @@ static void read_version_2(struct usage *usage)
         usage->io_bytes = sum_after("rbytes=") + sum_after("wbytes=");
 }
 
-static void read_network(struct usage *usage)
+/* `counters` is /proc/net/dev of another network than the launcher's, or -1. */
+static void read_network(int counters, struct usage *usage)
 {
-    int file = open("/proc/net/dev", O_RDONLY | O_CLOEXEC);
+    int file = counters >= 0 ? counters : open("/proc/net/dev", O_RDONLY | O_CLOEXEC);
     bool known = file >= 0 && read_whole(file);
-    close(file);
+    if (file >= 0 && file != counters)
+        close(file);
     char *rest = known ? text : NULL;
     for (char *line; (line = strsep(&rest, "\n"));) {
         char *colon = strrchr(line, ':'); /* the last one: an alias is "eth0:1" */
@@ -136,10 +138,10 @@ static void read_network(struct usage *usage)
     }
 }
 
-void usage_read(struct usage *usage)
+void usage_read(int network, struct usage *usage)
 {
     *usage = (struct usage){0};
-    read_network(usage);
+    read_network(network, usage);
     if (read_counter("cpu.stat"))
         read_version_2(usage);
     else

@@ -85,7 +85,7 @@ static bool is_trusted(int socket)
            (!container.entered || peer.pid == 0);
 }
 
-bool wire_accept(int listener, const char *greeting)
+bool wire_accept(int listener, const char *greeting, int descriptor)
 {
     int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (socket < 0) {
@@ -96,7 +96,7 @@ bool wire_accept(int listener, const char *greeting)
     for (size_t i = 0; i < CONNECTIONS && is_trusted(socket); i++)
         if (!connections[i].socket) {
             connections[i] = (struct connection){.socket = socket, .files = {-1, -1}};
-            return wire_send(i, greeting);
+            return wire_send(i, greeting, descriptor);
         }
     close(socket);
     return false;
@@ -119,22 +119,36 @@ static void drop(struct connection *from)
 }
 
 /* A client that does not read gets no half lines: it connects again, and gets the greeting. */
-bool wire_send(size_t index, const char *line)
+bool wire_send(size_t index, const char *line, int descriptor)
 {
     struct connection *to = &connections[index];
     size_t length = strlen(line);
-    bool sent = send(to->socket, line, length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length;
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec data = {(char *)line, length};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    if (descriptor >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(sizeof descriptor);
+        memcpy(CMSG_DATA(&control.head), &descriptor, sizeof descriptor);
+    }
+    bool sent = sendmsg(to->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length;
     if (!sent)
         shutdown(to->socket, SHUT_WR); /* what it has sent is still read */
     return sent;
 }
 
-size_t wire_broadcast(const char *line)
+size_t wire_broadcast(const char *line, int descriptor)
 {
     size_t reached = 0;
     for (size_t i = 0; i < CONNECTIONS; i++)
         if (connections[i].socket)
-            reached += wire_send(i, line);
+            reached += wire_send(i, line, descriptor);
     return reached;
 }
 
@@ -181,7 +195,7 @@ static bool receive(struct connection *from, void *place, size_t missing)
 
 static struct command refuse(struct connection *from, const char *line)
 {
-    wire_send((size_t)(from - connections), line);
+    wire_send((size_t)(from - connections), line, -1);
     drop(from);
     return (struct command){.verb = NOTHING};
 }

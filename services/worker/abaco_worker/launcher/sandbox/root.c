@@ -24,6 +24,12 @@ struct attributes { /* the kernel's struct mount_attr */
 };
 
 static int old_root = -1, new_root = -1;
+static int hosts = -1;
+
+int root_hosts(void)
+{
+    return hosts;
+}
 
 /* ---- small parts */
 
@@ -176,7 +182,10 @@ static bool copy_file(struct step *step, const char *place)
              write(to, data, (size_t)length) == length && !fchown(to, status.st_uid, status.st_gid) &&
              !fchmod(to, status.st_mode & 07777);
     shut(from);
-    shut(to);
+    if (copied && sandbox.network == CONNECTED_NETWORK && !strcmp(strrchr(step->path, '/'), "/hosts"))
+        hosts = to;
+    else
+        shut(to);
     return copied;
 }
 
@@ -259,6 +268,9 @@ static bool make_step(struct step *step)
 {
     if (step->kind == FRESH) {
         step->made = new_file_system(step);
+        /* Before the engine's read-only cover of /proc/sys is put over it. */
+        if (sandbox.network && !strcmp(step->type, "proc") && !network_set(step->made))
+            return false;
         for (size_t i = 0; i < step->nodes && step->made >= 0; i++)
             if (!make_node(step->made, &plan.node[step->first_node + i]))
                 return false;

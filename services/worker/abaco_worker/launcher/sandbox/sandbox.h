@@ -43,7 +43,9 @@
 
 #define NO_NEW_PRIVILEGES 1u /* flags */
 #define OWN_NETWORK 2u
-#define KNOWN_FLAGS (NO_NEW_PRIVILEGES | OWN_NETWORK)
+#define CONNECTED_NETWORK 4u
+#define NETWORKS (OWN_NETWORK | CONNECTED_NETWORK)
+#define KNOWN_FLAGS (NO_NEW_PRIVILEGES | NETWORKS)
 
 struct sandbox_limits {
     uint64_t memory_bytes; /* 0: the container's own limit applies */
@@ -59,6 +61,9 @@ struct sandbox_request {
 
 /* Takes the sandbox's fields from the beginning of a request's body. */
 bool sandbox_parse(char **body, size_t *length, struct sandbox_request *request);
+
+/* With CONNECTED_NETWORK: skips the lines for /etc/hosts, which come next. */
+bool sandbox_skip_hosts(char **body, size_t *length);
 
 /* ---- plan.c: the mounts of the container, and what each becomes in a sandbox */
 
@@ -163,12 +168,34 @@ int layer_tree(void);
 
 bool root_build(char words[WORDS_BYTES]);
 
+/* The file that a sandbox has as /etc/hosts, to be written to until the program starts; -1 is none. */
+int root_hosts(void);
+
+/* ---- network.c: a network namespace for each message */
+
+/* Reads and writes what an engine sets in a container's network. */
+void network_learn(void);
+bool network_set(int proc);
+
+/* Makes an empty one, and enters it. */
+bool network_unshare(char words[WORDS_BYTES]);
+
+/* Enters the one that the worker connects; makes it if there is none. Then back to the container's. */
+bool network_enter(char words[WORDS_BYTES]);
+void network_return(void);
+void network_drop(void);
+
+/* Its descriptor, and that of /proc/net/dev in it; -1 is none. */
+int network_descriptor(void);
+int network_counters(void);
+
 /* ---- spawn.c: all together */
 
 extern struct sandbox {
     bool on;
     bool own_cgroups; /* the container has a control group namespace of its own */
-    bool own_network; /* of the sandbox that was made last */
+    bool connected;   /* the worker connects the network of each message */
+    uint64_t network; /* of the sandbox that was made last: a flag, or 0 for the container's */
     struct request request; /* in the child, when it has come */
 } sandbox;
 
@@ -178,7 +205,7 @@ bool sandbox_open(const char *folder, char words[WORDS_BYTES]);
 
 /* A child that is process 1 of a new process namespace; like fork. -1: see the words. It makes its
  * sandbox at once, before there is a request. */
-pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES]);
+pid_t sandbox_spawn(uint64_t network, char words[WORDS_BYTES]);
 
 /* Sets the child's limits and sends it the request. If the child has ended, its report says why. */
 bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char *body, size_t length,
@@ -187,7 +214,7 @@ bool sandbox_start(pid_t child, const struct sandbox_limits *limits, const char 
 /* In the child: its file system, control groups and network. When it is confined, it closes all
  * descriptors but one, and waits for its request. */
 bool sandbox_enter(char words[WORDS_BYTES]);
-bool sandbox_keep_orders(int descriptor);
+bool sandbox_keep_orders(int lowest);
 bool sandbox_await_request(char words[WORDS_BYTES]);
 
 /* What the message used; then nothing of it is left. */

@@ -24,14 +24,11 @@
 
 #include <errno.h>
 #include <linux/filter.h>
-#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,6 +39,7 @@ struct order {
     uint64_t flags, length;
 };
 static int orders[2] = {-1, -1}; /* a pipe */
+static int hosts = -1;           /* in the child: its /etc/hosts */
 
 /* Of Linux 5.3. */
 struct clone_arguments {
@@ -93,7 +91,18 @@ bool sandbox_parse(char **body, size_t *length, struct sandbox_request *request)
            take_number(body, length, &limits->memory_bytes) &&
            take_number(body, length, &limits->processes) &&
            take_number(body, length, &limits->cpu_us) &&
-           take_number(body, length, &limits->flags) && !(limits->flags & ~(uint64_t)KNOWN_FLAGS);
+           take_number(body, length, &limits->flags) && !(limits->flags & ~(uint64_t)KNOWN_FLAGS) &&
+           (limits->flags & NETWORKS) != NETWORKS;
+}
+
+bool sandbox_skip_hosts(char **body, size_t *length)
+{
+    size_t size = strnlen(*body, *length);
+    if (size == *length)
+        return false;
+    *body += size + 1;
+    *length -= size + 1;
+    return true;
 }
 
 /* ---- once */
@@ -117,14 +126,15 @@ bool sandbox_learn(char words[WORDS_BYTES])
 bool sandbox_open(const char *folder, char words[WORDS_BYTES])
 {
     groups_open();
+    network_learn();
     return layer_open(folder, words);
 }
 
 /* ---- for each message */
 
-pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES])
+pid_t sandbox_spawn(uint64_t network, char words[WORDS_BYTES])
 {
-    sandbox.own_network = own_network;
+    sandbox.network = network;
     plan_remember();
     if (!layer_make(words) || !groups_make(words))
         return -1;
@@ -136,9 +146,12 @@ pid_t sandbox_spawn(bool own_network, char words[WORDS_BYTES])
         .flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS,
         .exit_signal = SIGCHLD,
     };
-    pid_t child = (pid_t)syscall(CALL_CLONE3, &arguments, sizeof arguments);
-    if (child < 0)
+    bool entered = network != CONNECTED_NETWORK || network_enter(words);
+    pid_t child = entered ? (pid_t)syscall(CALL_CLONE3, &arguments, sizeof arguments) : -1;
+    if (child < 0 && entered)
         sandbox_failure(words, "its process");
+    if (child != 0 && network == CONNECTED_NETWORK)
+        network_return();
     if (child != 0) {
         close(orders[0]);
         orders[0] = -1;
@@ -185,27 +198,47 @@ static bool read_all(int file, void *data, size_t length)
     return true;
 }
 
-/* Other descriptors may be closed then. */
-bool sandbox_keep_orders(int descriptor)
+/* At two descriptors from the lowest on; all others may be closed then. */
+bool sandbox_keep_orders(int lowest)
 {
-    if (orders[0] != descriptor)
-        orders[0] = dup3(orders[0], descriptor, O_CLOEXEC);
+    int spare = root_hosts() < 0 ? -1 : fcntl(root_hosts(), F_DUPFD_CLOEXEC, lowest + 2);
+    if (orders[0] != lowest)
+        orders[0] = dup3(orders[0], lowest, O_CLOEXEC);
+    if (spare >= 0)
+        hosts = dup3(spare, lowest + 1, O_CLOEXEC);
+    else
+        close(lowest + 1);
     orders[1] = -1;
-    return orders[0] >= 0;
+    return orders[0] >= 0 && (hosts >= 0) == (root_hosts() >= 0);
+}
+
+/* Lines for /etc/hosts come first. They are the worker's, and end with a NUL. */
+static bool take_hosts(char **body, size_t *length, char words[WORDS_BYTES])
+{
+    const char *lines = *body;
+    size_t size = strnlen(lines, *length);
+    return (sandbox_skip_hosts(body, length) && (!size || hosts >= 0) &&
+            write_all(hosts, lines, size)) ||
+           sandbox_failure(words, "/etc/hosts");
 }
 
 /* If the launcher removes the sandbox without having used it, the pipe ends. */
 bool sandbox_await_request(char words[WORDS_BYTES])
 {
-    static char body[REQUEST_BYTES];
+    static char bytes[REQUEST_BYTES];
+    char *body = bytes;
     struct order order;
     const char *why;
-    if (!read_all(orders[0], &order, sizeof order) || order.length > sizeof body ||
+    if (!read_all(orders[0], &order, sizeof order) || order.length > sizeof bytes ||
         !read_all(orders[0], body, order.length))
         _exit(EXIT_FAILURE);
     close(orders[0]);
     if (order.flags & NO_NEW_PRIVILEGES)
         container.no_new_privileges = true;
+    if (order.flags & CONNECTED_NETWORK && !take_hosts(&body, &order.length, words))
+        return false;
+    if (hosts >= 0)
+        close(hosts);
     if (!request_parse(body, order.length, &sandbox.request, &why)) {
         snprintf(words, WORDS_BYTES, "%s", why);
         return false;
@@ -213,19 +246,9 @@ bool sandbox_await_request(char words[WORDS_BYTES])
     return true;
 }
 
-static bool own_network(char words[WORDS_BYTES])
-{
-    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    int socket_ = unshare(CLONE_NEWNET) ? -1 : socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool made = socket_ >= 0 && !ioctl(socket_, SIOCSIFFLAGS, &loopback);
-    if (socket_ >= 0 && made)
-        close(socket_);
-    return made || sandbox_failure(words, "its network");
-}
-
 bool sandbox_enter(char words[WORDS_BYTES])
 {
-    if (sandbox.own_network && !own_network(words))
+    if (sandbox.network == OWN_NETWORK && !network_unshare(words))
         return false;
     /* Late, so that making the sandbox is not counted as the program's; the group namespace after it,
      * for its root is where the child is then. */
