@@ -136,6 +136,21 @@ async def test_an_update_from_before_the_start_costs_one_container(stage: Stage)
     assert starts(stage)[1:] == [("c1", ev.StartKind.SANDBOX)] * 2
 
 
+async def test_a_container_from_before_an_update_is_not_adopted_after_a_run(stage: Stage) -> None:
+    """The run comes while the worker still looks for what its previous process has left."""
+    async with stage.service():
+        await with_worker(stage)
+    updated = await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
+    await run(stage, 0, "exit 0", actor_sequence=updated)
+    async with stage.service():
+        await stage.until_seen(ev.ExecutionFinished)
+        for ordinal in range(1, 4):
+            await run(stage, ordinal, "exit 0", actor_sequence=updated)
+            await stage.until_seen(ev.ExecutionFinished, ordinal + 1)
+        await until_prewarmed(stage)
+    assert starts(stage)[2:] == [("c1", ev.StartKind.SANDBOX)] * 2
+
+
 async def test_a_launcher_that_cleans_up_for_too_long_is_replaced(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

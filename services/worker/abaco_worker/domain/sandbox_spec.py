@@ -19,9 +19,9 @@ LAUNCHER_MEMORY_BYTES = 16 * MEBIBYTE
 """What a container that stays may use beyond the limit of a message: the launcher's memory, and the
 page cache while it removes files."""
 
-SPARE_PROCESSES = 2
-"""What a container that stays may have beyond the processes of the launcher and of a message: those
-of the helper, and of the next message."""
+SPARE_PROCESSES = 3
+"""The processes of a container that stays beyond the launcher's and a message's: one of the helper,
+one of the next message, and the one that removes files (``layer.c``)."""
 
 
 class WorkerKey(msgspec.Struct, frozen=True, order=True):

@@ -89,8 +89,9 @@ class SandboxPool:
             self.fill()
 
     def adopt(self, sandbox: Sandbox) -> None:
-        """Keep a sandbox that a previous process made."""
-        if self._closed:
+        """Keep a sandbox that a previous process made, unless a run has asked for another one."""
+        other = self._next is not None or self._spec not in (None, sandbox.record.spec)
+        if self._closed or other:
             self._discard(sandbox)
             return
 
