@@ -76,6 +76,7 @@ class ContainerGarbageCollector:
             except (Unavailable, EngineFault) as error:
                 self._retry_later(unused, error)
             else:
+                _raise_if_cancelled()
                 tasks.create_task(self._remove_directory(unused))
 
     async def _remove_container(self, unused: UnusedContainer) -> None:
@@ -109,6 +110,17 @@ class ContainerGarbageCollector:
             seconds,
         )
         asyncio.get_running_loop().call_later(seconds, self._retries.put_nowait, unused)
+
+
+def _raise_if_cancelled() -> None:
+    """Raise a cancellation that came in the instant of a result.
+
+    In Python 3.11, ``asyncio.wait_for`` swallows it (CPython #86296), and a task group that ends
+    accepts no task.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _remove_tree(directory: Path) -> None:
