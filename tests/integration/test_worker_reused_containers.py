@@ -80,7 +80,7 @@ async def test_nothing_grows_from_message_to_message(world: World) -> None:
         await world.until_clean(waiting=1)
         [container] = world.waiting()
         folder = world.folder / container["Names"][0].lstrip("/")
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        return [path for path, _, _ in os.walk(folder)]  # ignores what is removed meanwhile
 
     script = "busybox mkdir -p /a/b; echo x >/a/b/c; echo y >/data/file"
     await world.send(script)
