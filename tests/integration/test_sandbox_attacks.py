@@ -164,7 +164,7 @@ ATTACKS = {
         then="pwd; ls /proc/self/cwd/",
         stopped=lambda said: said == "",
         without=[
-            ("child.c", "syscall(CALL_CLOSE_RANGE, FAILURE + 1 + sandbox.on, ~0u, 0)", "0"),
+            ("child.c", "syscall(CALL_CLOSE_RANGE, FAILURE + 1 + 2 * sandbox.on, ~0u, 0)", "0"),
             ("child.c", "|| *entered_path != '/')", ")"),
             (SPAWN, "if (!root_build(words)", 'if (open("/", O_PATH) < 0 || !root_build(words)'),
         ],
@@ -206,7 +206,7 @@ ATTACKS = {
         first="probe connect",
         then="cat /proc/net/tcp",
         stopped=lacks("0100007F"),
-        without=[(SPAWN, "sandbox.own_network && !own_network(words)", "0")],
+        without=[(SPAWN, "sandbox.network == OWN_NETWORK && !network_unshare(words)", "0")],
         request={"flags": OWN_NETWORK},
     ),
     "more than its memory": Attack(
