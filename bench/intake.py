@@ -6,7 +6,7 @@ Both run against the same server with ``sync_interval: always`` (every message i
 it is acknowledged), 64 requests in flight, in turns, on one machine that also runs the clients.
 Raw is what the library itself does, nats-py's own client and its ``request``, with the very same
 subjects, bodies and headers; HTTP has 64 keep-alive connections. With keys each request has an
-Idempotency-Key of its own.
+Idempotency-Key of its own. With tokens the requests go to a second process with ``ABACO_AUTH=on``.
 """
 
 import argparse
@@ -23,6 +23,10 @@ import nats
 import uvloop
 from nats.aio.client import Client
 
+from abaco_api import admin_token
+from abaco_api.access.domain.principal import Role
+from abaco_api.access.domain.token_requests import TokenRequest
+from abaco_api.api_settings import ApiSettings
 from abaco_bench import machine, report
 from abaco_bench.figures import Figure, Ratio, median, spread
 from abaco_bench.picture import Panel, draw
@@ -86,8 +90,11 @@ def raw(client: Client, actors: int, run: int) -> Callable[[int], Awaitable[Send
     return make
 
 
-def http(port: int, actors: int, *, keys: bool = False) -> Callable[[int], Awaitable[Send]]:
+def http(
+    port: int, actors: int, *, keys: bool = False, token: str = ""
+) -> Callable[[int], Awaitable[Send]]:
     """Clients with one keep-alive connection each; no more of HTTP than is needed."""
+    credential = f"Authorization: Bearer {token}\r\n" if token else ""
 
     async def make(n: int) -> Send:
         wire = await connect(port)
@@ -95,7 +102,7 @@ def http(port: int, actors: int, *, keys: bool = False) -> Callable[[int], Await
 
         async def send(_: int) -> None:
             more = f"Idempotency-Key: {uuid4()}\r\n" if keys else ""
-            status, body = await wire.ask("POST", path, form, more)
+            status, body = await wire.ask("POST", path, form, more + credential)
             assert status == 200, body
 
         return send
@@ -115,24 +122,30 @@ async def register(port: int, actors: int) -> None:
 PUBLISHED = 196.0
 """Messages a second that are quoted for Abaco, on its own machines."""
 
-GOAL = 0.5
-"""Of raw; not for one actor alone, whose messages each name the sequence of the one before."""
 
 RAW, HTTP, KEYS = "raw JetStream", "HTTP", "HTTP with keys"
+TOKENS = "HTTP with tokens"
+
+GOALS = {HTTP: 0.5, TOKENS: 0.9}
+"""Of raw, and of HTTP; not for one actor alone, whose messages each name the sequence of the one
+before."""
 
 LIMITS = {
     RAW: "the log's writes to disk, which the server puts together, and nats-py in one process",
     HTTP: "one api process in Python on one core; the log is behind it",
     KEYS: "the same, and the key of each request",
+    TOKENS: "the same, and the token of each request",
 }
 
 
 async def measure(
-    server: NatsServer, api: Api, options: argparse.Namespace
+    server: NatsServer, api: Api, guarded: Api, options: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Messages a second, by what accepted them and for how many actors."""
     client = await nats.connect(server.url)
     await register(api.port, max(options.actors))
+    request = TokenRequest(name="bench", owner="bench", roles=[Role.ADMIN])
+    token = await admin_token.create(ApiSettings(nats_url=server.url), request)
     samples: dict[str, list[float]] = defaultdict(list)
     run = 0
     for turn in range(options.turns):
@@ -141,6 +154,7 @@ async def measure(
                 (RAW, raw(client, actors, run)),
                 (HTTP, http(api.port, actors)),
                 (KEYS, http(api.port, actors, keys=True)),
+                (TOKENS, http(guarded.port, actors, token=token)),
             ):
                 samples[f"{name}, {actors} actors"].append(await rate(make, options.seconds))
             run += 1
@@ -162,9 +176,9 @@ def made_report(samples: dict[str, list[float]], options: argparse.Namespace) ->
                     samples[f"{one}, {actors} actors"], samples[f"{other}, {actors} actors"]
                 ),
                 unit="x",
-                goal=GOAL if one is HTTP and actors > 1 else None,
+                goal=GOALS.get(one) if actors > 1 else None,
             )
-            for one, other in ((HTTP, RAW), (KEYS, HTTP))
+            for one, other in ((HTTP, RAW), (KEYS, HTTP), (TOKENS, HTTP))
             for actors in options.actors
         ]
         + [
@@ -212,9 +226,10 @@ def main() -> None:
         options.machine = {**machine.description(), "sync_interval": sync_interval}
         server.start()
         api = Api(Path(logs), server.url, NO_DATABASE)
+        guarded = Api(Path(logs), server.url, NO_DATABASE, auth="on")
         try:
-            with running(api):
-                samples = uvloop.run(measure(server, api, options))
+            with running(api, guarded):
+                samples = uvloop.run(measure(server, api, guarded, options))
         finally:
             server.kill()
     found = made_report(samples, options)

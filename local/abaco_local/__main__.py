@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import click
 
+from abaco_local.cli.admin_commands import ADMIN_COMMANDS
 from abaco_local.cli.audit_commands import AUDIT_COMMANDS
 from abaco_local.cli.command_sections import SectionedGroup
 from abaco_local.cli.event_commands import events
@@ -13,7 +14,12 @@ from abaco_proto.errors import AbacoError, Malformed
 
 USAGE_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 
-SECTIONS = {"Stack": STACK_COMMANDS, "Events": (events,), "Audit": AUDIT_COMMANDS}
+SECTIONS = {
+    "Stack": STACK_COMMANDS,
+    "Access": ADMIN_COMMANDS,
+    "Events": (events,),
+    "Audit": AUDIT_COMMANDS,
+}
 
 
 @click.group(

@@ -23,6 +23,13 @@ class LocalSettings(msgspec.Struct, frozen=True):
     api_port: Annotated[
         int, msgspec.Meta(description="The port the api listens on.", ge=1, le=65535)
     ] = 8000
+    token: Annotated[
+        str,
+        msgspec.Meta(
+            description="The API token that `abaco demo` and `abaco events` send; needed with"
+            " ABACO_AUTH=on."
+        ),
+    ] = ""
     nats_port: Annotated[
         Port, msgspec.Meta(description="The embedded NATS server's port; 0 chooses a free one.")
     ] = 0

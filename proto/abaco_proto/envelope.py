@@ -27,7 +27,7 @@ from typing import Any, Union
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.names import event_subject, tenant_of
+from abaco_proto.names import TOKEN_ACTOR_PREFIX, event_subject, tenant_of
 
 ID = "Nats-Msg-Id"
 TIME = "Abaco-Time"
@@ -145,7 +145,7 @@ def _decode_retired(raw: bytes, reason: str) -> ev.Event:
 # -- the envelope ---------------------------------------------------------------------------------
 
 
-def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one case per rule
+def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901, PLR0912 - one case per rule
     """The id of an event, derived from its content.
 
     ``position`` is for types whose content may occur more than once in a history: the sequence of
@@ -185,6 +185,12 @@ def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901 - one 
             return f"{event.worker_id}.{verb}"
         case ev.ActorUpdated():
             return f"{event.actor_id}.{verb}.{position}"
+        case ev.PermissionSet():
+            return f"{event.actor_id}.permission.{position}"
+        case ev.TokenCreated() | ev.TokenRevoked():
+            return f"{TOKEN_ACTOR_PREFIX}{event.token_id}.{verb}"
+        case ev.TokenUsed():
+            return f"{TOKEN_ACTOR_PREFIX}{event.token_id}.{verb}.{event.date}"
         case ev.HostJoined() | ev.HostLost():
             return f"{event.host_id}.{verb}.{position}"
     raise AssertionError(f"no id rule for {ev.type_of(event)}")

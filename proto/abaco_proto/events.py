@@ -76,6 +76,15 @@ class EndedBy(OpenEnum):
     MAX_DISK_BYTES = "max_disk_bytes"
 
 
+class PermissionLevel(StrEnum):
+    """What a user may do with an actor, from the least to the most; each includes those before."""
+
+    NONE = "NONE"
+    READ = "READ"
+    EXECUTE = "EXECUTE"
+    UPDATE = "UPDATE"
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=""):
     """The base class of events. ``type`` on the wire is the tag of the class."""
 
@@ -113,11 +122,16 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorRegistered(Event, frozen=True, kw_only=True, tag="actor.registered"):
-    """An actor was registered. ``revision`` starts at 1."""
+    """An actor was registered. ``revision`` starts at 1.
+
+    ``owner`` is the user who registered it and has the level ``UPDATE``; it is not in the event if
+    authentication is off.
+    """
 
     actor_id: str
     definition: Definition
     revision: int = 1
+    owner: str | UnsetType = UNSET
 
 
 class ActorUpdated(Event, frozen=True, kw_only=True, tag="actor.updated"):
@@ -422,6 +436,49 @@ class ExecutionRetryRequested(Event, frozen=True, kw_only=True, tag="execution.r
     attempts: int
 
 
+# -- access --------------------------------------------------------------------------------------
+
+
+class PermissionSet(Event, frozen=True, kw_only=True, tag="permission.set"):
+    """A user's level on an actor was set. ``ABACO_WORLD`` is every user of the tenant."""
+
+    actor_id: str
+    user: str
+    level: PermissionLevel
+
+
+class TokenCreated(Event, frozen=True, kw_only=True, tag="token.created"):
+    """An API token was made. The token itself is not in the event.
+
+    ``token_id`` is its visible prefix, ``sha256`` the digest of its whole text in hexadecimal. It
+    acts for ``owner`` with at most ``roles``; ``actors`` limits it to these actors, None to none.
+    ``created_by`` is the principal that made it.
+    """
+
+    token_id: str
+    sha256: str
+    name: str
+    owner: str
+    roles: tuple[str, ...]
+    read_only: bool
+    actors: tuple[str, ...] | None
+    expires_at: str
+    created_by: str
+
+
+class TokenRevoked(Event, frozen=True, kw_only=True, tag="token.revoked"):
+    """An API token was revoked, for good."""
+
+    token_id: str
+
+
+class TokenUsed(Event, frozen=True, kw_only=True, tag="token.used"):
+    """An API token was used on a day (UTC, ``2026-01-02``). At most one event per token and day."""
+
+    token_id: str
+    date: str
+
+
 # -- not in the log ------------------------------------------------------------------------------
 
 
@@ -446,6 +503,10 @@ OWNERS: dict[type[Event], Owner] = {
     InboxPurged: Owner.API,
     ExecutionHaltRequested: Owner.API,
     ExecutionRetryRequested: Owner.API,
+    PermissionSet: Owner.API,
+    TokenCreated: Owner.API,
+    TokenRevoked: Owner.API,
+    TokenUsed: Owner.API,
     WorkerRequested: Owner.SCHEDULER,
     WorkerStopRequested: Owner.SCHEDULER,
     WorkerLost: Owner.SCHEDULER,

@@ -24,6 +24,9 @@ from abaco_proto.events import (
     ExecutionAssigned,
     HostJoined,
     HostLost,
+    TokenCreated,
+    TokenRevoked,
+    TokenUsed,
     WorkerRequested,
     WorkerStopRequested,
     type_of,
@@ -41,11 +44,17 @@ MAX_CACHED_IDS = 10_000
 """The size of the cache of execution ordinals, which a fold needs for every event."""
 
 _NAME = re.compile(NAME_PATTERN)
+_TENANT = re.compile(TENANT_PATTERN)
 
 
 def is_name(text: str) -> bool:
     """Whether ``text`` may name an actor."""
     return _NAME.fullmatch(text) is not None
+
+
+def is_tenant(text: str) -> bool:
+    """Whether ``text`` may name a tenant."""
+    return _TENANT.fullmatch(text) is not None
 
 
 def is_actor_id(text: str) -> bool:
@@ -101,6 +110,7 @@ def _number(text: str, prefix: str) -> int | None:
 # -- subjects -------------------------------------------------------------------------------------
 
 HOST_ACTOR_PREFIX = "_host-"
+TOKEN_ACTOR_PREFIX = "_token-"  # noqa: S105 - a part of a subject
 
 ADDRESSED = (WorkerRequested, WorkerStopRequested, ExecutionAssigned)
 """Events for one host: their subjects end in its id."""
@@ -111,6 +121,8 @@ def event_subject(tenant: str, event: Event) -> str:
     """The subject an event is appended to."""
     if isinstance(event, HostJoined | HostLost):
         actor_token = HOST_ACTOR_PREFIX + event.host_id
+    elif isinstance(event, TokenCreated | TokenRevoked | TokenUsed):
+        actor_token = TOKEN_ACTOR_PREFIX + event.token_id
     else:
         actor_token = event.actor_id  # type: ignore[attr-defined]
     subject = f"abaco.event.{tenant}.{actor_token}.{TAGS[type(event)]}"
@@ -226,6 +238,18 @@ def host_filter(tenant: str, host_id: str) -> str:
 def hosts_filter(tenant: str) -> str:
     """The events of all hosts."""
     return f"abaco.event.{tenant}.*.host.*"
+
+
+# abaco.event.<tenant>._token-<token_id>.token.*
+def token_filter(tenant: str, token_id: str) -> str:
+    """The events of one API token, on which decisions about it are conditional."""
+    return f"abaco.event.{tenant}.{TOKEN_ACTOR_PREFIX}{token_id}.token.*"
+
+
+# abaco.event.<tenant>.*.token.*
+def tokens_filter(tenant: str) -> str:
+    """The events of all API tokens of a tenant."""
+    return f"abaco.event.{tenant}.*.token.*"
 
 
 # abaco.event.<tenant>.*.worker.>

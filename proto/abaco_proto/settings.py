@@ -42,6 +42,10 @@ NAMES = frozenset(
         "ABACO_API_HOST",
         "ABACO_API_PORT",
         "ABACO_APPEND_TIMEOUT_SECONDS",
+        "ABACO_AUTH",
+        "ABACO_AUTH_FAILURES_PER_MINUTE",
+        "ABACO_AUTH_ISSUERS",
+        "ABACO_AUTH_OFF_ANYWHERE",
         "ABACO_BODY_MIN_BYTES_PER_SECOND",
         "ABACO_BODY_SECONDS",
         "ABACO_HEAD_SECONDS",
@@ -59,12 +63,14 @@ NAMES = frozenset(
         "ABACO_MAX_UPLOADS",
         "ABACO_MAX_UPLOAD_BYTES",
         "ABACO_MAX_WORKERS",
+        "ABACO_PUBLISHED_HOST",
         "ABACO_QUERY_TIMEOUT_SECONDS",
         "ABACO_READ_WAIT_SECONDS",
         "ABACO_RING_BYTES",
         "ABACO_RING_EVENTS",
         "ABACO_STREAM_HEARTBEAT_SECONDS",
         "ABACO_STREAM_WRITE_SECONDS",
+        "ABACO_TRUSTED_PROXIES",
         # scheduler
         "ABACO_HOST_TIMEOUT_SECONDS",
         "ABACO_MAX_ATTEMPTS",
@@ -99,6 +105,7 @@ NAMES = frozenset(
         "ABACO_DATA_DIR",
         "ABACO_NATS_PORT",
         "ABACO_POSTGRES_PORT",
+        "ABACO_TOKEN",
     }
 )
 

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import Draft, Recorded, draft, encode, event_id
@@ -200,6 +202,21 @@ def joined(host_id: str = "h1", capacity: int = 16) -> ev.HostJoined:
     return ev.HostJoined(host_id=host_id, capacity=capacity)
 
 
+def token_created(token_id: str = "AbCd1234", **changes: Any) -> ev.TokenCreated:
+    values: dict[str, Any] = {
+        "sha256": "ab" * 32,
+        "name": "laptop",
+        "owner": "alice",
+        "roles": ("developer",),
+        "read_only": False,
+        "actors": ("foo_0",),
+        "expires_at": "2026-04-02T03:04:05.000000Z",
+        "created_by": "user alice",
+        **changes,
+    }
+    return ev.TokenCreated(token_id=token_id, **values)
+
+
 EXAMPLES: tuple[ev.Event, ...] = (
     registered(description="says hello", default_environment={"A": "1"}),
     updated(),
@@ -236,10 +253,15 @@ EXAMPLES: tuple[ev.Event, ...] = (
     halt_requested(7),
     abandoned(7),
     retry_requested(7),
+    ev.PermissionSet(actor_id="foo_0", user="alice", level=ev.PermissionLevel.EXECUTE),
+    token_created(),
+    ev.TokenRevoked(token_id="AbCd1234"),
+    ev.TokenUsed(token_id="AbCd1234", date="2026-01-02"),
 )
 """One event of each type."""
 
 VARIANTS: dict[str, ev.Event] = {
+    "actor.registered.owner": msgspec.structs.replace(registered(), owner="alice"),
     "actor.registered.isolation": registered(isolation=ev.Isolation.CONTAINER),
     "actor.updated.isolation": updated(isolation=ev.Isolation.SANDBOX),
     "worker.ready.isolation": ready(

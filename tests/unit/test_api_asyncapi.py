@@ -38,7 +38,7 @@ def test_every_reference_leads_somewhere() -> None:
 @pytest.mark.parametrize("event", b.EXAMPLES, ids=ev.type_of)
 def test_an_event_is_where_and_as_it_is_described(event: ev.Event) -> None:
     channel = DOCUMENT["channels"][ev.type_of(event)]
-    places = {"tenant": "default", "actor_id": "foo_0", "host_id": "h1"}
+    places = {"tenant": "default", "actor_id": "foo_0", "host_id": "h1", "token_id": "AbCd1234"}
     assert channel["address"].format(**places) == event_subject("default", event)
     assert all(f"{{{place}}}" in channel["address"] for place in channel["parameters"])
     [message] = channel["messages"].values()

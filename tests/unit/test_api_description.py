@@ -68,3 +68,12 @@ def test_settings_have_defaults() -> None:
 def test_a_bad_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(Malformed, match=name):
         settings.read(ApiSettings, {name: value})
+
+
+def test_the_description_says_what_an_operation_needs_if_it_needs_anything() -> None:
+    described = openapi.describe(OPERATIONS)["paths"]
+    assert described["/healthz"]["get"]["security"] == []
+    assert described["/actors"]["post"]["security"] == [{"bearer": ["admin", "developer"]}]
+    assert described["/actors/{actor_id}"]["put"]["x-abaco-access"] == "UPDATE on the actor"
+    off = openapi.describe(OPERATIONS, auth=False)["paths"]
+    assert all(o["security"] == [] for item in off.values() for o in item.values())

@@ -82,7 +82,7 @@ async def send(process: Process, name: str, key: str = KEY) -> httpx.Response:
 def test_every_post_takes_a_key() -> None:
     posts = {o.path for o in OPERATIONS if o.kind == "command" and o.method == "POST"}
     assert posts == {o.path for o in OPERATIONS if o.repeated is not None}
-    assert len(posts) == 7
+    assert len(posts) == 9
 
 
 # -- the same key again --------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 
+from abaco_api.access.domain import rules
+from abaco_api.access.domain.issuers import Issuer
 from abaco_api.api_settings import ApiSettings as ApiConfig
 from abaco_api.contract import asyncapi, openapi
 from abaco_api.http.api_metrics import ApiMetrics
@@ -152,7 +154,8 @@ of actors only the {named} with the longest queues are named.
 The api's are at its own port, as `/metrics`; the other services have a port for nothing else,
 `ABACO_METRICS_PORT`, which is off where it is 0. `abaco status --json` has the `metrics_url` of
 each. In containers they are at `scheduler:9090`, `projector:9090`, `worker:9090`, `api-1:8000` and
-`api-2:8000`, inside the network only (nginx passes none on), so that Prometheus joins it:
+`api-2:8000`, inside the network only (nginx passes none on), so that Prometheus joins it. With
+`ABACO_AUTH=on` the api's need a token with the role reader, in `authorization.credentials_file`:
 
 ```yaml
 scrape_configs:
@@ -205,8 +208,9 @@ def table(metrics: Sequence[MetricDescription]) -> list[str]:
 OF_COMPOSE = {
     *("ABACO_NATS_URL", "ABACO_POSTGRES_DSN", "ABACO_HOST_ID"),  # secrets, and what has to last
     *("ABACO_API_HOST", "ABACO_API_PORT", "ABACO_NATS_PORT"),  # what is published, and where
-    *("ABACO_DATA_DIR", "ABACO_POSTGRES_PORT"),  # of the embedded stack alone
+    *("ABACO_DATA_DIR", "ABACO_POSTGRES_PORT", "ABACO_TOKEN"),  # of the embedded stack alone
     *("ABACO_METRICS_HOST", "ABACO_METRICS_PORT"),  # read inside the network only
+    *("ABACO_PUBLISHED_HOST", "ABACO_TRUSTED_PROXIES"),  # nginx, and where it publishes
     "ABACO_WORKER_DIR",  # the same path inside as outside
 }
 """The settings that compose.yaml decides itself."""
@@ -223,7 +227,69 @@ def asyncapi_page() -> str:
     return asyncapi.encoded().decode()
 
 
+ACCESS_HEAD = """\
+# Access
+
+Generated from `services/api/abaco_api/access/domain/rules.py` and `issuers.py`. It applies with
+`ABACO_AUTH=on`; [how to put Abaco on a network](../how-to/put-it-on-a-network.md) is the way
+there.
+
+A request has a credential in `Authorization: Bearer …`: a JWT of one of the issuers, or an API
+token. Without a valid one the answer is 401; what the principal may not read is 404; what it
+may read but not change is 403.
+
+## Levels
+
+Each user has a level on each actor: `NONE`, `READ`, `EXECUTE` or `UPDATE`, and each includes
+those before it. What is set for `ABACO_WORLD` holds for everybody in the tenant, at the level
+that is set. Of all that apply, the highest counts. Who registers an actor has `UPDATE`. An API
+token acts for its owner, with at most the roles that it was made with.
+"""
+
+
+def access_page() -> str:
+    lines = ACCESS_HEAD.splitlines()
+    lines += [
+        "",
+        "## Roles",
+        "",
+        "| role | level on every actor | meaning |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| {role.value} | {rules.ROLE_LEVELS[role]} | {rules.ROLE_MEANINGS[role]} |"
+        for role in rules.ROLE_LEVELS
+    ]
+    lines += ["", "## Operations", "", "| operation | needs |", "| --- | --- |"]
+    lines += [f"| `{m} {path}` | {rules.needs(rule)} |" for (m, path), rule in rules.RULES.items()]
+    lines += ["", "A principal sees its own tokens; an admin sees all."]
+    lines += ["", "## Privileged parameters", ""]
+    lines += [" ".join(PRIVILEGED.split()), "", "| parameter | needs the role |", "| --- | --- |"]
+    for name, roles in rules.PRIVILEGED_PARAMETERS.items():
+        lines.append(f"| `{name}` | {' or '.join(sorted(roles))} |")
+    lines += ["", "## Issuers", "", " ".join(ISSUERS.split()), "", "| field | default |"]
+    lines.append("| --- | --- |")
+    for field in msgspec.structs.fields(Issuer):
+        needed = field.default is msgspec.NODEFAULT
+        default = "needed" if needed else f"`{msgspec.json.encode(field.default).decode()}`"
+        lines.append(f"| `{field.name}` | {default} |")
+    return "\n".join([*lines, ""])
+
+
+PRIVILEGED = """\
+These parameters of an actor need a role besides the level, unless they are null, which is the
+host's setting, or `max_workers` is at most `ABACO_MAX_WORKERS`. The image of a privileged actor
+is changed only by who may make one.
+"""
+ISSUERS = """\
+`ABACO_AUTH_ISSUERS` is a JSON list of objects with these fields. The keys come from `jwks_url`
+or `jwks_file`. The tenant is `tenant`, or the claim `tenant_claim`, which `tenants` may map.
+The profile `wso2` maps the domain of the user. Without `roles`, the roles are named `abaco-
+admin` and so on, with WSO2 `Internal/abaco-admin`.
+"""
+
 PAGES = {
+    "reference/access.md": access_page,
     "reference/settings.md": settings_page,
     "reference/states.md": states_page,
     "reference/events.md": events_page,

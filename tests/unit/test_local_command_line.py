@@ -10,6 +10,7 @@ from abaco_local.__main__ import commands
 
 NAMES = {
     "Stack": ["up", "down", "status", "start", "stop", "restart", "demo"],
+    "Access": ["admin"],
     "Events": ["events"],
     "Audit": ["verify", "rebuild", "replay", "export", "restore"],
 }

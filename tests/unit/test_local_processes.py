@@ -146,3 +146,9 @@ def test_launch_becomes_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ["python", "-m", "x"],
         {"A": "%s", "SUPERVISOR_SERVER_URL": "unix:///s"},
     ]
+
+
+def test_the_token_of_who_types_a_command_is_of_no_service(tmp_path: Path) -> None:
+    for name in ("ABACO_TOKEN", "ABACO_TOKEN_FILE"):
+        for command in process_commands.SERVICES:
+            assert name not in commands(tmp_path, **{name: "secret"})[command].env

@@ -40,6 +40,9 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         Any: JSON,
         str | None: st.none() | TEXT,
+        ev.PermissionLevel: st.sampled_from(ev.PermissionLevel),
+        tuple[str, ...]: st.lists(TEXT, max_size=3).map(tuple),
+        tuple[str, ...] | None: st.none() | st.lists(TEXT, max_size=3).map(tuple),
         dict[str, str]: st.dictionaries(TEXT, TEXT, max_size=3),
         **{kind: st.sampled_from([*kind, "of a newer version"]) for kind in NAMED_VALUES},
     }

@@ -34,9 +34,8 @@ def events(  # noqa: PLR0913 - one argument per option
     url: str | None,
 ) -> None:
     """Print the events of the log."""
-    reader = EventReader(
-        url or settings.read(LocalSettings, os.environ).api_url, actor=actor, type=type_
-    )
+    config = settings.read(LocalSettings, os.environ)
+    reader = EventReader(url or config.api_url, token=config.token, actor=actor, type=type_)
     found = reader.follow(after, _report_interruptions()) if follow else reader.history(after)
     try:
         for event in found:

@@ -47,13 +47,14 @@ class PrintedEvent(msgspec.Struct, frozen=True):
 class EventReader:
     """Reads the events of one api, filtered."""
 
-    def __init__(self, url: str, **filters: str | None) -> None:
+    def __init__(self, url: str, *, token: str = "", **filters: str | None) -> None:
         """``filters`` are parameters of ``GET /events``; None is not sent."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise Malformed(f"--url: expected http://host:port, got {url!r}")
         self._host, self._port = parts.hostname, parts.port or 80
         self._path = f"{parts.path.rstrip('/')}/events"
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._filter = {name: value for name, value in filters.items() if value is not None}
 
     def history(self, after: int) -> Iterator[PrintedEvent]:
@@ -105,7 +106,9 @@ class EventReader:
         headers: dict[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         connection.request(
-            "GET", f"{self._path}?{urlencode({**self._filter, **query})}", headers=headers or {}
+            "GET",
+            f"{self._path}?{urlencode({**self._filter, **query})}",
+            headers={**self._headers, **(headers or {})},
         )
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:

@@ -26,6 +26,7 @@ class Request(msgspec.Struct, frozen=True):
 
     url: str
     data: str = ""
+    token: str = ""
 
     @property
     def line(self) -> str:
@@ -47,8 +48,14 @@ class Request(msgspec.Struct, frozen=True):
     def _curl(self) -> str:
         data = ["-X", "POST", "--data", self.data] if self.data else []
         command = ["curl", "-sS", "--noproxy", "*", "--max-time", str(ANSWER_SECONDS)]
+        # The token goes over the standard input: arguments are seen by everybody on the machine.
+        config = f'header = "Authorization: Bearer {self.token}"' if self.token else ""
         finished = subprocess.run(
-            [*command, *data, self.url], capture_output=True, text=True, check=False
+            [*command, "--config", "-", *data, self.url],
+            input=config,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if finished.returncode:
             raise Unavailable(finished.stderr.strip())
@@ -58,7 +65,9 @@ class Request(msgspec.Struct, frozen=True):
         body = self.data.encode() or None
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(self.url, body, ANSWER_SECONDS) as answer:
+            headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+            request = urllib.request.Request(self.url, body, headers)  # noqa: S310
+            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()
@@ -66,7 +75,7 @@ class Request(msgspec.Struct, frozen=True):
             raise Unavailable(f"{self.url}: {error}") from None
 
 
-def run(api_url: str) -> None:
+def run(api_url: str, token: str = "") -> None:
     """Run the five steps.
 
     Raises:
@@ -74,18 +83,18 @@ def run(api_url: str) -> None:
     """
     actors = f"{api_url}/actors"
     _print_step("1. Register an image as an actor")
-    created = print_answer(Request(actors, "image=jstubbs/abaco_test&name=foo"))
+    created = print_answer(Request(actors, "image=jstubbs/abaco_test&name=foo", token))
     actor = f"{actors}/{created['id']}"
     _print_step("2. Wait until its workers are ready")
-    wait_for_status(Request(actor), "READY", READY_SECONDS)
+    wait_for_status(Request(actor, token=token), "READY", READY_SECONDS)
     _print_step("3. Send it a message")
-    sent = print_answer(Request(f"{actor}/messages", "message=execute yourself"))
+    sent = print_answer(Request(f"{actor}/messages", "message=execute yourself", token))
     execution = f"{actor}/executions/{sent['execution_id']}"
     _print_step("4. Wait until the message is executed, and look at the statistics")
-    wait_for_status(Request(execution), "COMPLETE", COMPLETE_SECONDS)
-    print_answer(Request(f"{actor}/executions"))
+    wait_for_status(Request(execution, token=token), "COMPLETE", COMPLETE_SECONDS)
+    print_answer(Request(f"{actor}/executions", token=token))
     _print_step("5. Read what it wrote")
-    logs = print_answer(Request(f"{execution}/logs"))
+    logs = print_answer(Request(f"{execution}/logs", token=token))
     if "Contents of MSG: execute yourself" not in str(logs):
         raise Unavailable("the logs do not hold the message")
     click.echo(f"\n{logs}")

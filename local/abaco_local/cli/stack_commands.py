@@ -80,7 +80,7 @@ def restart(name: str) -> None:
 def demo() -> None:
     """Run the quickstart against the running stack."""
     config, _ = read_settings()
-    quickstart.run(config.api_url)
+    quickstart.run(config.api_url, config.token)
 
 
 STACK_COMMANDS = (up, down, status, start, stop, restart, demo)

@@ -12,6 +12,9 @@ from abaco_proto.settings import FROM_FILE
 # contain unrelated secrets.
 PASSED_NAMES = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 PASSED_PREFIXES = ("LC_", "PYTHON", "SSL_CERT_")
+OF_COMMANDS = ("ABACO_TOKEN",)
+"""Secrets of the person who types a command; no service needs them."""
+
 SERVICE_PREFIXES = ("ABACO_", "COVERAGE_", "DOCKER_", "OTEL_")
 
 
@@ -45,7 +48,8 @@ def service_environment(
     passed = {
         name: value
         for name, value in environ.items()
-        if name.startswith(SERVICE_PREFIXES) and name.removesuffix(FROM_FILE) not in fixed
+        if name.startswith(SERVICE_PREFIXES)
+        and name.removesuffix(FROM_FILE) not in (*fixed, *OF_COMMANDS)
     }
     chosen = {"ABACO_HOST_ID": identity.host_id, "ABACO_WORKER_DIR": str(root / "worker")}
     chosen = {name: value for name, value in chosen.items() if f"{name}{FROM_FILE}" not in passed}

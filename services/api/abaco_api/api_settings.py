@@ -1,6 +1,6 @@
 """The settings of the api, as one frozen value."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -24,6 +24,49 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     api_port: Annotated[int, Meta(description="The port the api listens on.", ge=1, le=65535)] = (
         8000
     )
+    auth: Annotated[
+        Literal["off", "on"],
+        Meta(
+            description="Whether requests need a credential: docs/how-to/put-it-on-a-network.md."
+            " With off, everybody who reaches the api may do everything."
+        ),
+    ] = "off"
+    auth_off_anywhere: Annotated[
+        bool,
+        Meta(
+            description="Whether ABACO_AUTH may be off although the api is reachable from other"
+            " machines."
+        ),
+    ] = False
+    auth_issuers: Annotated[
+        str,
+        Meta(
+            description="The issuers of JWTs that are accepted, as JSON:"
+            " docs/reference/access.md. Empty: only API tokens."
+        ),
+    ] = ""
+    auth_failures_per_minute: Annotated[
+        int,
+        Meta(
+            description="Invalid credentials that one address may send a minute; beyond it, 429.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 60
+    published_host: Annotated[
+        str,
+        Meta(
+            description="The address at which a proxy publishes the api, if it is another one than"
+            " ABACO_API_HOST."
+        ),
+    ] = ""
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="Networks of proxies, separated by commas. Of a request from one of them,"
+            " the last address in X-Forwarded-For is the client's."
+        ),
+    ] = ""
     init_count: Annotated[
         int, Meta(description="min_workers of a new actor that sets none.", ge=0, le=1000)
     ] = 2

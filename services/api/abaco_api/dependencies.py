@@ -6,6 +6,9 @@ from contextlib import suppress
 import msgspec
 from starlette.requests import Request
 
+from abaco_api.access.access_commands import AccessCommands
+from abaco_api.access.access_control import AccessControl, create_access_control
+from abaco_api.access.access_directory import AccessDirectory
 from abaco_api.api_errors import BadParameter
 from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
@@ -64,6 +67,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     why: WhyQuery
     metrics: ApiMetrics
     spans: Spans
+    access: AccessControl
+    access_commands: AccessCommands
 
     async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | PastReadModels:
         """What a query reads: the read models, or the moment of the past in ``as_of``."""
@@ -127,6 +132,10 @@ def assemble(
     tenant = settings.tenant
     directory = ActorDirectory(log, tenant)
     keys = KeyIndex(log, settings.idempotency_seconds)
+    access_directory = AccessDirectory(log, tenant, seconds=settings.append_timeout_seconds)
+    access = create_access_control(
+        settings, access_directory, lambda reason: metrics.refusals.labels(reason).inc()
+    )
     handler = CommandHandler(log, tenant, keys, settings.append_timeout_seconds)
     pool = PostgresPool(settings.postgres_dsn, settings.query_timeout_seconds, metrics.query)
     models = ReadModels(pool, tenant)
@@ -159,7 +168,7 @@ def assemble(
         ),
         log=log,
         directory=directory,
-        actors=ActorCommands(handler, log, directory, tenant),
+        actors=ActorCommands(handler, log, directory, tenant, access.check_definition),
         inbox=inbox,
         workers=WorkerCommands(handler, log, directory, models, tenant),
         control=ExecutionControl(handler, log, directory, models, tenant),
@@ -182,6 +191,8 @@ def assemble(
         ),
         metrics=metrics,
         spans=spans,
+        access=access,
+        access_commands=AccessCommands(handler, directory, access_directory, tenant),
     )
 
 

@@ -33,11 +33,13 @@ class FullFold:
         """An actor, with its subscriptions."""
         return (await self._folded(self._definitions(actor_id))).actor(actor_id)
 
-    async def actors(self, limit: int, offset: int, behind: Row | None) -> Sequence[Row]:
+    async def actors(
+        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+    ) -> Sequence[Row]:
         """All actors, in the order of their registration: a piece of the list, behind a row."""
         if self._listed is None:
             self._listed = await self._folded(self._definitions("*"))
-        rest = self._listed.page(limit, offset, behind)
+        rest = self._listed.page(limit, offset, behind, only)
         rows = [self._listed.actor(actor_id) for actor_id in rest[:PIECE_ACTORS]]
         return [{**row, "found": len(rest)} for row in rows]
 

@@ -40,9 +40,11 @@ class IndexedAnswers:
         """An actor, with its subscriptions."""
         return (await self._of_actor(actor_id)).actor(actor_id)
 
-    async def actors(self, limit: int, offset: int, behind: Row | None) -> Sequence[Row]:
+    async def actors(
+        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+    ) -> Sequence[Row]:
         """All actors, in the order of their registration: a piece of the list, behind a row."""
-        found = await self._rows.actors(self._sequence, limit, offset, behind)
+        found = await self._rows.actors(self._sequence, limit, offset, behind, only)
         rows = await asyncio.gather(*map(self.actor, found[:PIECE_ACTORS]))
         return [{**row, "found": len(found)} for row in rows]
 

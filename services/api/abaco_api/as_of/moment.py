@@ -63,9 +63,17 @@ class Moment(Fold):
         actor = self.actors[self._tenant, actor_id]
         return folded_rows.subscription_rows(actor, self._subscribed.get(actor_id, {}))
 
-    def page(self, limit: int, offset: int, behind: Row | None) -> list[str]:
-        """The ids of actors in the order of their registration: a page, behind a row or offset."""
+    def page(
+        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+    ) -> list[str]:
+        """The ids of actors in the order of their registration: a page, behind a row or offset.
+
+        With ``only``, of those among these ids.
+        """
         found = self._registered()
+        if only is not None:
+            wanted = set(only)
+            found = [actor for actor in found if actor.actor_id in wanted]
         if behind is not None:
             place = behind["registered_at"], behind["actor_id"]
             offset = bisect_right(found, place, key=_registration)

@@ -23,7 +23,9 @@ class Answers(Protocol):
         """An actor, with its subscriptions."""
         ...
 
-    async def actors(self, limit: int, offset: int, behind: Row | None) -> Sequence[Row]:
+    async def actors(
+        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+    ) -> Sequence[Row]:
         """All actors, in the order of their registration: a piece of the list, behind a row."""
         ...
 
@@ -74,9 +76,19 @@ class PastReadModels:
         """An actor, with its subscriptions."""
         return await self._answer(lambda way: way.actor(actor_id))
 
-    async def actors(self, limit: int, offset: int, *, behind: Row | None = None) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, behind a row."""
-        return await self._answer(lambda way: way.actors(limit, offset, behind))
+    async def actors(
+        self,
+        limit: int,
+        offset: int,
+        *,
+        behind: Row | None = None,
+        only: Sequence[str] | None = None,
+    ) -> Sequence[Row]:
+        """All actors, in the order of their registration: a piece of the list, behind a row.
+
+        With ``only``, those with these ids.
+        """
+        return await self._answer(lambda way: way.actors(limit, offset, behind, only))
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
         """An actor's subscriptions."""

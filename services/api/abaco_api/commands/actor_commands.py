@@ -1,9 +1,10 @@
 """Commands on actors: register one, and change, scale, subscribe or delete one that exists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from abaco_api.access.domain.principal import Principal
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import RegisterActor, ScaleWorkers, UpdateActor
@@ -13,6 +14,7 @@ from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.actor import INITIAL, Actor, evolve
 from abaco_proto.envelope import Expected, Recorded
+from abaco_proto.events import Definition
 from abaco_proto.names import actor_filter, stop_requests_filter, type_filter
 
 
@@ -24,12 +26,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
 
 
+DefinitionCheck = Callable[[Principal, Definition | None, Definition], None]
+"""Raises ``Forbidden`` if a principal may not replace a definition (None: register) by another."""
+
+
 class ActorCommands:
     """Registers actors, and changes those that exist."""
 
     def __init__(
-        self, handler: CommandHandler, log: EventLog, directory: ActorDirectory, tenant: str
+        self,
+        handler: CommandHandler,
+        log: EventLog,
+        directory: ActorDirectory,
+        tenant: str,
+        check: DefinitionCheck = lambda *_: None,
     ) -> None:
+        self._check = check
         self._handler = handler
         self._log = log
         self._directory = directory
@@ -40,8 +52,13 @@ class ActorCommands:
         name = command.definition.name
         history = NameHistory(self._log, self._directory, self._tenant, name)
 
+        principal = None if cause is None else cause.principal
+        owner = "" if principal is None else principal.user
+        if principal is not None:
+            self._check(principal, None, command.definition)
+
         def register(number: int) -> Sequence[ev.Event]:
-            return decide_register(names.actor_id(name, number), command)
+            return decide_register(names.actor_id(name, number), command, owner)
 
         executed = await self._handler.execute(history, register, cause)
         [recorded] = executed.events
@@ -52,11 +69,16 @@ class ActorCommands:
     async def change(self, command: ActorCommand, cause: Cause | None = None) -> Outcome:
         """Execute a command on an actor that exists."""
         history = ActorHistory(self._log, self._directory, self._tenant, command)
-        executed = await self._handler.execute(
-            history,
-            lambda state: decide(state.actor, command, stopped=state.stopped),
-            cause,
-        )
+        principal = None if cause is None else cause.principal
+
+        def change(state: ActorState) -> Sequence[ev.Event]:
+            events = decide(state.actor, command, stopped=state.stopped)
+            for event in events:
+                if isinstance(event, ev.ActorUpdated) and principal is not None:
+                    self._check(principal, state.actor.definition, event.definition)
+            return events
+
+        executed = await self._handler.execute(history, change, cause)
         events = [recorded.event for recorded in executed.events]
         return Outcome(actor=executed.state.actor, events=events, sequence=executed.state.head)
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import msgspec
 
+from abaco_api.access.domain.principal import Principal
 from abaco_api.commands.idempotency import IdempotencyKey, KeyIndex
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
@@ -43,6 +44,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
     ``traceparent`` is by default that of the current span. ``time`` is when the command was
     decided, by default now. Without ``correlation_id`` an event is the first of its chain.
+    ``principal`` is who sent the request; None for a command of the api itself.
     """
 
     causation_id: str = msgspec.field(default_factory=_request_id)
@@ -51,6 +53,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     hops: int = 0
     traceparent: str | None = msgspec.field(default_factory=current_traceparent)
     time: datetime | None = None
+    principal: Principal | None = None
 
 
 class History(Protocol[S]):

@@ -80,10 +80,22 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
 
 
 def idempotency_key(  # noqa: PLR0913 - all that a key depends on
-    key: str, *, tenant: str, method: str, path: str, query: str, parameters: Any
+    key: str,
+    *,
+    tenant: str,
+    user: str = "",
+    method: str,
+    path: str,
+    query: str,
+    parameters: Any,
 ) -> IdempotencyKey:
-    """The idempotency key made from a client's key and its request."""
-    scope = f"{tenant}\n{method} {path}\n{key}".encode()
+    """The idempotency key made from a client's key and its request.
+
+    Two users may use the same key without knowing of each other; ``user`` is empty if nobody is
+    logged in.
+    """
+    whose = f"{tenant}\n{user}" if user else tenant
+    scope = f"{whose}\n{method} {path}\n{key}".encode()
     return IdempotencyKey(
         scope=hashlib.sha256(scope).hexdigest()[:_HEX_DIGITS],
         digest=hashlib.sha256(_encoder.encode([query, parameters])).hexdigest()[:_HEX_DIGITS],

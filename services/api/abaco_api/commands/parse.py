@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from abaco_api.access.domain.principal import WORLD, is_user_name
+from abaco_api.access.domain.token_requests import TokenRequest
 from abaco_api.api_errors import BadParameter
 from abaco_api.contract import request_schemas
 from abaco_api.domain import commands, event_pattern, json_numbers
@@ -97,6 +99,24 @@ def _of_type(pattern: str, event_id: str) -> str:
     ):
         raise BadParameter("event_id", f"{event_id} is not among the events of {pattern}")
     return both
+
+
+def permission(parameters: Parameters) -> request_schemas.Permission:
+    """``POST /actors/{actor_id}/permissions``."""
+    body = convert(parameters, request_schemas.Permission)
+    if body.user != WORLD and not is_user_name(body.user):
+        raise BadParameter("user", "expected the name of a user: 1 to 255 printable characters")
+    return body
+
+
+def token(parameters: Parameters) -> TokenRequest:
+    """``POST /tokens``; in a form, lists are separated by commas."""
+    values = dict(parameters.values)
+    for name in ("roles", "actors"):
+        if parameters.form and isinstance(text := values.get(name), str):
+            values[name] = [part.strip() for part in text.split(",") if part.strip()]
+    body = convert(Parameters(values, form=parameters.form), request_schemas.TokenParameters)
+    return TokenRequest(**msgspec.structs.asdict(body))
 
 
 # -- the rules -----------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from abaco_api.contract.json_schemas import schema_components
 from abaco_proto import envelope as env
 from abaco_proto import events as ev
 from abaco_proto import streams
-from abaco_proto.names import ADDRESSED, HOST_ACTOR_PREFIX
+from abaco_proto.names import ADDRESSED, HOST_ACTOR_PREFIX, TOKEN_ACTOR_PREFIX
 
 Json = dict[str, Any]
 
 SCHEMA = "#/components/schemas/{name}"
 OF_A_HOST = (ev.HostJoined, ev.HostLost)
+OF_A_TOKEN = (ev.TokenCreated, ev.TokenRevoked, ev.TokenUsed)
 PARAMETERS: dict[str, Json] = {
     "tenant": {"description": "The tenant of the events.", "default": "default"},
     "actor_id": {"description": "The actor.", "examples": ["foo_0"]},
@@ -26,6 +27,7 @@ PARAMETERS: dict[str, Json] = {
         "description": "The host that the event is addressed to, or about.",
         "examples": ["h1"],
     },
+    "token_id": {"description": "The API token, by its visible prefix.", "examples": ["AbCd1234"]},
 }
 HEADERS: dict[str, Json] = {
     env.ID: {
@@ -86,7 +88,11 @@ def describe() -> Json:
 
 def address(kind: type[ev.Event]) -> str:
     """The subject of a type, with its parameters in braces."""
-    source = f"{HOST_ACTOR_PREFIX}{{host_id}}" if kind in OF_A_HOST else "{actor_id}"
+    source = "{actor_id}"
+    if kind in OF_A_HOST:
+        source = f"{HOST_ACTOR_PREFIX}{{host_id}}"
+    elif kind in OF_A_TOKEN:
+        source = f"{TOKEN_ACTOR_PREFIX}{{token_id}}"
     subject = f"abaco.event.{{tenant}}.{source}.{ev.type_of(kind)}"
     return f"{subject}.{{host_id}}" if kind in ADDRESSED else subject
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from abaco_api import VERSION
+from abaco_api.access.domain.rules import SCHEME, needs, rule_of, security_of
 from abaco_api.contract import request_schemas
 from abaco_api.contract.json_schemas import schema_components
 from abaco_api.contract.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
@@ -24,10 +25,13 @@ PATH_IDS = {
     "worker_id": ("A worker's id.", "foo_0_wkr_0"),
     "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
     "sequence": ("An event's sequence in the log.", "1"),
+    "token_id": ("An API token's id, the beginning of its random part.", "AbCd1234"),
 }
 ERRORS = {
     400: "A parameter is missing, unknown, or malformed.",
-    404: "There is no such resource.",
+    401: "No credential, or one that is not valid.",
+    403: "What may be read, but not changed in this way.",
+    404: "There is no such resource, or it may not be read.",
     408: "The body did not arrive in time.",
     409: "The state of the resource does not allow it, or the key was sent with another request.",
     413: "Larger than the limit.",
@@ -37,21 +41,27 @@ ERRORS = {
 }
 ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}
 ERRORS_OF_BODY = (408, 413, 415)
+SECURITY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A JWT of an issuer in ABACO_AUTH_ISSUERS, or an API token (abaco_pat_…). With "
+    "ABACO_AUTH=off no request needs one.",
+}
 ENVELOPE = {"status", "msg", "result", "version"}
 
 
-def encoded(operations: Sequence[Operation]) -> bytes:
+def encoded(operations: Sequence[Operation], *, auth: bool = True) -> bytes:
     """The description as JSON."""
-    return msgspec.json.encode(describe(operations))
+    return msgspec.json.encode(describe(operations, auth=auth))
 
 
-def describe(operations: Sequence[Operation]) -> Json:
-    """The whole description."""
+def describe(operations: Sequence[Operation], *, auth: bool = True) -> Json:
+    """The whole description. Without ``auth`` no operation needs a credential."""
     schemas = _Schemas(operations)
     paths: Json = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, schemas
+            operation, schemas, auth=auth
         )
     paths["/openapi.json"] = {"get": _document("openapi", "This description")}
     paths["/asyncapi.json"] = {"get": _document("asyncapi", "The events, as they are in the log")}
@@ -63,7 +73,10 @@ def describe(operations: Sequence[Operation]) -> Json:
             "description": "Actors that are container images. Every answer is an envelope.",
         },
         "paths": paths,
-        "components": {"schemas": schemas.components},
+        "components": {
+            "schemas": schemas.components,
+            "securitySchemes": {SCHEME: SECURITY},
+        },
     }
 
 
@@ -116,7 +129,7 @@ def _form_field(field: Json) -> Json:
     return field
 
 
-def _operation(operation: Operation, schemas: _Schemas) -> Json:
+def _operation(operation: Operation, schemas: _Schemas, *, auth: bool) -> Json:
     described: Json = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}").lower(),
         "summary": operation.summary,
@@ -124,6 +137,9 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
         "parameters": _parameters(operation),
         "responses": _responses(operation, schemas),
     }
+    rule = rule_of(operation.method, operation.path)
+    described["security"] = security_of(rule) if auth else []
+    described["x-abaco-access"] = needs(rule)
     if operation.body is not None:
         described["requestBody"] = _body(operation.body, schemas)
     return described
@@ -212,6 +228,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
         errors.add(409)
     if operation.body is not None or operation.any_query:
         errors |= set(ERRORS_OF_BODY)
+    if not rule_of(operation.method, operation.path).public:
+        errors |= {401, 403}
     found = {str(operation.status): success}
     found |= {str(status): _error(status, schemas) for status in sorted(errors)}
     if operation.unready is not None:
@@ -226,6 +244,9 @@ def _error(status: int, schemas: _Schemas) -> Json:
     }
     if status in (429, 503):
         described["headers"] = {"Retry-After": _header("Seconds.")}
+    if status == 401:
+        scheme = {"type": "string"}
+        described["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": scheme}}
     return described
 
 
@@ -239,5 +260,6 @@ def _document(name: str, summary: str) -> Json:
         "operationId": f"get_{name}_json",
         "summary": summary,
         "parameters": [],
+        "security": [],
         "responses": {"200": {"description": summary, "content": content}},
     }

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from abaco_api.access.domain.principal import MAX_USER, Role
 from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
 from abaco_api.domain.image_name import MAX_LENGTH
-from abaco_proto.events import TYPES, Isolation
+from abaco_proto.events import TYPES, Isolation, PermissionLevel
 from abaco_proto.names import NAME_PATTERN
 
 MAX_WORKERS = 1000
@@ -222,4 +223,59 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ) = UNSET
 
 
-BODIES = (Registration, Update, Message, State, Scale, Subscription)
+class Permission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/permissions``."""
+
+    user: Annotated[
+        str,
+        Meta(
+            description="The name of a user, or ABACO_WORLD for every user of the tenant.",
+            examples=["alice"],
+            extra_json_schema={"minLength": 1, "maxLength": MAX_USER},
+        ),
+    ]
+    level: Annotated[
+        PermissionLevel, Meta(description="Each level includes those before it; NONE revokes.")
+    ]
+
+
+class TokenParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /tokens``."""
+
+    name: Annotated[
+        str,
+        Meta(
+            description="What the token is for.",
+            examples=["laptop"],
+            extra_json_schema={"minLength": 1, "maxLength": 100},
+        ),
+    ]
+    owner: Annotated[
+        str, Meta(description="The user it acts for; only an admin names another than itself.")
+    ] = ""
+    roles: (
+        Annotated[
+            list[Role],
+            Meta(
+                description="The roles it has; by default those of its creator. In a form: names "
+                "separated by commas."
+            ),
+        ]
+        | None
+    ) = None
+    read_only: Annotated[bool, Meta(description="Whether it may only read.")] = False
+    actors: (
+        Annotated[
+            list[str],
+            Meta(
+                description="The ids of the only actors that it reaches. In a form: separated by "
+                "commas.",
+                examples=[["foo_0"]],
+            ),
+        ]
+        | None
+    ) = None
+    days: Annotated[float, Meta(description="After how many days it expires.", gt=0, le=366)] = 90
+
+
+BODIES = (Registration, Update, Message, State, Scale, Subscription, Permission, TokenParameters)

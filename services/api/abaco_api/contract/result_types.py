@@ -176,6 +176,32 @@ class ScaleResult(msgspec.Struct, frozen=True, kw_only=True):
     max_workers: int
 
 
+class TokenResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An API token, without its text: ``prefix`` is how its text begins.
+
+    ``actors`` are the only ones that it reaches; null is no limit. ``last_use_date`` is a day in
+    UTC.
+    """
+
+    id: str
+    prefix: str
+    name: str
+    owner: str
+    roles: list[str]
+    read_only: bool
+    actors: list[str] | None
+    created_by: str
+    create_time: str
+    expire_time: str
+    last_use_date: str | None
+
+
+class NewTokenResult(TokenResult, frozen=True, kw_only=True):
+    """A new API token. ``token`` is its text, which cannot be shown again."""
+
+    token: str | None
+
+
 class ReadinessResult(msgspec.Struct, frozen=True, kw_only=True):
     """For each part ``ok``, or the reason why it does not work."""
 

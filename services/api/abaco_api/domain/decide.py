@@ -7,6 +7,8 @@ Each function raises ``Unknown`` if the subject of the command does not exist, `
 state does not allow the command, and ``BadParameter`` if the command does not fit the state.
 """
 
+import msgspec
+
 from abaco_api.domain import actor_definition
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.control_state import ExecutionControlState
@@ -43,9 +45,13 @@ def decide(actor: Actor, command: ActorCommand, *, stopped: bool = False) -> lis
             return decide_scale(actor, command, stopped=stopped)
 
 
-def decide_register(actor_id: str, command: cmd.RegisterActor) -> list[ev.Event]:
-    """An actor under an id that was never used."""
-    return [ev.ActorRegistered(actor_id=actor_id, definition=command.definition)]
+def decide_register(actor_id: str, command: cmd.RegisterActor, owner: str = "") -> list[ev.Event]:
+    """An actor under an id that was never used; ``owner`` is empty if nobody is logged in."""
+    return [
+        ev.ActorRegistered(
+            actor_id=actor_id, definition=command.definition, owner=owner or msgspec.UNSET
+        )
+    ]
 
 
 def decide_update(actor: Actor, command: cmd.UpdateActor) -> list[ev.Event]:

@@ -2,7 +2,8 @@
 
 ``*`` stands for any characters within its part, or none: ``foo_*.execution.*``. ``>`` as the last
 part stands for all the rest: ``foo_0.>`` is every event of that actor, ``>`` every event there
-is. The source of a fact about a host is ``_host-<host_id>``. Upper and lower case differ.
+is, except those about API tokens, which no actor gets. The source of a fact about a host is
+``_host-<host_id>``. Upper and lower case differ.
 
 A pattern that no event can match is refused, with the reason.
 """
@@ -17,6 +18,8 @@ from abaco_proto.names import HOST_ACTOR_PREFIX
 
 REST = ">"
 PARTS = 3
+TOKENS = "token."
+"""Events of API tokens, which are for auditors only."""
 
 _PART = re.compile(r"[A-Za-z0-9_*-]+", re.ASCII)
 _BEGIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)?", re.ASCII)
@@ -27,6 +30,8 @@ _HOST_PART = re.compile(r"[A-Za-z0-9-]*", re.ASCII)
 @lru_cache(maxsize=10_000)
 def matches(pattern: str, actor_id: str, kind: str) -> bool:
     """Whether an event of this source and type matches. An invalid pattern matches nothing."""
+    if kind.startswith(TOKENS):
+        return False
     parts = _whole(pattern)
     subject = (actor_id, *kind.split("."))
     return (
@@ -43,6 +48,7 @@ def why_unmatchable(pattern: str) -> str | None:
         return "expected <actor_id>.<entity>.<verb>, with * for any characters and > for the rest"
     source, entity, verb = parts
     kinds = [k for k in ev.TYPES if _part_matches(f"{entity}.{verb}", k)]
+    kinds = [k for k in kinds if not k.startswith(TOKENS)]
     if not kinds:
         return f"there is no event {entity}.{verb}"
     of_hosts = [k for k in kinds if k.startswith("host.")]

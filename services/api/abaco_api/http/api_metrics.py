@@ -27,6 +27,11 @@ class ApiMetrics:
         self.subscribers = self.registry.gauge(
             "abaco_event_subscribers", "Clients with a stream of events."
         )
+        self.refusals = self.registry.counter(
+            "abaco_access_refusals",
+            "Requests that were refused for want of a valid credential or of rights.",
+            "reason",
+        )
         self.chains_cut = 0
         self.registry.collected_counter(
             "abaco_chains_cut",

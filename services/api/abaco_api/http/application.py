@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from abaco_api.access.access_control import Operated
+from abaco_api.access.domain.rules import RULES, check_rules
 from abaco_api.contract import asyncapi, openapi
 from abaco_api.contract.operation import Operation
 from abaco_api.dependencies import Service
@@ -23,14 +25,32 @@ from abaco_telemetry.metric_registry import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
+METRICS = "/metrics"
+DOCUMENTS = ("/openapi.json", "/asyncapi.json", METRICS)
+"""What is served besides the operations."""
+
+
+def check_operations() -> None:
+    """Check that each operation has an access rule.
+
+    Raises:
+        Malformed: one has none; the process must not serve.
+    """
+    operations = [(operation.method, operation.path) for operation in OPERATIONS]
+    check_rules([*operations, *(("GET", path) for path in DOCUMENTS)])
+
 
 def create_app(service: Service) -> RequestMiddleware:
     """The application over a service that is open, or will be opened."""
     routes = [
         *_routes(OPERATIONS, service),
-        Route("/openapi.json", _document(openapi.encoded(OPERATIONS)), methods=["GET"]),
+        Route(
+            "/openapi.json",
+            _document(openapi.encoded(OPERATIONS, auth=service.access.is_on)),
+            methods=["GET"],
+        ),
         Route("/asyncapi.json", _document(asyncapi.encoded()), methods=["GET"]),
-        Route("/metrics", _metrics(service), methods=["GET"]),
+        Route(METRICS, _metrics(service), methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,
@@ -79,8 +99,10 @@ def _document(body: bytes) -> PathEndpoint:
 
 def _metrics(api: Service) -> PathEndpoint:
     """The metrics in the Prometheus text format, without the envelope."""
+    operated = Operated("GET", METRICS, RULES["GET", METRICS])
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        await api.access.admit(request, operated)
         api.metrics.readers.set(api.live.readers)
         api.metrics.subscribers.set(api.streams.count)
         api.metrics.chains_cut = api.dispatcher.dropped_chains

@@ -1,5 +1,10 @@
 """The HTTP status of each kind of error."""
 
+from abaco_api.access.domain.access_errors import (
+    CredentialTooLarge,
+    Forbidden,
+    Unauthenticated,
+)
 from abaco_api.api_errors import (
     Behind,
     InboxFull,
@@ -12,6 +17,9 @@ from abaco_api.api_errors import (
 from abaco_proto.errors import AbacoError, Conflict, Malformed, Refused, Unavailable, Unknown
 
 ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
+    Unauthenticated: (401, "unauthenticated"),
+    Forbidden: (403, "forbidden"),
+    CredentialTooLarge: (431, "too_large"),
     TooLarge: (413, "too_large"),
     TimedOut: (408, "timeout"),
     UnsupportedBody: (415, "unsupported_media_type"),

@@ -14,6 +14,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from abaco_api.access.access_control import Operated
+from abaco_api.access.domain.principal import Principal
+from abaco_api.access.domain.rules import rule_of
+from abaco_api.access.guarded_response import GuardedResponse
 from abaco_api.api_errors import BadParameter
 from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.idempotency import AlreadyExecuted, idempotency_key
@@ -22,6 +26,8 @@ from abaco_api.dependencies import Service, after_header
 from abaco_api.http.parameters import read_parameters
 from abaco_api.http.response_envelope import SEQUENCE
 from abaco_api.queries.freshness import ALL_ACTORS
+from abaco_api.streams.events.event_stream import EventStream
+from abaco_api.streams.output.output_response import LiveResponse
 from abaco_proto.envelope import Recorded
 from abaco_telemetry.context import log_context
 
@@ -35,15 +41,22 @@ PathEndpoint = Callable[[Request], Awaitable[Response]]
 
 def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndpoint:
     """The endpoint of a path, with its operations by method."""
+    guards = {
+        method: Operated(method, operation.path, rule_of(method, operation.path))
+        for method, operation in operations.items()
+    }
 
     async def serve(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         names = request.path_params
+        principal = await api.access.admit(request, guards[operation.method])
+        request.state.principal = principal
+        api.access_commands.note_use(principal)
         with log_context(
             actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
         ):
             if operation.kind == "command":
-                cause = await _cause(operation, api, request)
+                cause = await _cause(operation, api, request, principal)
                 try:
                     return await operation.endpoint(api, request, cause)
                 except AlreadyExecuted as executed:
@@ -51,6 +64,9 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
             if operation.kind == "query":
                 after_header(request)  # a malformed header is refused by every query
             response = await operation.endpoint(api, request)
+        if api.access.is_on and isinstance(response, EventStream | LiveResponse):
+            actor_id = names.get("actor_id")
+            return GuardedResponse(response, lambda: api.access.until_revoked(principal, actor_id))
         if hasattr(request.state, "as_of"):
             response.headers[AS_OF_HEADER] = str(request.state.as_of)
         return response
@@ -58,7 +74,9 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
     return serve
 
 
-async def _cause(operation: Operation, api: Service, request: Request) -> Cause:
+async def _cause(
+    operation: Operation, api: Service, request: Request, principal: Principal
+) -> Cause:
     """The cause of a command's events; with a key in the request it leads to one event at most.
 
     Raises:
@@ -66,7 +84,7 @@ async def _cause(operation: Operation, api: Service, request: Request) -> Cause:
         Malformed: the body cannot be decoded.
     """
     if operation.repeated is None or KEY not in request.headers:
-        return Cause()
+        return Cause(principal=principal)
     text = checked_key(request.headers.getlist(KEY))
     parameters: object = None
     if operation.body is not None:
@@ -82,12 +100,13 @@ async def _cause(operation: Operation, api: Service, request: Request) -> Cause:
     key = idempotency_key(
         text,
         tenant=api.settings.tenant,
+        user=principal.user,
         method=request.method,
         path=request.scope["path"],
         query=request.scope["query_string"].decode("latin-1"),
         parameters=parameters,
     )
-    return Cause(causation_id=key.causation_id(token_hex(4)), key=key)
+    return Cause(causation_id=key.causation_id(token_hex(4)), key=key, principal=principal)
 
 
 async def _repeated(

@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from abaco_api import VERSION
+from abaco_api.access.domain.access_errors import Unauthenticated
 from abaco_api.api_errors import BodyTooLarge, TimedOut, UnsupportedCoding
 from abaco_api.http.content_coding import CODINGS
 from abaco_api.http.http_errors import answer_of
@@ -79,6 +80,8 @@ def failure_of(error: AbacoError) -> Response:
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     if isinstance(error, BodyTooLarge | TimedOut):
         headers["Connection"] = "close"
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, UnsupportedCoding):
         headers["Accept-Encoding"] = ", ".join(CODINGS)
     return failure(status, slug, str(error), headers=headers)

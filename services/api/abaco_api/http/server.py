@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
+from abaco_api.access.access_control import check_exposure
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, assemble
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.application import create_app
+from abaco_api.http.application import check_operations, create_app
 from abaco_api.http.wire_protocol import protocol
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.errors import Malformed
@@ -57,6 +58,8 @@ async def run(settings: ApiSettings, spans: Spans = NO_SPANS) -> None:
     Raises:
         Malformed: a setting cannot be used, for example an address that is in use.
     """
+    check_operations()
+    check_exposure(settings)
     listener = listen(settings)
     connection = Connection(
         settings.nats_url,
@@ -96,6 +99,7 @@ async def main_loop(service: Service, connection: Connection, listener: socket.s
     work = {
         asyncio.ensure_future(_server(service).serve(sockets=[listener])),
         asyncio.ensure_future(_when_open(opening, service.directory.run)),
+        asyncio.ensure_future(_when_open(opening, service.access.directory.run)),
         asyncio.ensure_future(_when_open(opening, service.feed.run)),
         asyncio.ensure_future(_when_open(opening, service.dispatcher.run)),
     }

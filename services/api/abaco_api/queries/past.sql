@@ -121,6 +121,7 @@ SELECT a.actor_id, a.registered_at
  WHERE a.tenant = $1
    AND ($3::timestamptz IS NULL OR (a.registered_at, a.actor_id) > ($3, $4::text))
    AND (a.status <> 'DELETED' OR a.sequence > $2)
+   AND ($7::text[] IS NULL OR a.actor_id = ANY ($7))
    AND EXISTS (SELECT
                  FROM events e
                 WHERE e.tenant = $1 AND e.actor_id || '.' || e.type = a.actor_id || '.actor.registered'

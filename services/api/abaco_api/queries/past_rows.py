@@ -89,10 +89,17 @@ class PastRows:
         rows = await self._rows("execution_ids_at", actor_id, sequence, offset, end, limit)
         return [row["execution_id"] for row in rows]
 
-    async def actors(self, sequence: int, limit: int, offset: int, behind: Row | None) -> list[str]:
+    async def actors(
+        self,
+        sequence: int,
+        limit: int,
+        offset: int,
+        behind: Row | None,
+        only: Sequence[str] | None,
+    ) -> list[str]:
         """The ids of the actors that there were, in the order of their registration."""
         place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
-        rows = await self._rows("actors_at", sequence, *place, limit, offset)
+        rows = await self._rows("actors_at", sequence, *place, limit, offset, only)
         return [row["actor_id"] for row in rows]
 
     async def backlog(self, actor_id: str, ordinal: int) -> Row:

@@ -6,6 +6,7 @@ Rows have the columns of ``read_models.sql``.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
+from typing import Any
 
 from abaco_api.domain.views import Row
 from abaco_api.domain.wildcard import ANY
@@ -47,11 +48,20 @@ class ReadModels:
             return await self._of_actor(session, "actor", actor_id)
 
     async def actors(
-        self, limit: int, offset: int, *, behind: Row | None = None, most_bytes: int = MOST_BYTES
+        self,
+        limit: int,
+        offset: int,
+        *,
+        behind: Row | None = None,
+        most_bytes: int = MOST_BYTES,
+        only: Sequence[str] | None = None,
     ) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, as ``events``."""
+        """All actors, in the order of their registration: a piece of the list, as ``events``.
+
+        With ``only``, those with these ids.
+        """
         place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
-        arguments = (self._tenant, limit, offset, *place, most_bytes)
+        arguments = (self._tenant, limit, offset, *place, most_bytes, only)
         async with self._pool.session() as session:
             return await session.fetch(SQL["actors"], *arguments)
 
@@ -133,29 +143,32 @@ class ReadModels:
 
     # -- the verified copy of the log ------------------------------------------------------------
 
-    async def events(
+    async def events(  # noqa: PLR0913 - what is asked for, and what of it may be seen
         self,
         asked: EventQuery,
         limit: int,
         *,
         behind: Row | None = None,
         most_bytes: int = MOST_BYTES,
+        only: Sequence[str] | None = None,
+        tokens: bool = True,
     ) -> Sequence[Row]:
         """At most ``limit`` events of those asked for, behind one of them.
 
+        With ``only``, those of these actors; without ``tokens``, none about API tokens.
         They end with the one that reaches ``most_bytes``; ``found`` is how many there were to give.
         """
         selection = asked.selection
         name, kind = "events", selection.like
-        rest: tuple[str, ...] = ()
+        rest: tuple[Any, ...] = (most_bytes, only, tokens)
         if selection.actor_id is not None:
-            name, rest = "events_of_actor", (selection.actor_id,)
+            name, rest = "events_of_actor", (selection.actor_id, most_bytes)
         elif ANY not in selection.type:
             name, kind = "events_of_type", selection.type
         after = (asked.after or 0) if behind is None else behind["seq"]
         bounds = (after, asked.before or 2**63 - 1)
         times = (selection.since, selection.until)
-        arguments = (self._tenant, *bounds, kind, *times, limit, *rest, most_bytes)
+        arguments = (self._tenant, *bounds, kind, *times, limit, *rest)
         async with self._pool.session() as session:
             return await session.fetch(SQL[name], *arguments)
 

@@ -27,6 +27,7 @@ SELECT *
             FROM actors a
            WHERE a.tenant = $1 AND a.status <> 'DELETED'
              AND ($4::timestamptz IS NULL OR (a.registered_at, a.actor_id) > ($4, $5::text))
+             AND ($7::text[] IS NULL OR a.actor_id = ANY ($7))
            ORDER BY a.registered_at, a.actor_id
            LIMIT $2 OFFSET $3) AS page) AS measured
  WHERE before < $6
@@ -120,6 +121,8 @@ SELECT *
             FROM events
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+             AND ($9::text[] IS NULL OR actor_id = ANY ($9))
+             AND ($10 OR type NOT LIKE 'token.%')
            ORDER BY seq
            LIMIT $7) AS page) AS measured
  WHERE before < $8
@@ -136,6 +139,8 @@ SELECT *
             FROM events
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+             AND ($9::text[] IS NULL OR actor_id = ANY ($9))
+             AND ($10 OR type NOT LIKE 'token.%')
            ORDER BY seq
            LIMIT $7) AS page) AS measured
  WHERE before < $8

@@ -8,8 +8,10 @@ from abaco_api.routes import (
     explain_routes,
     health_routes,
     message_routes,
+    permission_routes,
     state_routes,
     subscription_routes,
+    token_routes,
     worker_routes,
 )
 
@@ -20,6 +22,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *execution_routes.OPERATIONS,
     *worker_routes.OPERATIONS,
     *subscription_routes.OPERATIONS,
+    *permission_routes.OPERATIONS,
+    *token_routes.OPERATIONS,
     *event_routes.OPERATIONS,
     *explain_routes.OPERATIONS,
     *health_routes.OPERATIONS,

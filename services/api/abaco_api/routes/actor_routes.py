@@ -49,7 +49,7 @@ def _registered(api: Service, actor: Actor, sequence: int) -> Response:
 
 
 async def list_actors(api: Service, request: Request) -> Response:
-    """All actors, in the order of their registration.
+    """The actors that you may read, in the order of their registration.
 
     A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. If there
     are more, the header Link has the address of the next page, and Abaco-Next its `offset`.
@@ -57,9 +57,11 @@ async def list_actors(api: Service, request: Request) -> Response:
     query = query_parameters(request)
     wanted = parse_page(query, AS_OF, default=MAX_LIMIT)
     models = await api.as_of(request)
+    only = await api.access.readable(request.state.principal)
 
     async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
-        return await models.actors(limit, wanted.offset if behind is None else 0, behind=behind)
+        offset = wanted.offset if behind is None else 0
+        return await models.actors(limit, offset, behind=behind, only=only)
 
     msg = "Actors retrieved successfully."
     response, read = await page(fetch, views.actor, wanted.limit, long=api.long_responses, msg=msg)

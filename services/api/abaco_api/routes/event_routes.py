@@ -24,6 +24,7 @@ from abaco_proto.errors import Unknown
 async def list_events(api: Service, request: Request) -> Response:
     """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
 
+    It shows the events that you may read, in a page only those of actors that exist.
     A page ends at `limit` events, or behind the one that makes it longer than 8 MiB. When there
     is more, the header Abaco-Next holds the `after` of the next page, and Link its address. A
     stream gives history from Last-Event-ID or `after` on (without either: from now on), then what
@@ -40,15 +41,28 @@ async def list_actor_events(api: Service, request: Request) -> Response:
 async def _events(api: Service, request: Request, actor_id: str | None = None) -> Response:
     query = query_parameters(request)
     asked = q.parse_query(query, request.headers.get(q.RESUME), actor_id)
+    access, principal = api.access, request.state.principal
+    source = asked.selection.actor_id
+    if source is not None and not await access.may_read(principal, source):
+        raise Unknown(f"actor_id: there is no actor {source!r}")
     if accept(request.headers.getlist("accept")).prefers(MEDIA_TYPE, JSON):
         nothing_else({name: query[name] for name in query if name == "limit"})
         if actor_id is not None:
             await api.check_registered(actor_id)
-        return api.streams.open(asked.selection, after=asked.after, before=asked.before)
+        return api.streams.open(
+            asked.selection,
+            after=asked.after,
+            before=asked.before,
+            may_read=None
+            if access.reads_everything(principal)
+            else lambda source: access.may_read(principal, source),
+        )
     await api.fresh(request, EVERYTHING)
+    only = await access.readable(principal) if source is None else None
+    tokens = access.reads_everything(principal)
 
     async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
-        return await api.models.events(asked, limit, behind=behind)
+        return await api.models.events(asked, limit, behind=behind, only=only, tokens=tokens)
 
     answer, read = await page(fetch, views.event, asked.limit, long=api.long_responses)
     if actor_id is not None and not read.count:
@@ -65,7 +79,10 @@ async def show(api: Service, request: Request) -> Response:
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
         raise Unknown(f"sequence: there is no event {text[:100]!r}")
     await _fresh(api, request)
-    return success(views.sealed_event(await api.models.event(int(text))))
+    row = await api.models.event(int(text))
+    if not await api.access.may_read(request.state.principal, row["actor_id"]):
+        raise Unknown(f"sequence: there is no event {int(text)}")
+    return success(views.sealed_event(row))
 
 
 async def head(api: Service, request: Request) -> Response:

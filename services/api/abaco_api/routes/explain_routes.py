@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 from contextlib import aclosing
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from abaco_api.access.domain.principal import Principal
 from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.inbox import Accepted, InboxState
 from abaco_api.contract.operation import Operation, QueryParameter, Repeated
@@ -14,7 +16,7 @@ from abaco_api.dependencies import Service
 from abaco_api.domain.views import Row
 from abaco_api.explain.execution_diff import HEAD_CHARACTERS, OutputHead, diff, summary
 from abaco_api.explain.execution_inputs import read_inputs, rerun
-from abaco_api.explain.explain_results import DiffResult, RerunResult, WhyResult
+from abaco_api.explain.explain_results import CauseResult, DiffResult, RerunResult, WhyResult
 from abaco_api.http.parameters import (
     checked_actor_id,
     execution_ordinal,
@@ -111,7 +113,19 @@ async def why(api: Service, request: Request) -> Response:
             found = await api.why.explain(actor_id, ordinal)
     except TimeoutError:
         raise Unavailable(f"the history of {actor_id} was not read within {seconds} s") from None
+    found = await _readable(api, request.state.principal, found)
     return success(found, found.standing.says)
+
+
+async def _readable(api: Service, principal: Principal, found: WhyResult) -> WhyResult:
+    """The same without what is about actors that a principal may not read."""
+    cause, caused = found.cause, found.caused
+    if cause.actor_id is not None and not await api.access.may_read(principal, cause.actor_id):
+        says = "It was caused by an event that you may not read."
+        cause = CauseResult(kind=cause.kind, says=says, id="")
+    if caused is not None:
+        caused = [e for e in caused if await api.access.may_read(principal, e.actor_id)]
+    return replace(found, cause=cause, caused=caused)
 
 
 def _named(request: Request) -> tuple[str, int]:

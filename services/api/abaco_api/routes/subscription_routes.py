@@ -39,7 +39,9 @@ async def subscribe(api: Service, request: Request, cause: Cause) -> Response:
     nothing_else(query_parameters(request))
     actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
-    outcome = await api.actors.change(parse.subscribe(actor_id, parameters), cause)
+    command = parse.subscribe(actor_id, parameters)
+    await api.access.check_subscription(request.state.principal, command.event_pattern)
+    outcome = await api.actors.change(command, cause)
     api.freshness.wrote(outcome.sequence, actor_id, ALL_ACTORS)
     [event] = outcome.events
     return _subscribed(event, outcome.sequence)

@@ -7,7 +7,7 @@ One that the ring overtakes, or whose connection accepts nothing for too long, g
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
@@ -48,6 +48,9 @@ HEADERS = [
 
 T = TypeVar("T")
 
+MayRead = Callable[[str], Awaitable[bool]]
+"""Whether the events of an actor, a host or a token may be read by a client, as of now."""
+
 
 class EventStreams:
     """All streams of events of a process."""
@@ -63,23 +66,37 @@ class EventStreams:
         self.count = 0
         self._most = most
 
-    def open(self, selection: Selection, *, after: int | None, before: int | None) -> "EventStream":
-        """A stream for one more client.
+    def open(
+        self,
+        selection: Selection,
+        *,
+        after: int | None,
+        before: int | None,
+        may_read: MayRead | None = None,
+    ) -> "EventStream":
+        """A stream for one more client, of the events whose source it may read at that moment.
 
         Raises:
             TooMany: the process serves as many as it may.
         """
         if self.count >= self._most:
             raise TooMany(f"there are {self.count} subscribers already, the most of this process")
-        return EventStream(self, selection, after=after, before=before)
+        return EventStream(self, selection, after=after, before=before, may_read=may_read)
 
 
 class EventStream(Response):
     """The answer to one client, after ``after`` (None: from now on) up to ``before``."""
 
     def __init__(
-        self, streams: EventStreams, selection: Selection, *, after: int | None, before: int | None
+        self,
+        streams: EventStreams,
+        selection: Selection,
+        *,
+        after: int | None,
+        before: int | None,
+        may_read: MayRead | None = None,
     ) -> None:
+        self._may_read = may_read
         super().__init__(None, media_type=MEDIA_TYPE)
         self._streams = streams
         self._feed = streams.feed
@@ -227,7 +244,7 @@ class EventStream(Response):
         for item in found:
             if self._before is not None and item.sequence >= self._before:
                 break
-            if self._selection.matches(item):
+            if self._selection.matches(item) and await self._is_readable(item):
                 if size + len(item.frame) > WRITE_BYTES and frames:
                     await self._writer.write(b"".join(frames))
                     self._cursor, size = last, 0
@@ -238,6 +255,15 @@ class EventStream(Response):
         if frames:
             await self._writer.write(b"".join(frames))
         self._cursor = max(reached, self._cursor or 0)
+
+    async def _is_readable(self, item: EncodedEvent) -> bool:
+        """Whether the client may read an event; wait while the permissions are unavailable."""
+        while self._may_read is not None and not self._feed.closed:
+            try:
+                return await self._may_read(item.actor_id)
+            except Unavailable:
+                await self._with_heartbeats(asyncio.sleep(PAUSE_SECONDS))
+        return self._may_read is None
 
     async def _heartbeat(self) -> None:
         """Send a comment, so that both ends know that the connection works.

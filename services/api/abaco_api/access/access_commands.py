@@ -1,0 +1,228 @@
+"""Commands on permissions and API tokens."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from secrets import token_bytes
+
+import msgspec
+
+from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.domain import api_token
+from abaco_api.access.domain.access_fold import Token
+from abaco_api.access.domain.api_token import ApiToken
+from abaco_api.access.domain.principal import Principal, PrincipalKind
+from abaco_api.access.domain.token_requests import TokenRequest, decide_create, may_see
+from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.command_handler import Cause, CommandHandler
+from abaco_proto import events as ev
+from abaco_proto.envelope import Expected, Recorded
+from abaco_proto.errors import AbacoError, Unavailable, Unknown
+from abaco_proto.events import PermissionLevel
+from abaco_proto.names import token_filter, type_filter
+
+logger = logging.getLogger(__name__)
+
+
+class CreatedToken(msgspec.Struct, frozen=True):
+    """A new token, with its text, which is nowhere else."""
+
+    text: str
+    token: Token
+    sequence: int
+
+
+class AccessCommands:
+    """Sets permissions; creates, revokes and notes the use of API tokens."""
+
+    def __init__(
+        self,
+        handler: CommandHandler,
+        actors: ActorDirectory,
+        access: AccessDirectory,
+        tenant: str,
+    ) -> None:
+        self._handler = handler
+        self._actors = actors
+        self._access = access
+        self._tenant = tenant
+        self._notes: dict[str, asyncio.Task[None]] = {}
+
+    async def set_permission(
+        self, actor_id: str, user: str, level: PermissionLevel, cause: Cause
+    ) -> int:
+        """Set a user's level on an actor; the sequence of the event, or of the last one.
+
+        Raises:
+            Unknown: there is no such actor.
+        """
+        history = PermissionHistory(self._actors, self._access, self._tenant, actor_id)
+
+        def decide(_: int) -> Sequence[ev.Event]:
+            levels = self._access.fold.permissions(actor_id).levels
+            if levels.get(user) == level:
+                return []
+            return [ev.PermissionSet(actor_id=actor_id, user=user, level=level)]
+
+        return (await self._handler.execute(history, decide, cause)).state
+
+    async def create_token(
+        self, principal: Principal, request: TokenRequest, cause: Cause
+    ) -> CreatedToken:
+        """Create a token.
+
+        Raises:
+            BadParameter, Forbidden, Refused: as ``decide_create``.
+        """
+        await self._access.ready()
+        token = api_token.generate(token_bytes(api_token.RANDOM_BYTES))
+        history = TokenHistory(self._access, self._tenant, token.token_id, new=True)
+        owner = request.owner or principal.user
+
+        def decide(_: int) -> Sequence[ev.Event]:
+            owned = self._access.fold.tokens(owner)
+            return [decide_create(principal, request, token, owned, datetime.now(UTC))]
+
+        executed = await self._handler.execute(history, decide, cause)
+        return self._created(token, executed.state)
+
+    async def revoke_token(self, principal: Principal, token_id: str, cause: Cause) -> int:
+        """Revoke a token.
+
+        Raises:
+            Unknown: there is no such token, or the principal may not see it.
+        """
+        await self._access.ready()
+        self.token(principal, token_id)
+        history = TokenHistory(self._access, self._tenant, token_id)
+
+        def decide(_: int) -> Sequence[ev.Event]:
+            if self._access.fold.token(token_id) is None:
+                return []
+            return [ev.TokenRevoked(token_id=token_id)]
+
+        return (await self._handler.execute(history, decide, cause)).state
+
+    def token(self, principal: Principal, token_id: str) -> Token:
+        """A token that a principal may see.
+
+        Raises:
+            Unknown: there is no such token, or it may not be seen.
+        """
+        token = self._access.fold.token(token_id)
+        if token is None or not may_see(principal, token):
+            raise Unknown(f"token_id: there is no token {token_id[:100]!r}")
+        return token
+
+    def tokens(self, principal: Principal) -> list[Token]:
+        """The tokens that a principal may see, the oldest first."""
+        return [token for token in self._access.fold.tokens() if may_see(principal, token)]
+
+    def note_use(self, principal: Principal) -> None:
+        """Note that a token is used, at most once a day, without keeping the request waiting."""
+        if principal.kind is not PrincipalKind.TOKEN or principal.id in self._notes:
+            return
+        token, today = self._access.fold.token(principal.id), datetime.now(UTC).date()
+        if token is None or (token.last_used is not None and token.last_used >= today):
+            return
+        task = asyncio.create_task(self._note_use(principal.id, today))
+        self._notes[principal.id] = task
+        task.add_done_callback(lambda _: self._notes.pop(principal.id, None))
+
+    async def _note_use(self, token_id: str, today: date) -> None:
+        history = TokenHistory(self._access, self._tenant, token_id)
+
+        def decide(_: int) -> Sequence[ev.Event]:
+            token = self._access.fold.token(token_id)
+            if token is None or (token.last_used is not None and token.last_used >= today):
+                return []
+            return [ev.TokenUsed(token_id=token_id, date=today.isoformat())]
+
+        try:
+            await self._handler.execute(history, decide, Cause())
+        except AbacoError as error:
+            logger.debug("the use of token %s is noted with its next request: %s", token_id, error)
+
+    def _created(self, token: ApiToken, sequence: int) -> CreatedToken:
+        found = self._access.fold.token(token.token_id)
+        if found is None:
+            raise Unavailable("the token was revoked at once")
+        return CreatedToken(token.text, found, sequence)
+
+
+class PermissionHistory:
+    """The permissions that were set on one actor. The state is the sequence of the last one."""
+
+    def __init__(
+        self, actors: ActorDirectory, access: AccessDirectory, tenant: str, actor_id: str
+    ) -> None:
+        self._actors = actors
+        self._access = access
+        self._actor_id = actor_id
+        self.queue_key = f"permissions of {actor_id}"
+        self.key_filter = type_filter(tenant, actor_id, ev.PermissionSet)
+
+    async def load(self) -> int:
+        """See ``History``."""
+        await self._actors.find(self._actor_id)
+        await self._access.permissions(self._actor_id)
+        return self._access.fold.permissions(self._actor_id).head
+
+    async def reload(self, _: int) -> int:
+        """See ``History``."""
+        await self._access.refresh(self.key_filter)
+        return await self.load()
+
+    async def head(self, state: int) -> int:
+        """See ``History``."""
+        return state
+
+    def expected(self, state: int, _: ev.Event) -> Expected:
+        """See ``History``."""
+        return Expected(filter=self.key_filter, sequence=state)
+
+    def evolve(self, _: int, recorded: Recorded) -> int:
+        """See ``History``."""
+        self._access.apply(recorded)
+        return recorded.sequence
+
+
+class TokenHistory:
+    """The events of one token. The state is the sequence of the last one."""
+
+    def __init__(
+        self, access: AccessDirectory, tenant: str, token_id: str, *, new: bool = False
+    ) -> None:
+        """``new``: it is about to be created; its id must not be taken."""
+        self._access = access
+        self._token_id = token_id
+        self._new = new
+        self._filter = token_filter(tenant, token_id)
+        self.queue_key = f"token {token_id}"
+        self.key_filter = type_filter(tenant, "*", ev.TokenCreated) if new else self._filter
+
+    async def load(self) -> int:
+        """See ``History``."""
+        token = self._access.fold.token(self._token_id)
+        return 0 if token is None else token.head
+
+    async def reload(self, _: int) -> int:
+        """See ``History``."""
+        if self._new:
+            raise Unavailable("the id of the new token is taken: try again")
+        await self._access.refresh(self._filter)
+        return await self.load()
+
+    async def head(self, state: int) -> int:
+        """The last creation of any token, if this one is new: a key may have led to it."""
+        return await self._access.last_sequence(self.key_filter) if self._new else state
+
+    def expected(self, state: int, _: ev.Event) -> Expected:
+        """See ``History``."""
+        return Expected(filter=self._filter, sequence=state)
+
+    def evolve(self, _: int, recorded: Recorded) -> int:
+        """See ``History``."""
+        self._access.apply(recorded)
+        return recorded.sequence

@@ -1,0 +1,122 @@
+"""Authentication: the headers of a request to its principal."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+
+from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.domain import api_token
+from abaco_api.access.domain.access_errors import (
+    CredentialTooLarge,
+    TooManyFailures,
+    Unauthenticated,
+)
+from abaco_api.access.domain.failure_limit import FailureLimit
+from abaco_api.access.domain.principal import Principal
+from abaco_api.access.jwt_verifier import JwtVerifier
+from abaco_proto.errors import AbacoError
+
+MAX_CREDENTIAL = 8 * 1024
+"""The longest credential, in bytes; nginx passes no longer header by default."""
+
+SCHEME = "bearer"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Authenticator:
+    """Finds the principal of each request, by a JWT or an API token.
+
+    Invalid credentials are limited by address. Beyond the limit, a JWT that was not verified before
+    is refused unread; a valid API token, and a JWT in use, are accepted all the same.
+    """
+
+    def __init__(  # noqa: PLR0913 - its parts, and two clocks
+        self,
+        tenant: str,
+        directory: AccessDirectory,
+        verifier: JwtVerifier,
+        failures: FailureLimit,
+        *,
+        now: Callable[[], datetime] = _now,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Credentials of another tenant than ``tenant`` are refused like unknown ones."""
+        self._tenant = tenant
+        self._directory = directory
+        self._verifier = verifier
+        self._failures = failures
+        self._now = now
+        self._clock = clock
+
+    async def principal(self, authorization: Sequence[str], address: str) -> Principal | None:
+        """The principal of a request; None if it has no credential.
+
+        ``authorization`` are the values of that header, ``address`` is where it comes from.
+
+        Raises:
+            Unauthenticated: the credential is not valid.
+            CredentialTooLarge: it is longer than ``MAX_CREDENTIAL`` bytes.
+            TooManyFailures: the address has sent too many invalid ones.
+            Unavailable: it cannot be checked now.
+        """
+        if not authorization:
+            return None
+        try:
+            return await self._verified(_credential(authorization), address)
+        except (Unauthenticated, CredentialTooLarge):
+            now = self._clock()
+            if self._failures.is_exceeded(address, now):
+                raise _too_many() from None
+            self._failures.failed(address, now)
+            raise
+
+    def is_valid(self, principal: Principal) -> bool:
+        """Whether the credential that a principal came with is still valid."""
+        if principal.expires_at is not None and principal.expires_at <= self._now():
+            return False
+        token_id = principal.id if principal.kind == "token" else None
+        return token_id is None or self._directory.fold.token(token_id) is not None
+
+    async def _verified(self, text: str, address: str) -> Principal:
+        await self._directory.ready()
+        if text.startswith(api_token.PREFIX):
+            principal = await self._of_api_token(text)
+        else:
+            found = await self._verifier.known(text)
+            if found is None:
+                if self._failures.is_exceeded(address, self._clock()):
+                    raise _too_many()
+                found = await self._verifier.verify(text)
+            principal = found
+        if principal.tenant != self._tenant:
+            raise Unauthenticated("the credential is not known here")
+        return principal
+
+    async def _of_api_token(self, text: str) -> Principal:
+        token_id = api_token.token_id_of(text)
+        token = None if token_id is None else self._directory.fold.token(token_id)
+        if token is None or not api_token.matches(text, token.sha256):
+            raise Unauthenticated("the API token is not known here")
+        if token.expires_at <= self._now():
+            raise Unauthenticated("the API token has expired")
+        return token.principal(self._tenant)
+
+
+def _credential(authorization: Sequence[str]) -> str:
+    if len(authorization) > 1:
+        raise Unauthenticated("more than one header Authorization")
+    [header] = authorization
+    if len(header) > MAX_CREDENTIAL:
+        raise CredentialTooLarge(f"Authorization: more than {MAX_CREDENTIAL} bytes")
+    scheme, _, text = header.partition(" ")
+    text = text.strip()
+    if scheme.lower() != SCHEME or not text.isascii() or not text or " " in text:
+        raise Unauthenticated("Authorization: expected Bearer and one credential")
+    return text
+
+
+def _too_many() -> AbacoError:
+    return TooManyFailures("too many invalid credentials from this address: try again later")

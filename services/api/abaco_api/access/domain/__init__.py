@@ -1,0 +1,1 @@
+"""The rules of access. Pure: no I/O, no clock, no chance."""

@@ -1,0 +1,96 @@
+"""Makes the first administrator's API token: ``python -m abaco_api.admin_token``.
+
+Whoever can append to the log as the api is an administrator already, so it needs no credential but
+the address of NATS, as the api has it. It prints the token, which is shown nowhere else.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from secrets import token_bytes
+
+from abaco_api.access.domain import api_token
+from abaco_api.access.domain.principal import Principal, PrincipalKind, Role
+from abaco_api.access.domain.token_requests import DEFAULT_DAYS, TokenRequest, decide_create
+from abaco_api.api_settings import ApiSettings
+from abaco_jetstream import Connection, JetStreamEventLog
+from abaco_proto import settings
+from abaco_proto.envelope import Expected, draft
+from abaco_proto.errors import AbacoError, Malformed, Unavailable
+from abaco_proto.names import token_filter
+
+USAGE, FAILED = 2, 1
+CONNECT_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a token, and print it. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = settings.read(ApiSettings, os.environ)
+        request = TokenRequest(
+            name=options.name, owner=options.owner, roles=[Role.ADMIN], days=options.days
+        )
+        sys.stdout.write(asyncio.run(create(config, request)) + "\n")
+    except AbacoError as error:
+        sys.stderr.write(f"abaco admin token: {error}\n")
+        return USAGE if isinstance(error, Malformed) else FAILED
+    return 0
+
+
+async def create(config: ApiSettings, request: TokenRequest) -> str:
+    """Append a token to the log, and return its text.
+
+    Raises:
+        BadParameter: the request cannot be used.
+        Unavailable: NATS does not answer.
+    """
+    token = api_token.generate(token_bytes(api_token.RANDOM_BYTES))
+    creator = Principal(
+        kind=PrincipalKind.SERVICE,
+        id="admin-token",
+        user="",
+        tenant=config.tenant,
+        roles=frozenset({Role.ADMIN}),
+    )
+    now = datetime.now(UTC)
+    event = decide_create(creator, request, token, (), now)
+    drafted = draft(event, tenant=config.tenant, time=now, causation_id="admin-token")
+    connection = Connection(
+        config.nats_url,
+        name="abaco-admin",
+        timeout=config.append_timeout_seconds,
+        replicas=config.nats_replicas,
+    )
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.open()
+        expected = Expected(filter=token_filter(config.tenant, token.token_id), sequence=0)
+        await JetStreamEventLog(connection).append(drafted, expected=expected)
+    except TimeoutError:
+        raise Unavailable("the log (NATS) does not answer") from None
+    finally:
+        await connection.close()
+    return token.text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="abaco admin token", description="Make an API token with the role admin."
+    )
+    parser.add_argument("--owner", default="admin", help="the user it acts for (default: admin)")
+    parser.add_argument("--name", default="first administrator", help="what it is for")
+    parser.add_argument(
+        "--days",
+        type=float,
+        default=DEFAULT_DAYS,
+        help=f"after how many days it expires (default: {DEFAULT_DAYS})",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
