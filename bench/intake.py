@@ -44,6 +44,9 @@ IN_FLIGHT = 64
 TIMEOUT_SECONDS = 1.5
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
 MESSAGE = "execute yourself"
+OPEN, GUARDED = "bench", "guarded"
+"""Names of the actors of each process: two that append to one inbox would hinder each other."""
+
 Send = Callable[[int], Awaitable[None]]
 
 
@@ -98,7 +101,8 @@ def http(
 
     async def make(n: int) -> Send:
         wire = await connect(port)
-        path, form = f"/actors/bench_{n % actors}/messages", f"message={MESSAGE}"
+        actor_id = names.actor_id(GUARDED if token else OPEN, n % actors)
+        path, form = f"/actors/{actor_id}/messages", f"message={MESSAGE}"
 
         async def send(_: int) -> None:
             more = f"Idempotency-Key: {uuid4()}\r\n" if keys else ""
@@ -110,11 +114,12 @@ def http(
     return make
 
 
-async def register(port: int, actors: int) -> None:
-    """The actors ``bench_0`` and so on."""
+async def register(port: int, actors: int, name: str, more: str = "") -> None:
+    """The actors ``<name>_0`` and so on; ``more`` are headers."""
     wire = await connect(port)
     for _ in range(actors):
-        status, body = await wire.ask("POST", "/actors", "image=a/b&name=bench&min_workers=0")
+        form = f"image=a/b&name={name}&min_workers=0"
+        status, body = await wire.ask("POST", "/actors", form, more)
         assert status == 201, body
     wire.close()
 
@@ -143,9 +148,12 @@ async def measure(
 ) -> dict[str, list[float]]:
     """Messages a second, by what accepted them and for how many actors."""
     client = await nats.connect(server.url)
-    await register(api.port, max(options.actors))
+    await register(api.port, max(options.actors), OPEN)
     request = TokenRequest(name="bench", owner="bench", roles=[Role.ADMIN])
     token = await admin_token.create(ApiSettings(nats_url=server.url), request)
+    await asyncio.sleep(1)  # until the process knows the token
+    credential = f"Authorization: Bearer {token}\r\n"
+    await register(guarded.port, max(options.actors), GUARDED, credential)
     samples: dict[str, list[float]] = defaultdict(list)
     run = 0
     for turn in range(options.turns):
