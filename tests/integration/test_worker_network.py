@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import pytest
+from docker.errors import NotFound
 
 import builders as b
 from abaco_proto import events as ev
@@ -51,10 +52,17 @@ def connected_by_worker(container_id: str) -> bool:
 
 
 async def next_is_by_worker(world: World) -> bool:
-    """Return the container of the only idle sandbox."""
-    await world.until_clean(waiting=1)
-    [container] = world.waiting()
-    return connected_by_worker(container["Id"])
+    """Whether the worker has attached the container of the only idle sandbox."""
+
+    async def idle() -> list[bool] | None:
+        await world.until_clean(waiting=1)
+        try:
+            return [connected_by_worker(each["Id"]) for each in world.waiting()]
+        except NotFound:  # it was listed while it was removed with its directory
+            return None
+
+    [by_worker] = await world.until(idle)
+    return bool(by_worker)
 
 
 async def said(world: World, count: int) -> str:
