@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from uuid import uuid4
@@ -118,6 +119,7 @@ class SandboxStore:
         self._checks: dict[str, ImageCheck] = {}
         self._assigned: dict[str, AssignedRun] = {}
         self._claimed: set[str] = set()
+        self._remover = ThreadPoolExecutor(1, "remove-run")
         self._connected: WeakSet[Sandbox] = WeakSet()
         self.found: list[SandboxDirectory] = []
         """The directories that a previous process left, with or without a container."""
@@ -358,9 +360,13 @@ class SandboxStore:
         return self._assigned.get(assignment_key)
 
     def end_run(self, assignment_key: str) -> None:
-        """Forget a run whose result is in the log, and whose container was given back."""
+        """Forget a run whose result is in the log, and whose container was given back.
+
+        Its files are removed in a thread: the file system may wait for its journal. What a crash
+        leaves is removed by the next process.
+        """
         assigned = self._assigned.pop(assignment_key)
-        assigned.run.remove()
+        self._remover.submit(assigned.run.remove)
 
     def discard(self, sandbox: Sandbox) -> None:
         """Remove a sandbox, used or not."""
