@@ -12,7 +12,7 @@ from abaco_api.access.access_directory import AccessDirectory
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_fold import Token
 from abaco_api.access.domain.api_token import ApiToken
-from abaco_api.access.domain.principal import Principal, PrincipalKind
+from abaco_api.access.domain.principal import Principal
 from abaco_api.access.domain.token_requests import TokenRequest, decide_create, may_see
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
@@ -120,8 +120,11 @@ class AccessCommands:
         return [token for token in self._access.fold.tokens() if may_see(principal, token)]
 
     def note_use(self, principal: Principal) -> None:
-        """Note that a token is used, at most once a day, without keeping the request waiting."""
-        if principal.kind is not PrincipalKind.TOKEN or principal.id in self._notes:
+        """Note that a token is used, at most once a day, without keeping the request waiting.
+
+        ``principal`` came with that token.
+        """
+        if principal.id in self._notes:
             return
         token, today = self._access.fold.token(principal.id), datetime.now(UTC).date()
         if token is None or (token.last_used is not None and token.last_used >= today):

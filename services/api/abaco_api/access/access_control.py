@@ -79,6 +79,8 @@ class AccessControl:
         self.directory = directory
         self._authenticator = authenticator
         self._local = local_principal(settings.tenant)
+        self.everybody = self._local if authenticator is None else None
+        """Who sends every request while access control is off."""
         self._max_workers = settings.max_workers
         self._proxies = trusted_proxies(settings.trusted_proxies)
         self._refused = refused

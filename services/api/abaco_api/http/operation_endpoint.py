@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api.access.access_control import Operated
-from abaco_api.access.domain.principal import Principal
+from abaco_api.access.domain.principal import Principal, PrincipalKind
 from abaco_api.access.domain.rules import rule_of
 from abaco_api.access.guarded_response import GuardedResponse
 from abaco_api.api_errors import BadParameter
@@ -49,9 +49,12 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
     async def serve(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         names = request.path_params
-        principal = await api.access.admit(request, guards[operation.method])
+        principal = api.access.everybody
+        if principal is None:
+            principal = await api.access.admit(request, guards[operation.method])
+            if principal.kind is PrincipalKind.TOKEN:
+                api.access_commands.note_use(principal)
         request.state.principal = principal
-        api.access_commands.note_use(principal)
         with log_context(
             actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
         ):
