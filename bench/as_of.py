@@ -26,7 +26,7 @@ from abaco_api.as_of.indexed_answers import IndexedAnswers
 from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
-from abaco_bench.progress import say as tell
+from abaco_bench.results.progress import say as tell
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import names

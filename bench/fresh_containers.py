@@ -19,12 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from abaco_bench import comparisons, machine, raw_rate, report, runc_bundle, stage, sustained
-from abaco_bench.burst import burst
-from abaco_bench.kernel_floor import KernelFloor
-from abaco_bench.platform_runs import ColdRuns, PoolRuns
-from abaco_bench.progress import say
-from abaco_bench.raw_docker import EngineStuck, RawDocker
+from abaco_bench.baselines import raw_rate, runc_bundle
+from abaco_bench.baselines.kernel_floor import KernelFloor
+from abaco_bench.baselines.raw_docker import EngineStuck, RawDocker
+from abaco_bench.load import sustained
+from abaco_bench.load.burst import burst
+from abaco_bench.results import comparisons, machine, report
+from abaco_bench.results.progress import say
+from abaco_bench.stack import stage
+from abaco_bench.stack.platform_runs import ColdRuns, PoolRuns
 
 PARTS = ("docker-run", "raw-api", "runc", "floor", "pool", "cold", "sustained", "burst")
 """``floor`` is a side of the sustained part."""

@@ -25,15 +25,15 @@ from typing import NamedTuple
 
 import uvloop
 
-from abaco_bench import machine, report
-from abaco_bench.figures import Figure, Ratio, median, spread
-from abaco_bench.picture import Panel, draw
-from abaco_bench.prepared import Servers, opened, prepare
-from abaco_bench.pretended_host import PretendedHost
-from abaco_bench.progress import say
-from abaco_bench.services import Services
-from abaco_bench.steady import load, messages_and_queries
-from abaco_bench.wire import connect
+from abaco_bench.load.steady import load, messages_and_queries
+from abaco_bench.load.wire import connect
+from abaco_bench.results import machine, report
+from abaco_bench.results.figures import Figure, Ratio, median, spread
+from abaco_bench.results.picture import Panel, draw
+from abaco_bench.results.progress import say
+from abaco_bench.stack.prepared import Servers, opened, prepare
+from abaco_bench.stack.pretended_host import PretendedHost
+from abaco_bench.stack.services import Services
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto.names import all_events_filter, worker_requests_filter
 from servers import scratch_folder

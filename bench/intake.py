@@ -27,11 +27,11 @@ from abaco_api import admin_token
 from abaco_api.access.domain.principal import Role
 from abaco_api.access.domain.token_requests import TokenRequest
 from abaco_api.api_settings import ApiSettings
-from abaco_bench import machine, report
-from abaco_bench.figures import Figure, Ratio, median, spread
-from abaco_bench.picture import Panel, draw
-from abaco_bench.progress import say
-from abaco_bench.wire import connect
+from abaco_bench.load.wire import connect
+from abaco_bench.results import machine, report
+from abaco_bench.results.figures import Figure, Ratio, median, spread
+from abaco_bench.results.picture import Panel, draw
+from abaco_bench.results.progress import say
 from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import draft, encode, to_headers

@@ -19,11 +19,11 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
-from abaco_bench import machine, report
-from abaco_bench.figures import Figure, Ratio, median, spread
-from abaco_bench.kernel_floor import KernelFloor
-from abaco_bench.picture import Panel, draw
-from abaco_bench.progress import say
+from abaco_bench.baselines.kernel_floor import KernelFloor
+from abaco_bench.results import machine, report
+from abaco_bench.results.figures import Figure, Ratio, median, spread
+from abaco_bench.results.picture import Panel, draw
+from abaco_bench.results.progress import say
 from sandbox_stage import IMAGE, Slot, slot
 
 LEVELS = (1, 2)

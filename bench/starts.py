@@ -16,11 +16,11 @@ from typing import Any
 
 import docker
 
-from abaco_bench import machine, report
-from abaco_bench.figures import Figure, Ratio, median, spread
-from abaco_bench.picture import Panel, draw
-from abaco_bench.progress import say
-from abaco_bench.raw_docker import CALL_SECONDS, LABEL, RawDocker, bounded
+from abaco_bench.baselines.raw_docker import CALL_SECONDS, LABEL, RawDocker, bounded
+from abaco_bench.results import machine, report
+from abaco_bench.results.figures import Figure, Ratio, median, spread
+from abaco_bench.results.picture import Panel, draw
+from abaco_bench.results.progress import say
 from images import QUICK, build_scripts
 
 STEPS = ("create", "start", "end", "remove")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abaco_bench.figures import Ratio, more_than, percentile, spread, times_faster
+from abaco_bench.results.figures import Ratio, more_than, percentile, spread, times_faster
 
 samples = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1)
 

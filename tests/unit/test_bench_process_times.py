@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from abaco_bench import process_times
-from abaco_bench.process_times import LAUNCHER, MACHINE
+from abaco_bench.load import process_times
+from abaco_bench.load.process_times import LAUNCHER, MACHINE
 
 SPIN = "import time\nwhile time.process_time() < 0.2: pass\n"
 COUNTED = 0.15

@@ -4,10 +4,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from abaco_bench import comparisons
-from abaco_bench.figures import Figure, spread
-from abaco_bench.picture import Panel, draw
-from abaco_bench.report import Report, as_json, number, table
+from abaco_bench.results import comparisons
+from abaco_bench.results.figures import Figure, spread
+from abaco_bench.results.picture import Panel, draw
+from abaco_bench.results.report import Report, as_json, number, table
 
 SAMPLES = {
     "docker run: first output": [250.0, 260.0, 240.0],

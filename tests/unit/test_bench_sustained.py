@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from abaco_bench import sustained
+from abaco_bench.load import sustained
 
 
 def test_the_best_level_is_the_one_with_the_highest_rate() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from abaco_bench.prepared import Servers
+from abaco_bench.stack.prepared import Servers
 from abaco_jetstream import Connection, JetStreamEventLog, JetStreamSnapshots
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft

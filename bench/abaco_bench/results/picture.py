@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 
 import msgspec
 
-from abaco_bench.figures import Figure, Spread
-from abaco_bench.report import number
+from abaco_bench.results.figures import Figure, Spread
+from abaco_bench.results.report import number
 
 WIDTH = 980
 LABELS = 330

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-from abaco_bench.machine import busy_seconds
+from abaco_bench.results.machine import busy_seconds
 
 ENGINE = ("dockerd", "containerd")
 WORKER, LAUNCHER, MACHINE = "worker", "launcher", "the whole machine"

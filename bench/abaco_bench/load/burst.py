@@ -7,9 +7,9 @@ from itertools import count
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from abaco_bench import process_times
-from abaco_bench.stage import LOOK_SECONDS, Stage
-from abaco_bench.wire import connect
+from abaco_bench.load import process_times
+from abaco_bench.load.wire import connect
+from abaco_bench.stack.stage import LOOK_SECONDS, Stage
 from images import QUICK
 
 CONNECTIONS = 16

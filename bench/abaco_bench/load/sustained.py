@@ -9,7 +9,7 @@ from itertools import count
 from statistics import mean
 from typing import NamedTuple
 
-from abaco_bench.stage import LOOK_SECONDS, RUN_SECONDS, Stage
+from abaco_bench.stack.stage import LOOK_SECONDS, RUN_SECONDS, Stage
 from images import QUICK
 
 BACKLOG = 30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from abaco_bench.progress import say
+from abaco_bench.results.progress import say
 from abaco_jetstream import Archive, Connection
 from histories import history, write
 from projection import Lazy, Shipped, process, reached

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from abaco_bench.figures import median
-from abaco_bench.report import number
-from abaco_bench.stage import Posted, Stage
-from abaco_bench.subscriber import ExecutionRecord
+from abaco_bench.load.subscriber import ExecutionRecord
+from abaco_bench.results.figures import median
+from abaco_bench.results.report import number
+from abaco_bench.stack.stage import Posted, Stage
 from abaco_proto.envelope import parse_time
 from images import QUICK
 

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 
-from abaco_bench.wire import Wire, connect
+from abaco_bench.load.wire import Wire, connect
 
 CONNECTIONS = 32
 

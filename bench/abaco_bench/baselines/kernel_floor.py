@@ -10,7 +10,7 @@ from typing import NamedTuple
 from abaco_worker.launcher import build
 from sandbox_stage import IMAGE, Slot, build_image, compile_with_launcher
 
-SOURCE = Path(__file__).parents[1] / "sandbox_floor.c"
+SOURCE = Path(__file__).parents[2] / "sandbox_floor.c"
 MIN_COUNT = 20
 
 

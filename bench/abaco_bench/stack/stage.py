@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import images
-from abaco_bench.machine import sync_interval
-from abaco_bench.raw_docker import RawDocker
-from abaco_bench.subscriber import ExecutionRecord, Subscriber
+from abaco_bench.baselines.raw_docker import RawDocker
+from abaco_bench.load.subscriber import ExecutionRecord, Subscriber
+from abaco_bench.results.machine import sync_interval
 from abaco_worker.launcher import build as launcher
 from servers import scratch_folder
 from stack import Stack

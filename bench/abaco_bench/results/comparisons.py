@@ -3,8 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from abaco_bench.figures import Figure, Ratio, median, more_than, percentile, spread, times_faster
-from abaco_bench.picture import Panel, draw
+from abaco_bench.results.figures import (
+    Figure,
+    Ratio,
+    median,
+    more_than,
+    percentile,
+    spread,
+    times_faster,
+)
+from abaco_bench.results.picture import Panel, draw
 
 Samples = Mapping[str, Sequence[float]]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from abaco_bench.figures import Figure, Ratio
+from abaco_bench.results.figures import Figure, Ratio
 
-BUILD = Path(__file__).resolve().parents[2] / "build" / "bench"
+BUILD = Path(__file__).resolve().parents[3] / "build" / "bench"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

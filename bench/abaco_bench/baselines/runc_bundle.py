@@ -8,7 +8,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from abaco_bench.raw_docker import exported
+from abaco_bench.baselines.raw_docker import exported
 from images import QUICK
 
 RUN_SECONDS = 30

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
-from abaco_bench.raw_docker import RawDocker
+from abaco_bench.baselines.raw_docker import RawDocker
 
 AHEAD = 2
 """How many started containers may wait for the remover, beside those of the starters."""

@@ -1,0 +1,1 @@
+"""What is sent to the platform, and what is measured meanwhile."""

@@ -1,0 +1,1 @@
+"""Figures, and what people and later runs see of them."""
