@@ -2,7 +2,7 @@
 
     python bench/growth.py [--sizes 100:10000,1000:100000] [--starts N] [--requests N] [--keep DIR]
 
-A size is so many actors, with so many events behind them. For each: how long every service takes
+A size is so many actors, with so many events each. For each: how long every service takes
 to start, the memory of each and of the NATS server, POST message and GET execution under a small
 steady load, and how soon the scheduler asks for the first worker of a new actor. Each service is a
 process of its own, on a NATS server with ``sync_interval: always`` and Postgres as shipped; a host
@@ -48,7 +48,7 @@ Samples = dict[str, list[float]]
 
 
 class Size(NamedTuple):
-    """So many actors, and events behind them."""
+    """So many actors, and their events."""
 
     actors: int
     events: int

@@ -2,10 +2,10 @@
 
     python bench/worker_history.py [--sizes 10,1000,100000] [--stops N]
 
-A size is how many workers one actor has had that have ended, with the 4 events of each behind
+A size is how many workers one actor has had that have ended, with the 4 events of each after
 them, half of them on the host that is looked at. For each size, over HTTP: the stop of a worker
 that lives, and the list of workers. Then Postgres is killed: how long it takes until the first stop
-is accepted, which may be refused with 503 while the history is read, and the stops behind it. Last,
+is accepted, which may be refused with 503 while the history is read, and the stops after it. Last,
 in this process, how long a worker service takes to find out which of its workers live, without a
 checkpoint and with one.
 

@@ -123,7 +123,7 @@ async def test_a_time_behind_the_read_models_has_the_same_bounds(log: Held) -> N
     await reading(log, 1)
     with pytest.raises(TooMany):
         await finder.at(moment)
-    with pytest.raises(Unavailable, match="as_of: the events behind 0 were not read"):
+    with pytest.raises(Unavailable, match="as_of: the events after 0 were not read"):
         await first
     log.go.set()
     assert (await finder.at(moment)).sequence == 4

@@ -126,7 +126,7 @@ def events_page() -> str:
         "# Events",
         "",
         "Made from `proto/abaco_proto/events.py`. The body is JSON with the type under `type`.",
-        "The subject is `abaco.event.<tenant>.<actor_id>.<type>`, with `.<host_id>` behind it",
+        "The subject is `abaco.event.<tenant>.<actor_id>.<type>`, followed by `.<host_id>`",
         "where the event is addressed to a host. `tests/contract/golden/` holds the bytes of each.",
         "",
         "| type | owner | says | fields |",

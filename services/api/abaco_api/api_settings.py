@@ -161,7 +161,7 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
     max_hops: Annotated[
         int,
         Meta(
-            description="Maximum subscriptions in a chain of events; an event behind more of them "
+            description="Maximum subscriptions in a chain of events; an event after more of them "
             "is not delivered.",
             ge=1,
             le=1000,

@@ -95,11 +95,11 @@ class PastFinder:
                 async with asyncio.timeout(self._seconds):
                     return max(found, await self._last_behind(projected, time))
             except TimeoutError:
-                what = f"the events behind {projected} were not read within {self._seconds} s"
+                what = f"the events after {projected} were not read within {self._seconds} s"
                 raise Unavailable(f"{AS_OF}: {what}") from None
 
     async def _last_behind(self, projected: int, time: datetime) -> int:
-        """Of the events behind a sequence that are not later, the last; 0 when there is none."""
+        """Of the events after a sequence that are not later, the last; 0 when there is none."""
         found = 0
         async with aclosing(self._log.read([all_events_filter()], after=projected)) as batches:
             async for batch in batches:

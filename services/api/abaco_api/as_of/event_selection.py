@@ -133,9 +133,9 @@ class EventSelection:
         return definitions, []
 
     async def _status_after(self, actor_id: str, definition: Recorded, last: int) -> list[Recorded]:
-        """What changes the status of an actor behind its own last event.
+        """What changes the status of an actor after its own last event.
 
-        These are the last failure of a worker, and the first sign of health behind it.
+        These are the last failure of a worker, and the first sign of health after it.
         """
         revision = _revision(definition)
         failed: list[Recorded] = []

@@ -34,12 +34,12 @@ class FullFold:
         return (await self._folded(self._definitions(actor_id))).actor(actor_id)
 
     async def actors(
-        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+        self, limit: int, offset: int, after_row: Row | None, only: Sequence[str] | None = None
     ) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, behind a row."""
+        """All actors, in the order of their registration: a piece of the list, after a row."""
         if self._listed is None:
             self._listed = await self._folded(self._definitions("*"))
-        rest = self._listed.page(limit, offset, behind, only)
+        rest = self._listed.page(limit, offset, after_row, only)
         rows = [self._listed.actor(actor_id) for actor_id in rest[:PIECE_ACTORS]]
         return [{**row, "found": len(rest)} for row in rows]
 

@@ -41,10 +41,10 @@ class IndexedAnswers:
         return (await self._of_actor(actor_id)).actor(actor_id)
 
     async def actors(
-        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+        self, limit: int, offset: int, after_row: Row | None, only: Sequence[str] | None = None
     ) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, behind a row."""
-        found = await self._rows.actors(self._sequence, limit, offset, behind, only)
+        """All actors, in the order of their registration: a piece of the list, after a row."""
+        found = await self._rows.actors(self._sequence, limit, offset, after_row, only)
         rows = await asyncio.gather(*map(self.actor, found[:PIECE_ACTORS]))
         return [{**row, "found": len(found)} for row in rows]
 

@@ -64,9 +64,9 @@ class Moment(Fold):
         return folded_rows.subscription_rows(actor, self._subscribed.get(actor_id, {}))
 
     def page(
-        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+        self, limit: int, offset: int, after_row: Row | None, only: Sequence[str] | None = None
     ) -> list[str]:
-        """The ids of actors in the order of their registration: a page, behind a row or offset.
+        """The ids of actors in the order of their registration: a page, after a row or offset.
 
         With ``only``, of those among these ids.
         """
@@ -74,8 +74,8 @@ class Moment(Fold):
         if only is not None:
             wanted = set(only)
             found = [actor for actor in found if actor.actor_id in wanted]
-        if behind is not None:
-            place = behind["registered_at"], behind["actor_id"]
+        if after_row is not None:
+            place = after_row["registered_at"], after_row["actor_id"]
             offset = bisect_right(found, place, key=_registration)
         return [actor.actor_id for actor in found[offset : offset + limit]]
 

@@ -24,9 +24,9 @@ class Answers(Protocol):
         ...
 
     async def actors(
-        self, limit: int, offset: int, behind: Row | None, only: Sequence[str] | None = None
+        self, limit: int, offset: int, after_row: Row | None, only: Sequence[str] | None = None
     ) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, behind a row."""
+        """All actors, in the order of their registration: a piece of the list, after a row."""
         ...
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
@@ -81,14 +81,14 @@ class PastReadModels:
         limit: int,
         offset: int,
         *,
-        behind: Row | None = None,
+        after_row: Row | None = None,
         only: Sequence[str] | None = None,
     ) -> Sequence[Row]:
-        """All actors, in the order of their registration: a piece of the list, behind a row.
+        """All actors, in the order of their registration: a piece of the list, after a row.
 
         With ``only``, those with these ids.
         """
-        return await self._answer(lambda way: way.actors(limit, offset, behind, only))
+        return await self._answer(lambda way: way.actors(limit, offset, after_row, only))
 
     async def subscriptions(self, actor_id: str) -> Sequence[Row]:
         """An actor's subscriptions."""

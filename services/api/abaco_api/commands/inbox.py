@@ -1,7 +1,7 @@
 """Inboxes: messages into the log, each with the next ordinal of its actor.
 
 An inbox is full when too many of its messages wait. Messages begin in the order of their inbox, so
-all behind the last one that was assigned to a worker wait. That one and the last purge are two
+all after the last one that was assigned to a worker wait. That one and the last purge are two
 reads of the log, made only when an inbox seems full by what is cached. A retry of an old message is
 assigned late and hides how far the inbox is; then the read models are more exact. They are queried
 only before a message is refused, and at most once per second and actor.
@@ -215,7 +215,7 @@ class InboxHeads:
         return head
 
     async def _read(self, actor_id: str, head: InboxHead) -> InboxHead:
-        """The head after all messages behind it."""
+        """The head after all messages that follow it."""
         history = self._log.read([inbox_filter(self._tenant, actor_id)], after=head.sequence)
         async with aclosing(history) as batches:
             async for batch in batches:

@@ -154,7 +154,7 @@ def _with_nothing(parameters: Parameters) -> Parameters:
 def _memory(text: str) -> int:
     found = parse_size(text)
     if found is None or not request_schemas.MIN_MEMORY_BYTES <= found <= request_schemas.MAX_BYTES:
-        what = "expected at least 6m: a number of bytes, or one with k, m or g behind it"
+        what = "expected at least 6m: a number of bytes, or one followed by k, m or g"
         raise BadParameter("mem_limit", what)
     return found
 

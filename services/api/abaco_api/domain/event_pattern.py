@@ -88,7 +88,7 @@ def _part_matches(pattern: str, text: str) -> bool:
 
 
 def _may_be_actor(source: str) -> bool:
-    """Whether an actor's id can look like this: what is before the first ``*``, and behind the
+    """Whether an actor's id can look like this: what is before the first ``*``, and after the
     last.
     """
     if ANY not in source:

@@ -2,7 +2,7 @@
 
 Regular expressions backtrack over all ways to split a text among many stars, so a client's pattern
 could take years. Here each part between two stars is searched once, from the left: if the rest does
-not match behind its first occurrence, it matches behind no later one.
+not match after its first occurrence, it matches after no later one.
 """
 
 ANY = "*"

@@ -18,7 +18,7 @@ def decoded(raw: bytes, headers: Iterable[str], limit: int) -> bytes:
     Raises:
         UnsupportedCoding: the coding is not one of ``CODINGS``, or there is more than one.
         BodyTooLarge: the decoded body is longer.
-        Malformed: the body does not conform to its coding, or has bytes behind its end.
+        Malformed: the body does not conform to its coding, or has bytes after its end.
     """
     names = [name.strip().lower() for name in ",".join(headers).split(",")]
     names = [name for name in names if name not in ("", "identity")]
@@ -44,7 +44,7 @@ def _inflated(raw: bytes, window: int, limit: int) -> bytes:
     if not decoder.eof:
         raise Malformed("the body: its Content-Encoding is cut off")
     if decoder.unused_data:
-        raise Malformed("the body: there is more behind the end of its Content-Encoding")
+        raise Malformed("the body: there is more after the end of its Content-Encoding")
     return whole
 
 

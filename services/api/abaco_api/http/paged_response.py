@@ -24,7 +24,7 @@ from abaco_api.streams.stream_writer import Stalled, StreamWriter, send_until_di
 from abaco_proto.errors import Unavailable
 
 PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends behind the item that reaches this size; a single item may be longer."""
+"""A page ends after the item that reaches this size; a single item may be longer."""
 
 PIECE_ROWS, FEW_ROWS = 256, 8
 LONG_RESPONSES, LONG_OUTPUTS = 4, 32
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 Fetch = Callable[[Row | None, int], Awaitable[Sequence[Row]]]
-"""Returns at most so many rows behind a row (None: the first): at least one if there are any, and
+"""Returns at most so many rows after a row (None: the first): at least one if there are any, and
 fewer if they are long. The column ``found`` of each is the number of rows that there were."""
 
 
@@ -73,7 +73,7 @@ class LongResponses:
 class PageRead(msgspec.Struct):
     """The part of a page that was read: encoded items in pieces, their number, and the last row.
 
-    ``more``: there are further items behind it.
+    ``more``: there are further items after it.
     """
 
     pieces: list[bytes] = msgspec.field(default_factory=list)

@@ -87,7 +87,7 @@ class PlainParser:
         self._protocol.on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. One behind the body is counted and ignored."""
+        """A header. One after the body is counted and ignored."""
         self._protocol.count(len(name) + len(value))
         if self._in_head:
             self._headers.append((name, value))
@@ -167,7 +167,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes; those behind a malformed request are dropped."""
+        """Parse bytes; those after a malformed request are dropped."""
         if self._refused:
             return
         self._nothing_received = False
@@ -220,7 +220,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._abort_soon()
 
     def count(self, more: int) -> None:
-        """Count bytes of a head, or of headers behind a body.
+        """Count bytes of a head, or of headers after a body.
 
         Raises:
             ValueError: they are too many.

@@ -94,11 +94,15 @@ class PastRows:
         sequence: int,
         limit: int,
         offset: int,
-        behind: Row | None,
+        after_row: Row | None,
         only: Sequence[str] | None,
     ) -> list[str]:
         """The ids of the actors that there were, in the order of their registration."""
-        place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
+        place = (
+            (None, None)
+            if after_row is None
+            else (after_row["registered_at"], after_row["actor_id"])
+        )
         rows = await self._rows("actors_at", sequence, *place, limit, offset, only)
         return [row["actor_id"] for row in rows]
 

@@ -52,7 +52,7 @@ class ReadModels:
         limit: int,
         offset: int,
         *,
-        behind: Row | None = None,
+        after_row: Row | None = None,
         most_bytes: int = MOST_BYTES,
         only: Sequence[str] | None = None,
     ) -> Sequence[Row]:
@@ -60,7 +60,11 @@ class ReadModels:
 
         With ``only``, those with these ids.
         """
-        place = (None, None) if behind is None else (behind["registered_at"], behind["actor_id"])
+        place = (
+            (None, None)
+            if after_row is None
+            else (after_row["registered_at"], after_row["actor_id"])
+        )
         arguments = (self._tenant, limit, offset, *place, most_bytes, only)
         async with self._pool.session() as session:
             return await session.fetch(SQL["actors"], *arguments)
@@ -148,12 +152,12 @@ class ReadModels:
         asked: EventQuery,
         limit: int,
         *,
-        behind: Row | None = None,
+        after_row: Row | None = None,
         most_bytes: int = MOST_BYTES,
         only: Sequence[str] | None = None,
         tokens: bool = True,
     ) -> Sequence[Row]:
-        """At most ``limit`` events of those asked for, behind one of them.
+        """At most ``limit`` events of those asked for, after one of them.
 
         With ``only``, those of these actors; without ``tokens``, none about API tokens.
         They end with the one that reaches ``most_bytes``; ``found`` is how many there were to give.
@@ -165,7 +169,7 @@ class ReadModels:
             name, rest = "events_of_actor", (selection.actor_id, most_bytes)
         elif ANY not in selection.type:
             name, kind = "events_of_type", selection.type
-        after = (asked.after or 0) if behind is None else behind["seq"]
+        after = (asked.after or 0) if after_row is None else after_row["seq"]
         bounds = (after, asked.before or 2**63 - 1)
         times = (selection.since, selection.until)
         arguments = (self._tenant, *bounds, kind, *times, limit, *rest)

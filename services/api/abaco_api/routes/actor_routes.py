@@ -51,7 +51,7 @@ def _registered(api: Service, actor: Actor, sequence: int) -> Response:
 async def list_actors(api: Service, request: Request) -> Response:
     """The actors that you may read, in the order of their registration.
 
-    A page ends at `limit` actors, or behind the one that makes it longer than 8 MiB. If there
+    A page ends at `limit` actors, or after the one that makes it longer than 8 MiB. If there
     are more, the header Link has the address of the next page, and Abaco-Next its `offset`.
     """
     query = query_parameters(request)
@@ -59,9 +59,9 @@ async def list_actors(api: Service, request: Request) -> Response:
     models = await api.as_of(request)
     only = await api.access.readable(request.state.principal)
 
-    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
-        offset = wanted.offset if behind is None else 0
-        return await models.actors(limit, offset, behind=behind, only=only)
+    async def fetch(after_row: Row | None, limit: int) -> Sequence[Row]:
+        offset = wanted.offset if after_row is None else 0
+        return await models.actors(limit, offset, after_row=after_row, only=only)
 
     msg = "Actors retrieved successfully."
     response, read = await page(fetch, views.actor, wanted.limit, long=api.long_responses, msg=msg)

@@ -25,7 +25,7 @@ async def list_events(api: Service, request: Request) -> Response:
     """A page of history, in the order of the log; with Accept: text/event-stream, a stream.
 
     It shows the events that you may read, in a page only those of actors that exist.
-    A page ends at `limit` events, or behind the one that makes it longer than 8 MiB. When there
+    A page ends at `limit` events, or after the one that makes it longer than 8 MiB. When there
     is more, the header Abaco-Next holds the `after` of the next page, and Link its address. A
     stream gives history from Last-Event-ID or `after` on (without either: from now on), then what
     happens, each event once.
@@ -61,8 +61,8 @@ async def _events(api: Service, request: Request, actor_id: str | None = None) -
     only = await access.readable(principal) if source is None else None
     tokens = access.reads_everything(principal)
 
-    async def fetch(behind: Row | None, limit: int) -> Sequence[Row]:
-        return await api.models.events(asked, limit, behind=behind, only=only, tokens=tokens)
+    async def fetch(after_row: Row | None, limit: int) -> Sequence[Row]:
+        return await api.models.events(asked, limit, after_row=after_row, only=only, tokens=tokens)
 
     answer, read = await page(fetch, views.event, asked.limit, long=api.long_responses)
     if actor_id is not None and not read.count:

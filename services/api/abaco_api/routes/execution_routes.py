@@ -189,7 +189,7 @@ OPERATIONS = (
             QueryParameter(
                 name="Last-Event-ID",
                 where="header",
-                description="Resume behind this piece of output.",
+                description="Resume after this piece of output.",
                 schema={"type": "string", "pattern": "^([0-9]{1,9}:)?[0-9]{1,18}$"},
             ),
         ),

@@ -113,4 +113,4 @@ async def check_ends(session: Session, copy: VerifiedCopy) -> None:
         CopyDiffers: there is such a row.
     """
     if (await session.fetch_sql(QUERIES["strays"].format(events=copy.events), copy.until))[0][0]:
-        raise CopyDiffers(f"the copy goes on behind event {copy.until}")
+        raise CopyDiffers(f"the copy goes on after event {copy.until}")

@@ -16,9 +16,9 @@ def ended_early(head: int, until: int) -> Difference:
     )
 
 
-def gap(before: int, behind: int) -> Difference:
+def gap(before: int, after: int) -> Difference:
     """Events in the middle of the log are missing."""
-    first, last = before + 1, behind - 1
+    first, last = before + 1, after - 1
     what = f"event {first} is" if first == last else f"events {first} to {last} are"
     return Difference(f"the log: {what} missing")
 

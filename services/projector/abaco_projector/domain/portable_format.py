@@ -172,10 +172,10 @@ def read_lines(file: BinaryIO, name: str | Path) -> Iterator[EventLine | OutputL
                 if not isinstance(line, HeaderLine):
                     yield line
     except DAMAGE_ERRORS as error:
-        raise Refused(f"{name} is damaged behind line {number}: {error}") from None
+        raise Refused(f"{name} is damaged after line {number}: {error}") from None
     except Refused as error:
         raise Refused(f"{name}: {error}") from None
-    raise Refused(f"{name} is cut off behind line {number}: its end is missing")
+    raise Refused(f"{name} is cut off after line {number}: its end is missing")
 
 
 def _check_position(line: FileLine, number: int) -> None:

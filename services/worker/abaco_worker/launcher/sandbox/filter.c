@@ -130,7 +130,7 @@ static bool find_boundaries(const struct sock_filter *filter, size_t length)
         uint32_t k = filter[i].k;
         unsigned int class = BPF_CLASS(filter[i].code);
         if (class == BPF_ALU || class == BPF_LD || class == BPF_RET) {
-            /* An AND is reached only behind the load of an argument; decide() refuses others. X and
+            /* An AND is reached only after the load of an argument; decide() refuses others. X and
              * the scratch memory are not used. */
             if (filter[i].code != LOAD && filter[i].code != (BPF_ALU | BPF_AND | BPF_K) &&
                 filter[i].code != (BPF_RET | BPF_K))
