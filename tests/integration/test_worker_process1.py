@@ -8,9 +8,11 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.types import Ulimit
 
 import images
 from abaco_proto import events as ev
+from abaco_worker.worker_settings import WorkerSettings, open_files
 from integration.worker_world import World, world_on
 from servers import NatsServer
 
@@ -53,8 +55,10 @@ async def output_of(world: World, script: str, **settings: str) -> tuple[str, in
 def docker_run(script: str) -> str:
     """Run the same by the engine alone, with the same limits."""
     client = docker.APIClient(version="auto")
+    files = open_files(WorkerSettings(), int(Path("/proc/sys/fs/nr_open").read_text()))
     config = client.create_host_config(
         network_mode="none",
+        ulimits=[Ulimit(name="nofile", soft=files, hard=files)] if files else None,
         mem_limit=512 * MEBIBYTE,
         memswap_limit=512 * MEBIBYTE,
         nano_cpus=1_000_000_000,

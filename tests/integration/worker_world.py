@@ -26,6 +26,15 @@ from integration.worker_images import DockerYard, docker_yard
 T = TypeVar("T", bound=ev.Event)
 
 
+IN_A_LOGIN_SESSION = (
+    "/bin/sh",
+    "-c",
+    '{ echo 0 >/proc/self/loginuid; } 2>/dev/null; exec "$@"',
+    "sh",
+)
+"""As a worker that somebody starts by hand is in one."""
+
+
 class WorkerProcess:
     """``python -m abaco_worker``, which tests stop or kill."""
 
@@ -35,7 +44,7 @@ class WorkerProcess:
         ours = {"ABACO_NATS_URL": nats_url, "ABACO_HOST_ID": host_id, "ABACO_WORKER_DIR": folder}
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "abaco_worker"],
+                [*IN_A_LOGIN_SESSION, sys.executable, "-m", "abaco_worker"],
                 env={**os.environ, **ours, **settings},
                 stderr=file,
             )

@@ -233,11 +233,26 @@ static void run_sealed_copy(char **argv)
     close(copy);
 }
 
+/*
+ * Leaves the login session that the worker was started in, as a service of the system has none. Else
+ * programs would see its number in /proc/1/loginuid. Without CAP_AUDIT_CONTROL it stays.
+ */
+static void leave_login_session(void)
+{
+    int file = open("/proc/self/loginuid", O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return;
+    if (write(file, "4294967295", 10) < 0)
+        errno = 0;
+    close(file);
+}
+
 _Noreturn void helper_run(char **argv)
 {
     char line[LINE_BYTES];
     const char *folder = argv[2];
     run_sealed_copy(argv);
+    leave_login_session();
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGCHLD, SIG_IGN); /* the kernel reaps launchers that exit */
