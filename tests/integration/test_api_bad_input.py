@@ -131,7 +131,9 @@ def test_a_bad_form(api: Api, raw: bytes, kind: str) -> None:
         ("/actors/good_0/workers/x", "x"),
         ("/nowhere", "/nowhere"),
         ("/", "/"),
-        ("/actors/good_0/permissions", "permissions"),
+        ("/actors/good_0/nothing", "nothing"),
+        ("/actors/nobody_0/permissions", "nobody_0"),
+        ("/tokens/none", "none"),
     ],
 )
 def test_what_is_not_there(api: Api, path: str, named: str) -> None:

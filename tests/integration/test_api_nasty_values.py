@@ -55,6 +55,7 @@ PATHS = {
     "worker_id": "foo_0_wkr_0",
     "subscription_id": "foo_0_sub_1",
     "sequence": "1",
+    "token_id": "aaaaaaaa",
 }
 
 

@@ -206,7 +206,11 @@ async def test_read_models_that_are_behind_say_where_they_are(
     [
         ({"api_port": "http"}, "abaco-api: ABACO_API_PORT: "),
         ({"init_count": "-1"}, "abaco-api: ABACO_INIT_COUNT: "),
-        ({"api_host": "192.0.2.1"}, "abaco-api: ABACO_API_PORT: cannot listen"),
+        ({"api_host": "192.0.2.1"}, "abaco-api: ABACO_AUTH is off, but"),
+        (
+            {"api_host": "192.0.2.1", "auth_off_anywhere": "true"},
+            "abaco-api: ABACO_API_PORT: cannot listen",
+        ),
     ],
 )
 def test_a_bad_setting_ends_the_process_with_one_line(
