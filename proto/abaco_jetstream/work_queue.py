@@ -169,13 +169,15 @@ class JetStreamWorkQueue:
 
     async def _until_pull_ends(self) -> AsyncGenerator[Msg, None]:
         left, reconnects = PULL_MESSAGES, self._connection.reconnects
-        while left > 0 and self._connection.reconnects == reconnects:
+        while self._connection.reconnects == reconnects:
             while self._arrived:
                 message = self._arrived.popleft()
                 status = (message.headers or {}).get("Status")
                 if message.data or status is None:
                     left -= 1
                     yield message
+                    if left == 0:  # nothing follows, not even a heartbeat
+                        return
                 elif status != "100":  # 404, 408, 409, 503: this pull has ended
                     await asyncio.sleep(0 if status == "408" else PAUSE_SECONDS)
                     return
