@@ -20,7 +20,8 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import settings
 from abaco_proto.envelope import Expected, draft
 from abaco_proto.errors import AbacoError, Malformed, Unavailable
-from abaco_proto.names import token_filter
+from abaco_proto.events import TokenCreated
+from abaco_proto.names import type_filter
 
 USAGE, FAILED = 2, 1
 CONNECT_SECONDS = 10.0
@@ -46,6 +47,7 @@ async def create(config: ApiSettings, request: TokenRequest) -> str:
 
     Raises:
         BadParameter: the request cannot be used.
+        Conflict: another token was made at the same time.
         Unavailable: NATS does not answer.
     """
     token = api_token.generate(token_bytes(api_token.RANDOM_BYTES))
@@ -68,8 +70,11 @@ async def create(config: ApiSettings, request: TokenRequest) -> str:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection.open()
-        expected = Expected(filter=token_filter(config.tenant, token.token_id), sequence=0)
-        await JetStreamEventLog(connection).append(drafted, expected=expected)
+        log = JetStreamEventLog(connection)
+        creations = type_filter(config.tenant, "*", TokenCreated)
+        last = await log.last(creations)
+        expected = Expected(filter=creations, sequence=0 if last is None else last.sequence)
+        await log.append(drafted, expected=expected)
     except TimeoutError:
         raise Unavailable("the log (NATS) does not answer") from None
     finally:

@@ -113,7 +113,11 @@ class World:
 async def world(count: int = 2, config: ApiSettings = CONFIG) -> AsyncGenerator[World, None]:
     """Processes that fold what is in the log, from here to the end of the block."""
     made = World(count, config)
-    folds = [asyncio.create_task(p.service.directory.run()) for p in made.processes]
+    folds = [
+        asyncio.create_task(run())
+        for p in made.processes
+        for run in (p.service.directory.run, p.service.access.directory.run)
+    ]
     try:
         yield made
     finally:

@@ -77,7 +77,7 @@ class AccessCommands:
         """
         await self._access.ready()
         token = api_token.generate(token_bytes(api_token.RANDOM_BYTES))
-        history = TokenHistory(self._access, self._tenant, token.token_id, new=True)
+        history = CreationHistory(self._access, self._tenant, token.token_id)
         owner = request.owner or principal.user
 
         def decide(_: int) -> Sequence[ev.Event]:
@@ -191,19 +191,54 @@ class PermissionHistory:
         return recorded.sequence
 
 
-class TokenHistory:
-    """The events of one token. The state is the sequence of the last one."""
+class CreationHistory:
+    """The creations of all tokens. The state is the sequence of the last one.
 
-    def __init__(
-        self, access: AccessDirectory, tenant: str, token_id: str, *, new: bool = False
-    ) -> None:
-        """``new``: it is about to be created; its id must not be taken."""
+    The id of a new token is random, so a condition on its own history would always hold. This one
+    makes one token of a request that is sent twice at the same time, and lets nobody have more
+    tokens than one may have.
+    """
+
+    queue_key = "new tokens"
+
+    def __init__(self, access: AccessDirectory, tenant: str, token_id: str) -> None:
+        """``token_id`` is that of the token which is about to be created."""
+        self._access = access
+        self._own_filter = token_filter(tenant, token_id)
+        self.key_filter = type_filter(tenant, "*", ev.TokenCreated)
+
+    async def load(self) -> int:
+        """See ``History``. Raises ``Unavailable`` if the id is taken."""
+        if await self._access.refresh(self._own_filter):
+            raise Unavailable("the id of the new token is taken: try again")
+        return await self._access.refresh(self.key_filter)
+
+    async def reload(self, _: int) -> int:
+        """See ``History``."""
+        return await self.load()
+
+    async def head(self, state: int) -> int:
+        """See ``History``."""
+        return state
+
+    def expected(self, state: int, _: ev.Event) -> Expected:
+        """See ``History``."""
+        return Expected(filter=self.key_filter, sequence=state)
+
+    def evolve(self, _: int, recorded: Recorded) -> int:
+        """See ``History``."""
+        self._access.apply(recorded)
+        return recorded.sequence
+
+
+class TokenHistory:
+    """The events of one token that exists. The state is the sequence of the last one."""
+
+    def __init__(self, access: AccessDirectory, tenant: str, token_id: str) -> None:
         self._access = access
         self._token_id = token_id
-        self._new = new
-        self._filter = token_filter(tenant, token_id)
         self.queue_key = f"token {token_id}"
-        self.key_filter = type_filter(tenant, "*", ev.TokenCreated) if new else self._filter
+        self.key_filter = token_filter(tenant, token_id)
 
     async def load(self) -> int:
         """See ``History``."""
@@ -212,18 +247,16 @@ class TokenHistory:
 
     async def reload(self, _: int) -> int:
         """See ``History``."""
-        if self._new:
-            raise Unavailable("the id of the new token is taken: try again")
-        await self._access.refresh(self._filter)
+        await self._access.refresh(self.key_filter)
         return await self.load()
 
     async def head(self, state: int) -> int:
-        """The last creation of any token, if this one is new: a key may have led to it."""
-        return await self._access.last_sequence(self.key_filter) if self._new else state
+        """See ``History``."""
+        return state
 
     def expected(self, state: int, _: ev.Event) -> Expected:
         """See ``History``."""
-        return Expected(filter=self._filter, sequence=state)
+        return Expected(filter=self.key_filter, sequence=state)
 
     def evolve(self, _: int, recorded: Recorded) -> int:
         """See ``History``."""

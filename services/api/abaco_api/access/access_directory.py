@@ -75,27 +75,24 @@ class AccessDirectory:
         except TimeoutError:
             raise Unavailable("the permissions are still being read") from None
 
-    async def refresh(self, filter_: str) -> bool:
-        """Wait until the events that the log has now of a filter are folded; False if it has none.
+    async def refresh(self, filter_: str) -> int:
+        """Wait until the events that the log has now of a filter are folded.
+
+        Returns the sequence of the last of them; 0 if there is none.
 
         Raises:
             Unavailable: the log does not answer in time.
         """
         last = await self._log.last(filter_)
         if last is None:
-            return False
+            return 0
         try:
             async with asyncio.timeout(self._seconds):
                 while self._position < last.sequence:
                     await self._moved.wait()
         except TimeoutError:
             raise Unavailable("the permissions are behind the log") from None
-        return True
-
-    async def last_sequence(self, filter_: str) -> int:
-        """The sequence of the last event that the log has of a filter; 0 if it has none."""
-        last = await self._log.last(filter_)
-        return 0 if last is None else last.sequence
+        return last.sequence
 
     async def permissions(self, actor_id: str) -> Permissions:
         """The permissions of an actor, also of one that was deleted or has just been registered."""
