@@ -130,8 +130,7 @@ AllowNewPrivileges = Annotated[
     bool,
     Meta(
         description="Whether actors may set no_new_privileges to false, so that setuid programs of"
-        " their images get the rights of their owner. Applies to every client that may register"
-        " actors: there are no roles yet."
+        " their images get the rights of their owner. With ABACO_AUTH=on, only an admin may."
     ),
 ]
 AllowPrivileged = Annotated[

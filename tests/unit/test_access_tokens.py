@@ -1,15 +1,18 @@
 """API tokens and permissions: the format, the fold, and what may be asked for."""
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import builders as b
+from abaco_api.access.access_directory import AccessDirectory
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_errors import Forbidden
 from abaco_api.access.domain.access_fold import AccessFold, Token, permissions_of_history
+from abaco_api.access.domain.permission_requests import MAX_USERS, decide_set
 from abaco_api.access.domain.principal import WORLD, Principal, PrincipalKind, Role
 from abaco_api.access.domain.token_requests import MAX_TOKENS, TokenRequest, decide_create, may_see
 from abaco_api.api_errors import BadParameter
@@ -17,6 +20,7 @@ from abaco_proto import events as ev
 from abaco_proto.envelope import format_time
 from abaco_proto.errors import Refused
 from abaco_proto.events import PermissionLevel
+from fakes import InMemoryEventLog
 
 NONE, READ, EXECUTE, UPDATE = PermissionLevel
 
@@ -78,8 +82,11 @@ def test_levels_replace_one_another_and_keep_the_index() -> None:
     fold = folded(registered(), level_set("bob", EXECUTE), level_set(WORLD, READ))
     assert fold.readable("bob") == fold.readable("carol") == {"foo_0"}
     fold = folded(registered(), level_set("bob", EXECUTE), level_set("bob", NONE))
-    assert fold.permissions("foo_0").levels == {"alice": UPDATE, "bob": NONE}
+    assert fold.permissions("foo_0").levels == {"alice": UPDATE}
     assert fold.readable("bob") == set()
+    fold = folded(registered(), level_set("bob", NONE), level_set("carol", READ))
+    assert fold.permissions("foo_0").levels == {"alice": UPDATE, "carol": READ}
+    assert fold.permissions("foo_0").head == 3
 
 
 def test_only_a_reduction_is_reported() -> None:
@@ -131,12 +138,36 @@ def test_a_role_that_is_unknown_here_gives_nothing() -> None:
     assert token.roles == {Role.ADMIN}
 
 
-def test_expired_tokens_of_an_owner_do_not_pile_up() -> None:
-    created = [
-        b.token_created(f"AbCd{n:04}", expires_at=format_time(b.T0 + timedelta(seconds=1)))
-        for n in range(50)
-    ]
-    assert len(list(folded(*created).tokens("alice"))) == 1
+async def test_expired_tokens_are_forgotten() -> None:
+    log, now = InMemoryEventLog(), datetime.now(UTC)
+    for n in range(50):
+        for kind, seconds in (("Old", -1), ("New", 3600)):
+            expires_at = format_time(now + timedelta(seconds=seconds))
+            event = b.token_created(f"{kind}{n:05}", owner=f"user {n}", expires_at=expires_at)
+            await log.append(b.envelope_of(event))
+    await log.append(b.envelope_of(ev.TokenRevoked(token_id="New00000")))
+    directory = AccessDirectory(log, "default", seconds=30)
+    run = asyncio.create_task(directory.run())
+    await directory.ready()
+    run.cancel()
+    assert [token.token_id for token in directory.fold.tokens("user 1")] == ["New00001"]
+    assert len(list(directory.fold.tokens())) == 49
+    directory.fold.drop_expired(now + timedelta(hours=2))
+    assert list(directory.fold.tokens()) == []
+
+
+def test_a_level_that_a_user_has_is_no_event() -> None:
+    assert decide_set("foo_0", "bob", READ, {"bob": READ}) == []
+    assert decide_set("foo_0", "bob", NONE, {"alice": READ}) == []
+    assert decide_set("foo_0", "bob", NONE, {"bob": READ}) == [level_set("bob", NONE)]
+
+
+def test_not_everybody_has_a_level_on_one_actor() -> None:
+    full = {f"user {n}": READ for n in range(MAX_USERS)}
+    with pytest.raises(Refused, match="revoke one"):
+        decide_set("foo_0", "bob", READ, full)
+    assert decide_set("foo_0", "user 1", UPDATE, full) == [level_set("user 1", UPDATE)]
+    assert decide_set("foo_0", "user 1", NONE, full) == [level_set("user 1", NONE)]
 
 
 # -- requests --------------------------------------------------------------------------------------

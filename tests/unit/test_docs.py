@@ -284,8 +284,8 @@ is changed only by who may make one.
 ISSUERS = """\
 `ABACO_AUTH_ISSUERS` is a JSON list of objects with these fields. The keys come from `jwks_url`
 or `jwks_file`. The tenant is `tenant`, or the claim `tenant_claim`, which `tenants` may map.
-The profile `wso2` maps the domain of the user. Without `roles`, the roles are named `abaco-
-admin` and so on, with WSO2 `Internal/abaco-admin`.
+The profile `wso2` maps the domain of the user. Without `roles`, the roles are named
+`abaco-admin` and so on; with the profile `wso2`, `Internal/abaco-admin` and so on.
 """
 
 PAGES = {

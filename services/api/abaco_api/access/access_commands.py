@@ -12,6 +12,7 @@ from abaco_api.access.access_directory import AccessDirectory
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_fold import Token
 from abaco_api.access.domain.api_token import ApiToken
+from abaco_api.access.domain.permission_requests import decide_set
 from abaco_api.access.domain.principal import Principal
 from abaco_api.access.domain.token_requests import TokenRequest, decide_create, may_see
 from abaco_api.commands.actor_directory import ActorDirectory
@@ -56,14 +57,13 @@ class AccessCommands:
 
         Raises:
             Unknown: there is no such actor.
+            Refused: as ``decide_set``.
         """
         history = PermissionHistory(self._actors, self._access, self._tenant, actor_id)
 
         def decide(_: int) -> Sequence[ev.Event]:
             levels = self._access.fold.permissions(actor_id).levels
-            if levels.get(user) == level:
-                return []
-            return [ev.PermissionSet(actor_id=actor_id, user=user, level=level)]
+            return decide_set(actor_id, user, level, levels)
 
         return (await self._handler.execute(history, decide, cause)).state
 

@@ -259,7 +259,7 @@ def create_access_control(
         verifier = JwtVerifier((i, IssuerKeys(i, key_source(i), monotonic)) for i in issuers)
         burst = settings.auth_failures_per_minute
         failures = FailureLimit(burst=burst, per_minute=burst)
-        authenticator = Authenticator(settings.tenant, directory, verifier, failures)
+        authenticator = Authenticator(directory, verifier, failures)
     return AccessControl(settings, directory, authenticator, refused)
 
 

@@ -7,6 +7,7 @@ delivered, and no request waits for Postgres.
 import asyncio
 from collections import OrderedDict
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 from abaco_api.access.domain.access_fold import AccessFold, permissions_of_history
 from abaco_api.access.domain.decide_access import Permissions
@@ -26,7 +27,7 @@ class AccessDirectory:
     def __init__(self, log: EventLog, tenant: str, *, seconds: float) -> None:
         """``seconds`` is how long a request waits for the fold, or for the log."""
         self._log = log
-        self._tenant = tenant
+        self.tenant = tenant
         self._seconds = seconds
         self._position = 0
         self._moved = asyncio.Event()
@@ -39,7 +40,7 @@ class AccessDirectory:
     async def run(self) -> None:
         """Fold the log to its end, then each event as it is appended, without end."""
         filters = [
-            tokens_filter(self._tenant),
+            tokens_filter(self.tenant),
             *(
                 self._filter("*", kind)
                 for kind in (ev.ActorRegistered, ev.ActorDeleted, ev.PermissionSet)
@@ -50,6 +51,7 @@ class AccessDirectory:
                 for recorded in batch.events:
                     self.apply(recorded)
                     self._position = recorded.sequence
+                self.fold.drop_expired(datetime.now(UTC))
                 if batch.caught_up:
                     self.caught_up.set()
                 self._moved.set()
@@ -118,7 +120,7 @@ class AccessDirectory:
         return await self._permissions_of_deleted(actor_id)
 
     def _filter(self, actor_id: str, kind: type[ev.Event]) -> str:
-        return type_filter(self._tenant, actor_id, kind)
+        return type_filter(self.tenant, actor_id, kind)
 
     async def _permissions_of_deleted(self, actor_id: str) -> Permissions:
         if actor_id not in self._deleted:

@@ -33,9 +33,8 @@ class Authenticator:
     is refused unread; a valid API token, and a JWT in use, are accepted all the same.
     """
 
-    def __init__(  # noqa: PLR0913 - its parts, and two clocks
+    def __init__(
         self,
-        tenant: str,
         directory: AccessDirectory,
         verifier: JwtVerifier,
         failures: FailureLimit,
@@ -43,8 +42,7 @@ class Authenticator:
         now: Callable[[], datetime] = _now,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Credentials of another tenant than ``tenant`` are refused like unknown ones."""
-        self._tenant = tenant
+        """Credentials of another tenant than the directory's are refused like unknown ones."""
         self._directory = directory
         self._verifier = verifier
         self._failures = failures
@@ -91,7 +89,7 @@ class Authenticator:
                     raise _too_many()
                 found = await self._verifier.verify(text)
             principal = found
-        if principal.tenant != self._tenant:
+        if principal.tenant != self._directory.tenant:
             raise Unauthenticated("the credential is not known here")
         return principal
 
@@ -102,7 +100,7 @@ class Authenticator:
             raise Unauthenticated("the API token is not known here")
         if token.expires_at <= self._now():
             raise Unauthenticated("the API token has expired")
-        return token.principal(self._tenant)
+        return token.principal(self._directory.tenant)
 
 
 def _credential(authorization: Sequence[str]) -> str:

@@ -69,6 +69,7 @@ OPERATIONS = (
         summary="Set a user's permission on an actor",
         result=dict[str, PermissionLevel],
         body=request_schemas.Permission,
+        errors=(409,),
         repeated=Repeated(event=ev.PermissionSet, response=repeated_set),
     ),
 )

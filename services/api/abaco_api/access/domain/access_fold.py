@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
+from heapq import heappop, heappush
 
 import msgspec
 from msgspec.structs import replace
@@ -44,7 +45,10 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorPermissions(msgspec.Struct, frozen=True):
-    """The levels on one actor, by user, and the sequence of the last event with one."""
+    """The levels on one actor, by user, and the sequence of the last event with one.
+
+    Who has no level is not in it, so that revocations leave nothing.
+    """
 
     levels: dict[str, PermissionLevel]
     head: int = 0
@@ -61,6 +65,7 @@ class AccessFold:
         self._readable: dict[str, set[str]] = {}
         self._tokens: dict[str, Token] = {}
         self._of_owner: dict[str, set[str]] = {}
+        self._expiring: list[tuple[datetime, str]] = []
 
     def __contains__(self, actor_id: str) -> bool:
         """Whether the actor is known and not deleted."""
@@ -118,6 +123,8 @@ class AccessFold:
             return False
         before = known.levels.get(event.user, PermissionLevel.NONE)
         levels = {**known.levels, event.user: event.level}
+        if event.level is PermissionLevel.NONE:
+            del levels[event.user]
         self._replace(event.actor_id, ActorPermissions(levels, sequence))
         return not at_least(event.level, before)
 
@@ -130,13 +137,11 @@ class AccessFold:
 
     def _replace(self, actor_id: str, permissions: ActorPermissions) -> None:
         """Replace an actor's permissions, and keep the index of readable actors."""
-        for user in self._actors.get(actor_id, NOBODY).levels.keys() - permissions.levels.keys():
+        before = self._actors.get(actor_id, NOBODY).levels.keys()
+        for user in before - permissions.levels.keys():
             self._forget(user, actor_id)
-        for user, level in permissions.levels.items():
-            if at_least(level, PermissionLevel.READ):
-                self._readable.setdefault(user, set()).add(actor_id)
-            else:
-                self._forget(user, actor_id)
+        for user in permissions.levels.keys() - before:
+            self._readable.setdefault(user, set()).add(actor_id)
         self._actors[actor_id] = permissions
 
     def _forget(self, user: str, actor_id: str) -> None:
@@ -151,8 +156,7 @@ class AccessFold:
         known = self._tokens.get(event.token_id)
         if known is not None:
             return False
-        self._drop_expired(event.owner, recorded.time)
-        self._tokens[event.token_id] = Token(
+        token = Token(
             token_id=event.token_id,
             sha256=event.sha256,
             name=event.name,
@@ -165,14 +169,15 @@ class AccessFold:
             created_by=event.created_by,
             head=recorded.sequence,
         )
-        self._of_owner.setdefault(event.owner, set()).add(event.token_id)
+        self._tokens[token.token_id] = token
+        self._of_owner.setdefault(token.owner, set()).add(token.token_id)
+        heappush(self._expiring, (token.expires_at, token.token_id))
         return False
 
-    def _drop_expired(self, owner: str, now: datetime) -> None:
-        """Drop an owner's expired tokens, so that they do not pile up."""
-        for token in list(self.tokens(owner)):
-            if token.expires_at <= now:
-                self._revoked(token.token_id)
+    def drop_expired(self, now: datetime) -> None:
+        """Forget the tokens that have expired."""
+        while self._expiring and self._expiring[0][0] <= now:
+            self._revoked(heappop(self._expiring)[1])
 
     def _revoked(self, token_id: str) -> bool:
         token = self._tokens.pop(token_id, None)
