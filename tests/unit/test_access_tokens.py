@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 import builders as b
 from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.authenticator import Authenticator
 from abaco_api.access.domain import api_token
-from abaco_api.access.domain.access_errors import Forbidden
+from abaco_api.access.domain.access_errors import Forbidden, TooManyFailures, Unauthenticated
 from abaco_api.access.domain.access_fold import AccessFold, Token, permissions_of_history
+from abaco_api.access.domain.failure_limit import FailureLimit
 from abaco_api.access.domain.permission_requests import MAX_USERS, decide_set
 from abaco_api.access.domain.principal import WORLD, Principal, PrincipalKind, Role
 from abaco_api.access.domain.token_requests import MAX_TOKENS, TokenRequest, decide_create, may_see
+from abaco_api.access.jwt_verifier import JwtVerifier
 from abaco_api.api_errors import BadParameter
 from abaco_proto import events as ev
 from abaco_proto.envelope import format_time
@@ -154,6 +157,33 @@ async def test_expired_tokens_are_forgotten() -> None:
     assert len(list(directory.fold.tokens())) == 49
     directory.fold.drop_expired(now + timedelta(hours=2))
     assert list(directory.fold.tokens()) == []
+
+
+async def test_a_token_that_another_process_has_just_made_is_known() -> None:
+    log = InMemoryEventLog()
+    expires_at = format_time(datetime.now(UTC) + timedelta(hours=1))
+    sha256 = api_token.digest(TOKEN.text)
+    event = b.token_created(TOKEN.token_id, sha256=sha256, expires_at=expires_at)
+    await log.append(b.envelope_of(event))
+    directory = AccessDirectory(log, "default", seconds=30)
+    directory.caught_up.set()  # at the end of the log as it was, before the token
+    failures = FailureLimit(burst=1, per_minute=1)
+    authenticator = Authenticator(directory, JwtVerifier([]), failures)
+
+    asked = asyncio.create_task(authenticator.principal([f"Bearer {TOKEN.text}"], "::1"))
+    await asyncio.sleep(0)
+    run = asyncio.create_task(directory.run())
+    principal = await asked
+    assert principal is not None
+    assert principal.id == TOKEN.token_id
+
+    unknown = [f"Bearer {api_token.generate(bytes(32)).text}"]
+    with pytest.raises(Unauthenticated):
+        await authenticator.principal(unknown, "::1")
+    log.available = False
+    with pytest.raises(TooManyFailures):  # beyond the limit, the log is not read
+        await authenticator.principal(unknown, "::1")
+    run.cancel()
 
 
 def test_a_level_that_a_user_has_is_no_event() -> None:

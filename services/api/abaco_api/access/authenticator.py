@@ -15,6 +15,7 @@ from abaco_api.access.domain.failure_limit import FailureLimit
 from abaco_api.access.domain.principal import Principal
 from abaco_api.access.jwt_verifier import JwtVerifier
 from abaco_proto.errors import AbacoError
+from abaco_proto.names import token_filter
 
 MAX_CREDENTIAL = 8 * 1024
 """The longest credential, in bytes; nginx passes no longer header by default."""
@@ -30,7 +31,7 @@ class Authenticator:
     """Finds the principal of each request, by a JWT or an API token.
 
     Invalid credentials are limited by address. Beyond the limit, a JWT that was not verified before
-    is refused unread; a valid API token, and a JWT in use, are accepted all the same.
+    and an API token that is not folded yet are refused unread; others are accepted all the same.
     """
 
     def __init__(
@@ -80,27 +81,40 @@ class Authenticator:
 
     async def _verified(self, text: str, address: str) -> Principal:
         await self._directory.ready()
-        if text.startswith(api_token.PREFIX):
-            principal = await self._of_api_token(text)
-        else:
-            found = await self._verifier.known(text)
-            if found is None:
-                if self._failures.is_exceeded(address, self._clock()):
-                    raise _too_many()
-                found = await self._verifier.verify(text)
-            principal = found
+        is_api_token = text.startswith(api_token.PREFIX)
+        principal = self._of_api_token(text) if is_api_token else await self._verifier.known(text)
+        if principal is None:
+            if self._failures.is_exceeded(address, self._clock()):
+                raise _too_many()
+            verify = self._of_new_api_token if is_api_token else self._verifier.verify
+            principal = await verify(text)
         if principal.tenant != self._directory.tenant:
             raise Unauthenticated("the credential is not known here")
         return principal
 
-    async def _of_api_token(self, text: str) -> Principal:
+    def _of_api_token(self, text: str) -> Principal | None:
+        """The principal of an API token; None if no token with its id is folded."""
         token_id = api_token.token_id_of(text)
-        token = None if token_id is None else self._directory.fold.token(token_id)
-        if token is None or not api_token.matches(text, token.sha256):
+        if token_id is None:
+            raise Unauthenticated("the API token is mistyped")
+        token = self._directory.fold.token(token_id)
+        if token is None:
+            return None
+        if not api_token.matches(text, token.sha256):
             raise Unauthenticated("the API token is not known here")
         if token.expires_at <= self._now():
             raise Unauthenticated("the API token has expired")
         return token.principal(self._directory.tenant)
+
+    async def _of_new_api_token(self, text: str) -> Principal:
+        """The principal of an API token that another process may just have made."""
+        token_id = api_token.token_id_of(text)
+        assert token_id is not None
+        await self._directory.refresh(token_filter(self._directory.tenant, token_id))
+        principal = self._of_api_token(text)
+        if principal is None:
+            raise Unauthenticated("the API token is not known here")
+        return principal
 
 
 def _credential(authorization: Sequence[str]) -> str:
