@@ -210,6 +210,17 @@ async def test_without_a_credential_the_challenge_names_no_error() -> None:
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
+async def test_a_line_is_written_only_of_refusals_that_are_limited(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    async with served(CALLERS["no credential"]) as client:
+        for sent, refused in (("", 0), ("Bearer nonsense", 1)):
+            caplog.clear()
+            await client.get("/actors", headers={"authorization": sent} if sent else {})
+            assert caplog.text.count("refused GET /actors to nobody") == refused
+
+
 async def test_a_credential_that_is_too_long_is_not_an_error_of_ours() -> None:
     async with served(Caller(sent="Bearer " + "a" * 16 * 1024)) as client:
         answer = await client.get("/actors/foo_0")

@@ -1,7 +1,7 @@
 """Makes the first administrator's API token: ``python -m abaco_api.admin_token``.
 
-Whoever can append to the log as the api is an administrator already, so it needs no credential but
-the address of NATS, as the api has it. It prints the token, which is shown nowhere else.
+A person who can append to the log as the api is an administrator already, so it needs no credential
+but the address of NATS, as the api has it. It prints the token, which is shown nowhere else.
 """
 
 import argparse

@@ -93,8 +93,7 @@ class AccessCommands:
         Raises:
             Unknown: there is no such token, or the principal may not see it.
         """
-        await self._access.ready()
-        self.token(principal, token_id)
+        await self.token(principal, token_id)
         history = TokenHistory(self._access, self._tenant, token_id)
 
         def decide(_: int) -> Sequence[ev.Event]:
@@ -104,19 +103,21 @@ class AccessCommands:
 
         return (await self._handler.execute(history, decide, cause)).state
 
-    def token(self, principal: Principal, token_id: str) -> Token:
+    async def token(self, principal: Principal, token_id: str) -> Token:
         """A token that a principal may see.
 
         Raises:
             Unknown: there is no such token, or it may not be seen.
         """
+        await self._access.ready()
         token = self._access.fold.token(token_id)
         if token is None or not may_see(principal, token):
             raise Unknown(f"token_id: there is no token {token_id[:100]!r}")
         return token
 
-    def tokens(self, principal: Principal) -> list[Token]:
+    async def tokens(self, principal: Principal) -> list[Token]:
         """The tokens that a principal may see, the oldest first."""
+        await self._access.ready()
         return [token for token in self._access.fold.tokens() if may_see(principal, token)]
 
     def note_use(self, principal: Principal) -> None:

@@ -117,7 +117,6 @@ class AccessControl:
     async def _check(self, principal: Principal, operation: Operated, text: str | None) -> None:
         rule, level = operation.rule, PermissionLevel.NONE
         actor_id = checked_actor_id(text) if text is not None else ""
-        await self.directory.ready()
         if actor_id:
             level = level_on(principal, actor_id, await self.directory.permissions(actor_id))
             if not at_least(level, PermissionLevel.READ):
@@ -138,8 +137,9 @@ class AccessControl:
         if reason is None:
             return
         self._refused(reason)
-        if isinstance(error, TooManyFailures):
-            return  # a line for each would fill the log
+        is_missing = isinstance(error, Unauthenticated) and not error.invalid
+        if is_missing or isinstance(error, TooManyFailures):
+            return  # these are not limited, so a line for each would fill the log
         logger.info(
             "refused %s %s to %s at %s: %s",
             *(operation.method, operation.path),
@@ -160,7 +160,6 @@ class AccessControl:
         """The ids of the actors that a principal may read; None: all."""
         if not self.is_on or reads_all_actors(principal):
             return None
-        await self.directory.ready()
         if principal.actors is None:
             return sorted(self.directory.fold.readable(principal.user))
         return [

@@ -97,7 +97,12 @@ class AccessDirectory:
         return last.sequence
 
     async def permissions(self, actor_id: str) -> Permissions:
-        """The permissions of an actor, also of one that was deleted or has just been registered."""
+        """The permissions of an actor, also of one that was deleted or has just been registered.
+
+        Raises:
+            Unavailable: as ``ready`` and ``refresh``.
+        """
+        await self.ready()
         if actor_id in self.fold:
             return self.fold.permissions(actor_id).levels
         if actor_id in self._deleted:

@@ -10,7 +10,7 @@ the same request at the same time.
 condition on its history: that nothing was appended after the event with sequence ``head``. The
 index of that history holds the keys of all its events up to ``head`` before anything is decided. So
 either the key is found, and nothing is appended, or every event that the index lacks is after
-``head``, and the append fails. Whoever loses such a race reads on and finds the key.
+``head``, and the append fails. The loser of such a race reads on and finds the key.
 
 Keys are read from the headers of the last ``seconds`` of a history when it is first needed, then
 kept up to date by this process's own appends, and by reading on where another process appended.

@@ -24,7 +24,6 @@ async def list_permissions(api: Service, request: Request) -> Response:
     """The level of each user on an actor; ABACO_WORLD is every user of the tenant."""
     nothing_else(query_parameters(request))
     actor_id = checked_actor_id(request.path_params["actor_id"])
-    await api.access.directory.ready()
     await api.directory.find(actor_id)
     levels = dict(await api.access.directory.permissions(actor_id))
     return success(levels, "Permissions retrieved successfully.")
@@ -36,7 +35,6 @@ async def set_permission(api: Service, request: Request, cause: Cause) -> Respon
     actor_id = checked_actor_id(request.path_params["actor_id"])
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     body = parse.permission(parameters)
-    await api.access.directory.ready()
     sequence = await api.access_commands.set_permission(actor_id, body.user, body.level, cause)
     levels = dict(await api.access.directory.permissions(actor_id))
     return _set(levels, sequence)

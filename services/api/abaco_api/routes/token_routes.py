@@ -65,8 +65,7 @@ async def list_tokens(api: Service, request: Request) -> Response:
     """Your API tokens; for an admin, those of the tenant. The oldest is the first."""
     query = query_parameters(request)
     page = parse_page(query, default=DEFAULT_LIMIT)
-    await api.access.directory.ready()
-    found = api.access_commands.tokens(request.state.principal)
+    found = await api.access_commands.tokens(request.state.principal)
     shown = found[page.offset : page.offset + page.limit]
     result = [TokenResult(**_fields(token)) for token in shown]
     response = success(result, "Tokens retrieved successfully.")
@@ -78,8 +77,8 @@ async def list_tokens(api: Service, request: Request) -> Response:
 async def show(api: Service, request: Request) -> Response:
     """One API token."""
     nothing_else(query_parameters(request))
-    await api.access.directory.ready()
-    token = api.access_commands.token(request.state.principal, request.path_params["token_id"])
+    token_id = request.path_params["token_id"]
+    token = await api.access_commands.token(request.state.principal, token_id)
     return success(TokenResult(**_fields(token)), "Token retrieved successfully.")
 
 

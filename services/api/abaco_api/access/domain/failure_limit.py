@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 MAX_ADDRESSES = 10_000
 IPV6_PREFIX = 64
-"""Whoever has one address of IPv6 has as many as these bits leave."""
+"""The first bits of an IPv6 address, which all addresses of one client usually share."""
 
 
 class FailureLimit:
