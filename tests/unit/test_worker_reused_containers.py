@@ -18,7 +18,15 @@ from abaco_worker.sandbox.sandbox_store import sandbox_hindrance
 from disks import Disk, small_disk
 from fake_engine import IMAGE
 from launcher_stage import SECONDS, new_directory, process, shell
-from unit.test_worker_sandbox_runs import KEY, run, until_prewarmed, with_worker
+from sandbox_runs import (
+    KEY,
+    hurry,
+    run,
+    sandbox_directories,
+    stage_in,
+    until_prewarmed,
+    with_worker,
+)
 from worker_stage import Stage
 
 STEADY = SandboxLimits()
@@ -26,27 +34,18 @@ STEADY = SandboxLimits()
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("abaco_worker.app.worker_unit.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.sandbox.sandbox_pool.back_off", lambda tries: 0.001)
-    monkeypatch.setattr("abaco_worker.app.worker_loop.POOL_CHECK_SECONDS", 0.01)
-    monkeypatch.setattr("abaco_worker.runs.sandbox_run.RECONNECT_SECONDS", 0.2)
+    hurry(monkeypatch, reconnect_seconds=0.2)
     monkeypatch.setattr("abaco_worker.sandbox.container_garbage_collector.EXIT_SECONDS", 0.2)
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(folder=tmp_path / "worker", halt_grace_seconds=5, isolation="sandbox")
-    yield stage
-    stage.kill()
+    with stage_in(tmp_path, "sandbox") as stage:
+        yield stage
 
 
 def starts(stage: Stage) -> list[tuple[str, ev.StartKind]]:
     return [(e.container_id, e.start_kind) for e in stage.seen(ev.ExecutionStarted)]
-
-
-def directories(stage: Stage) -> list[SandboxDirectory]:
-    assert stage.folder is not None
-    return [SandboxDirectory(path) for path in stage.folder.iterdir() if path.is_dir()]
 
 
 # -- the container stays
@@ -63,7 +62,7 @@ async def test_messages_run_one_after_another_in_one_container(stage: Stage) -> 
     assert [stage.output(f"foo_0_exc_{n}") for n in range(5)] == [b"%d\n" % n for n in range(5)]
     assert starts(stage) == [("c0", ev.StartKind.SANDBOX)] * 5
     assert stage.seen(ev.WorkerReady)[0].isolation is ev.Isolation.SANDBOX
-    assert stage.engine.starts == [directories(stage)[0].name]
+    assert stage.engine.starts == [sandbox_directories(stage)[0].name]
 
 
 async def test_the_files_of_a_run_are_removed_when_its_result_is_in_the_log(stage: Stage) -> None:
@@ -71,7 +70,7 @@ async def test_the_files_of_a_run_are_removed_when_its_result_is_in_the_log(stag
         await with_worker(stage)
         await run(stage, 0, "echo up; exec sleep 60")
         await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
-        [directory] = directories(stage)
+        [directory] = sandbox_directories(stage)
         [files] = directory.runs()
         assert files.output.read_bytes() == b"up\n"
         await stage.append(b.halt_requested())
@@ -242,7 +241,7 @@ async def test_a_run_that_ends_on_a_full_disk_without_a_worker_is_not_repeated(
         words = f"echo ran >>{ran}; until [ -e {go} ]; do sleep 0.01; done; exit 6"
         await run(stage, 0, words)
         await stage.until_seen(ev.ExecutionStarted)
-        [directory] = directories(stage)
+        [directory] = sandbox_directories(stage)
         [files] = directory.runs()
     disk.fill()
     go.touch()
@@ -295,7 +294,7 @@ async def test_a_run_that_is_over_leaves_its_container_to_the_worker(stage: Stag
         await run(stage, 0, "exit 0")
         await stage.until_seen(ev.ExecutionFinished)
         await until_prewarmed(stage)
-        [directory] = directories(stage)
+        [directory] = sandbox_directories(stage)
     assigned = next(r for r in stage.log.events if isinstance(r.event, ev.ExecutionAssigned))
     key = assignment_key(assigned)
     left = directory.run(key, stays=True)
