@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ import sandbox_stage
 from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.docker_helper import ContainerChannel
 from abaco_worker.launcher import build
-from integration.test_worker_process1 import NAMED, STATE
+from beside_docker_run import STATE, differences
 from sandbox_stage import (
     IMAGE,
     MEBIBYTE,
@@ -53,35 +52,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slot]:
 
 # -- beside docker run
 
-DIFFERENCES = (
-    # The message's control groups are below the container's.
-    (r"(?m)^(.*:/docker/<id>)/message", r"\1"),
-    (r"/docker/<id>/message ", "/docker/<id> "),
-    # Their mount has the name that it has on the machine.
-    (r"- cgroup systemd rw,", "- cgroup cgroup rw,"),
-    # The root is an overlay over the container's, and receives no mounts from the machine.
-    (r"lowerdir=[^\s)]*", "<layers>"),
-    (r" master ", " "),
-    # The files that the engine makes are copies, on a tmpfs.
-    (r"\S+ (/etc/|/moved/)(hosts|hostname|resolv.conf) (\S+) - .*", r"<copy> \1\2 \3"),
-    (r"\S+ on (/etc/|/moved/)(hosts|hostname|resolv.conf) type \w+ \((\w+),.*", r"<copy> \1\2 \3"),
-)
-
-
-def differences(ours: str, theirs: str) -> list[str]:
-    """The lines that only one of them has."""
-    for pattern, plain in (*NAMED, *DIFFERENCES):
-        ours = re.sub(pattern, plain, ours)
-        theirs = re.sub(pattern, plain, theirs)
-    one, other = Counter(ours.strip().splitlines()), Counter(theirs.strip().splitlines())
-    return [*(f"+ {line}" for line in one - other), *(f"- {line}" for line in other - one)]
-
 
 @pytest.mark.parametrize("user", ["", "anna"])
 def test_a_program_cannot_tell_it_from_docker_run(shared: Slot, user: str) -> None:
     ours = shared.shell(STATE, user=user).text
     assert "CapBnd" in ours
-    assert differences(ours, docker_run(IMAGE, "/bin/sh", "-c", STATE, user=user)[0]) == []
+    theirs = docker_run(IMAGE, "/bin/sh", "-c", STATE, user=user)[0]
+    assert differences(ours, theirs.strip()) == []
 
 
 @pytest.mark.parametrize("user", ["", "anna"])
@@ -138,7 +115,8 @@ def test_other_settings_of_the_container_are_copied(tmp_path: Path, limits: dict
     )
     with slot(tmp_path / "s", **limits) as made:
         ours = made.shell(script).text
-    assert differences(ours, docker_run(IMAGE, "/bin/sh", "-c", script, **limits)[0]) == []
+    theirs = docker_run(IMAGE, "/bin/sh", "-c", script, **limits)[0]
+    assert differences(ours, theirs.strip()) == []
 
 
 class ByContainer(Slot):
@@ -283,7 +261,8 @@ def test_directories_of_the_image_may_be_links(tmp_path: Path, name: str) -> Non
     with slot(tmp_path / "s", tag) as made:
         ours = made.shell(f"{script}; echo left >>/etc/hosts; echo left >/dev/shm/left").text
         assert made.shell("grep left /etc/hosts; ls /dev/shm").text == ""
-    assert differences(ours, docker_run(tag, "/bin/sh", "-c", script)[0]) == []
+    theirs = docker_run(tag, "/bin/sh", "-c", script)[0]
+    assert differences(ours, theirs.strip()) == []
 
 
 def test_a_read_only_root_stays_so(tmp_path: Path) -> None:

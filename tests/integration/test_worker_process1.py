@@ -1,8 +1,6 @@
 """A run equals a ``docker run`` of the image, in a sandbox and in a container of its own."""
 
 import asyncio
-import re
-from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from docker.types import Ulimit
 import images
 from abaco_proto import events as ev
 from abaco_worker.worker_settings import WorkerSettings, open_files
+from beside_docker_run import STATE, differences
 from integration.worker_world import World, world_on
 from servers import NatsServer
 
@@ -108,54 +107,6 @@ async def test_orphans_are_process_1s(world: World) -> None:
     assert said == docker_run(script) == "a zombie of process 1\n"
 
 
-STATE = (
-    "grep -E '^(Umask|Uid|Gid|Groups|Cap|NoNew|Sec|Spec|Sig(Blk|Ign|Cgt)|Cpus|Mems)' "
-    "/proc/1/status; "
-    "cat /proc/1/limits /proc/1/attr/current /proc/1/cgroup /proc/1/uid_map /proc/1/loginuid; "
-    "echo; sed 's/^/oom /' /proc/1/oom_score_adj; cut -d' ' -f 4-8 /proc/1/stat; id; umask; pwd; "
-    "ulimit -a; env | sort; ls -l /proc/1/fd; ls -lan / /dev /etc /sys /proc/sys; mount; "
-    "cat /proc/1/mountinfo; cat /proc/keys; cat /proc/mounts | wc -l; ls /proc/1/task; "
-    "readlink /proc/1/exe /proc/1/cwd /proc/1/root; "
-    "for f in /proc/sysrq-trigger /proc/sys/kernel/domainname /proc/1/mem; do echo x >$f; done; "
-    "unshare -m true; mknod /tmp/x b 254 0; mount -t proc p /tmp; hostname x"
-)
-NAMED = (
-    # Differs between any two containers, or is set by the platform.
-    (r"(?m)^(MSG|HOSTNAME|_abaco_\w+|SHLVL)=.*\n(?!\w+=)?", ""),
-    (r"[0-9a-f]{64}|[0-9a-f]{12}\b", "<id>"),
-    (r"pipe:\[\d+\]", "pipe"),
-    (r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d", "<time>"),
-    (r"/overlay2/l/[A-Z0-9:/a-z]+|overlay2/<id>(-init)?", "<layer>"),
-    (r"(?m)^\d+ \d+ \d+:\d+ ", ""),  # numbers of mounts
-    (r"master:\d+", "master"),
-    (r"(?m)^(dr-xr-xr-x) +\d+ 0 +0 +0 <time> (proc|\.\.)$", r"\1 \2"),  # as many as processes
-    # Without CAP_SYS_RESOURCE the worker can only protect the launcher by this.
-    (r"(?m)^oom (0|10)$", "oom"),
-)
-
-
-IN_A_SANDBOX = (
-    # The message's control groups are below the container's.
-    (r"(?m)^(.*:/docker/<id>)/message", r"\1"),
-    (r"/docker/<id>/message ", "/docker/<id> "),
-    # Their mount has the name that it has on the machine.
-    (r"- cgroup systemd rw,", "- cgroup cgroup rw,"),
-    # The root is an overlay over the container's, and receives no mounts from the machine.
-    (r"lowerdir=[^\s)]*", "<layers>"),
-    (r" master ", " "),
-    # The files that the engine makes are copies, on a tmpfs.
-    (r"\S+ (/etc/)(hosts|hostname|resolv.conf) (\S+) - .*", r"<copy> \1\2 \3"),
-    (r"\S+ on (/etc/)(hosts|hostname|resolv.conf) type \w+ \((\w+),.*", r"<copy> \1\2 \3"),
-)
-"""What differs in a sandbox (docs/adr/0064)."""
-
-
-def comparable(said: str) -> list[str]:
-    for pattern, plain in (*NAMED, *IN_A_SANDBOX):
-        said = re.sub(pattern, plain, said)
-    return sorted(said.splitlines())
-
-
 @pytest.mark.parametrize("user", ["", "anna"])
 async def test_a_program_cannot_tell_it_from_docker_run(world: World, user: str) -> None:
     if user:
@@ -164,11 +115,7 @@ async def test_a_program_cannot_tell_it_from_docker_run(world: World, user: str)
     said, _ = await output_of(world, STATE)
     theirs = await asyncio.to_thread(docker_run, STATE)
     assert "CapBnd" in theirs
-    ours, docker_s = Counter(comparable(said)), Counter(comparable(theirs))
-    assert not [
-        *(f"+ {line}" for line in ours - docker_s),
-        *(f"- {line}" for line in docker_s - ours),
-    ]
+    assert differences(said, theirs) == []
 
 
 async def test_a_halt_sends_the_stop_signal_of_the_image(world: World) -> None:
