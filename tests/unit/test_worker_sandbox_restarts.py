@@ -7,6 +7,7 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
+from fake_engine import IMAGE
 from fake_kernel import model
 from sandbox_runs import (
     KEY,
@@ -109,6 +110,25 @@ async def test_a_worker_without_a_sandbox_gets_one_at_the_start(stage: Stage) ->
     async with stage.service():
         await until_prewarmed(stage)
     assert list(stage.engine.containers) == ["c1"]
+
+
+async def test_a_run_from_before_an_update_leaves_the_sandbox_to_the_next_message(
+    stage: Stage, isolation: str
+) -> None:
+    """It was assigned under the old definition, and is received by a worker that knows the new."""
+    async with stage.service():
+        await with_worker(stage)
+    await stage.engine.remove("c0")
+    updated = await stage.append(b.updated(revision=1, image=IMAGE, mem_limit=7 * 2**20))
+    async with stage.service():
+        await until_prewarmed(stage)
+        await run(stage, 0, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished)
+        await run(stage, 1, "exit 0", actor_sequence=updated)
+        await stage.until_seen(ev.ExecutionFinished, 2)
+    first, second = stage.seen(ev.ExecutionStarted)
+    assert first.start_kind is ev.StartKind.COLD
+    assert (second.container_id, second.start_kind) == ("c1", KINDS[isolation])
 
 
 async def test_a_sandbox_of_a_worker_that_is_gone_is_removed(stage: Stage) -> None:

@@ -201,9 +201,10 @@ class WorkerLoop:
         if directory is not None:
             self._remove(directory)
         key = worker.key
-        defined = await self._host.run_specs.newest_definition(key.tenant, key.actor_id)
-        if defined is not None:
-            worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config))
+        newest = await self._host.run_specs.newest_definition(key.tenant, key.actor_id)
+        if newest is not None:
+            defined, sequence = newest
+            worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config), sequence)
 
     def _remove(self, directory: SandboxDirectory) -> None:
         sandboxes = self._host.sandboxes

@@ -71,14 +71,16 @@ class RunSpecReader:
             raise Undecodable(f"no definition of an actor at {sequence} in the log")
         return event
 
-    async def newest_definition(self, tenant: str, actor_id: str) -> Defined | None:
-        """Return an actor's current definition; None if the actor does not exist."""
+    async def newest_definition(self, tenant: str, actor_id: str) -> tuple[Defined, int] | None:
+        """Return an actor's current definition and its sequence; None if there is no actor."""
         last = await retry_log(lambda: self._log.last(actor_filter(tenant, actor_id)))
         if last is None or isinstance(last.event, ev.ActorDeleted):
             return None
         updated = await self._last(tenant, actor_id, ev.ActorUpdated)
         found = updated or await self._last(tenant, actor_id, ev.ActorRegistered)
-        return found.event if found is not None and isinstance(found.event, Defined) else None
+        if found is None or not isinstance(found.event, Defined):
+            return None
+        return found.event, found.sequence
 
     async def _with_earlier_inputs(self, run_spec: RunSpec, rerun: ev.Rerun) -> RunSpec:
         """Return the spec with the definition, limits and state of the run that it repeats."""

@@ -57,8 +57,8 @@ class SandboxPool:
             await asyncio.wait({self._next}, timeout=timeout_seconds)
         return self.idle
 
-    def prewarm(self, spec: SandboxSpec, sequence: int = 0) -> None:
-        """Keep a sandbox with this spec from now on; ``sequence`` is the actor's definition's."""
+    def prewarm(self, spec: SandboxSpec, sequence: int) -> None:
+        """Keep a sandbox with this spec from now on; ``sequence`` is that of its definition."""
         if self._closed:
             return
         self._spec, self._spec_sequence = spec, max(sequence, self._spec_sequence)
