@@ -1,7 +1,7 @@
 """A container that stays runs one message after another: real launchers, an engine in memory."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,10 @@ import pytest
 
 import builders as b
 from abaco_proto import events as ev
+from abaco_worker.app.adoption import list_containers
+from abaco_worker.app.host_context import HostContext
 from abaco_worker.domain.container_labels import assignment_key
+from abaco_worker.domain.engine_values import LabelledContainer
 from abaco_worker.domain.run_request import SandboxLimits
 from abaco_worker.domain.sandbox_record import SandboxAssignment
 from abaco_worker.sandbox.launcher_client import LauncherClient, connect
@@ -329,6 +332,36 @@ async def test_a_resumed_run_gives_its_container_back(stage: Stage, tmp_path: Pa
 
 
 # -- halts that come late
+
+
+async def test_a_container_that_a_run_has_resumed_is_not_removed_as_a_found_one(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends while the worker still looks for what its previous process has left."""
+    go, listed = tmp_path / "go", asyncio.Event()
+
+    async def slow(host: HostContext) -> Sequence[LabelledContainer]:
+        await listed.wait()
+        return await list_containers(host)
+
+    async with stage.service():
+        await with_worker(stage)
+        await run(stage, 0, f"echo up; until [ -e {go} ]; do sleep 0.01; done")
+        await stage.until(lambda: stage.output("foo_0_exc_0") == b"up\n")
+    monkeypatch.setattr("abaco_worker.app.adoption.list_containers", slow)
+    async with stage.service() as service:
+        stage.queue.redeliver_unsettled()
+        go.touch()
+        await stage.until_seen(ev.ExecutionFinished)
+        await until_prewarmed(stage)
+        listed.set()
+        await stage.until(lambda: service._restored)
+        await run(stage, 1, "exit 0")
+        await stage.until_seen(ev.ExecutionFinished, 2)
+        await until_prewarmed(stage)
+        assert service._host.garbage_collector.waiting == 0
+    assert starts(stage) == [("c0", ev.StartKind.SANDBOX)] * 2
+    assert list(stage.engine.containers) == ["c0"]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.01])

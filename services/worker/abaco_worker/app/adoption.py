@@ -30,6 +30,7 @@ from abaco_worker.domain.sandbox_record import SandboxAssignment
 from abaco_worker.domain.sandbox_spec import WorkerKey
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
+from abaco_worker.sandbox.sandbox_store import SandboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -56,27 +57,34 @@ class Adopted(msgspec.Struct, frozen=True):
 async def adopt_containers(host: HostContext) -> Adopted:
     """Check everything that was left, and return the sandboxes that can still be used."""
     containers = await list_containers(host)
-    if host.sandboxes is None:
-        containers = _collect_sandboxes(host, containers)
-    found = (
-        {directory.name: directory for directory in host.sandboxes.found} if host.sandboxes else {}
-    )
+    if host.sandboxes is not None:
+        return await _adopt_sandboxes(host, host.sandboxes, containers)
+    for container in _collect_sandboxes(host, containers):
+        await _adopt_container(host, container)
+    return Adopted({}, set())
+
+
+async def _adopt_sandboxes(
+    host: HostContext, sandboxes: SandboxStore, containers: Sequence[LabelledContainer]
+) -> Adopted:
+    found = {directory.name: directory for directory in sandboxes.found}
     idle: dict[WorkerKey, SandboxDirectory] = {}
     busy: set[WorkerKey] = set()
     for container in containers:
         directory = found.pop(container.name, None)
         if directory is None:
-            if not _made_by_this_process(host, container):
+            # A directory that was not found is of a sandbox that was made since the start.
+            if not sandboxes.directory(container.name).path.exists():
                 await _adopt_container(host, container)
-        elif await _may_be_idle(host, directory):
+        elif await _may_be_idle(host, sandboxes, directory):
             kept = idle.setdefault(worker_key(container), directory)
             if kept is not directory:
-                _remove_unclaimed(host, directory, "its worker has another one")
+                sandboxes.remove_found(directory, "its worker has another one")
         elif _stays(directory):
             busy.add(worker_key(container))
     for directory in found.values():
-        if await _may_be_idle(host, directory):
-            _remove_unclaimed(host, directory, "its container is gone")
+        if await _may_be_idle(host, sandboxes, directory):
+            sandboxes.remove_found(directory, "its container is gone")
     return Adopted(idle, busy)
 
 
@@ -106,18 +114,15 @@ def _collect_sandboxes(
     return [each for each in containers if each.name not in sandboxes]
 
 
-def _made_by_this_process(host: HostContext, container: LabelledContainer) -> bool:
-    """Return whether a container is a sandbox that was made since the start."""
-    return host.sandboxes is not None and host.sandboxes.directory(container.name).path.exists()
-
-
 def worker_key(container: LabelledContainer) -> WorkerKey:
     """Return the worker of a sandbox, from its labels."""
     names = ("abaco.tenant", "abaco.actor_id", "abaco.worker_id")
     return WorkerKey(*(container.labels.get(name, "") for name in names))
 
 
-async def _may_be_idle(host: HostContext, directory: SandboxDirectory) -> bool:
+async def _may_be_idle(
+    host: HostContext, sandboxes: SandboxStore, directory: SandboxDirectory
+) -> bool:
     """Forget the runs of a sandbox that are over; return whether it can be used for another one.
 
     One that is used once is removed after its run, as is one whose run is no longer wanted and
@@ -129,12 +134,12 @@ async def _may_be_idle(host: HostContext, directory: SandboxDirectory) -> bool:
         if assignment is not None and await _is_wanted(host, assignment):
             logger.info("sandbox %s is kept: its run is wanted", directory.name)
             return False
-        if host.sandboxes is None or host.sandboxes.is_claimed(directory):
+        if sandboxes.is_claimed(directory):
             return False
         if assignment is not None:
-            host.sandboxes.release(assignment.key)
+            sandboxes.release(assignment.key)
         if not stays:
-            _remove_unclaimed(host, directory, "its run is over")
+            sandboxes.remove_found(directory, "its run is over")
             return False
         run.remove()
     return True
@@ -152,13 +157,6 @@ async def _is_wanted(host: HostContext, assignment: SandboxAssignment) -> bool:
         return False
     same = assignment.key == assignment_key(recorded)
     return same and (await host.read_state(recorded)).run_wanted
-
-
-def _remove_unclaimed(host: HostContext, directory: SandboxDirectory, reason: str) -> None:
-    """Remove a sandbox, unless this process uses it already."""
-    if host.sandboxes is None or not host.sandboxes.is_claimed(directory):
-        logger.info("sandbox %s is removed: %s", directory.name, reason)
-        host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
 
 async def _adopt_container(host: HostContext, container: LabelledContainer) -> None:

@@ -13,17 +13,17 @@ from abaco_proto.envelope import Recorded, unrecognized_warning
 from abaco_proto.errors import AbacoError, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.names import all_events_filter, all_of_type_filter
-from abaco_worker.app.adoption import adopt_containers
+from abaco_worker.app.adoption import Adopted, adopt_containers
 from abaco_worker.app.host_context import HostContext
 from abaco_worker.app.live_workers import LiveWorkers
 from abaco_worker.app.waiting import retry_log
 from abaco_worker.app.worker_unit import WorkerUnit
 from abaco_worker.domain.engine_errors import EngineFault
 from abaco_worker.domain.sandbox_spec import WorkerKey, sandbox_spec
-from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, RECONNECT_SECONDS, Sandbox
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 from abaco_worker.sandbox.sandbox_pool import SandboxPool
+from abaco_worker.sandbox.sandbox_store import SandboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -152,65 +152,61 @@ class WorkerLoop:
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
         """Give each live worker its idle sandbox back, or a new one."""
         adopted = await adopt_containers(self._host)
-        idle = adopted.idle
-        workers = await self._live_workers(tasks)
+        sandboxes = self._host.sandboxes
+        workers = [] if sandboxes is None else await self._live_workers(sandboxes, tasks)
         logger.info("%d live workers restored", len(workers))
-        replaced = 0
+        if sandboxes is not None:
+            await self._restore_workers(sandboxes, adopted, workers, tasks)
+        self._restored = True
+
+    async def _restore_workers(
+        self,
+        sandboxes: SandboxStore,
+        adopted: Adopted,
+        workers: Sequence[WorkerKey],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        idle = adopted.idle
+        replaced = sum(map(sandboxes.has_other_launcher, idle.values()))
         for key in workers:
             if key not in self._seen and key not in adopted.busy:
                 directory = idle.pop(key, None)
-                replaced += self._has_other_launcher(directory)
-                await self._restore_pool(self._worker(key, tasks), directory)
+                await self._restore_pool(sandboxes, self._worker(key, tasks), directory)
         for directory in idle.values():
-            replaced += self._has_other_launcher(directory)
-            self._remove(directory)
-        self._restored = True
+            sandboxes.remove_found(directory, "its worker does not need it")
         if replaced:
             logger.info("%d idle sandboxes replaced: the launcher's version has changed", replaced)
 
-    def _has_other_launcher(self, directory: SandboxDirectory | None) -> bool:
-        sandboxes = self._host.sandboxes
-        record = directory.read_record() if directory is not None else None
-        return (
-            sandboxes is not None and record is not None and record.launcher != sandboxes.launcher
-        )
-
-    async def _live_workers(self, tasks: asyncio.TaskGroup) -> list[WorkerKey]:
+    async def _live_workers(
+        self, sandboxes: SandboxStore, tasks: asyncio.TaskGroup
+    ) -> list[WorkerKey]:
         """Return this host's workers that are live in the log."""
-        sandboxes = self._host.sandboxes
-        if sandboxes is None:
-            return []
         live = LiveWorkers(self._host.log, self._host.host_id, sandboxes.folder)
         workers = await live.start()
         tasks.create_task(live.run())
         return workers
 
-    async def _restore_pool(self, worker: WorkerUnit, directory: SandboxDirectory | None) -> None:
-        sandboxes = self._host.sandboxes
-        record = directory.read_record() if directory is not None else None
-        if directory and sandboxes and sandboxes.is_claimed(directory):
-            return  # a run that was delivered meanwhile uses it
-        if directory and record and sandboxes and sandboxes.usable(directory, record):
-            sandbox = Sandbox(directory, record)
-            with suppress(Unavailable):
-                if await sandbox.connect(RECONNECT_SECONDS):
-                    sandboxes.claim(sandbox)
-                    worker.pool.adopt(sandbox)
-                    return
-            sandbox.close()
+    async def _restore_pool(
+        self, sandboxes: SandboxStore, worker: WorkerUnit, directory: SandboxDirectory | None
+    ) -> None:
         if directory is not None:
-            self._remove(directory)
+            if sandboxes.is_claimed(directory):
+                return  # a run that was delivered meanwhile uses it
+            record = directory.read_record()
+            if record is not None and sandboxes.usable(directory, record):
+                sandbox = Sandbox(directory, record)
+                with suppress(Unavailable):
+                    if await sandbox.connect(RECONNECT_SECONDS):
+                        sandboxes.claim(sandbox)
+                        worker.pool.adopt(sandbox)
+                        return
+                sandbox.close()
+            sandboxes.remove_found(directory, "it cannot be used any more")
         key = worker.key
         newest = await self._host.run_specs.newest_definition(key.tenant, key.actor_id)
         if newest is not None:
             defined, sequence = newest
             worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config), sequence)
-
-    def _remove(self, directory: SandboxDirectory) -> None:
-        sandboxes = self._host.sandboxes
-        if sandboxes is not None and sandboxes.is_claimed(directory):
-            return
-        self._host.garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
     async def _check_pools(self) -> None:
         while True:

@@ -155,6 +155,11 @@ class SandboxStore:
         attached = not directory.hosts.exists() or directory.read_address() is not None
         return record.launcher == self.launcher and attached
 
+    def has_other_launcher(self, directory: SandboxDirectory) -> bool:
+        """Return whether a found sandbox has a launcher of another version."""
+        record = directory.read_record()
+        return record is not None and record.launcher != self.launcher
+
     def directory(self, name: str) -> SandboxDirectory:
         """Return the directory of a container by its name; it need not exist."""
         return SandboxDirectory(self.folder / name)
@@ -373,6 +378,12 @@ class SandboxStore:
         sandbox.close()
         self._claimed.discard(sandbox.directory.name)
         self._garbage_collector.collect(sandbox.unused_container)
+
+    def remove_found(self, directory: SandboxDirectory, reason: str) -> None:
+        """Remove a sandbox of a previous process, unless this one uses it already."""
+        if not self.is_claimed(directory):
+            logger.info("sandbox %s is removed: %s", directory.name, reason)
+            self._garbage_collector.collect(UnusedContainer(directory.name, directory.path))
 
     def release(self, assignment_key: str) -> UnusedContainer | None:
         """Forget an assignment that is over, and return what is to be removed of it."""
