@@ -32,7 +32,7 @@ def expected_copy(rows: Iterable[bytes]) -> bytes:
 
 def expected_row(recorded: Recorded, own_hash: bytes) -> bytes:
     """Return the row of a normalised event; see
-    :func:`abaco_projector.domain.hash_chain.normalise`.
+    :func:`abaco_projector.domain.hash_chain.normalised_and_hashed`.
 
     The query returns the body from whichever column holds it, and the number of those columns: 1.
     """

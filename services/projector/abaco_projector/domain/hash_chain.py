@@ -39,7 +39,10 @@ def next_hash(previous: bytes, recorded: Recorded) -> bytes:
 
 
 def normalised_and_hashed(previous: bytes, recorded: Recorded) -> tuple[Recorded, bytes]:
-    """Return the event as :func:`normalise` does, and its hash after the hash ``previous``."""
+    """Return the event as columns can hold it, and its hash after the hash ``previous``.
+
+    They hold neither NUL nor lone surrogates, and the time in UTC.
+    """
     recorded, texts, joined = _normalised(recorded)
     return recorded, sha256(previous + _canonical(recorded, texts, joined)).digest()
 
@@ -47,11 +50,6 @@ def normalised_and_hashed(previous: bytes, recorded: Recorded) -> tuple[Recorded
 def canonical(recorded: Recorded) -> bytes:
     """Return the bytes of an event that are hashed."""
     return _canonical(*_normalised(recorded))
-
-
-def normalise(recorded: Recorded) -> Recorded:
-    """Return the event as columns can hold it: without NUL and lone surrogates, the time in UTC."""
-    return _normalised(recorded)[0]
 
 
 def _canonical(recorded: Recorded, texts: Sequence[str], joined: str) -> bytes:
