@@ -18,6 +18,7 @@ from docker.errors import DockerException
 
 from abaco_local.polling import poll_until
 from abaco_proto.errors import AbacoError, Unavailable
+from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
 
 Report = Callable[[str], object]
 
@@ -103,20 +104,15 @@ def remove_idle_containers(host_id: str, folder: Path) -> int:
         try:
             labels = {"label": [f"abaco.host_id={host_id}"]}
             for found in client.containers(all=True, filters=labels):
-                directory = folder / (found["Names"] or [""])[0].lstrip("/")
-                if directory.name and directory.is_dir() and not _is_used(directory):
+                name = (found["Names"] or [""])[0].lstrip("/")
+                directory = SandboxDirectory(folder / name)
+                if name and directory.path.is_dir() and not directory.runs():
                     client.remove_container(found["Id"], force=True, v=True)
-                    shutil.rmtree(directory, ignore_errors=True)
+                    shutil.rmtree(directory.path, ignore_errors=True)
                     removed += 1
         finally:
             client.close()
     return removed
-
-
-def _is_used(directory: Path) -> bool:
-    """Return whether a container runs an execution, by its sandbox directory."""
-    in_container, in_sandbox = directory / "assignment", directory.glob("runs/*/assignment")
-    return in_container.exists() or any(in_sandbox)
 
 
 def is_debian(os_release: str) -> bool:
