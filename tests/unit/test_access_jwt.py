@@ -265,6 +265,7 @@ async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        *(b'{"keys": "\xff"}', b'{"keys": ' + b"[" * 100_000),
         *(b"", b"[]", b'{"keys": 7}', b'{"keys": [7, {}, {"kty": "XYZ"}]}', b"<html>"),
         json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "one"}]}).encode(),
         json.dumps({"keys": [{**OTHER.as_dict(private=False), "use": "enc"}]}).encode(),

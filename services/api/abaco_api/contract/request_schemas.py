@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from abaco_api.access.domain.principal import MAX_USER, Role
+from abaco_api.access.domain.token_requests import DEFAULT_DAYS, MAX_DAYS, MAX_NAME
 from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
 from abaco_api.domain.image_name import MAX_LENGTH
 from abaco_proto.events import TYPES, Isolation, PermissionLevel
@@ -247,7 +248,7 @@ class TokenParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         Meta(
             description="What the token is for.",
             examples=["laptop"],
-            extra_json_schema={"minLength": 1, "maxLength": 100},
+            extra_json_schema={"minLength": 1, "maxLength": MAX_NAME},
         ),
     ]
     owner: Annotated[
@@ -275,7 +276,9 @@ class TokenParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ]
         | None
     ) = None
-    days: Annotated[float, Meta(description="After how many days it expires.", gt=0, le=366)] = 90
+    days: Annotated[
+        float, Meta(description="After how many days it expires.", gt=0, le=MAX_DAYS)
+    ] = DEFAULT_DAYS
 
 
 BODIES = (Registration, Update, Message, State, Scale, Subscription, Permission, TokenParameters)

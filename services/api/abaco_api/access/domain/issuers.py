@@ -97,7 +97,7 @@ def parse_issuers(text: str) -> Sequence[Issuer]:
         return ()
     try:
         issuers = msgspec.json.decode(text, type=tuple[Issuer, ...])
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise _malformed(str(error)) from None
     names = [issuer.issuer for issuer in issuers]
     if len(names) != len(set(names)):

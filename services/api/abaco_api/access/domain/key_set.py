@@ -8,6 +8,7 @@ import msgspec
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
+from abaco_proto.envelope import DECODE_ERRORS
 from abaco_proto.errors import Malformed
 
 MAX_BYTES = 256 * 1024
@@ -45,7 +46,7 @@ def parse_key_set(body: bytes) -> KeySet:
     """
     try:
         found = msgspec.json.decode(body, type=dict[str, Any])["keys"]
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError):
+    except (*DECODE_ERRORS, KeyError):
         raise Malformed("it is no JSON Web Key Set") from None
     if not isinstance(found, list):
         raise Malformed("it is no JSON Web Key Set")
