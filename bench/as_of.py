@@ -27,11 +27,12 @@ from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_bench.results.progress import say as tell
+from abaco_bench.stack.run_events import IMAGE, run_finished, run_started, worker_ready
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import Draft, draft
-from histories import IMAGE, T0, TENANT, write
+from histories import T0, TENANT, write
 from projection import Lazy, Shipped, process, reached
 from servers import scratch_folder
 
@@ -50,7 +51,7 @@ def history(sizes: list[int]) -> Iterator[Draft]:
 
 
 def _events(actor_id: str, workers: int) -> Iterator[ev.Event]:
-    definition = ev.Definition(name=names.actor_name(actor_id), image="jstubbs/abaco_test")
+    definition = ev.Definition(name=names.actor_name(actor_id), image=IMAGE)
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
     for n in range(workers):
         worker: Any = {
@@ -59,8 +60,7 @@ def _events(actor_id: str, workers: int) -> Iterator[ev.Event]:
             "host_id": HOST,
         }
         yield ev.WorkerRequested(**worker, revision=1, actor_sequence=1, reason="work waits")
-        ready: Any = {"image": "jstubbs/abaco_test", "image_digest": IMAGE, "location": HOST}
-        yield ev.WorkerReady(**worker, revision=1, **ready)
+        yield worker_ready(worker)
         yield from _run(worker, n)
         if n < workers - 1:
             yield ev.WorkerStopped(**worker, reason="idle")
@@ -74,24 +74,8 @@ def _run(worker: dict[str, str], ordinal: int) -> Iterator[ev.Event]:
     )
     run: Any = {**worker, "execution_id": execution_id, "attempt": 1}
     yield ev.ExecutionAssigned(**run, ordinal=ordinal, message_sequence=1, actor_sequence=1)
-    yield ev.ExecutionStarted(
-        **run,
-        container_id="c0ffee",
-        image_digest=IMAGE,
-        start_kind=ev.StartKind.POOL,
-        started_at="2026-01-02T03:04:06Z",
-        revision=1,
-    )
-    yield ev.ExecutionFinished(
-        **run,
-        exit_code=0,
-        final_state=ev.FinalState(status="exited", exit_code=0),
-        cpu_ns=9_000_000,
-        io_bytes=736,
-        runtime_ms=204.5,
-        log_bytes=33,
-        log_sha256="ab" * 32,
-    )
+    yield run_started(run)
+    yield run_finished(run)
 
 
 def questions(actor_id: str, workers: int) -> dict[str, Question]:

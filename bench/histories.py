@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from abaco_bench.stack.run_events import IMAGE, run_finished, run_started, worker_ready
 from abaco_jetstream import Connection
 from abaco_proto import events as ev
 from abaco_proto import names
@@ -20,7 +21,6 @@ TENANT = "default"
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 AT_ONCE = 300
 IN_FLIGHT = 512
-IMAGE = "sha256:" + "0123456789abcdef" * 4
 
 
 def history(events: int, actors: int, *, min_workers: int = 2) -> Iterator[Draft]:
@@ -56,7 +56,7 @@ def _events(actors: int, min_workers: int) -> Iterator[ev.Event]:
 
 def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
     definition = ev.Definition(
-        name=names.actor_name(actor_id), image="jstubbs/abaco_test", min_workers=min_workers
+        name=names.actor_name(actor_id), image=IMAGE, min_workers=min_workers
     )
     worker_ids: dict[str, Any] = {
         "actor_id": actor_id,
@@ -65,13 +65,7 @@ def _actor(actor_id: str, min_workers: int) -> Iterator[ev.Event]:
     }
     yield ev.ActorRegistered(actor_id=actor_id, definition=definition)
     yield ev.WorkerRequested(**worker_ids, revision=1, actor_sequence=1, reason="below min_workers")
-    yield ev.WorkerReady(
-        **worker_ids,
-        revision=1,
-        image=definition.image,
-        image_digest=IMAGE,
-        location="unix:///d.sock",
-    )
+    yield worker_ready(worker_ids)
 
 
 def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
@@ -87,27 +81,10 @@ def _run(actor_id: str, ordinal: int) -> Iterator[ev.Event]:
     }
     yield ev.MessageReceived(**own, ordinal=ordinal, message="execute yourself")
     yield ev.ExecutionAssigned(**worker_ids, ordinal=ordinal, message_sequence=2, actor_sequence=1)
-    yield ev.ExecutionStarted(
-        **worker_ids,
-        container_id="c0ffee" * 10,
-        image_digest=IMAGE,
-        start_kind=ev.StartKind.POOL,
-        started_at="2026-01-02T03:04:06.000000Z",
-        revision=1,
-        taken_at="2026-01-02T03:04:05.900000Z",
-    )
+    yield run_started(worker_ids)
     if ordinal % 10 == 9:
         yield ev.ActorStateSet(actor_id=actor_id, state={"count": ordinal}, version=ordinal)
-    yield ev.ExecutionFinished(
-        **worker_ids,
-        exit_code=0,
-        final_state=ev.FinalState(status="exited", exit_code=0),
-        cpu_ns=9_000_000,
-        io_bytes=736,
-        runtime_ms=2004.5,
-        log_bytes=33,
-        log_sha256="ab" * 32,
-    )
+    yield run_finished(worker_ids)
 
 
 async def write(connection: Connection, drafts: Iterator[Draft]) -> int:

@@ -26,14 +26,14 @@ from typing import Any
 import httpx
 import uvloop
 
-import abaco_bench  # noqa: F401 - first: it adds tests/support to the path
+from abaco_bench.stack.run_events import worker_ready
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import Draft, draft
 from abaco_worker.app.live_workers import LiveWorkers
 from api_stage import Api, running
-from histories import IMAGE, T0, TENANT, write
+from histories import T0, TENANT, write
 from projection import RESULTS, Lazy, Shipped, process, reached
 from servers import NatsServer, scratch_folder
 
@@ -60,14 +60,8 @@ def _events(workers: int) -> Iterator[ev.Event]:
             "worker_id": names.worker_id(ACTOR, number),
             "host_id": f"h{number % 2}",
         }
-        ready: dict[str, Any] = {
-            "revision": 1,
-            "image": "a/b",
-            "image_digest": IMAGE,
-            "location": "unix:///d.sock",
-        }
         yield ev.WorkerRequested(**worker, revision=1, actor_sequence=1, reason="below min_workers")
-        yield ev.WorkerReady(**worker, **ready)
+        yield worker_ready(worker)
         if number < workers:
             yield ev.WorkerStopRequested(**worker, reason="idle")
             yield ev.WorkerStopped(**worker, reason="idle")

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
+from abaco_bench.stack.run_events import run_finished, run_started, worker_ready
 from abaco_jetstream import Connection, JetStreamEventLog, NatsHeartbeats
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded, draft, format_time
@@ -15,7 +16,6 @@ from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.names import all_events_filter, host_work_filter
 
 BEAT_SECONDS = 1.0
-DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 class PretendedHost:
@@ -59,37 +59,11 @@ def answers(work_item: ev.Event) -> list[ev.Event]:
     }
     match work_item:
         case ev.WorkerRequested():
-            made: dict[str, Any] = {"image": "a/b", "image_digest": DIGEST, "location": "nowhere"}
-            return [ev.WorkerReady(**ids, revision=work_item.revision, **made)]
+            return [worker_ready(ids, work_item.revision)]
         case ev.WorkerStopRequested():
             return [ev.WorkerStopped(**ids, reason=work_item.reason)]
         case ev.ExecutionAssigned():
             run = {**ids, "execution_id": work_item.execution_id, "attempt": work_item.attempt}
-            return [_started(run), _finished(run)]
+            now = format_time(datetime.now(UTC))
+            return [run_started(run, started_at=now, taken_at=now), run_finished(run)]
     return []
-
-
-def _started(run: dict[str, Any]) -> ev.Event:
-    now = format_time(datetime.now(UTC))
-    return ev.ExecutionStarted(
-        **run,
-        container_id="c0ffee" * 10,
-        image_digest=DIGEST,
-        start_kind=ev.StartKind.POOL,
-        started_at=now,
-        taken_at=now,
-        revision=1,
-    )
-
-
-def _finished(run: dict[str, Any]) -> ev.Event:
-    return ev.ExecutionFinished(
-        **run,
-        exit_code=0,
-        final_state=ev.FinalState(status="exited", exit_code=0),
-        cpu_ns=1_000_000,
-        io_bytes=100,
-        runtime_ms=1.0,
-        log_bytes=0,
-        log_sha256="",
-    )
