@@ -160,7 +160,9 @@ def test_a_message_has_its_actors_limits_and_its_container_more() -> None:
     key = WorkerKey("default", "foo_0", "foo_0_wkr_0")
     mounts = LauncherMounts(program="/l")
     stays, once = (
-        sandbox_container_spec("n", "h", key, spec, image_id="i", mounts=mounts, stays=stays)
+        sandbox_container_spec(
+            "n", "h", key, spec, image_id="i", mounts=mounts, network_files=None, stays=stays
+        )
         for stays in (True, False)
     )
     assert (limits.memory_bytes, limits.processes) == (7 * 2**20, 5)
@@ -171,9 +173,9 @@ def test_a_message_has_its_actors_limits_and_its_container_more() -> None:
 
 def test_the_fields_of_a_sandbox_come_first_in_a_request() -> None:
     request = RunRequest(argv=("a",), environment={}, output_bytes=9)
-    limits = SandboxLimits(memory_bytes=1, processes=2, cpu_us=3, no_new_privileges=True)
+    limits = SandboxLimits(memory_bytes=1, processes=2, no_new_privileges=True)
     in_sandbox = replace(request, sandbox=limits)
     assert (request.verb, in_sandbox.verb) == (b"RUN1", b"RUN2")
-    assert in_sandbox.encode("7@x") == b"7@x\x001\x002\x003\x001\x00" + request.encode()
-    alone = replace(in_sandbox, sandbox=SandboxLimits(own_network=True))
-    assert alone.encode("i").startswith(b"i\x000\x000\x000\x002\x00")
+    assert in_sandbox.encode("7@x") == b"7@x\x001\x002\x000\x001\x00" + request.encode()
+    without = replace(in_sandbox, sandbox=SandboxLimits())
+    assert without.encode("i").startswith(b"i\x000\x000\x000\x000\x00")

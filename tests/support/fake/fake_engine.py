@@ -135,7 +135,7 @@ class FakeHelper:
         self.refuses_sandboxes = refuses_sandboxes
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool = False
+        self, container_id: str, pid: int, name: str, *, stays: bool
     ) -> ProcessIdentity:
         await asyncio.sleep(0)
         container = self._engine.containers.get(container_id)

@@ -12,28 +12,21 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_STRINGS = 16_384
 
 
-NO_NEW_PRIVILEGES = 1
-OWN_NETWORK = 2
-
-
 class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one message may use, in a container that stays; 0: only the container's limit applies.
 
-    ``cpu_us`` is CPU time in microseconds of each 100 ms. ``own_network`` asks for an empty network
-    namespace instead of the container's.
+    Its CPU time is limited by the container, and it has the container's network.
     """
 
     memory_bytes: int = 0
     processes: int = 0
-    cpu_us: int = 0
     no_new_privileges: bool = False
-    own_network: bool = False
 
     @property
     def fields(self) -> Sequence[str]:
         """The fields that follow the id of a request (``sandbox/spawn.c``)."""
-        flags = NO_NEW_PRIVILEGES * self.no_new_privileges + OWN_NETWORK * self.own_network
-        return [str(n) for n in (self.memory_bytes, self.processes, self.cpu_us, flags)]
+        cpu_us, flags = 0, int(self.no_new_privileges)
+        return [str(n) for n in (self.memory_bytes, self.processes, cpu_us, flags)]
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):

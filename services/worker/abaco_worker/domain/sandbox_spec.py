@@ -122,8 +122,8 @@ def sandbox_container_spec(  # noqa: PLR0913 - all that a container is made from
     *,
     image_id: str,
     mounts: LauncherMounts,
-    network_files: NetworkFiles | None = None,
-    stays: bool = False,
+    network_files: NetworkFiles | None,
+    stays: bool,
 ) -> ContainerSpec:
     """Return the container of a sandbox. It contains nothing of a message, a state or a secret.
 

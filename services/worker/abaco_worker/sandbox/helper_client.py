@@ -30,7 +30,7 @@ class Helper(Protocol):
     """Starts launchers."""
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool = False
+        self, container_id: str, pid: int, name: str, *, stays: bool
     ) -> ProcessIdentity:
         """Start the launcher of a running container; ``pid`` is the container's process 1.
 
@@ -124,7 +124,7 @@ class HelperClient:
         self._lock = asyncio.Lock()
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool = False
+        self, container_id: str, pid: int, name: str, *, stays: bool
     ) -> ProcessIdentity:
         """See :meth:`Helper.start`."""
         command = "sandbox" if stays else "start"

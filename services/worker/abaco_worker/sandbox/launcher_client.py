@@ -86,7 +86,7 @@ class LauncherClient:
             raise Unavailable("the launcher went away")
         return opened
 
-    async def read_greeting(self, *, stays: bool = False) -> bool:
+    async def read_greeting(self, *, stays: bool) -> bool:
         """Read the first lines, and return whether the launcher is idle. Call it first, and once.
 
         If the container ``stays``, they begin with how the last request ended, if there was one.
