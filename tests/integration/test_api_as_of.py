@@ -17,6 +17,7 @@ from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import draft, format_time
 from api_stage import Api, becomes_ready, error_of, eventually, result_of, running, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import PostgresServer
 
 EVENTS = 200
@@ -33,7 +34,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         yield client
 
@@ -183,7 +184,7 @@ async def test_a_later_time_never_means_less_of_the_log(
 async def test_sequences_need_no_postgres(api: Api, tmp_path: Path) -> None:
     lonely = Api(tmp_path, api.nats_url, "postgresql://abaco@127.0.0.1:9/none")
     with running(lonely):
-        async with httpx.AsyncClient(base_url=lonely.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=lonely.url, timeout=LIMIT_SECONDS) as client:
 
             async def answered() -> bool:
                 return (await client.get("/actors?as_of=1")).status_code == 200

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from api_stage import Api, error_of, result_of, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, PostgresServer
 
 GOOD = {"image": "a/b", "name": "good"}
@@ -245,7 +246,7 @@ def test_a_body_over_the_limit(api: Api, size: int) -> None:
 
 def raw_answer(api: Api, request: bytes) -> tuple[int, Any]:
     """The answer to bytes that no client library would send."""
-    with socket.create_connection((LOOPBACK, api.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, api.port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(request)
         answer = b""
         while b'"version"' not in answer:
@@ -283,6 +284,6 @@ def test_bytes_no_library_would_send(api: Api, status: int, request_: bytes) -> 
 
 
 def test_a_client_that_goes_away_in_the_middle_leaves_no_trace(api: Api) -> None:
-    with socket.create_connection((LOOPBACK, api.port), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, api.port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(b"POST /actors HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nhalf")
     assert httpx.get(f"{api.url}/healthz").status_code == 200

@@ -12,6 +12,7 @@ from abaco_proto.events import Event, Isolation
 from abaco_proto.names import actor_filter
 from abaco_proto.output import Output
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import PostgresServer
 
 IMAGE = "jstubbs/abaco_test"
@@ -25,7 +26,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         yield client
 

@@ -11,6 +11,7 @@ from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import events as ev
 from abaco_proto.names import history_filter
 from api_stage import Api, becomes_ready, error_of, result_of, running, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer, PostgresServer, scratch_folder
 
 IMAGE = "jstubbs/abaco_test"
@@ -24,7 +25,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         yield client
 
@@ -250,7 +251,7 @@ async def test_orders_need_the_log_alone(nats_server: NatsServer) -> None:
     with scratch_folder() as folder:
         api = Api(folder, nats_server.url, "postgresql://abaco@127.0.0.1:9/none")
         with running(api):
-            async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+            async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
                 actor_id = await actor(client, "alone", 2)
                 path = f"/actors/{actor_id}/executions/{actor_id}_exc_0"
                 connection = Connection(nats_server.url, name="test")

@@ -40,7 +40,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         yield client
 
@@ -269,7 +269,7 @@ async def write(log: EventLog, count: int, was_cut: asyncio.Semaphore, cuts: int
 async def test_who_goes_away_leaves_nothing_behind(tmp_path: Path, nats_server: NatsServer) -> None:
     api = Api(tmp_path, nats_server.url, NO_DATABASE, max_subscribers=3)
     with running(api):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
 
             async def three_and_no_more() -> bool:
                 """Whether there was room again for just as many."""
@@ -292,7 +292,7 @@ async def test_a_stream_outlives_an_outage_of_the_log_and_ends_with_the_process(
 ) -> None:
     api = Api(tmp_path, nats_server.url, NO_DATABASE, stream_heartbeat_seconds=0.1)
     with running(api):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await eventually(lambda: registered(client, "outage"))
             async with (
                 sse.stream(api.port, "/events?after=0") as live,

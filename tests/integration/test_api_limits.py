@@ -12,6 +12,7 @@ import pytest
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
 from api_stage import Api, becomes_ready, error_of, eventually, projector, result_of, running
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer, PostgresServer
 
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
@@ -30,7 +31,7 @@ async def test_more_requests_than_are_taken_are_turned_away(
 ) -> None:
     api = Api(tmp_path, nats_server.url, NO_DATABASE, max_requests=5, append_timeout_seconds=20)
     with running(api):
-        async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await register(client)
             assert nats_server._process is not None
             os.kill(nats_server._process.pid, signal.SIGSTOP)
@@ -58,7 +59,7 @@ async def test_more_requests_than_are_taken_are_turned_away(
 async def test_a_full_inbox_takes_more_as_it_is_worked_off(tmp_path: Path, nats_url: str) -> None:
     api = Api(tmp_path, nats_url, NO_DATABASE, max_inbox_messages=20)
     with running(api):
-        async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await register(client)
             answers = await asyncio.gather(*[send(client) for _ in range(50)])
             full = [a for a in answers if a.status_code != 200]
@@ -88,7 +89,7 @@ async def client(
     dsn = postgres_server.dsn()
     api = Api(tmp_path, nats_url, dsn, query_timeout_seconds=8)
     with running(api, projector(tmp_path, nats_url, dsn)):
-        async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await becomes_ready(client)
             yield client
 

@@ -133,7 +133,7 @@ async def a_run(url: str, nats_url: str, **definition: Any) -> AsyncGenerator[Ru
     connection = Connection(nats_url, name="test")
     await connection.open()
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as client:
             await becomes_ready(client)
             said = {"image": "a/b", "name": "foo", **definition}
             actor_id = result_of(await client.post("/actors", json=said), 201)["id"]

@@ -17,6 +17,7 @@ from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.read_models import ReadModels
 from abaco_proto.errors import Unavailable
 from api_stage import Api, Json, becomes_ready, error_of, result_of, whole_stage
+from deadlines import LIMIT_SECONDS
 from servers import PostgresServer
 
 NUMBERS = [
@@ -69,7 +70,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         if (await client.get("/actors/foo_0")).status_code == 404:
             actor = {"image": "a/b", "name": "foo", "min_workers": "0"}

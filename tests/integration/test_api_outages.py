@@ -22,7 +22,7 @@ from api_stage import (
     result_of,
     running,
 )
-from deadlines import prompt
+from deadlines import LIMIT_SECONDS, prompt
 from servers import NatsServer, PostgresServer, free_port
 
 QUERIES = ("/actors", "/actors/foo_0", "/actors/foo_0/executions", "/actors/foo_0/workers")
@@ -35,7 +35,7 @@ async def client(
     dsn = postgres_server.dsn()
     api = Api(tmp_path, nats_server.url, dsn)
     with running(api, projector(tmp_path, nats_server.url, dsn)):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await becomes_ready(client)
             await client.post("/actors", data={"image": "a/b", "name": "foo"})
             result_of(await client.get("/actors/foo_0"))
@@ -167,7 +167,7 @@ async def test_an_api_that_starts_before_everything_else(
     dsn = postgres_server.dsn()
     api = Api(tmp_path, nats_server.url, dsn)
     with running(api, projector(tmp_path, nats_server.url, dsn)):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             assert (await client.get("/healthz")).json()["status"] == "success"
             with prompt(2):
                 error_of(await client.post("/actors", data={"image": "a/b", "name": "foo"}), 503)
@@ -189,7 +189,7 @@ async def test_read_models_that_are_behind_say_where_they_are(
     api = Api(tmp_path, nats_url, postgres_dsn, read_wait_seconds=0.2, max_lag_events=0)
     late = projector(tmp_path, nats_url, postgres_dsn)
     with running(api, late):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await becomes_ready(client)
             late.stop()
             created = await client.post("/actors", data={"image": "a/b", "name": "foo"})

@@ -26,7 +26,7 @@ def api(shared_postgres: PostgresServer) -> Iterator[Api]:
 
 @pytest.fixture
 async def client(api: Api) -> AsyncGenerator[httpx.AsyncClient, None]:
-    async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
         await becomes_ready(client)
         yield client
 

@@ -15,6 +15,7 @@ from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.names import inbox_filter
 from api_stage import Api, error_of, eventually, result_of, running
+from deadlines import LIMIT_SECONDS
 from servers import NatsServer, scratch_folder
 
 NO_DATABASE = "postgresql://abaco@127.0.0.1:9/none"
@@ -48,7 +49,7 @@ async def test_each_event_once_while_processes_and_the_log_are_killed(
     await connection.open()
     log = JetStreamEventLog(connection)
     with running(*apis):
-        async with httpx.AsyncClient(base_url=apis[0].url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=apis[0].url, timeout=LIMIT_SECONDS) as client:
             for name in ("src", "dst"):
                 answer = await client.post("/actors", data={"image": "a/b", "name": name})
                 result_of(answer, 201)

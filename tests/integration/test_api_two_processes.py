@@ -21,7 +21,7 @@ async def two(tmp_path: Path, nats_url: str) -> AsyncGenerator[list[httpx.AsyncC
     """Clients of two processes that have a log and no database: commands need no more."""
     apis = [Api(tmp_path, nats_url, NO_DATABASE) for _ in range(2)]
     with running(*apis):
-        clients = [httpx.AsyncClient(base_url=api.url, timeout=30) for api in apis]
+        clients = [httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) for api in apis]
         yield clients
         for client in clients:
             await client.aclose()
@@ -84,8 +84,8 @@ async def test_a_sequence_of_one_is_waited_for_by_the_other(
     one, other = (Api(tmp_path, nats_url, postgres_dsn) for _ in range(2))
     with running(one, other, projector(tmp_path, nats_url, postgres_dsn)):
         async with (
-            httpx.AsyncClient(base_url=one.url, timeout=10) as here,
-            httpx.AsyncClient(base_url=other.url, timeout=10) as there,
+            httpx.AsyncClient(base_url=one.url, timeout=LIMIT_SECONDS) as here,
+            httpx.AsyncClient(base_url=other.url, timeout=LIMIT_SECONDS) as there,
         ):
             await wait_for_tables(there)
             for _ in range(20):

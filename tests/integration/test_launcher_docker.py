@@ -22,6 +22,7 @@ from abaco_worker.engine.docker_engine import DockerEngine
 from abaco_worker.engine.docker_helper import LABEL, ContainerChannel
 from abaco_worker.sandbox.launcher_client import request_exit
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity, SandboxDirectory
+from deadlines import LIMIT_SECONDS
 from launcher_stage import (
     Ended,
     connected,
@@ -173,7 +174,7 @@ class Yard:
             with suppress(APIError):
                 self._api.remove_container(container_id, force=True, v=True)
         self._api.close()
-        self._helper.communicate(timeout=20)  # it exits after the last of its launchers
+        self._helper.communicate(timeout=LIMIT_SECONDS)  # it exits after the last of its launchers
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from compose_stack import ROOT, need_images
+from deadlines import LIMIT_SECONDS
 from servers import LOOPBACK, free_port
 from stack import eventually
 
@@ -56,7 +57,7 @@ def front() -> Iterator[Front]:
         )
         started.append(nginx)
         nginx.start()
-        with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=10) as http:
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{port}", timeout=LIMIT_SECONDS) as http:
             front = Front(http, apis)
             eventually(lambda: answers(http), what=nginx.logs().decode())
             yield front

@@ -153,7 +153,9 @@ async def test_a_reader_reads_history_and_what_comes(server: NatsServer) -> None
         await JetStreamEventLog(api).append(
             draft(b.received(1), tenant="default", time=b.T0, causation_id="r")
         )
-        assert (await live.next_msg(5)).subject == "abaco.event.default.foo_0.message.received"
+        assert (
+            await live.next_msg(LIMIT_SECONDS)
+        ).subject == "abaco.event.default.foo_0.message.received"
 
 
 async def test_a_reader_may_use_any_kind_of_consumer(server: NatsServer) -> None:
@@ -162,9 +164,9 @@ async def test_a_reader_may_use_any_kind_of_consumer(server: NatsServer) -> None
         await JetStreamEventLog(api).append(drafted)
         jetstream = connection.jetstream()
         ordered = await jetstream.subscribe("abaco.event.>", ordered_consumer=True)
-        assert (await ordered.next_msg(5)).data
+        assert (await ordered.next_msg(LIMIT_SECONDS)).data
         durable = await jetstream.pull_subscribe("abaco.event.>", durable="mine")
-        [message] = await durable.fetch(1, timeout=5)
+        [message] = await durable.fetch(1, timeout=LIMIT_SECONDS)
         await message.ack_sync()
         assert (await jetstream.consumer_info("ABACO_EVENTS", "mine")).num_pending == 0
         await jetstream.delete_consumer("ABACO_EVENTS", "mine")

@@ -19,7 +19,7 @@ from api_stage import (
     result_of,
     running,
 )
-from deadlines import prompt
+from deadlines import LIMIT_SECONDS, prompt
 from servers import NatsServer, PostgresServer
 
 QUERIES = ("/actors", "/actors/foo_0", "/actors/foo_0/executions", "/actors/foo_0/messages")
@@ -66,7 +66,7 @@ async def test_it_is_said_and_waited_for(
 ) -> None:
     api, projecting = processes
     with running(api, projecting):
-        async with httpx.AsyncClient(base_url=api.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS) as client:
             await becomes_ready(client)
             await client.post("/actors", data={"image": "a/b", "name": "foo"})
             result_of(await client.get("/actors/foo_0"))
@@ -98,7 +98,7 @@ async def test_it_is_waited_for_at_the_start(
     async with AsyncExitStack() as until_the_end:
         async with no_connection_left(postgres_server):
             until_the_end.enter_context(running(api, projecting))
-            client = httpx.AsyncClient(base_url=api.url, timeout=10)
+            client = httpx.AsyncClient(base_url=api.url, timeout=LIMIT_SECONDS)
             await until_the_end.enter_async_context(client)
             await eventually(lambda: _said(projecting, "Postgres is unavailable ("))
             answer = await client.post("/actors", data={"image": "a/b", "name": "foo"})

@@ -24,6 +24,7 @@ from abaco_proto.errors import Malformed, Refused, Unavailable, Undecodable
 from abaco_proto.fold import States
 from abaco_proto.output import Output, RecordedOutput
 from abaco_proto.state_keys import state_keys
+from deadlines import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ async def test_a_listener_hears_the_sequence(store: ReadModelStore, sql: Any) ->
     heard: asyncio.Queue[str] = asyncio.Queue()
     await sql.add_listener("abaco_projection", lambda *words: heard.put_nowait(words[3]))
     await apply(store, HISTORY)
-    assert await asyncio.wait_for(heard.get(), 10) == "12"
+    assert await asyncio.wait_for(heard.get(), LIMIT_SECONDS) == "12"
 
 
 async def test_what_is_not_understood_is_counted(store: ReadModelStore, sql: Any) -> None:

@@ -178,7 +178,7 @@ async def test_one_question_asks_for_all_and_nobody_asks_for_none() -> None:
     waiting = [asyncio.create_task(watch.end(("foo_0", n % 10))) for n in range(100)]
     await asyncio.sleep(0.01)
     models.rows = {("foo_0", n): row("COMPLETE") for n in range(10)}
-    await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    await asyncio.wait_for(asyncio.gather(*waiting), LIMIT_SECONDS)
     assert models.asked <= 3
     assert not watch._waiting
 

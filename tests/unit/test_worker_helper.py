@@ -13,6 +13,7 @@ from abaco_worker.engine.docker_helper import helper_arguments
 from abaco_worker.sandbox import helper_client as module
 from abaco_worker.sandbox.helper_client import HelperChannel, HelperClient, find_helper, start_child
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity
+from deadlines import LIMIT_SECONDS
 from launcher_stage import program
 
 
@@ -167,7 +168,7 @@ async def test_a_real_one_says_what_it_lacks_and_ends_with_its_input(tmp_path: P
     assert answer == expected
     assert await channel.ask("start 1 x y\n") == "error malformed command\n"
     channel.close()
-    assert await asyncio.wait_for(channel.wait(), 10) == 0
+    assert await asyncio.wait_for(channel.wait(), LIMIT_SECONDS) == 0
 
 
 def test_the_helpers_container_is_alone_but_for_what_it_enters() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 
 from abaco_projector.app import event_loop_runner
@@ -12,6 +11,7 @@ from abaco_proto import settings
 from abaco_proto.errors import Malformed, Refused
 from abaco_telemetry import log_format
 from abaco_telemetry.context import Spans, create_spans
+from abaco_telemetry.shutdown import on_signal
 
 USAGE_ERROR = 2
 
@@ -36,8 +36,7 @@ def main() -> int:
 
 async def _run(config: ProjectorSettings, tracing: Spans) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signal(stop.set)
     await run(config, stop, tracing)
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 from typing import NoReturn
 
@@ -27,6 +26,7 @@ from abaco_telemetry import log_format
 from abaco_telemetry.context import Spans, create_spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
+from abaco_telemetry.shutdown import on_signal
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,7 @@ async def run(config: SchedulerSettings, tracing: Spans) -> None:
     connection = Connection(config.nats_url, name="abaco-scheduler", replicas=config.nats_replicas)
     task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    on_signal(task.cancel)
     metrics = SchedulerMetrics()
     scheduler = build_scheduler(connection, config, metrics, tracing)
     endpoint = MetricsEndpoint(metrics.registry, scheduler.update_metrics)

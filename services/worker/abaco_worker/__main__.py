@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import platform
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from abaco_telemetry import log_format
 from abaco_telemetry.context import Spans, create_spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
 from abaco_telemetry.metrics_endpoint import MetricsEndpoint
+from abaco_telemetry.shutdown import on_signal
 from abaco_worker import worker_settings
 from abaco_worker.app.confinement import report_confinement
 from abaco_worker.app.host_context import HostContext
@@ -72,9 +72,7 @@ def main() -> None:
 async def run_until_signal(config: WorkerSettings, tracing: Spans) -> int:
     """Run until SIGTERM or SIGINT; return the exit code, which is 2 if a setting is wrong."""
     task = asyncio.ensure_future(run(config, tracing))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
+    on_signal(task.cancel)
     await asyncio.wait({task})
     if task.cancelled():
         logger.info("the worker shuts down: it received SIGTERM or SIGINT. Containers continue")

@@ -6,7 +6,6 @@ them get 503 until it is.
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from abaco_jetstream import Connection, JetStreamEventLog, JetStreamOutputLog
 from abaco_proto.errors import Malformed
 from abaco_telemetry.context import NO_SPANS, Spans
 from abaco_telemetry.instrumented_event_log import InstrumentedEventLog
+from abaco_telemetry.shutdown import on_signal
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGTERM and SIGINT while inside."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+        on_signal(self._stop)
         yield
 
     def _stop(self) -> None:
