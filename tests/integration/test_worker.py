@@ -18,7 +18,7 @@ from servers import NatsServer
 
 @pytest.fixture
 async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
-    async with world_on(nats_server.url, tmp_path) as world:
+    async with world_on(nats_server.url, tmp_path, "cold") as world:
         yield world
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import images
 from abaco_proto import events as ev
-from integration.worker_world import World, world_on
+from integration.worker_world import MODES, World, world_on
 from servers import NatsServer
 
 MEBIBYTE = 1024 * 1024
@@ -24,17 +24,12 @@ CMD ["/bin/sh", "-c", "eval \\"$MSG\\""]
 FILL = "while :; do busybox dd if=/dev/zero bs=1M count=2 >>{}; busybox sleep 0.3; done"
 
 
-MODES = ("sandbox", "container", "cold")
-
-
 @pytest.fixture(params=MODES)
 async def world(
     request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncGenerator[World, None]:
-    launcher = request.param != "cold"
-    isolation = request.param if launcher else "container"
     await asyncio.to_thread(images.build, VOLUME, RECIPE, {})
-    async with world_on(nats_server.url, tmp_path, launcher=launcher, isolation=isolation) as world:
+    async with world_on(nats_server.url, tmp_path, request.param) as world:
         yield world
 
 

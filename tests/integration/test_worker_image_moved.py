@@ -11,7 +11,7 @@ import pytest
 
 import images
 from abaco_proto import events as ev
-from integration.worker_world import World, world_on
+from integration.worker_world import MODES, World, world_on
 from servers import NatsServer
 
 RECIPE = """\
@@ -22,16 +22,11 @@ CMD ["/bin/busybox", "echo", "{}"]
 VERSIONS = ("one", "two", "three")
 
 
-MODES = ("sandbox", "container", "cold")
-
-
 @pytest.fixture(params=MODES)
 async def world(
     request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncGenerator[World, None]:
-    launcher = request.param != "cold"
-    isolation = request.param if launcher else "container"
-    async with world_on(nats_server.url, tmp_path, launcher=launcher, isolation=isolation) as world:
+    async with world_on(nats_server.url, tmp_path, request.param) as world:
         yield world
 
 
@@ -82,7 +77,7 @@ async def test_a_message_after_the_move_runs_the_new_image(
 async def test_what_waits_is_replaced_without_a_message(
     nats_server: NatsServer, tmp_path: Path, client: docker.APIClient, name: str, isolation: str
 ) -> None:
-    async with world_on(nats_server.url, tmp_path, launcher=True, isolation=isolation) as world:
+    async with world_on(nats_server.url, tmp_path, isolation) as world:
         world.start()
         await world.worker(name)
         await world.seen(ev.WorkerReady)

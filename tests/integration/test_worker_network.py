@@ -37,7 +37,7 @@ busybox nc -l -p 79 -e busybox echo heard & busybox sleep 0.2; busybox nc 127.0.
 
 @pytest.fixture
 async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
-    async with world_on(nats_server.url, tmp_path, launcher=True) as world:
+    async with world_on(nats_server.url, tmp_path, "container") as world:
         yield world
 
 

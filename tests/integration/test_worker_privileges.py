@@ -8,7 +8,7 @@ import pytest
 import builders as b
 import images
 from abaco_proto import events as ev
-from integration.worker_world import world_on
+from integration.worker_world import MODES, world_on
 from servers import NatsServer
 
 IMAGE = "abaco-test/setuid"
@@ -37,16 +37,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     return IMAGE
 
 
-@pytest.mark.parametrize("launcher", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "not allowed"])
 async def test_a_setuid_program_is_root_where_it_may(
     nats_server: NatsServer,
     tmp_path: Path,
     image: str,
-    launcher: bool,  # noqa: FBT001
+    mode: str,
     allowed: bool,  # noqa: FBT001
 ) -> None:
-    async with world_on(nats_server.url, tmp_path, launcher=launcher) as world:
+    async with world_on(nats_server.url, tmp_path, mode) as world:
         world.start(ABACO_ALLOW_NEW_PRIVILEGES=str(allowed).lower())
         host = {"host_id": world.yard.host_id}
         for number, no_new_privileges in enumerate((True, False)):

@@ -12,7 +12,7 @@ import images
 from abaco_proto import events as ev
 from abaco_worker.worker_settings import WorkerSettings, open_files
 from beside_docker_run import STATE, differences
-from integration.worker_world import World, world_on
+from integration.worker_world import MODES, World, world_on
 from servers import NatsServer
 
 RECIPE = (
@@ -30,16 +30,11 @@ GROUP = b"root:x:0:\nanna:x:1000:\naudio:x:29:anna\n"
 MEBIBYTE = 1024 * 1024
 
 
-MODES = ("sandbox", "container", "cold")
-
-
 @pytest.fixture(params=MODES)
 async def world(
     request: pytest.FixtureRequest, nats_server: NatsServer, tmp_path: Path
 ) -> AsyncGenerator[World, None]:
-    launcher = request.param != "cold"
-    isolation = request.param if launcher else "container"
-    async with world_on(nats_server.url, tmp_path, launcher=launcher, isolation=isolation) as world:
+    async with world_on(nats_server.url, tmp_path, request.param) as world:
         yield world
 
 

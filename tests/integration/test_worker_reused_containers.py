@@ -37,7 +37,7 @@ LOOK = (
 @pytest.fixture
 async def world(nats_server: NatsServer, tmp_path: Path) -> AsyncGenerator[World, None]:
     await asyncio.to_thread(images.build, IMAGE, RECIPE, {})
-    async with world_on(nats_server.url, tmp_path, launcher=True, isolation="sandbox") as world:
+    async with world_on(nats_server.url, tmp_path, "sandbox") as world:
         yield world
 
 

@@ -29,7 +29,7 @@ def isolation(request: pytest.FixtureRequest) -> str:
 async def world(
     nats_server: NatsServer, tmp_path: Path, isolation: str
 ) -> AsyncGenerator[World, None]:
-    async with world_on(nats_server.url, tmp_path, launcher=True, isolation=isolation) as world:
+    async with world_on(nats_server.url, tmp_path, isolation) as world:
         yield world
 
 

@@ -63,27 +63,23 @@ class WorkerProcess:
         return self._process.wait(timeout=60)
 
 
+MODES = ("sandbox", "container", "cold")
+"""A message gets a sandbox, a container that waited for it, or one that the engine starts then."""
+
+
 class World:
     """A log, an engine and one host; ``start`` starts its worker process."""
 
     def __init__(
-        self,
-        connection: Connection,
-        nats_url: str,
-        yard: DockerYard,
-        log: Path,
-        *,
-        launcher: bool = False,
-        isolation: str = "container",
+        self, connection: Connection, nats_url: str, yard: DockerYard, log: Path, mode: str
     ) -> None:
         self.log = JetStreamEventLog(connection)
         self.outputs = JetStreamOutputLog(connection)
         self.yard = yard
         self._url = nats_url
         self._file = log
-        self._settings = {"ABACO_ISOLATION": isolation}
-        if not launcher:
-            self._settings["ABACO_LAUNCHER"] = "off"
+        cold = {"ABACO_LAUNCHER": "off", "ABACO_ISOLATION": "container"}
+        self._settings = cold if mode == "cold" else {"ABACO_ISOLATION": mode}
         self._docker = docker.APIClient(version="auto")
         self._workers: list[WorkerProcess] = []
 
@@ -214,15 +210,15 @@ class World:
 
 
 @asynccontextmanager
-async def world_on(
-    nats_url: str, folder: Path, *, launcher: bool = False, isolation: str = "container"
-) -> AsyncGenerator[World, None]:
-    """A world with its own images; its processes and containers are removed afterwards."""
+async def world_on(nats_url: str, folder: Path, mode: str) -> AsyncGenerator[World, None]:
+    """A world with its own images; its processes and containers are removed afterwards.
+
+    ``mode`` is one of :data:`MODES`.
+    """
     connection = Connection(nats_url, name="test")
     with docker_yard() as yard:
         await connection.open()
-        log = folder / "worker.log"
-        world = World(connection, nats_url, yard, log, launcher=launcher, isolation=isolation)
+        world = World(connection, nats_url, yard, folder / "worker.log", mode)
         try:
             yield world
         finally:

@@ -67,12 +67,17 @@ class Caller:
         return self.sent is None and not {"expires_at", "revoked"} & self.token.keys()
 
 
+SECRET = api_token.generate(bytes(range(32)))
+FORGED = api_token.generate(bytes(range(31)) + b"x")
+"""With the id of the other, which everybody may see, and a secret of its own."""
+
 LIMITS = ("read_only", "actors")
 EXPIRED: dict[str, Any] = {"expires_at": format_time(NOW - timedelta(seconds=1))}
 CALLERS = {
     "no credential": Caller(sent=""),
     "not a bearer token": Caller(sent="Basic YTpi"),
     "nonsense": Caller(sent="Bearer nonsense"),
+    "a forged token": Caller(Role.ADMIN, level=UPDATE, sent=f"Bearer {FORGED.text}"),
     "an unknown token": Caller(sent=f"Bearer {api_token.generate(bytes(31) + b'x').text}"),
     "a mistyped token": Caller(sent=f"Bearer {api_token.generate(bytes(32)).text[:-1]}!"),
     "an expired token": Caller(Role.ADMIN, level=UPDATE, **EXPIRED),
@@ -85,7 +90,6 @@ CALLERS = {
     **{f"the role {role}": Caller(role) for role in Role},
     "the developer who owns it": Caller(Role.DEVELOPER, level=UPDATE),
 }
-SECRET = api_token.generate(bytes(range(32)))
 
 
 def expected(method: str, path: str, caller: Caller) -> int | None:
@@ -199,6 +203,12 @@ async def test_every_credential_gets_its_answer(method: str, path: str) -> None:
                 unknown = await ask(client, method, path, actor_id="bar_7")
                 assert unknown.status_code == 404
                 assert unknown.text.replace("bar_7", "foo_0") == answer.text
+
+
+def test_a_forged_token_differs_in_its_secret_alone() -> None:
+    assert FORGED.token_id == SECRET.token_id
+    assert FORGED.text != SECRET.text
+    assert not api_token.matches(FORGED.text, api_token.digest(SECRET.text))
 
 
 async def test_without_a_credential_the_challenge_names_no_error() -> None:

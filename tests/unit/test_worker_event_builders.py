@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,14 +41,18 @@ def test_a_run_that_happened_took_time(started_at: str, finished_at: str, expect
 
 
 def test_a_worker_that_is_ready_reports_its_isolation_and_why_it_is_not_the_one_asked_for() -> None:
-    plain = event_builders.worker_ready(
-        b.requested(), image="jstubbs/abaco_test", digest="sha256:0123", location="here"
+    ready = partial(
+        event_builders.worker_ready,
+        b.requested(),
+        image="jstubbs/abaco_test",
+        digest="sha256:0123",
+        location="here",
+        container_id=None,
     )
-    assert b"isolation" not in encode(plain)
-    able = event_builders.with_isolation(plain, ev.Isolation.SANDBOX, "")
+    able = ready(isolation=ev.Isolation.SANDBOX, isolation_reason="")
     assert able == b.ready(location="here", isolation=ev.Isolation.SANDBOX)
     assert b"isolation_reason" not in encode(able)
-    limited = event_builders.with_isolation(plain, ev.Isolation.CONTAINER, "no launcher")
+    limited = ready(isolation=ev.Isolation.CONTAINER, isolation_reason="no launcher")
     assert limited == b.ready(
         location="here", isolation=ev.Isolation.CONTAINER, isolation_reason="no launcher"
     )

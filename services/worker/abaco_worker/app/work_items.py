@@ -99,15 +99,16 @@ async def _prepare(
     if host.sandboxes is not None:
         pool.prewarm(sandbox_spec(definition, host.config), event.actor_sequence)
         container_id = (await pool.ready()).record.container_id if event.warm else None
+    isolation, isolation_reason = _isolation(host, definition, image.image_id)
     ready = event_builders.worker_ready(
         event,
         image=definition.image,
         digest=image.digest,
         location=host.engine.location,
         container_id=container_id,
+        isolation=isolation,
+        isolation_reason=isolation_reason,
     )
-    isolation, reason = _isolation(host, definition, image.image_id)
-    ready = event_builders.with_isolation(ready, isolation, reason)
     await host.report(recorded, ready)
     logger.info("worker %s is ready: image %s", event.worker_id, definition.image)
     return WorkItemOutcome(worker_live=True)

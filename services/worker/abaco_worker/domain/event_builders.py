@@ -37,15 +37,20 @@ _ERRORS = {
 # -- workers
 
 
-def worker_ready(
+def worker_ready(  # noqa: PLR0913 - all that the event reports
     request: ev.WorkerRequested,
     *,
     image: str,
     digest: str,
     location: str,
-    container_id: str | None = None,
+    container_id: str | None,
+    isolation: ev.Isolation,
+    isolation_reason: str,
 ) -> ev.WorkerReady:
-    """The worker can run a message. ``container_id`` is that of its idle sandbox, if it has one."""
+    """The worker can run a message. ``container_id`` is that of its idle sandbox, if it has one.
+
+    ``isolation_reason`` is why messages do not get what was asked for; empty if they do.
+    """
     return ev.WorkerReady(
         actor_id=request.actor_id,
         worker_id=request.worker_id,
@@ -55,12 +60,9 @@ def worker_ready(
         image_digest=digest,
         location=location,
         container_id=container_id,
+        isolation=isolation,
+        isolation_reason=isolation_reason or UNSET,
     )
-
-
-def with_isolation(ready: ev.WorkerReady, isolation: ev.Isolation, reason: str) -> ev.WorkerReady:
-    """Add what the worker uses, and why that is not what was asked for (empty: it is)."""
-    return replace(ready, isolation=isolation, isolation_reason=reason or UNSET)
 
 
 def worker_failed(

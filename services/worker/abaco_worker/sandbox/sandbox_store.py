@@ -238,6 +238,7 @@ class SandboxStore:
     def detach(self) -> None:
         """Leave the sandboxes running without a connection: the next process adopts them."""
         self._helper.close()
+        self._remover.shutdown(wait=False)
         for sandbox in self._connected:
             sandbox.close()
 
