@@ -31,6 +31,7 @@ from sandbox_stage import (
     compile_with_launcher,
     docker_run,
     eventually,
+    mounted_below,
     slot,
 )
 
@@ -223,6 +224,19 @@ def test_a_halt_ends_it_and_the_launcher_stays(shared: Slot) -> None:
     assert (halted.report.halted, halted.status) == (True, 137)
     shared.halt()
     assert shared.shell("echo on").text == "on"
+
+
+def test_its_mounts_are_nowhere_on_the_machine(shared: Slot) -> None:
+    """Its directory is on a shared mount there: mounts in a copy of it would spread to it."""
+    found: list[str] = []
+    run = shared.run(
+        "sleep",
+        "60",
+        grace_seconds=0.1,
+        meanwhile=lambda: (found.extend(mounted_below(shared.folder)), shared.halt()),
+    )
+    assert run.report.halted
+    assert found == []
 
 
 def test_a_late_halt_does_not_end_the_next_request(shared: Slot) -> None:

@@ -260,12 +260,32 @@ def slot(
 ) -> Iterator[Slot]:
     program = program or build.build()
     assert program is not None
-    made = Slot(folder, program, image, limits)
+    with shared_mount(folder):
+        made = Slot(folder, program, image, limits)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.remove()
+        assert mounted_below(folder) == []
+
+
+@contextmanager
+def shared_mount(folder: Path) -> Iterator[None]:
+    """While inside, the folder is a shared mount, as systemd makes all mounts of a machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
     try:
-        made.start()
-        yield made
+        subprocess.run(["mount", "--make-shared", folder], check=True)
+        yield
     finally:
-        made.remove()
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def mounted_below(folder: Path) -> list[str]:
+    """What the machine has mounted below a folder."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in mounts if line.split()[4].startswith(f"{folder}/")]
 
 
 # -- beside it

@@ -315,7 +315,7 @@ void layer_remove(void)
     for_volumes(remove_volume, false);
 }
 
-int layer_tree(void)
+int layer_directory(void)
 {
-    return (int)syscall(CALL_OPEN_TREE, folder, "", TREE_CLONE | TREE_CLOEXEC | AT_EMPTY_PATH);
+    return folder;
 }

@@ -57,9 +57,15 @@ static int copy_mount(int directory, const char *path)
     return (int)syscall(CALL_OPEN_TREE, directory, path, TREE_CLONE | TREE_CLOEXEC | AT_EMPTY_PATH);
 }
 
+/* A copy belongs to the same peer group as its original: where the machine's mounts are shared, as
+ * systemd makes them, what is mounted on the copy would appear on the machine. So it is made private. */
 static bool set_attributes(int mount, unsigned int attributes)
 {
-    struct attributes change = {.set = attributes, .clear = ATTRIBUTE_ATIME};
+    struct attributes change = {
+        .set = attributes,
+        .clear = ATTRIBUTE_ATIME,
+        .propagation = MS_PRIVATE,
+    };
     return !syscall(CALL_MOUNT_SETATTR, mount, "", AT_EMPTY_PATH, &change, sizeof change);
 }
 
@@ -302,8 +308,8 @@ static bool mount_steps(char words[WORDS_BYTES])
 bool root_build(char words[WORDS_BYTES])
 {
     umask(0);
-    int layer = layer_tree();
-    if (layer < 0)
+    int layer = copy_mount(layer_directory(), "");
+    if (layer < 0 || !set_attributes(layer, 0))
         return sandbox_failure(words, "the directory of a message");
     if (!copy_groups(words))
         return false;

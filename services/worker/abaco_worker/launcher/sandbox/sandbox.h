@@ -161,8 +161,8 @@ void layer_remove(void);
 bool layer_reaped(pid_t pid);
 void layer_finish(void);
 
-/* A copy of the mount of a message's directory, attached to nothing. */
-int layer_tree(void);
+/* A descriptor of the slot's directory. */
+int layer_directory(void);
 
 /* ---- root.c: the child's file system */
 
