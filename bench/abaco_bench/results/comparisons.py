@@ -33,6 +33,7 @@ LIMITS = {
     "pool: POST to first output": SAME_AND_HTTP,
     "pool: accepted to finished": "the same, and the writes of the output and the end",
     "pool: POST to finished": SAME_AND_HTTP,
+    "pool: finished to GET": "one write of the read models to disk, and HTTP",
     "raw API: finished": f"{ENGINE}; no client is started",
     "raw API: removed": "the same, and removing what is left of the container",
     "cold: POST to answer": "one write of the log to disk (sync_interval), and HTTP",
@@ -70,6 +71,8 @@ GOALS = {
     "container": Goals(p50_ms=15, p99_ms=None, raw_api=0.95, floor=None, burst=None),
 }
 ISOLATIONS = tuple(GOALS)
+GET_MS = 10
+"""The goal for the time until GET shows an end, in both modes."""
 
 
 def figures(samples: Samples) -> list[Figure]:
@@ -125,6 +128,14 @@ def _hits(samples: Samples, isolation: str, goals: Goals) -> Iterator[Ratio]:
                 goal=goal,
                 at_most=True,
             )
+    if lags := samples.get(f"pool, {isolation}: finished to GET"):
+        yield Ratio(
+            name=f"pool hit, {isolation}, finished to GET, p50",
+            value=median(lags),
+            unit="ms",
+            goal=GET_MS,
+            at_most=True,
+        )
     cold = samples.get(f"cold, {isolation}: POST to finished")
     raw = samples.get("raw API: finished")
     if cold and raw and len(cold) == len(raw):

@@ -19,6 +19,10 @@ READY_KINDS = ("sandbox", "pool")
 """How a run starts that does not wait for a container: in a sandbox, or in one of its own."""
 
 
+FINISHED_TO_GET = "finished to GET"
+"""From the event to the first answer that shows it."""
+
+
 class PoolRuns:
     """Messages to an actor with one worker whose sandbox is ready."""
 
@@ -39,13 +43,16 @@ class PoolRuns:
         self._settle()
         self._stage.warm(self._actor_id)
         sent = self._stage.post(self._actor_id, "x")
+        visible = self._stage.visible(self._actor_id, sent)
         record = self._stage.finished(sent)
         self._settle()
         self.kinds[kind(record)] += 1
         if kind(record) not in READY_KINDS:
             return None
         self.steps.append(steps(record))
-        return times(sent, record)
+        found = times(sent, record)
+        found[FINISHED_TO_GET] = max(0.0, visible - record.finished_seen) * 1e3
+        return found
 
     def note(self) -> str:
         """What kind the runs were, and where their time went."""

@@ -118,6 +118,17 @@ class Stage:
         """The record of a message that was sent, once it is finished."""
         return self.subscriber.finished(sent.execution_id, RUN_SECONDS)
 
+    def visible(self, actor_id: str, sent: Posted) -> float:
+        """When the first answer of GET came that shows a message's end, in seconds since 1970.
+
+        One request follows the other: up to the time of one is part of it.
+        """
+        path = f"/actors/{actor_id}/executions/{sent.execution_id}"
+        while self.call("GET", path)["status"] != "COMPLETE":
+            if time.time() > sent.answered + RUN_SECONDS:
+                raise TimeoutError(f"{sent.execution_id} is not complete after {RUN_SECONDS:g} s")
+        return time.time()
+
     def warm(self, actor_id: str) -> None:
         """See to it that the connection is open, as a client's is that sends more than once."""
         self.call("GET", f"/actors/{actor_id}")
