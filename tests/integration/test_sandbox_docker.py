@@ -229,13 +229,12 @@ def test_a_halt_ends_it_and_the_launcher_stays(shared: Slot) -> None:
 def test_its_mounts_are_nowhere_on_the_machine(shared: Slot) -> None:
     """Its directory is on a shared mount there: mounts in a copy of it would spread to it."""
     found: list[str] = []
-    run = shared.run(
-        "sleep",
-        "60",
-        grace_seconds=0.1,
-        meanwhile=lambda: (found.extend(mounted_below(shared.folder)), shared.halt()),
-    )
-    assert run.report.halted
+
+    def look() -> None:
+        found.extend(mounted_below(shared.folder))
+        shared.halt()
+
+    assert shared.run("sleep", "60", grace_seconds=0.1, meanwhile=look).report.halted
     assert found == []
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,6 +65,21 @@ class Books:
         """The folders of sandboxes."""
         return sorted(path.name for path in self._worker_dir.iterdir() if path.is_dir())
 
+    def mounts(self) -> list[str]:
+        """What the machine has mounted below the folders of sandboxes."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if line.split()[4].startswith(f"{self._worker_dir}/")]
+
+    def launchers(self) -> list[int]:
+        """The process ids of the launchers and what they forked, without that of the helper."""
+        command = launcher_command(self._worker_dir)
+        found = {
+            each.pid: each.info["ppid"]
+            for each in psutil.process_iter(["cmdline", "ppid"])
+            if (each.info["cmdline"] or [])[1:] == command
+        }
+        return sorted(pid for pid, parent in found.items() if parent in found)
+
     def running(self) -> bool:
         """Whether every process of the stack is up."""
         return all(process.state == "RUNNING" for process in self._control.processes())
@@ -96,6 +111,18 @@ class Books:
             if server and client != ADDED:
                 held[f"{server} from {client}"] += 1
         return held
+
+
+def launcher_command(worker_dir: Path) -> list[str]:
+    """The arguments of the helper, which those that it forks keep."""
+    return ["helper", str(worker_dir)]
+
+
+def control_groups(container_ids: Collection[str]) -> list[str]:
+    """The control groups of containers, which should not outlive them."""
+    names = {name for each in container_ids for name in (each, f"docker-{each}.scope")}
+    folders = (folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+    return sorted(folder for folder in folders if folder.rpartition("/")[2] in names)
 
 
 def grown(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[tuple[str, float]]:

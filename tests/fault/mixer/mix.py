@@ -11,7 +11,7 @@ from abaco_proto.errors import Unavailable
 from abaco_proto.names import all_events_filter
 from deadlines import LIMIT_SECONDS
 from engine_server import EngineServer
-from fault.mixer.holdings import Books, Holdings, grown
+from fault.mixer.holdings import Books, Holdings, control_groups, grown
 from fault.mixer.load import Load
 from fault.mixer.plan import LISTENER, Plan, draw
 from fault.mixer.plugs import Plugs
@@ -190,12 +190,17 @@ class Mix:
         return [f"verify: {said.strip()}"]
 
     async def _emptied(self) -> list[str]:
-        """Without actors there is nothing: no container, no folder."""
+        """Without actors there is nothing: no container, folder, mount, launcher or group."""
         for actor in self._stack.try_list("/actors"):
             self._stack.call("DELETE", f"/actors/{actor['id']}")
         deadline = time.monotonic() + LEAK_SECONDS
         while time.monotonic() < deadline:
-            left = [*self._books.containers(), *self._books.folders()]
+            books = self._books
+            left = [
+                *(books.containers() + books.folders() + books.mounts()),
+                *(f"launcher {pid}" for pid in books.launchers()),
+                *control_groups(self._history.container_ids()),
+            ]
             if not left:
                 return []
             await asyncio.sleep(0.5)

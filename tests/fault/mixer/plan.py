@@ -14,8 +14,13 @@ import msgspec
 
 import images
 
-TARGETS = ("api", "scheduler", "projector", "worker", "nats", "postgres", "dockerd", "container")
-"""Whose plug can be pulled; ``container`` is one of those that are there at the moment."""
+SERVICES = ("api", "scheduler", "projector", "worker", "nats", "postgres")
+TARGETS = (*SERVICES, "dockerd", "container", "launcher")
+"""Whose plug can be pulled.
+
+``container`` is one of those that are there at the moment; ``launcher`` is the helper, a launcher,
+or a process that one of these has forked.
+"""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,17 +36,21 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     more: dict[str, Any] = {}
 
 
+CONTAINER = {"isolation": "container"}
+
 ROLES: dict[str, Role] = {
     "brief": Role(image=images.QUICK, gap_seconds=1.5, more={"max_workers": 3}),
-    "counting": Role(image=images.NUMBERS, gap_seconds=2, most=20, more={"max_workers": 3}),
+    "counting": Role(
+        image=images.NUMBERS, gap_seconds=2, most=20, more={"max_workers": 3, **CONTAINER}
+    ),
     "lasting": Role(image=images.NUMBERS, gap_seconds=10, most=150, more={"max_workers": 2}),
     "orderly": Role(image=images.NUMBERS, gap_seconds=3, most=6, more={"stateless": False}),
     "changing": Role(image=images.QUICK, gap_seconds=2.5, more={"max_workers": 2}),
     "halted": Role(image=images.NUMBERS, gap_seconds=4, most=300, more={"max_workers": 2}),
-    "purged": Role(image=images.SLOW, gap_seconds=1, more={"stateless": False}),
-    "mortal": Role(image=images.NUMBERS, gap_seconds=3, most=300),
+    "purged": Role(image=images.SLOW, gap_seconds=1, more={"stateless": False, **CONTAINER}),
+    "mortal": Role(image=images.NUMBERS, gap_seconds=3, most=300, more=CONTAINER),
 }
-"""Stateful and not, short and long, and those that things are done to: see :func:`_deeds`."""
+"""In both isolations: stateful and not, short and long, and those that :func:`_deeds` changes."""
 
 LISTENER, LISTENED = "listening", "brief"
 """This one subscribes to all ends of that one, and so gets a message for each."""
@@ -68,7 +77,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plug(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose plug is pulled, and when. ``choice`` chooses among containers, in [0, 1).
+    """Whose plug is pulled, and when. ``choice`` chooses among containers or launchers, in [0, 1).
 
     ``down_seconds`` is how long an engine stays away, which nobody restarts but us.
     """
@@ -139,8 +148,12 @@ def _purge(number: int, chance: random.Random) -> Iterator[Step]:
 
 def _update(number: int, chance: random.Random) -> Iterator[Step]:
     if number % 3 == 0:
-        wanted = [{"image": images.QUICK}, {"image": images.SLOW}, {"mem_limit": "64m"}]
-        body: dict[str, Any] = chance.choice([*wanted, {"mem_limit": "128m"}])
+        wanted: list[dict[str, Any]] = [
+            *({"image": image} for image in (images.QUICK, images.SLOW)),
+            *({"mem_limit": limit} for limit in ("64m", "128m")),
+            *({"isolation": isolation} for isolation in ("sandbox", "container")),
+        ]
+        body = chance.choice(wanted)
         yield Step(at=chance.uniform(0, 1), role="", what=What.UPDATE, body=body)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import docker
 import docker.errors
+import psutil
 
 from abaco_local import stack_identity
 from abaco_local.data_folder import DataFolder
 from abaco_local.stack.supervisor_client import SupervisorClient
 from abaco_proto.errors import Unavailable
 from engine_server import EngineServer
+from fault.mixer.holdings import launcher_command
 from fault.mixer.plan import Plan, Plug
 
 
@@ -27,6 +29,7 @@ class Plugs:
         assert known is not None
         self._control = SupervisorClient(known.socket)
         self._engine = engine
+        self._launched = launcher_command(folder / "worker")
         self.pulled: Counter[str] = Counter()
 
     async def run(self, plan: Plan) -> None:
@@ -51,6 +54,8 @@ class Plugs:
                 return True
             case "container":
                 return await asyncio.to_thread(self._kill_container, plug.choice)
+            case "launcher":
+                return self._kill_launcher(plug.choice)
         return self._kill_process(plug.target)
 
     def _kill_process(self, name: str) -> bool:
@@ -58,6 +63,17 @@ class Plugs:
             pid = self._control.process(name).pid
             if pid:
                 os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+    def _kill_launcher(self, choice: float) -> bool:
+        with suppress(psutil.Error, ProcessLookupError):
+            found = psutil.process_iter(["cmdline"])
+            mine = [
+                each.pid for each in found if (each.info["cmdline"] or [])[1:] == self._launched
+            ]
+            if mine:
+                os.kill(sorted(mine)[int(choice * len(mine))], signal.SIGKILL)
                 return True
         return False
 

@@ -72,6 +72,11 @@ class History:
         """The sequence of the last event."""
         return self.events[-1].sequence if self.events else 0
 
+    def container_ids(self) -> set[str]:
+        """The containers that a message ran in."""
+        started = (r.event for r in self.events if isinstance(r.event, ev.ExecutionStarted))
+        return {event.container_id for event in started if event.container_id}
+
     def open(self) -> list[Execution]:
         """What has not come to an end."""
         return [each for each in self.executions.values() if not each.ended]
