@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -38,7 +38,7 @@ def burst(stage: Stage, isolation: str, workers: int, messages: int) -> Burst:
     try:
         stage.wait_workers(actor_id, workers)
         before, begun = process_times.measured(stage.services), time.time()
-        asyncio.run(_send(stage.url, actor_id, messages))
+        asyncio.run(send(stage.url, actor_id, map(str, range(messages))))
         _wait_ends(stage, actor_id, messages)
         after = process_times.measured(stage.services)
         records = stage.subscriber.records(actor_id)
@@ -58,19 +58,20 @@ def burst(stage: Stage, isolation: str, workers: int, messages: int) -> Burst:
     )
 
 
-async def _send(url: str, actor_id: str, messages: int) -> None:
+async def send(url: str, actor_id: str, messages: Iterable[str]) -> None:
+    """Send messages over some connections at once, and wait until all are accepted."""
     port = urlsplit(url).port
     assert port is not None
-    numbers = iter(range(messages))
+    left = iter(messages)
 
     async def sender() -> None:
         wire = await connect(port)
-        for number in numbers:
-            await wire.result("POST", f"/actors/{actor_id}/messages", f"message={number}")
+        for message in left:
+            await wire.result("POST", f"/actors/{actor_id}/messages", f"message={message}")
         wire.close()
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(CONNECTIONS, messages)):
+        for _ in range(CONNECTIONS):
             tasks.create_task(sender())
 
 

@@ -17,7 +17,7 @@ class Wire(asyncio.Protocol):
         """Not connected yet."""
         self._transport: asyncio.Transport
         self._came = b""
-        self._answer: asyncio.Future[tuple[int, bytes]]
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep it."""
@@ -30,11 +30,12 @@ class Wire(asyncio.Protocol):
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         if blank and len(body) == int(length):
             self._came = b""
+            assert self._answer is not None
             self._answer.set_result((int(head[9:12]), body))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Who waits for an answer gets none."""
-        if not self._answer.done():
+        if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error or ConnectionResetError("closed by the api"))
 
     async def ask(

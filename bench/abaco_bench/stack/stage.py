@@ -49,6 +49,7 @@ class Stage:
         self.services = {service["name"]: service["pid"] for service in stack.status()["services"]}
         self.subscriber = subscriber
         self.sync_interval = sync_interval
+        self.worker_dir = stack.folder / "worker"
         self._engine = engine
         where = urlsplit(url)
         # Not the clients' library: what it costs in this process would be counted as ours.
@@ -158,7 +159,7 @@ def running(**settings: str) -> Iterator[Stage]:
     host_id = f"bench-{os.getpid()}"
     engine = RawDocker(host_id)
     with scratch_folder() as folder:
-        stack = Stack(folder / "data", host_id=host_id, host_capacity="64", **settings)
+        stack = Stack(folder / "data", host_id=host_id, **{"host_capacity": "64", **settings})
         try:
             stack.up()
             durability = sync_interval(folder / "data" / "run" / "nats.conf")
