@@ -1,8 +1,11 @@
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from abaco_worker.domain.engine_errors import ImageRefused
+from abaco_worker.app.waiting import cancel_and_wait
+from abaco_worker.domain.engine_errors import EngineFault, ImageRefused
 from abaco_worker.domain.engine_values import Image, PullProgress
 from abaco_worker.engine.image_store import RECENT_SECONDS, ImageStore, PullLogger, describe
 from fake_engine import IMAGE, FakeEngine
@@ -150,10 +153,126 @@ async def test_what_is_remembered_of_images_is_bounded(
 
 async def test_a_name_that_moved(engine: FakeEngine) -> None:
     images = ImageStore(engine, "missing")
-    assert not await images.has_moved(IMAGE, "sha256:1")
-    assert await images.has_moved(IMAGE, "sha256:old")
-    assert not await images.has_moved("sha256:1", "sha256:1")
-    assert not await images.has_moved(f"{IMAGE}@sha256:d1", "sha256:old"), "a digest moves nowhere"
-    assert not await images.has_moved("no/where", "sha256:old")
+    assert not await images.has_moved(IMAGE, "sha256:1", 1, 2)
+    assert await images.has_moved(IMAGE, "sha256:old", 1, 2)
+    assert not await images.has_moved("sha256:1", "sha256:1", 1, 2)
+    digest = f"{IMAGE}@sha256:d1"
+    assert not await images.has_moved(digest, "sha256:old", 1, 2), "a digest moves nowhere"
+    assert not await images.has_moved("no/where", "sha256:old", 1, 2)
     engine.available = False
-    assert not await images.has_moved(IMAGE, "sha256:old")
+    assert not await images.has_moved(IMAGE, "sha256:old", 1, 2)
+
+
+class CountingEngine(FakeEngine):
+    """Counts how often it was asked for an image; holds answers back, or fails, on request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.fails = False
+        self.let_answer = asyncio.Event()
+        self.let_answer.set()
+
+    async def find_image(self, image: str) -> Image:
+        self.asked += 1
+        if self.fails:
+            raise EngineFault("it is busy")
+        found = await super().find_image(image)
+        await self.let_answer.wait()
+        return found
+
+
+@pytest.fixture
+async def counting() -> CountingEngine:
+    return CountingEngine()
+
+
+@asynccontextmanager
+async def followed(images: ImageStore) -> AsyncGenerator[asyncio.Queue[None], None]:
+    """Follow the changes in the block; each one is put into the queue."""
+    changes: asyncio.Queue[None] = asyncio.Queue()
+
+    async def follow() -> None:
+        async with aclosing(images.changes()) as found:
+            async for _ in found:
+                changes.put_nowait(None)
+
+    task = asyncio.create_task(follow())
+    await changes.get()
+    try:
+        yield changes
+    finally:
+        await cancel_and_wait(task)
+
+
+OTHER = Image(image_id="sha256:7", digest="sha256:d7")
+
+
+async def test_messages_that_wait_behind_one_another_need_one_answer(
+    counting: CountingEngine,
+) -> None:
+    images = ImageStore(counting, "missing")
+    async with followed(images):
+        for accepted in (5, 6, 9):
+            assert not await images.has_moved(IMAGE, "sha256:1", accepted, 9)
+        assert counting.asked == 1
+        await images.has_moved(IMAGE, "sha256:1", 10, 11)
+        assert counting.asked == 2, "it may have been moved before this message was sent"
+
+
+async def test_a_change_ends_what_was_known(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "missing")
+    async with followed(images) as changes:
+        assert not await images.has_moved(IMAGE, "sha256:1", 5, 9)
+        counting.images[IMAGE] = OTHER
+        await changes.get()
+        assert await images.has_moved(IMAGE, "sha256:1", 6, 9)
+
+
+async def test_an_answer_from_before_a_change_is_not_kept(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "missing")
+    async with followed(images) as changes:
+        counting.let_answer.clear()
+        images.ask(IMAGE, 5, 9)
+        await asyncio.sleep(0)
+        counting.images[IMAGE] = OTHER
+        await changes.get()
+        counting.let_answer.set()
+        assert await images.has_moved(IMAGE, "sha256:1", 6, 9)
+
+
+async def test_nothing_is_kept_while_changes_are_not_reported(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "missing")
+    async with followed(images):
+        await images.has_moved(IMAGE, "sha256:1", 5, 9)
+    counting.images[IMAGE] = OTHER
+    assert await images.has_moved(IMAGE, "sha256:1", 5, 9), "the engine may have gone away"
+    assert counting.asked == 2
+    await images.has_moved(IMAGE, "sha256:1", 5, 9)
+    assert counting.asked == 3
+
+
+async def test_an_answer_that_is_asked_for_ahead_is_the_only_one(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "missing")
+    images.ask(IMAGE, 5, 9)
+    assert not await images.has_moved(IMAGE, "sha256:1", 5, 9)
+    images.ask(f"{IMAGE}@sha256:d1", 5, 9)
+    assert counting.asked == 1
+
+
+async def test_no_answer_is_not_kept(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "missing")
+    async with followed(images):
+        counting.fails = True
+        assert not await images.has_moved(IMAGE, "sha256:old", 5, 9)
+        counting.fails = False
+        assert await images.has_moved(IMAGE, "sha256:old", 5, 9)
+
+
+async def test_a_pull_ends_what_was_known(counting: CountingEngine) -> None:
+    images = ImageStore(counting, "always")
+    counting.registry[IMAGE] = OTHER
+    async with followed(images):
+        assert not await images.has_moved(IMAGE, "sha256:1", 5, 9)
+        await images.prepare(IMAGE)
+        assert await images.has_moved(IMAGE, "sha256:1", 5, 9)

@@ -144,6 +144,8 @@ async def _run(
             worker_live=state.worker_live, unused=_unused_container(host, recorded)
         )
     taken_at = datetime.now(UTC)
+    if pool.image:  # the engine and the log answer at the same time
+        host.images.ask(pool.image, event.message_sequence, recorded.sequence)
     with host.spans.span("fetch"):
         run_spec = await host.run_specs.read(recorded, event)
     host.metrics.taken(run_spec.accepted_at, taken_at)

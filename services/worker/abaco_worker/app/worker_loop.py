@@ -53,6 +53,7 @@ class WorkerLoop:
         self._redelivery_until = math.inf
         self._restored = False
         self._unacknowledged: dict[int, Delivery] = {}
+        self._images_changed = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled. Containers continue; the next process adopts them."""
@@ -77,6 +78,7 @@ class WorkerLoop:
             self._host.sandboxes.open()
             tasks.create_task(self._check_pools())
             tasks.create_task(self._follow_images())
+            tasks.create_task(self._replace_after_changes())
         tasks.create_task(self._send_heartbeats())
         tasks.create_task(self._extend_deliveries())
         tasks.create_task(self._follow_log(tasks))
@@ -217,15 +219,22 @@ class WorkerLoop:
     # -- images whose names move
 
     async def _follow_images(self) -> None:
-        """After each change of an image or its name, replace the sandboxes with an old image."""
+        """Follow the changes of images and their names, also while sandboxes are being replaced."""
         while True:
             try:
-                async with aclosing(self._host.engine.image_changes()) as changes:
+                async with aclosing(self._host.images.changes()) as changes:
                     async for _ in changes:
-                        await self._replace_outdated(list(self._workers.values()))
+                        self._images_changed.set()
             except (Unavailable, EngineFault) as error:
                 logger.debug("image changes are not followed now: %s", error)
             await asyncio.sleep(IMAGE_FOLLOW_PAUSE_SECONDS)
+
+    async def _replace_after_changes(self) -> None:
+        """After each change of an image or its name, replace the sandboxes with an old image."""
+        while True:
+            await self._images_changed.wait()
+            self._images_changed.clear()
+            await self._replace_outdated(list(self._workers.values()))
 
     async def _replace_outdated(self, workers: Sequence[WorkerUnit]) -> None:
         await asyncio.gather(*(self._replace_if_outdated(worker.pool) for worker in workers))
@@ -235,7 +244,7 @@ class WorkerLoop:
         if idle is None:
             return
         image = idle.record.spec.image
-        if await self._host.images.has_moved(image, idle.record.image.image_id):
+        if await self._host.images.has_moved(image, idle.record.image.image_id, 0, 0):
             logger.info("image %s has moved: sandbox %s is replaced", image, idle.directory.name)
             pool.replace(idle)
 

@@ -6,6 +6,7 @@ Facts about the engine in these modules were observed with Docker 20.10.
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
 from pathlib import Path
@@ -131,8 +132,13 @@ class DockerEngine:
                 yield None
 
     def _read_image_changes(self, pipe: OutputPipe) -> None:
-        """Write the engine's events into the pipe; runs in a thread."""
-        changes = self._client.api.events(filters={"type": "image"})
+        """Write the engine's events into the pipe; runs in a thread.
+
+        The engine answers before it subscribes. So it is asked for the events from before the call,
+        too, which it keeps for a while.
+        """
+        since = int(time.time()) - 1
+        changes = self._client.api.events(since=since, filters={"type": "image"})
         pipe.attach(lambda: _close_stream(changes))
         reading = pipe.put(b"\n")
         for line in changes if reading else ():

@@ -4,8 +4,11 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import TypeVar
+
+import msgspec
 
 from abaco_proto.errors import AbacoError
 from abaco_worker.domain.engine_errors import ImageMissing, ImageRefused
@@ -26,9 +29,20 @@ RESOLVE_SECONDS = 1.0
 """How long the engine may take to resolve a name before a sandbox is used."""
 
 MAX_CACHED = 1000
-"""The number of cached images: digests of all, descriptions of the recent ones."""
+"""The number of cached images: digests of all, descriptions of the recent ones, ids of names."""
 
 MEGABYTE = 1_000_000
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """The engine's answer to which image a name refers to: its id, or empty if it is unknown.
+
+    The engine was asked when the event ``sequence`` was in the log. So the answer holds for every
+    message up to that one: whoever moved the name before he sent such a message finds it moved.
+    """
+
+    sequence: int
+    image_id: asyncio.Task[str]
 
 
 class ImageStore:
@@ -36,6 +50,12 @@ class ImageStore:
 
     Concurrent pulls of an image are one. ``policy`` applies to workers that get ready; a run pulls
     an image only if it is missing.
+
+    A name can move to another image at any time. A message runs what the name refers to when the
+    message is accepted, or something newer. So the engine is asked for each message, unless it was
+    asked when the message was in the log already, as for messages that wait behind one another.
+    Resolutions are kept only while :meth:`changes` reports what moves, so that such messages get
+    the new image, too.
     """
 
     def __init__(self, engine: Engine, policy: PullPolicy) -> None:
@@ -44,6 +64,8 @@ class ImageStore:
         self._digests: OrderedDict[str, str] = OrderedDict()
         self._recent: OrderedDict[str, tuple[float, Image]] = OrderedDict()
         self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._resolutions: OrderedDict[str, Resolution] = OrderedDict()
+        self._followed = False
 
     async def prepare(self, image: str) -> Image:
         """Return the image for a new worker; with the policy ``always``, pull it first.
@@ -85,19 +107,59 @@ class ImageStore:
             found = await self.ensure(image)
         return found
 
-    async def has_moved(self, image: str, image_id: str) -> bool:
-        """Return whether a name refers to another image now.
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yield as :meth:`Engine.image_changes`; no resolution from before a change is used then.
 
-        False if the engine does not answer in time or does not know the name any more: a container
-        that was made while the image had the name can still be used.
+        Raises:
+            EngineFault, Unavailable: the engine fails or is unavailable.
+        """
+        try:
+            async with aclosing(self._engine.image_changes()) as changes:
+                async for _ in changes:
+                    self._resolutions.clear()
+                    self._followed = True
+                    yield None
+        finally:
+            self._resolutions.clear()
+            self._followed = False
+
+    def ask(self, image: str, accepted: int, newest: int) -> None:
+        """Ask the engine which image a name refers to, unless that is known: see :meth:`has_moved`.
+
+        A later call of that waits for the answer.
+        """
+        if "@" not in image:
+            self._resolution(image, accepted, newest)
+
+    async def has_moved(self, image: str, image_id: str, accepted: int, newest: int) -> bool:
+        """Return whether a name refers to another image than when a message was accepted, or later.
+
+        ``accepted`` is the sequence of the message, ``newest`` the highest sequence that is known
+        to be in the log. False if the engine does not answer in time or does not know the name any
+        more: a container that was made while the image had the name can still be used.
         """
         if image == image_id or "@" in image:
             return False
-        try:
+        found = await asyncio.shield(self._resolution(image, accepted, newest).image_id)
+        return found not in ("", image_id)
+
+    def _resolution(self, image: str, accepted: int, newest: int) -> Resolution:
+        known = self._resolutions.get(image)
+        if known is None or known.sequence < accepted:
+            known = Resolution(newest, asyncio.create_task(self._resolve(image)))
+            _cache(self._resolutions, image, known)
+        return known
+
+    async def _resolve(self, image: str) -> str:
+        image_id = ""
+        with suppress(AbacoError, TimeoutError):
             async with asyncio.timeout(RESOLVE_SECONDS):
-                return (await self._find(image)).image_id != image_id
-        except (AbacoError, TimeoutError):
-            return False
+                image_id = (await self._find(image)).image_id
+        known = self._resolutions.get(image)
+        own = known is not None and known.image_id is asyncio.current_task()
+        if own and not (image_id and self._followed):
+            del self._resolutions[image]
+        return image_id
 
     async def find_by_digest(self, image: str, digest: str) -> str:
         """Return the engine's name of the image with this digest: its id, or ``<name>@<digest>``.
@@ -140,6 +202,7 @@ class ImageStore:
             self._pulls[image] = pull
             pull.add_done_callback(lambda _: self._pulls.pop(image))
         await asyncio.shield(pull)
+        self._resolutions.pop(image, None)
 
 
 def _cache(cache: OrderedDict[str, T], key: str, value: T) -> None:

@@ -99,7 +99,7 @@ async def _start_or_resume(
             run_spec = await host.with_rerun_image(run_spec, run_spec.message.rerun)
         spec = sandbox_spec(run_spec.definition, host.config, run_spec.image)
         sandbox, start_kind = await pool.take(spec)
-        if await _is_outdated(host, sandbox):
+        if await _is_outdated(host, sandbox, run_spec):
             sandboxes.discard(sandbox)
             sandbox, start_kind = await pool.take(spec)
     if not sandbox.record.stays:
@@ -120,10 +120,12 @@ async def _start_or_resume(
     return run
 
 
-async def _is_outdated(host: HostContext, sandbox: Sandbox) -> bool:
+async def _is_outdated(host: HostContext, sandbox: Sandbox, run_spec: RunSpec) -> bool:
     """Return whether the name of the sandbox's image refers to another image now."""
+    accepted, newest = run_spec.assignment.message_sequence, run_spec.recorded.sequence
+    name, image_id = sandbox.record.spec.image, sandbox.record.image.image_id
     try:
-        return await host.images.has_moved(sandbox.record.spec.image, sandbox.record.image.image_id)
+        return await host.images.has_moved(name, image_id, accepted, newest)
     except BaseException:  # this process ends, and the next one adopts the sandbox
         sandbox.close()
         raise

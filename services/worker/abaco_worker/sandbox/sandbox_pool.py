@@ -47,6 +47,11 @@ class SandboxPool:
         return sandbox if sandbox.alive else None
 
     @property
+    def image(self) -> str:
+        """The image that the next message probably needs; empty if none is known."""
+        return self._spec.image if self._spec is not None else ""
+
+    @property
     def making(self) -> bool:
         """Whether a sandbox is being made."""
         return self._next is not None and not self._next.done()
