@@ -22,6 +22,9 @@ from stack import Stack
 
 ANSWER_SECONDS = 30
 RUN_SECONDS = 60.0
+SECONDS_EACH = 3.0
+"""How long the engine may take for a container, when many are made."""
+
 QUIET_SECONDS = 0.15
 LOOK_SECONDS = 0.05
 HOST = "abaco.host_id"
@@ -103,7 +106,7 @@ class Stage:
 
     def wait_workers(self, actor_id: str, count: int) -> None:
         """Wait until so many workers of the actor are READY."""
-        deadline = time.monotonic() + RUN_SECONDS
+        deadline = time.monotonic() + RUN_SECONDS + SECONDS_EACH * count
         path = f"/actors/{actor_id}/workers"
         while [worker["status"] for worker in self.call("GET", path)].count("READY") < count:
             assert time.monotonic() < deadline, f"{actor_id} has not {count} workers"
