@@ -36,6 +36,11 @@ IN_A_SANDBOX = (
     (r"/docker/<id>/message ", "/docker/<id> "),
     # Their mount has the name that it has on the machine.
     (r"- cgroup systemd rw,", "- cgroup cgroup rw,"),
+    (r"- cgroup2 cgroup2 rw,", "- cgroup2 cgroup rw,"),
+    (r"(?m)^cgroup2 on ", "cgroup on "),
+    # What a directory of an overlay takes depends on the file system of the layer above.
+    (r"(?m)^total \d+$", "total"),
+    (r"(?m)^(d\S+ +1 \d+ +\d+) +\d+ (<time> \.\.?)$", r"\1 \2"),
     # The root is an overlay over the container's, and receives no mounts from the machine.
     (r"lowerdir=[^\s)]*", "<layers>"),
     (r" master ", " "),
