@@ -26,14 +26,16 @@ from abaco_bench.results import machine
 from abaco_bench.results.progress import say
 from abaco_bench.results.report import number
 from abaco_bench.stack.stage import Stage, running
-from images import NUMBERS, QUICK
+from images import QUICK, SLEEPING
 
 MEBIBYTE = 1024 * 1024
 CHUNK = 1000
 """Messages that are sent at once, so that the inbox is never empty for long."""
 
 CHUNK_SECONDS = 600.0
-LASTING = "600"
+LASTING = "900"
+"""Seconds that a message sleeps; longer than it takes to start them all."""
+
 LOOK_SECONDS = 0.5
 PARTS = {
     "dockerd": "dockerd",
@@ -105,7 +107,7 @@ def leavings(stage: Stage) -> dict[str, float]:
 def many_workers(stage: Stage, count: int, isolation: str) -> None:
     """Print what each of so many workers adds, idle and at work."""
     before = parts(stage)
-    actor_id = stage.register("bench-many", NUMBERS, least=count, most=count, isolation=isolation)
+    actor_id = stage.register("bench-many", SLEEPING, least=count, most=count, isolation=isolation)
     try:
         begun = time.monotonic()
         stage.wait_workers(actor_id, count)

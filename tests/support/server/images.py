@@ -21,7 +21,11 @@ NUMBERS = "abaco-test/numbers"
 STAMPS = "abaco-test/stamps"
 """Says ``<message>`` times, with a pause before each, how long the machine has been up."""
 
+SLEEPING = "abaco-test/sleeping"
+"""Sleeps for ``<message>`` seconds."""
+
 SCRIPTS = {
+    SLEEPING: 'sleep "$MSG"',
     QUICK: 'echo "got $MSG"',
     NUMBERS: "trap 'exit 143' TERM; for n in $(seq 1 $MSG); do echo $n; sleep 0.1; done",
     STAMPS: "for n in $(seq 1 $MSG); do sleep 0.7; read up idle </proc/uptime; echo $up; done",
