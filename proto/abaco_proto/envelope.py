@@ -12,8 +12,22 @@ header                content
 ``Abaco-Revision``    the actor revision, if the event has one
 ``Abaco-Hops``        the number of subscriptions between the first message of the chain and this
                       event; absent if it is 0
+``Abaco-Principal``   who did it, one of the forms below. Absent from events of versions before
+                      it, and if nobody was logged in
 ``traceparent``       W3C trace context, if there is one
 ====================  ============================================================================
+
+=========================  =======================================================================
+principal                  who
+=========================  =======================================================================
+``user:<user>``            a user with a login
+``token:<id>:<owner>``     an API token, and the user whom it acts for
+``service:<name>``         a client with a login of its own, or a service of Abaco: ``service:api``,
+                           ``service:scheduler``, ``service:worker``
+=========================  =======================================================================
+
+In each name, characters other than ASCII letters, digits and ``-._~@:/`` are percent-encoded (RFC
+3986), so that a principal is one word of ASCII.
 
 The body is JSON, tagged with ``type``. Encoding is strict. Decoding never raises: what cannot be
 decoded is returned as :class:`~abaco_proto.events.Unrecognized`, so that one bad event cannot stop
@@ -23,6 +37,7 @@ a service.
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Union
+from urllib.parse import quote
 
 import msgspec
 
@@ -35,8 +50,12 @@ CAUSATION = "Abaco-Causation"
 CORRELATION = "Abaco-Correlation"
 REVISION = "Abaco-Revision"
 HOPS = "Abaco-Hops"
+PRINCIPAL = "Abaco-Principal"
 TRACEPARENT = "traceparent"
 MAX_HOPS = 1_000_000
+
+PLAIN_CHARACTERS = "@:/"
+"""What :func:`principal_text` leaves as it is, besides what no percent-encoding changes."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,6 +70,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     causation_id: str
     correlation_id: str
+    principal: str | None = None
     traceparent: str | None = None
     hops: int = 0
 
@@ -81,6 +101,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     causation_id: str = ""
     correlation_id: str = ""
+    principal: str | None = None
     traceparent: str | None = None
     hops: int = 0
     raw: bytes = b""
@@ -204,6 +225,7 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
     causation_id: str,
     correlation_id: str | None = None,
     position: int = 0,
+    principal: str | None = None,
     traceparent: str | None = None,
     hops: int = 0,
 ) -> Draft:
@@ -217,9 +239,20 @@ def draft(  # noqa: PLR0913 - an envelope has this many fields
         time=time,
         causation_id=causation_id,
         correlation_id=correlation_id or own_id,
+        principal=principal,
         traceparent=traceparent,
         hops=hops,
     )
+
+
+def principal_text(kind: str, *names: str) -> str:
+    """The text of a principal: its kind and its names, in one word of ASCII."""
+    return ":".join((kind, *(quote(name, safe=PLAIN_CHARACTERS) for name in names)))
+
+
+def service_principal(service: ev.Owner) -> str:
+    """The principal of what a service of Abaco decides itself."""
+    return principal_text("service", service)
 
 
 def to_headers(draft: Draft) -> dict[str, str]:
@@ -235,6 +268,8 @@ def to_headers(draft: Draft) -> dict[str, str]:
         headers[REVISION] = str(revision)
     if draft.hops:
         headers[HOPS] = str(draft.hops)
+    if draft.principal is not None:
+        headers[PRINCIPAL] = draft.principal
     if draft.traceparent is not None:
         headers[TRACEPARENT] = draft.traceparent
     return headers
@@ -263,6 +298,7 @@ def from_message(
         time=parse_time(get(TIME, "")),
         causation_id=get(CAUSATION, ""),
         correlation_id=get(CORRELATION, ""),
+        principal=get(PRINCIPAL),
         traceparent=get(TRACEPARENT),
         hops=0 if hops is None else _hops(hops),
         raw=body,

@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 import sse
@@ -83,6 +85,7 @@ async def test_a_page_shows_what_was_just_written(client: httpx.AsyncClient) -> 
         "causation_id": second["causation_id"],
         "correlation_id": f"{actor_id}_exc_0.received",
         "hops": 0,
+        "principal": None,
         "data": second["data"],
     }
     assert second["causation_id"].startswith("req-")
@@ -103,6 +106,55 @@ async def test_a_cursor_leads_through_all_pages(client: httpx.AsyncClient) -> No
         seen += [e["data"]["message"] for e in result_of(page)]
         address = page.links.get("next", {}).get("url")
     assert seen == [str(n) for n in range(7)]
+
+
+async def test_events_of_a_principal(api: Api, client: httpx.AsyncClient, log: EventLog) -> None:
+    actor_id = await register(client, "whose")
+    long = f"user:{'%F0%9F%98%80' * 255}"
+    names = [
+        "user:anna",
+        "token:AbCd1234:anna",
+        "user:J%C3%BCrgen",
+        "user:a%25_b",
+        "user:axb",
+        long,
+    ]
+    appended = [
+        await log.append(replace(b.envelope_of(event), principal=principal))
+        for principal, event in zip(
+            [*names, "service:worker", "user:anna"],
+            [*(b.received(n, actor_id) for n in range(6)), b.ready(0, actor_id), b.joined("h-who")],
+            strict=True,
+        )
+    ]
+
+    fresh = {"Abaco-After": str(appended[-1])}
+
+    async def found(**query: Any) -> list[str | None]:
+        query |= {"after": appended[0] - 1, "before": appended[-1] + 1}
+        page = await client.get("/events", params=query, headers=fresh)
+        shown = [e["principal"] for e in result_of(page)]
+        async with sse.stream(api.port, f"/events?{urlencode(query)}") as reader:
+            assert [e.data["principal"] async for e in reader.all()] == shown
+        return shown
+
+    assert await found() == [*names, "service:worker", "user:anna"]
+    assert await found(principal="user:anna") == ["user:anna"] * 2
+    assert await found(principal="user:anna", actor=actor_id) == ["user:anna"]
+    assert await found(principal="user:anna", type="host.joined") == ["user:anna"]
+    assert await found(principal="user:anna", type="host.*") == ["user:anna"]
+    assert await found(principal="*:anna") == ["user:anna", "token:AbCd1234:anna", "user:anna"]
+    assert await found(principal="token:*", type="message.received") == ["token:AbCd1234:anna"]
+    assert await found(principal="token:*:anna", actor=actor_id) == ["token:AbCd1234:anna"]
+    assert await found(principal="user:Jürgen") == ["user:J%C3%BCrgen"]
+    assert await found(principal="user:a%25_b") == ["user:a%25_b"]
+    assert await found(principal="user:a%25_*") == ["user:a%25_b"]
+    assert await found(principal=long) == [long]
+    assert await found(principal="service:worker") == ["service:worker"]
+    assert await found(principal="user:bob") == []
+    page = await client.get("/events?principal=user:anna&limit=1")
+    following = await client.get(page.links["next"]["url"])
+    assert [e["seq"] for e in result_of(following)] == [appended[-1]]
 
 
 async def test_filters(client: httpx.AsyncClient, log: EventLog) -> None:
@@ -138,6 +190,9 @@ async def test_filters(client: httpx.AsyncClient, log: EventLog) -> None:
         ("limit", "limit=10001"),
         ("type", "type=moon.landed"),
         ("type", "type="),
+        ("principal", "principal=anna"),
+        ("principal", "principal="),
+        ("principal", "principal=user:" + "a" * 4000),
         ("actor", "actor=a.b"),
         ("actor", "actor=foo"),
         ("since", "since=yesterday"),

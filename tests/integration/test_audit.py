@@ -17,10 +17,11 @@ from projector_stage import value
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PLAIN = p.recorded([b.registered(), b.requested(), b.ready(), b.received(0), b.assigned(0)])
+PLAIN[3] = replace(PLAIN[3], principal="user:anna")
 ODD = [
     replace(PLAIN[0], traceparent=TRACE, hops=MAX_HOPS, correlation_id="caf\u00e9\ud800"),
-    replace(PLAIN[1], id="a\x00b", traceparent="caf\u00e9"),
-    replace(PLAIN[2], time=datetime(1, 1, 2, tzinfo=UTC), subject="abaco.event.x"),
+    replace(PLAIN[1], id="a\x00b", traceparent="caf\u00e9", principal="\ud800\x00"),
+    replace(PLAIN[2], time=datetime(1, 1, 2, tzinfo=UTC), subject="abaco.event.x", principal=""),
     replace(PLAIN[3], event=ev.Unrecognized(raw=b"\xff", reason="?"), raw=b"\xff"),
     replace(PLAIN[4], event=ev.Unrecognized(raw=b"", reason="?"), raw=b""),
 ]
@@ -71,6 +72,9 @@ async def test_where_the_body_is_kept_does_not_matter(
         "causation_id = 'x'",
         "correlation_id = 'x'",
         "hops = hops + 1",
+        "principal = NULL",
+        "principal = 'user:eve'",
+        "principal = left(principal, -1), subject = right(principal, 1) || subject",
         "traceparent = ''",
         "subject = subject || '.h1'",
         "data = NULL",

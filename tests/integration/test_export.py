@@ -37,7 +37,8 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def dsn(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
     """Read models of a life, with bytes that nobody reads and an id that comes twice."""
-    await append(connection, LIFE)
+    await append(connection, LIFE[:4])
+    await append(connection, LIFE[4:], "user:anna")
     publish, subject = connection.jetstream.publish, "abaco.event.default.foo_0.moon.landed"
     await publish(subject, b"\xff\x00", headers={"Nats-Expected-Last-Sequence": str(len(LIFE))})
     await publish(subject, b"", headers={"Nats-Msg-Id": "twice"})
@@ -100,6 +101,8 @@ async def test_from_the_file_alone_everything_is_as_before(
     head = await verify(JetStreamEventLog(other), other_dsn, silent)
     assert (head.sequence, head.hash) == (count, done.end.hash)
     assert await rows(other_dsn) == await rows(dsn)
+    named = "SELECT count(*) FROM events WHERE principal = 'user:anna'"
+    assert await value(other_dsn, named) == len(LIFE) - 4
 
     again = await export(other, other_dsn, tmp_path / "again", silent)
     assert again.end == done.end

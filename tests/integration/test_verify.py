@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 from abaco_jetstream import Connection, JetStreamEventLog
@@ -36,6 +37,9 @@ from projector_stage import (
 
 LIFE = [b.joined(), *actor_history("foo_0", 10), *actor_history("bar_0", 10)]
 COUNT = len(LIFE)
+OLD = 12
+"""So many events are of a version that did not record principals."""
+WHO = "token:AbCd1234:anna"
 
 
 @pytest.fixture
@@ -58,7 +62,8 @@ async def tamperable(connection: Connection) -> None:
 @pytest.fixture
 async def dsn(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
     """Read models of a life, by a projector that has stopped."""
-    await append(connection, LIFE)
+    await append(connection, LIFE[:OLD])
+    await append(connection, LIFE[OLD:], WHO)
     async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)):
         await reached(postgres_dsn, COUNT)
     return postgres_dsn
@@ -66,7 +71,10 @@ async def dsn(connection: Connection, nats_url: str, postgres_dsn: str) -> str:
 
 async def log_anew(connection: Connection, change: Callable[[list[Draft]], None]) -> None:
     """Another log in the place of the old one."""
-    drafts = [draft(event, tenant="default", time=b.T0, causation_id="req-1") for event in LIFE]
+    drafts = [
+        draft(event, tenant="default", time=b.T0, causation_id="req-1", principal=principal)
+        for event, principal in zip(LIFE, [*[None] * OLD, *[WHO] * (COUNT - OLD)], strict=True)
+    ]
     change(drafts)
     await tamperable(connection)
     for drafted in drafts:
@@ -173,6 +181,18 @@ async def test_without_read_models_there_is_nothing_to_verify(
         (
             "UPDATE events SET hash = sha256(hash) WHERE seq = 7",
             "table events: row 7, column hash: expected ",
+        ),
+        (
+            f"UPDATE events SET principal = 'user:eve' WHERE seq = {OLD + 1}",
+            (f"table events: row {OLD + 1}, column principal: expected '{WHO}', found 'user:eve'"),
+        ),
+        (
+            f"UPDATE events SET principal = NULL WHERE seq = {OLD + 1}",
+            f"table events: row {OLD + 1}, column principal: expected '{WHO}', found nothing",
+        ),
+        (
+            "UPDATE events SET principal = 'user:eve' WHERE seq = 5",
+            "table events: row 5, column principal: expected nothing, found 'user:eve'",
         ),
         ("DELETE FROM events WHERE seq = 8", "table events: row 8 is missing"),
         (
@@ -386,6 +406,24 @@ async def test_a_changed_message_is_named(connection: Connection, dsn: str) -> N
     assert '"message":"Execute' in line.partition("found")[2]
 
 
+@pytest.mark.parametrize(
+    ("sequence", "principal", "line"),
+    [
+        (OLD + 1, "user:eve", f"expected '{WHO}', found 'user:eve'"),
+        (OLD + 1, None, f"expected '{WHO}', found nothing"),
+        (5, "user:eve", "expected nothing, found 'user:eve'"),
+    ],
+)
+async def test_a_changed_principal_is_named(
+    connection: Connection, dsn: str, sequence: int, principal: str | None, line: str
+) -> None:
+    def change(drafts: list[Draft]) -> None:
+        drafts[sequence - 1] = replace(drafts[sequence - 1], principal=principal)
+
+    await log_anew(connection, change)
+    assert await found(connection, dsn) == f"the log: event {sequence}, column principal: {line}"
+
+
 async def test_a_log_and_a_copy_rewritten_together_are_found_by_a_noted_head(
     connection: Connection, dsn: str, nats_url: str
 ) -> None:
@@ -412,6 +450,8 @@ async def test_the_query_of_the_docs_finds_the_first_fault(dsn: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "verified-copy.md").read_text()
     query = page.partition("```sql\n")[2].partition(";\n```")[0]
     assert await value(dsn, query) is None
+    await value(dsn, f"UPDATE events SET principal = 'user:eve' WHERE seq = {COUNT}")
+    assert await value(dsn, query) == COUNT
     await value(dsn, "UPDATE events SET id = 'x' WHERE seq = 9")
     assert await value(dsn, query) == 9
     await value(dsn, "DELETE FROM events WHERE seq = 4")
@@ -437,3 +477,22 @@ async def test_read_models_of_an_earlier_version_are_migrated_before_they_are_ve
     async with projector(ProjectorSettings(nats_url=nats_url, postgres_dsn=dsn)):
         await until(lambda: value(dsn, migrated))
     assert (await verified(connection, dsn)).sequence == COUNT
+
+
+async def test_a_history_of_the_version_before_principals_is_continued(
+    connection: Connection, nats_url: str, postgres_dsn: str
+) -> None:
+    config = ProjectorSettings(nats_url=nats_url, postgres_dsn=postgres_dsn)
+    await append(connection, LIFE[:OLD])
+    async with projector(config):
+        await reached(postgres_dsn, OLD)
+    noted = await value(postgres_dsn, f"SELECT encode(hash, 'hex') FROM events WHERE seq = {OLD}")
+    await value(postgres_dsn, "ALTER TABLE events DROP COLUMN principal")
+    await value(postgres_dsn, "DELETE FROM schema_migrations WHERE name = 'principal'")
+    await append(connection, LIFE[OLD:], WHO)
+    async with projector(config):
+        await reached(postgres_dsn, COUNT)
+    assert (await verified(connection, postgres_dsn, (OLD, noted))).sequence == COUNT
+    named = "SELECT array_agg(DISTINCT principal) FROM events WHERE seq {} {}"
+    assert await value(postgres_dsn, named.format("<=", OLD)) == [None]
+    assert await value(postgres_dsn, named.format(">", OLD)) == [WHO]

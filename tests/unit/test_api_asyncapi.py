@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import builders as b
 from abaco_api.contract.asyncapi import HEADERS, REQUIRED, describe
@@ -50,5 +51,5 @@ def test_an_event_is_where_and_as_it_is_described(event: ev.Event) -> None:
 
 
 def test_the_headers_are_those_that_are_written() -> None:
-    written = to_headers(b.envelope_of(b.registered(), hops=1))
+    written = to_headers(replace(b.envelope_of(b.registered(), hops=1), principal="user:anna"))
     assert set(REQUIRED) <= set(written) <= set(HEADERS)

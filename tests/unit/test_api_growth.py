@@ -256,7 +256,8 @@ TEXTS: dict[str, Callable[[int], Work]] = {
         )
     ),
     "a type": lambda n: lambda: event_query._type("*e" * n + "*"),
-    "a type for SQL": lambda n: lambda: selection.Selection(type="*%_\\" * n).like,
+    "a type for SQL": lambda n: lambda: selection.like("*%_\\" * n),
+    "a principal": lambda n: lambda: event_query._principal(":é*%" * n),
     "an actor": lambda n: lambda: event_query._actor("_host-" + "a-" * n),
     "an actor's id": lambda n: lambda: names.is_actor_id("a_" * n + "_0"),
     "an execution's id": lambda n: lambda: execution_ordinal("foo_0", "foo_0_exc_" + "1" * n),

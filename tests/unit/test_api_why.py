@@ -110,6 +110,18 @@ def test_how_it_ended() -> None:
     assert purged.steps[-1].type == "inbox.purged"
 
 
+def test_who_did_it() -> None:
+    found = ExecutionHistory("default", "foo_0", 0)
+    who = [None, "user:anna", "user:bob"]
+    events = b.registered(), b.received(0), b.halt_requested()
+    for recorded, principal in zip(b.history(*events), who, strict=True):
+        found.take(replace(recorded, principal=principal))
+    explained = found.answer(HostFold().result(), [], found.backlog)
+    assert explained.cause.principal == "user:anna"
+    assert explained.says.startswith("A message was sent by user:anna. ")
+    assert [step.principal for step in explained.steps] == ["user:anna", "user:bob"]
+
+
 def test_what_caused_it() -> None:
     assert why(*NOTHING_BUT).cause.kind == "request"
     message = b.received(0, subscription_id="foo_0_sub_1", source_sequence=7, sender="bar_0")

@@ -16,6 +16,7 @@ def test_one_row_by_hand() -> None:
         id="i",
         causation_id="",
         correlation_id="é",
+        principal="user:anna",
         traceparent=None,
         hops=2,
         time=datetime(1999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
@@ -24,7 +25,7 @@ def test_one_row_by_hand() -> None:
     fields = [
         *(struct.pack(">q", 7), struct.pack(">q", -1), struct.pack(">i", 2), struct.pack(">i", 1)),
         *(b"t", b"foo_0", b"message.received", b"abaco.event.t.foo_0.message.received"),
-        *(b"i", b"", "é".encode(), None, b"{}", bytes(32)),
+        *(b"i", b"", "é".encode(), b"user:anna", None, b"{}", bytes(32)),
     ]
     by_hand = struct.pack(">h", len(fields))
     for field in fields:

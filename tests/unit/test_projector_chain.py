@@ -30,6 +30,7 @@ any_recorded = st.builds(
     causation_id=words,
     correlation_id=words,
     traceparent=st.none() | words,
+    principal=st.none() | words,
     hops=st.integers(0, MAX_HOPS),
     time=st.datetimes(timezones=st.timezones()),
     raw=st.binary(max_size=40),
@@ -57,6 +58,12 @@ def test_one_event_by_hand() -> None:
     assert next_hash(GENESIS_HASH, event) == hashlib.sha256(bytes(32) + by_hand).digest()
 
 
+def test_a_principal_is_before_what_an_event_without_one_is() -> None:
+    event = recorded(principal="user:anna")
+    head = struct.pack(">qI", -2, 9) + b"user:anna"
+    assert canonical(event) == head + canonical(replace(event, principal=None))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -68,6 +75,8 @@ def test_one_event_by_hand() -> None:
         {"hops": 1},
         {"traceparent": TRACE},
         {"traceparent": ""},
+        {"principal": "user:anna"},
+        {"principal": ""},
         {"time": b.T0 + timedelta(microseconds=1)},
         {"raw": b"{}"},
         {"id": "foo_0_exc_0.receivedr", "causation_id": "eq-1"},
@@ -76,6 +85,8 @@ def test_one_event_by_hand() -> None:
 def test_every_part_counts(change: dict[str, object]) -> None:
     first = recorded(id="foo_0_exc_0.received", causation_id="req-1")
     assert next_hash(GENESIS_HASH, replace(first, **change)) != next_hash(GENESIS_HASH, first)
+    second = replace(first, principal="user:bob")
+    assert next_hash(GENESIS_HASH, replace(second, **change)) != next_hash(GENESIS_HASH, second)
 
 
 def test_what_went_before_counts() -> None:
@@ -120,6 +131,9 @@ def test_columns_come_from_the_subject(subject: str, columns: tuple[str, str, st
 
 
 def test_what_no_column_holds_is_replaced_before_it_is_hashed() -> None:
+    (row,) = event_rows(GENESIS_HASH, [recorded(principal="\x00\ud800")])
+    assert row.principal == "\ufffd?"
+    assert row.hash == next_hash(GENESIS_HASH, recorded(principal="\ufffd?"))
     strange = recorded(id="a\x00b\ud800", traceparent="\x00")
     (row,) = event_rows(GENESIS_HASH, [strange])
     assert (row.id, row.traceparent) == ("a\ufffdb?", "\ufffd")

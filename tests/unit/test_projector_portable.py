@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -64,7 +65,7 @@ def test_what_was_written_is_read(
 
 def test_any_language_can_read_it() -> None:
     first, *_, last = [json.loads(line) for line in gzip.decompress(small()).splitlines()]
-    assert first == {"kind": "header", "format": 1, "stream": "ABACO_EVENTS"}
+    assert first == {"kind": "header", "format": 2, "stream": "ABACO_EVENTS"}
     assert (last["kind"], last["events"], last["chunks"]) == ("end", 3, 1)
 
 
@@ -118,12 +119,25 @@ def test_something_behind_the_end_is_found() -> None:
         read(with_lines(small(), lambda parts: [*parts, b"more"]))
 
 
-def test_another_format_is_refused() -> None:
-    def later(parts: list[bytes]) -> list[bytes]:
-        return [parts[0].replace(b'"format":1', b'"format":2'), *parts[1:]]
+def of_format(raw: bytes, number: int) -> bytes:
+    """The file as a version would have written it that has this format, with its checksum."""
 
-    with pytest.raises(Refused, match="f: format 2 of ABACO_EVENTS is not known here"):
-        read(with_lines(small(), later))
+    def change(parts: list[bytes]) -> list[bytes]:
+        first = parts[0].replace(b'"format":2', b'"format":%d' % number)
+        body = [first, *parts[1:-1]]
+        end = json.loads(parts[-1]) | {"sha256": sha256(b"".join(body)).hexdigest()}
+        return [*body, json.dumps(end).encode() + b"\n"]
+
+    return with_lines(raw, change)
+
+
+def test_a_file_of_the_version_before_is_read() -> None:
+    assert read(of_format(small(), 1))[:-1] == read(small())[:-1]
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(Refused, match="f: format 3 of ABACO_EVENTS is not known here"):
+        read(of_format(small(), 3))
 
 
 def test_an_event_with_a_wrong_sequence_is_not_written() -> None:

@@ -21,6 +21,7 @@ from abaco_proto import settings
 @click.option("--follow", "-f", is_flag=True, help="Continue with new events.")
 @click.option("--actor", help="Only events of this actor, or of a host: _host-<id>.")
 @click.option("--type", "type_", help="Only events of this type; * matches any characters.")
+@click.option("--principal", help="Only what this principal did; * matches any characters.")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only events after this sequence.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--url", help="The address of the api; by default that of the settings.")
@@ -29,13 +30,16 @@ def events(  # noqa: PLR0913 - one argument per option
     follow: bool,
     actor: str | None,
     type_: str | None,
+    principal: str | None,
     after: int,
     as_json: bool,
     url: str | None,
 ) -> None:
     """Print the events of the log."""
     config = settings.read(LocalSettings, os.environ)
-    reader = EventReader(url or config.api_url, token=config.token, actor=actor, type=type_)
+    reader = EventReader(
+        url or config.api_url, token=config.token, actor=actor, type=type_, principal=principal
+    )
     found = reader.follow(after, _report_interruptions()) if follow else reader.history(after)
     try:
         for event in found:

@@ -18,7 +18,7 @@ from abaco_api.access.domain.token_requests import DEFAULT_DAYS, TokenRequest, d
 from abaco_api.api_settings import ApiSettings
 from abaco_jetstream import Connection, JetStreamEventLog
 from abaco_proto import settings
-from abaco_proto.envelope import Expected, draft
+from abaco_proto.envelope import Expected, draft, principal_text
 from abaco_proto.errors import AbacoError, Malformed, Unavailable
 from abaco_proto.events import TokenCreated
 from abaco_proto.names import type_filter
@@ -60,7 +60,13 @@ async def create(config: ApiSettings, request: TokenRequest) -> str:
     )
     now = datetime.now(UTC)
     event = decide_create(creator, request, token, (), now)
-    drafted = draft(event, tenant=config.tenant, time=now, causation_id="admin-token")
+    drafted = draft(
+        event,
+        tenant=config.tenant,
+        time=now,
+        causation_id="admin-token",
+        principal=principal_text(creator.kind, creator.id),
+    )
     connection = Connection(
         config.nats_url,
         name="abaco-admin",

@@ -53,11 +53,15 @@ def actor_history(actor_id: str, messages: int) -> list[ev.Event]:
     return [*first, *runs, purge, ev.ActorDeleted(actor_id=actor_id)]
 
 
-async def append(connection: Connection, events: Sequence[ev.Event]) -> None:
+async def append(
+    connection: Connection, events: Sequence[ev.Event], principal: str | None = None
+) -> None:
     """Append with retries: the log may be unavailable."""
     log = JetStreamEventLog(connection)
     for event in events:
-        envelope = draft(event, tenant="default", time=b.T0, causation_id="req-1")
+        envelope = draft(
+            event, tenant="default", time=b.T0, causation_id="req-1", principal=principal
+        )
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not await _appended(log, envelope):
                 await asyncio.sleep(0.05)

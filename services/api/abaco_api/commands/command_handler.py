@@ -24,7 +24,7 @@ from abaco_api.access.domain.principal import Principal
 from abaco_api.commands.idempotency import IdempotencyKey, KeyIndex
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
-from abaco_proto.envelope import Expected, Recorded, draft
+from abaco_proto.envelope import Expected, Recorded, draft, service_principal
 from abaco_proto.errors import Conflict, Unavailable, Unknown
 from abaco_telemetry.context import current_traceparent
 
@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 MAX_WAIT_SECONDS = 10.0
 """The longest wait in a queue that moves."""
+
+API = service_principal(ev.Owner.API)
 
 
 def _request_id() -> str:
@@ -174,6 +176,7 @@ class CommandHandler:
             correlation_id=cause.correlation_id,
             position=0 if expected is None else expected.sequence,
             hops=cause.hops,
+            principal=API if cause.principal is None else cause.principal.text,
             traceparent=cause.traceparent,
         )
         sequence = await self._log.append(event_draft, expected=expected)
@@ -187,6 +190,7 @@ class CommandHandler:
             causation_id=event_draft.causation_id,
             correlation_id=event_draft.correlation_id,
             hops=event_draft.hops,
+            principal=event_draft.principal,
             traceparent=event_draft.traceparent,
         )
         if expected is not None:

@@ -50,6 +50,10 @@ HEADERS: dict[str, Json] = {
         "pattern": "^[0-9]+$",
         "description": "Subscriptions between the first event of its chain and it; absent for 0.",
     },
+    env.PRINCIPAL: {
+        "type": "string",
+        "description": "Who did it: user:<user>, token:<id>:<owner>, service:<name>.",
+    },
     env.TRACEPARENT: {"type": "string", "description": "W3C trace context."},
 }
 REQUIRED = [env.ID, env.TIME, env.CAUSATION, env.CORRELATION]

@@ -214,7 +214,10 @@ def head(row: Row | None) -> HeadResult:
 
 
 def _event(row: Row) -> dict[str, Any]:
-    names = ("seq", "type", "tenant", "actor_id", "id", "causation_id", "correlation_id", "hops")
+    names = (
+        *("seq", "type", "tenant", "actor_id", "id", "causation_id", "correlation_id", "hops"),
+        "principal",
+    )
     data = NULL if row["data"] is None else data_of(row["data"].encode())
     return {**{n: row[n] for n in names}, "time": format_time(row["time"]), "data": data}
 

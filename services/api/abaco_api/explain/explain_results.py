@@ -54,12 +54,14 @@ class DiffResult(msgspec.Struct, frozen=True, kw_only=True):
 class CauseResult(msgspec.Struct, frozen=True, kw_only=True):
     """What caused an execution: a request, a subscription, or a rerun.
 
-    ``id`` is that of the request or the event; the rest says more where it applies.
+    ``id`` is that of the request or the event, ``principal`` who did it; the rest says more
+    where it applies.
     """
 
     kind: str
     says: str
     id: str
+    principal: str | None = None
     sequence: int | None = None
     actor_id: str | None = None
     subscription_id: str | None = None
@@ -67,11 +69,12 @@ class CauseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on the way of an execution."""
+    """One event on the way of an execution. ``principal`` is who did it; null if unknown."""
 
     seq: int
     time: str
     type: str
+    principal: str | None
     says: str
 
 

@@ -151,6 +151,7 @@ def _step(recorded: Recorded) -> StepResult:
         seq=recorded.sequence,
         time=format_time(recorded.time),
         type=actor_and_type(recorded.subject)[1],
+        principal=recorded.principal,
         says=sentence(recorded.event),
     )
 
@@ -161,8 +162,10 @@ def _cause(recorded: Recorded) -> CauseResult:
     if event.rerun is not None:
         return CauseResult(
             kind="rerun",
-            says=f"A person wanted {event.rerun.execution_id} to be run again.",
+            says=f"{recorded.principal or 'A person'} wanted {event.rerun.execution_id} to be run"
+            " again.",
             id=recorded.causation_id,
+            principal=recorded.principal,
             execution_id=event.rerun.execution_id,
         )
     if event.subscription_id is not None:
@@ -171,9 +174,16 @@ def _cause(recorded: Recorded) -> CauseResult:
             kind="subscription",
             says=f"{what} became a message by the subscription {event.subscription_id}.",
             id=recorded.causation_id,
+            principal=recorded.principal,
             sequence=event.source_sequence,
             actor_id=event.sender,
             subscription_id=event.subscription_id,
         )
-    by = f" from {event.sender}" if event.sender else ""
-    return CauseResult(kind="request", says=f"A message was sent{by}.", id=recorded.causation_id)
+    sender = f" from {event.sender}" if event.sender else ""
+    by = f" by {recorded.principal}" if recorded.principal else ""
+    return CauseResult(
+        kind="request",
+        says=f"A message was sent{sender}{by}.",
+        id=recorded.causation_id,
+        principal=recorded.principal,
+    )

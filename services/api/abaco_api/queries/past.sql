@@ -11,7 +11,7 @@
 SELECT e.*
   FROM unnest($3::text[]) AS t (type)
  CROSS JOIN LATERAL (
-       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, subject, data, body
+       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
          FROM events
         WHERE tenant = $1
           AND (actor_id || '.' || type, seq) > ($2 || '.' || t.type, $4)
@@ -27,7 +27,7 @@ SELECT e.*
 SELECT e.*
   FROM unnest($3::text[]) AS t (type)
  CROSS JOIN LATERAL (
-       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, subject, data, body
+       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
          FROM events
         WHERE tenant = $1
           AND (actor_id || '.' || type, seq) > ($2 || '.' || t.type, $4)
@@ -44,7 +44,7 @@ SELECT e.*
 SELECT e.*
   FROM unnest($2::text[]) AS n (name)
  CROSS JOIN LATERAL (
-       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, subject, data, body
+       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
          FROM events
         WHERE tenant = $1
           AND split_part(id, '.', 1) = n.name
@@ -60,7 +60,7 @@ SELECT e.*
 SELECT w.worker_id, e.*
   FROM unnest($2::text[]) AS w (worker_id)
  CROSS JOIN LATERAL (
-       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, subject, data, body
+       SELECT seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
          FROM events
         WHERE tenant = $1 AND type = 'execution.assigned'
           AND (worker_named_in(data), seq) > (w.worker_id, 0)
@@ -144,7 +144,7 @@ SELECT (SELECT count(*)
 -- name: host_events
 -- The last event of each host.
 SELECT DISTINCT ON (actor_id)
-       seq, time, tenant, id, causation_id, correlation_id, hops, subject, data, body
+       seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
   FROM events
  WHERE tenant = $1 AND type IN ('host.joined', 'host.lost')
  ORDER BY actor_id, seq DESC;

@@ -144,4 +144,5 @@ def _recorded(row: Row) -> Recorded:
         causation_id=row["causation_id"],
         correlation_id=row["correlation_id"],
         hops=row["hops"],
+        principal=row["principal"],
     )

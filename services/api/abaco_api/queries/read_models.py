@@ -12,12 +12,18 @@ from abaco_api.domain.views import Row
 from abaco_api.domain.wildcard import ANY
 from abaco_api.queries.postgres_pool import Connection, PostgresPool
 from abaco_api.queries.sql_statements import statements
+from abaco_api.streams.domain.selection import like
 from abaco_api.streams.events.event_query import EventQuery
+from abaco_proto.envelope import service_principal
 from abaco_proto.errors import Unknown
+from abaco_proto.events import Owner
 from abaco_proto.worker import INITIAL, Worker, WorkerStatus
 
 MOST_BYTES = 256 * 1024
 """How long the rows of one answer are together, where they may be long; a row may be longer."""
+
+SERVICES = frozenset(map(service_principal, Owner))
+"""Most events are of these, so no index finds them by principal."""
 
 SQL = statements(files("abaco_api.queries").joinpath("read_models.sql").read_text())
 
@@ -162,11 +168,14 @@ class ReadModels:
         With ``only``, those of these actors; without ``tokens``, none about API tokens.
         They end with the one that reaches ``most_bytes``; ``found`` is how many there were to give.
         """
-        selection = asked.selection
-        name, kind = "events", selection.like
-        rest: tuple[Any, ...] = (most_bytes, only, tokens)
+        selection, principal = asked.selection, asked.selection.principal
+        name, kind = "events", like(selection.type)
+        by = None if principal is None else like(principal)
+        rest: tuple[Any, ...] = (most_bytes, only, tokens, by)
         if selection.actor_id is not None:
-            name, rest = "events_of_actor", (selection.actor_id, most_bytes)
+            name, rest = "events_of_actor", (selection.actor_id, most_bytes, by)
+        elif principal is not None and ANY not in principal and principal not in SERVICES:
+            name, rest = "events_of_principal", (most_bytes, only, tokens, principal)
         elif ANY not in selection.type:
             name, kind = "events_of_type", selection.type
         after = (asked.after or 0) if after_row is None else after_row["seq"]

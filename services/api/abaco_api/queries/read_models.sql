@@ -117,12 +117,14 @@ SELECT *
                coalesce(sum(octet_length(data::text)) OVER (
                    ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
           FROM (
-          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops,
+                 principal, data
             FROM events
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
              AND ($9::text[] IS NULL OR actor_id = ANY ($9))
              AND ($10 OR type NOT LIKE 'token.%')
+             AND ($11::text IS NULL OR principal LIKE $11)
            ORDER BY seq
            LIMIT $7) AS page) AS measured
  WHERE before < $8
@@ -135,13 +137,37 @@ SELECT *
                coalesce(sum(octet_length(data::text)) OVER (
                    ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
           FROM (
-          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops,
+                 principal, data
             FROM events
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
              AND ($9::text[] IS NULL OR actor_id = ANY ($9))
              AND ($10 OR type NOT LIKE 'token.%')
+             AND ($11::text IS NULL OR principal LIKE $11)
            ORDER BY seq
+           LIMIT $7) AS page) AS measured
+ WHERE before < $8
+ ORDER BY seq;
+
+-- name: events_of_principal
+-- What one principal did that is no service of Abaco. The order is that of the one index of it.
+SELECT *
+  FROM (SELECT page.*,
+               count(*) OVER () AS found,
+               coalesce(sum(octet_length(data::text)) OVER (
+                   ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops,
+                 principal, data
+            FROM events
+           WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
+             AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+             AND ($9::text[] IS NULL OR actor_id = ANY ($9))
+             AND ($10 OR type NOT LIKE 'token.%')
+             AND left(principal, 255) = left($11, 255) AND principal = $11
+             AND principal NOT IN ('service:api', 'service:scheduler', 'service:worker')
+           ORDER BY left(principal, 255), seq
            LIMIT $7) AS page) AS measured
  WHERE before < $8
  ORDER BY seq;
@@ -153,17 +179,20 @@ SELECT *
                coalesce(sum(octet_length(data::text)) OVER (
                    ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
           FROM (
-          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+          SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops,
+                 principal, data
             FROM events
            WHERE tenant = $1 AND actor_id = $8 AND seq > $2 AND seq < $3 AND type LIKE $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
+             AND ($10::text IS NULL OR principal LIKE $10)
            ORDER BY seq
            LIMIT $7) AS page) AS measured
  WHERE before < $9
  ORDER BY seq;
 
 -- name: event
-SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data, hash
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, principal, data,
+       hash
   FROM events
  WHERE tenant = $1 AND seq = $2;
 
@@ -181,7 +210,7 @@ SELECT coalesce(max(seq), 0)
 
 -- name: caused
 -- The messages that subscriptions made of some events.
-SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, data
+SELECT seq, time, type, tenant, actor_id, id, causation_id, correlation_id, hops, principal, data
   FROM events
  WHERE tenant = $1 AND type = 'message.received' AND seq > $2 AND causation_id = ANY ($3::text[])
  ORDER BY seq

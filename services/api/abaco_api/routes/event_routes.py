@@ -115,6 +115,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "default": q.DEFAULT_EVENTS,
     },
     "type": {"type": "string", "default": "*"},
+    "principal": {"type": "string"},
     "actor": {"type": "string", "pattern": "^(_host-)?[A-Za-z0-9][A-Za-z0-9_-]*$"},
     "since": _TIME,
     "until": _TIME,
@@ -124,6 +125,8 @@ DESCRIPTIONS = {
     "before": "Only events with a lower sequence.",
     "limit": "At most this many on a page; not of a stream.",
     "type": "A type, e.g. execution.finished; * stands for any characters.",
+    "principal": "Only what this principal did, e.g. user:anna or token:AbCd1234:anna; * stands "
+    "for any characters: token:*:anna.",
     "actor": "Only events of this actor, or of this host (_host-<id>).",
     "since": "Only events of this time or later, as their appenders had it (RFC 3339).",
     "until": "Only events before this time.",

@@ -239,15 +239,19 @@ SELECT number FROM schema_migrations;
 INSERT INTO schema_migrations (number, name) VALUES ($1, $2);
 
 -- name: columns_of
+-- The hash of an event is the last: it differs wherever another column does.
 SELECT column_name::text, data_type::text
 FROM information_schema.columns
 WHERE table_schema = $1 AND table_name = $2
-ORDER BY ordinal_position;
+ORDER BY column_name = 'hash', ordinal_position;
 
 -- name: chained
 -- Whether the hash of a row follows from its content and the row before; see domain/hash_chain.py.
 SELECT e.hash = sha256(
     coalesce((SELECT hash FROM {events} WHERE seq < e.seq ORDER BY seq DESC LIMIT 1), $2::bytea)
+    || coalesce(
+        int8send(-2) || int4send(octet_length(e.principal)) || convert_to(e.principal, 'UTF8'), ''
+    )
     || int8send(e.seq)
     || int8send((extract(epoch FROM e.time) * 1000000)::bigint)
     || int8send(e.hops)
@@ -270,7 +274,7 @@ WHERE e.seq = $1;
 -- columns it is.
 SELECT
     seq, time, hops, num_nonnulls(data, body), tenant, actor_id, type, subject, id, causation_id,
-    correlation_id, traceparent, coalesce(body, json_send(data)), hash
+    correlation_id, principal, traceparent, coalesce(body, json_send(data)), hash
 FROM {events}
 WHERE seq > {after} AND seq <= {last}
 ORDER BY seq;

@@ -17,7 +17,7 @@ from abaco_proto.envelope import Recorded
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 END = b"\xff\xff"
 
-COLUMNS = 14
+COLUMNS = 15
 Y2K_MICROSECONDS = microseconds(datetime(2000, 1, 1, tzinfo=UTC))
 NULL = b"\xff\xff\xff\xff"
 
@@ -45,14 +45,19 @@ def expected_row(recorded: Recorded, own_hash: bytes) -> bytes:
         recorded.correlation_id,
     )
     tenant, actor_id, type_, subject, id_, causation, correlation = map(str.encode, texts)
-    trace, raw = NULL, recorded.raw
-    if recorded.traceparent is not None:
-        value = recorded.traceparent.encode()
-        trace = _length(len(value)) + value
+    raw = recorded.raw
     parts = [_numbers(COLUMNS, 8, recorded.sequence, 8, since, 4, recorded.hops, 4, 1)]
     parts += _length(len(tenant)), tenant, _length(len(actor_id)), actor_id
     parts += _length(len(type_)), type_, _length(len(subject)), subject
     parts += _length(len(id_)), id_, _length(len(causation)), causation
-    parts += _length(len(correlation)), correlation, trace
+    parts += _length(len(correlation)), correlation
+    parts += _nullable(recorded.principal), _nullable(recorded.traceparent)
     parts += _length(len(raw)), raw, _length(len(own_hash)), own_hash
     return b"".join(parts)
+
+
+def _nullable(text: str | None) -> bytes:
+    if text is None:
+        return NULL
+    value = text.encode()
+    return _length(len(value)) + value

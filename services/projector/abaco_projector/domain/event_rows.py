@@ -30,6 +30,7 @@ class EventRow(NamedTuple):
     causation_id: str
     correlation_id: str
     hops: int
+    principal: str | None
     traceparent: str | None
     subject: str
     data: str | None
@@ -76,6 +77,7 @@ def _event_row(recorded: Recorded, data: str | None, own_hash: bytes) -> EventRo
         recorded.causation_id,
         recorded.correlation_id,
         recorded.hops,
+        recorded.principal,
         recorded.traceparent,
         recorded.subject,
         data,

@@ -4,7 +4,8 @@
 that was noted once shows later that no event up to it was changed, removed, added or moved. The
 hashed bytes are exactly what the columns of ``events`` hold, so SQL alone can compute them.
 
-``canonical_n`` is, all numbers big-endian:
+``canonical_n`` has two forms. Form 1 is that of an event without a ``principal``, all numbers
+big-endian:
 
 ==========  ======================================================================================
 bytes       content
@@ -14,6 +15,9 @@ bytes       content
             ``traceparent``; 0xFFFFFFFF if there is no ``traceparent``
 the rest    these five in UTF-8, one after another; then the body as it is stored
 ==========  ======================================================================================
+
+Form 2 is that of an event with one: 8 bytes with the number -2, which no ``seq`` is; 4 bytes with
+the length of ``principal``; ``principal`` in UTF-8; then form 1.
 """
 
 import struct
@@ -30,7 +34,11 @@ GENESIS_HASH = bytes(32)
 
 NO_TRACEPARENT = 0xFFFFFFFF
 
+FORM_2 = -2
+"""What the canonical form of an event with a principal begins with."""
+
 _head = struct.Struct(">qqqIIIII").pack
+_principal_head = struct.Struct(">qI").pack
 
 
 def next_hash(previous: bytes, recorded: Recorded) -> bytes:
@@ -59,22 +67,31 @@ def _canonical(recorded: Recorded, texts: Sequence[str], joined: str) -> bytes:
     if recorded.traceparent is None:
         lengths[-1] = NO_TRACEPARENT
     head = _head(recorded.sequence, microseconds(recorded.time), recorded.hops, *lengths)
-    return head + joined.encode() + recorded.raw
+    form_1 = head + joined.encode() + recorded.raw
+    if recorded.principal is None:
+        return form_1
+    principal = recorded.principal.encode()
+    return _principal_head(FORM_2, len(principal)) + principal + form_1
 
 
 def _normalised(recorded: Recorded) -> tuple[Recorded, Sequence[str], str]:
     """Return the normalised event, its texts, and these joined: each event is joined once."""
     texts = _text_fields(recorded)
     joined = "".join(texts)
-    if joined.isascii() and "\x00" not in joined and recorded.time.tzinfo is UTC:
+    principal, trace = recorded.principal, recorded.traceparent
+    if (
+        _is_plain(joined)
+        and (principal is None or _is_plain(principal))
+        and recorded.time.tzinfo is UTC
+    ):
         return recorded, texts, joined
-    trace = recorded.traceparent
     recorded = replace(
         recorded,
         subject=_text(recorded.subject),
         id=_text(recorded.id),
         causation_id=_text(recorded.causation_id),
         correlation_id=_text(recorded.correlation_id),
+        principal=None if principal is None else _text(principal),
         traceparent=None if trace is None else _text(trace),
         time=_to_utc(recorded.time),
     )
@@ -90,6 +107,10 @@ def _text_fields(recorded: Recorded) -> tuple[str, ...]:
         recorded.correlation_id,
         recorded.traceparent or "",
     )
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and "\x00" not in value
 
 
 def _text(value: str) -> str:

@@ -3,7 +3,7 @@
 ====================  ============================================================================
 line                  content
 ====================  ============================================================================
-the first             ``kind`` "header", ``format`` 1, ``stream``
+the first             ``kind`` "header", ``format``, ``stream``
 one per event         ``kind`` "event", ``seq`` from 1 without gaps, ``subject``, ``headers``, and
                       the body: ``text`` if it is UTF-8, otherwise ``base64``
 one per chunk         ``kind`` "output": ``tenant``, ``execution_id``, ``attempt``,
@@ -11,6 +11,9 @@ one per chunk         ``kind`` "output": ``tenant``, ``execution_id``, ``attempt
 the last              ``kind`` "end": the numbers of ``events`` and ``chunks``, the chain's
                       ``hash`` at the last event, and ``sha256`` of all lines before this one
 ====================  ============================================================================
+
+``format`` is 2. It was 1 before events had a principal, which the chain covers. Both are read; a
+version that knows only 1 refuses the file.
 
 Any missing, added or changed line is detected: by the checksums, and for events also by the chain,
 which an auditor may have noted elsewhere.
@@ -31,7 +34,8 @@ from abaco_proto import streams
 from abaco_proto.envelope import DECODE_ERRORS, from_message
 from abaco_proto.errors import Refused
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
 GZIP_LEVEL = 4
 """A higher level takes twice the time for a few per cent."""
 
@@ -181,7 +185,9 @@ def read_lines(file: BinaryIO, name: str | Path) -> Iterator[EventLine | OutputL
 def _check_position(line: FileLine, number: int) -> None:
     if isinstance(line, HeaderLine) != (number == 1):
         raise Refused(f"line {number} is not in its place")
-    if isinstance(line, HeaderLine) and line != HeaderLine():
+    if isinstance(line, HeaderLine) and (
+        line.format not in READABLE_FORMATS or line.stream != streams.EVENTS.name
+    ):
         raise Refused(f"format {line.format} of {line.stream} is not known here")
 
 

@@ -15,7 +15,13 @@ from datetime import UTC, datetime
 from abaco_jetstream import Connection
 from abaco_jetstream.ports import Batch, EventLog, Heartbeats
 from abaco_proto import events as ev
-from abaco_proto.envelope import Expected, Recorded, draft, unrecognized_warning
+from abaco_proto.envelope import (
+    Expected,
+    Recorded,
+    draft,
+    service_principal,
+    unrecognized_warning,
+)
 from abaco_proto.errors import Conflict, Unavailable
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.names import all_events_filter
@@ -30,6 +36,8 @@ from abaco_scheduler.domain.policy import Policy
 from abaco_telemetry.context import NO_SPANS, Spans, current_traceparent, log_context
 
 logger = logging.getLogger(__name__)
+
+SCHEDULER = service_principal(ev.Owner.SCHEDULER)
 
 SPAN_NAMES: dict[type[ev.Event], str] = {
     ev.ExecutionAssigned: "schedule",
@@ -236,6 +244,7 @@ class Scheduler:
             causation_id=decision.causation_id,
             correlation_id=decision.correlation_id,
             hops=decision.hops,
+            principal=SCHEDULER,
             traceparent=current_traceparent(),
             position=expected.sequence if expected is not None else 0,
         )

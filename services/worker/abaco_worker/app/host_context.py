@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from abaco_jetstream.ports import EventLog, OutputLog
 from abaco_jetstream.retry import append_until_stored
 from abaco_proto import events as ev
-from abaco_proto.envelope import Recorded, draft
+from abaco_proto.envelope import Recorded, draft, service_principal
 from abaco_proto.errors import Conflict
 from abaco_telemetry.context import NO_SPANS, Spans, current_traceparent
 from abaco_worker.app.waiting import retry_log
@@ -28,6 +28,8 @@ from abaco_worker.sandbox.sandbox_store import SandboxStore
 from abaco_worker.worker_settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
+
+WORKER = service_principal(ev.Owner.WORKER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,7 @@ class HostContext:
             time=datetime.now(UTC),
             causation_id=cause.id,
             correlation_id=cause.correlation_id or None,
+            principal=WORKER,
             traceparent=current_traceparent() or cause.traceparent,
             hops=cause.hops,
         )

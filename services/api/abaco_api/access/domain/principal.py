@@ -5,6 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
+from abaco_proto.envelope import principal_text
 from abaco_proto.events import PermissionLevel
 
 WORLD = "ABACO_WORLD"
@@ -53,8 +54,16 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The principal in log lines and events: ``user alice``, ``token AbCd1234``."""
+        """The principal in log lines and answers: ``user alice``, ``token AbCd1234``."""
         return f"{self.kind} {self.id}"
+
+    @property
+    def text(self) -> str | None:
+        """The principal in the envelope of events; None if nobody is logged in."""
+        if not self.user:
+            return None
+        owner = (self.user,) if self.kind is PrincipalKind.TOKEN else ()
+        return principal_text(self.kind, self.id, *owner)
 
     @property
     def is_limited(self) -> bool:

@@ -29,6 +29,7 @@ class EncodedEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     correlation_id: str
     hops: int
+    principal: str | None
     traceparent: str | None = None
     event: ev.Event
     frame: bytes
@@ -55,6 +56,7 @@ def encode_event(recorded: Recorded) -> EncodedEvent:
         id=recorded.id,
         correlation_id=recorded.correlation_id,
         hops=recorded.hops,
+        principal=recorded.principal,
         traceparent=recorded.traceparent,
         event=recorded.event,
         frame=frame(_encode(event_result(recorded)), event=kind, id=str(recorded.sequence)),

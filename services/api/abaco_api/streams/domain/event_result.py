@@ -26,6 +26,7 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: Annotated[str, Meta(description="The event, or req-… the request, before it.")]
     correlation_id: Annotated[str, Meta(description="What all events of its chain have in common.")]
     hops: Annotated[int, Meta(description="Subscriptions between it and its chain's start.", ge=0)]
+    principal: Annotated[str | None, Meta(description="Who did it; null if nobody was logged in.")]
     data: Any
 
 
@@ -58,6 +59,7 @@ def event_result(recorded: Recorded) -> EventResult:
         causation_id=recorded.causation_id,
         correlation_id=recorded.correlation_id,
         hops=recorded.hops,
+        principal=recorded.principal,
         data=data_of(recorded.raw or encode(recorded.event)),
     )
 

@@ -23,6 +23,7 @@ GONE = EncodedEvent(
     id="",
     correlation_id="",
     hops=0,
+    principal=None,
     event=Event(),
     frame=b"",
 )

@@ -12,10 +12,11 @@ from abaco_proto.names import history_filter, tenant_filter, type_filters
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """``since`` is included, ``until`` is not; ``actor_id`` None is every actor's."""
+    """``since`` is included, ``until`` is not; ``actor_id`` and ``principal`` None are all."""
 
     type: str = ANY
     actor_id: str | None = None
+    principal: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -23,6 +24,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether an event is selected."""
         return (
             self.may_match(item.actor_id, item.type)
+            and (self.principal is None or self._is_of_principal(item))
             and (self.since is None or item.time >= self.since)
             and (self.until is None or item.time < self.until)
         )
@@ -37,10 +39,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             return type_filters(tenant, self.type, self.actor_id or ANY)
         return [history_filter(tenant, self.actor_id) if self.actor_id else tenant_filter(tenant)]
 
-    @property
-    def like(self) -> str:
-        """The type as a pattern of SQL's ``LIKE``."""
-        return re.sub(r"([\\%_])", r"\\\1", self.type).replace(ANY, "%")
+    def _is_of_principal(self, item: EncodedEvent) -> bool:
+        assert self.principal is not None
+        return item.principal is not None and wildcard_matches(self.principal, item.principal)
+
+
+def like(pattern: str) -> str:
+    """A pattern with ``*`` as one of SQL's ``LIKE``."""
+    return re.sub(r"([\\%_])", r"\\\1", pattern).replace(ANY, "%")
 
 
 @lru_cache(maxsize=4096)

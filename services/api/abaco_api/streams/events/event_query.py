@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import msgspec
 
@@ -12,6 +13,7 @@ from abaco_api.http.parameters import nothing_else, whole_number
 from abaco_api.streams.domain.selection import Selection, type_matches
 from abaco_proto import events as ev
 from abaco_proto import names
+from abaco_proto.envelope import PLAIN_CHARACTERS
 from abaco_proto.names import HOST_ACTOR_PREFIX
 
 MOST_EVENTS = 10_000
@@ -19,6 +21,8 @@ DEFAULT_EVENTS = 100
 MAX_SEQUENCE = 10**18 - 1
 MAX_TYPE = 255
 """Patterns are cached with what they match, so their length is limited."""
+
+MAX_PRINCIPAL = 4000
 
 RESUME = "Last-Event-ID"
 
@@ -36,7 +40,7 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
 
-PARAMETERS = ("after", "before", "limit", "type", "since", "until")
+PARAMETERS = ("after", "before", "limit", "type", "principal", "since", "until")
 
 
 def parse_query(
@@ -53,6 +57,7 @@ def parse_query(
         selection=Selection(
             type=_type(query.get("type", ANY)),
             actor_id=actor_id or _actor(query.get("actor")),
+            principal=_principal(query.get("principal")),
             since=_moment("since", query),
             until=_moment("until", query),
         ),
@@ -94,6 +99,15 @@ def _type(text: str) -> str:
         what = f"no event is of this type; expected one of {page}, or a part of it with *"
         raise BadParameter("type", what)
     return text
+
+
+def _principal(text: str | None) -> str | None:
+    """A principal, or a part of one with ``*``; what needs percent-encoding gets it."""
+    if text is None:
+        return None
+    if (":" not in text and ANY not in text) or len(text) > MAX_PRINCIPAL:
+        raise BadParameter("principal", "expected <kind>:<name>, or a part of it with *")
+    return quote(text, safe=PLAIN_CHARACTERS + ANY + "%")
 
 
 def _actor(text: str | None) -> str | None:
