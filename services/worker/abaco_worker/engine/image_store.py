@@ -38,7 +38,7 @@ class Resolution(msgspec.Struct, frozen=True):
     """The engine's answer to which image a name refers to: its id, or empty if it is unknown.
 
     The engine was asked when the event ``sequence`` was in the log. So the answer holds for every
-    message up to that one: whoever moved the name before he sent such a message finds it moved.
+    message up to that one: if the name was moved before such a message was sent, the answer has it.
     """
 
     sequence: int
