@@ -250,8 +250,9 @@ class WorkerStopRequested(Event, frozen=True, kw_only=True, tag="worker.stop_req
 class WorkerReady(Event, frozen=True, kw_only=True, tag="worker.ready"):
     """A worker can run a message. ``location`` is the URL of the container engine.
 
-    ``isolation`` is what the worker uses. If it is not what the actor or the host's setting asks
-    for, ``isolation_reason`` says why, for people. Both are absent in older events.
+    ``isolation`` is what the worker uses. If messages do not get all that the actor or the host's
+    setting asks for, ``isolation_reason`` says what and why, for people. Both are absent in older
+    events.
     """
 
     actor_id: str

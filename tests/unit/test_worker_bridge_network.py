@@ -129,7 +129,6 @@ def pattern_of(bridge: IPv4Interface) -> BridgeTemplate:
         resolv_conf="",
         disable_ipv6=(),
         fingerprint=HostNetworkFingerprint(bridge, ()),
-        learned_at=0.0,
     )
 
 
@@ -167,11 +166,13 @@ def _names_are_asked_for_elsewhere(world: World) -> None:
     world.resolv_conf.write_text("nameserver 10.0.0.2\n")
 
 
-def _it_was_long_ago(world: World) -> None:
-    world.now += module.MAX_TEMPLATE_AGE_SECONDS
+def _the_engine_went_away(world: World) -> None:
+    assert world.engine.connected is not None
+    world.engine.connected = replace(world.engine.connected, mtu=9000)
+    world.network.forget()
 
 
-CHANGES = [_bridge_has_another_address, _names_are_asked_for_elsewhere, _it_was_long_ago]
+CHANGES = [_bridge_has_another_address, _names_are_asked_for_elsewhere, _the_engine_went_away]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -245,6 +246,70 @@ async def test_no_file_stays_open(world: World, refusal: OSError | None) -> None
         except EngineFault:
             assert refusal is not None
     assert files_open() == before
+
+
+# -- the network of a message
+
+
+ATTACHED = IPv4Interface("172.17.200.1/16")
+
+
+def namespace() -> int:
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+def files_of(world: World, template: BridgeTemplate) -> SandboxDirectory:
+    """Return the directory of a container that was made from a template."""
+    directory = world.directory()
+    template.write_files(directory)
+    return directory
+
+
+async def test_the_network_of_a_message_is_attached_as_a_containers(world: World) -> None:
+    directory = files_of(world, await world.known())
+    assert world.network.can_attach(directory)
+    opened = namespace()
+    address = await world.network.attach_message(directory, opened, adopted=False)
+    [port] = world.kernel.ports
+    assert (port.bridge, port.mtu, port.address) == ("docker0", 1400, address)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened)
+
+
+async def test_what_a_previous_process_attached_stays(world: World) -> None:
+    directory = world.directory()
+    world.kernel.attached = ATTACHED
+    attached = await world.network.attach_message(directory, namespace(), adopted=True)
+    assert (attached, world.kernel.ports) == (ATTACHED, [])
+
+
+async def test_what_it_has_not_attached_is_attached(world: World) -> None:
+    directory = files_of(world, await world.known())
+    address = await world.network.attach_message(directory, namespace(), adopted=True)
+    assert [port.address for port in world.kernel.ports] == [address]
+
+
+async def test_a_container_with_other_files_is_not_attached(world: World) -> None:
+    directory = files_of(world, await world.known())
+    directory.resolv_conf.write_text("nameserver 10.0.0.3\n")
+    assert not world.network.can_attach(directory)
+    opened = namespace()
+    with pytest.raises(Unavailable, match="network has changed"):
+        await world.network.attach_message(directory, opened, adopted=False)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened)
+
+
+async def test_what_the_kernel_refuses_of_a_message_the_engine_does(world: World) -> None:
+    directory = files_of(world, await world.known())
+    world.kernel.refusal = PermissionError(1, "Operation not permitted")
+    with pytest.raises(EngineFault, match=r"docker0.*not permitted"):
+        await world.network.attach_message(directory, namespace(), adopted=False)
+    assert "not permitted" in world.network.engine_reason
+    assert await world.learn() is None, "at once it would fail again"
+    world.now += module.LEARN_PAUSE_SECONDS + 1
+    assert await world.learn() is not None
+    assert world.network.engine_reason == ""
 
 
 # -- when the engine must attach them
@@ -368,3 +433,37 @@ async def test_a_process_that_no_longer_listens_may_be_another_by_now(tmp_path: 
         with pytest.raises(Unavailable, match="went away"):
             launcher.open_network_namespace()
         launcher.close()
+
+
+async def test_the_last_network_that_a_launcher_sent_is_the_next_messages(tmp_path: Path) -> None:
+    directory = SandboxDirectory(tmp_path / "place")
+    directory.create()
+    files = [tmp_path / "first", tmp_path / "second"]
+    for file in files:
+        file.touch()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory.socket))
+        listening.listen()
+        directory.write_launcher(process_of(os.getpid()))
+        launcher = await connect(directory, 1)
+        accepted, _ = listening.accept()
+
+        def send(line: bytes, file: Path) -> None:
+            with file.open() as opened:
+                socket.send_fds(accepted, [line], [opened.fileno()])
+
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        send(b"waiting\n", files[0])
+        assert await launcher.read_greeting(stays=True)
+        send(b"report x exit=0\nwaiting\n", files[1])
+        await launcher.wait_idle()
+        taken = launcher.take_network()
+        assert os.fstat(taken).st_ino == files[1].stat().st_ino
+        os.close(taken)
+        with pytest.raises(Unavailable, match="no network"):
+            launcher.take_network()
+        send(b"waiting\n", files[0])
+        await launcher.wait_idle()
+        launcher.close()
+        accepted.close()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before - 2

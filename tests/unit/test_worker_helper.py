@@ -48,10 +48,10 @@ def helper_on(*channels: Answers) -> HelperClient:
 async def test_a_launcher_is_asked_for_by_line() -> None:
     channel = Answers("started 4711 99\n", "started 4712 100\n")
     helper = helper_on(channel)
-    assert await helper.start("abc", 42, "abaco-x", stays=False) == ProcessIdentity(
+    assert await helper.start("start", "abc", 42, "abaco-x") == ProcessIdentity(
         pid=4711, started=99
     )
-    assert await helper.start("def", 43, "abaco-y", stays=True) == ProcessIdentity(
+    assert await helper.start("sandbox", "def", 43, "abaco-y") == ProcessIdentity(
         pid=4712, started=100
     )
     assert channel.asked == ["start 42 abc abaco-x\n", "sandbox 43 def abaco-y\n"]
@@ -71,15 +71,15 @@ async def test_a_launcher_is_asked_for_by_line() -> None:
 async def test_one_that_cannot_be_had_is_a_fault(answer: str | Exception, words: str) -> None:
     channel = Answers(answer)
     with pytest.raises(EngineFault, match=words):
-        await helper_on(channel).start("abc", 42, "x", stays=False)
+        await helper_on(channel).start("start", "abc", 42, "x")
     assert channel.closed == (answer == "" or isinstance(answer, Exception))
 
 
 async def test_a_helper_that_ended_is_replaced() -> None:
     helper = helper_on(Answers(""), Answers("started 1 2\n"))
     with pytest.raises(EngineFault):
-        await helper.start("abc", 42, "x", stays=False)
-    assert await helper.start("abc", 42, "x", stays=False) == ProcessIdentity(pid=1, started=2)
+        await helper.start("start", "abc", 42, "x")
+    assert await helper.start("start", "abc", 42, "x") == ProcessIdentity(pid=1, started=2)
 
 
 async def test_an_answer_that_nobody_waits_for_is_nobody_elses(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ async def test_an_answer_that_nobody_waits_for_is_nobody_elses(tmp_path: Path) -
 
     silent = Silent()
     helper = helper_on(silent, Answers("started 1 2\n"))
-    asking = asyncio.create_task(helper.start("abc", 42, "x", stays=False))
+    asking = asyncio.create_task(helper.start("start", "abc", 42, "x"))
     await waiting.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert silent.closed
-    assert await helper.start("def", 43, "y", stays=False) == ProcessIdentity(pid=1, started=2)
+    assert await helper.start("start", "def", 43, "y") == ProcessIdentity(pid=1, started=2)
 
 
 def made(answers: Sequence[str | Exception]) -> Callable[[Path, Path], object]:
@@ -156,7 +156,7 @@ async def test_an_engine_that_is_away_is_asked_again(
 
     away = f"unix://{tmp_path}/not-there"
     helper = await find_helper(Path("p"), tmp_path / "w", away, by_engine)
-    assert await helper.start("abc", 42, "x", stays=False) == ProcessIdentity(pid=1, started=2)
+    assert await helper.start("start", "abc", 42, "x") == ProcessIdentity(pid=1, started=2)
 
 
 async def test_a_real_one_says_what_it_lacks_and_ends_with_its_input(tmp_path: Path) -> None:

@@ -177,5 +177,8 @@ def test_the_fields_of_a_sandbox_come_first_in_a_request() -> None:
     in_sandbox = replace(request, sandbox=limits)
     assert (request.verb, in_sandbox.verb) == (b"RUN1", b"RUN2")
     assert in_sandbox.encode("7@x") == b"7@x\x001\x002\x000\x001\x00" + request.encode()
+    connected = replace(in_sandbox, sandbox=replace(limits, hosts="10.0.0.2\tme\n"))
+    fields = b"7@x\x001\x002\x000\x005\x0010.0.0.2\tme\n\x00"
+    assert connected.encode("7@x") == fields + request.encode()
     without = replace(in_sandbox, sandbox=SandboxLimits())
     assert without.encode("i").startswith(b"i\x000\x000\x000\x000\x00")

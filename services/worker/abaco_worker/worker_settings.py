@@ -81,8 +81,9 @@ class WorkerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
         Literal["auto", "engine"],
         Meta(
             description="What attaches a sandbox to the network bridge. auto: the worker if it has"
-            " the capabilities, which saves half of a container's CPU time; engine: always the"
-            " engine.",
+            " the capabilities, which saves half of a container's CPU time, and gives each message"
+            " a network of its own; engine: always the engine, so that the messages of a worker"
+            " share the network of its container.",
         ),
     ] = "auto"
     container_memory_bytes: Annotated[

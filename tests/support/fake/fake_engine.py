@@ -33,6 +33,7 @@ from abaco_worker.domain.engine_values import (
     PullProgress,
     ResourceUsage,
 )
+from abaco_worker.sandbox.helper_client import HelperCommand
 from abaco_worker.sandbox.launcher_client import process_start_ticks
 from abaco_worker.sandbox.sandbox_directory import ProcessIdentity
 
@@ -135,8 +136,9 @@ class FakeHelper:
         self.refuses_sandboxes = refuses_sandboxes
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool
+        self, command: HelperCommand, container_id: str, pid: int, name: str
     ) -> ProcessIdentity:
+        stays = command != "start"
         await asyncio.sleep(0)
         container = self._engine.containers.get(container_id)
         if container is None:

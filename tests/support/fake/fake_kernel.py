@@ -20,6 +20,7 @@ class FakeKernel:
         self.ports: list[BridgePort] = []
         self.tries: list[BridgePort] = []
         self.taken = 0
+        self.attached: IPv4Interface | None = None
         self.refusal: OSError | None = None
         self.without_ipv6: tuple[tuple[str, str], ...] = (("all", "1"), ("lo", "0"))
 
@@ -36,6 +37,9 @@ class FakeKernel:
 
     def disable_ipv6(self, namespace: int) -> tuple[tuple[str, str], ...]:
         return self.without_ipv6
+
+    def attached_address(self, namespace: int) -> IPv4Interface | None:
+        return self.attached
 
     def attach(self, namespace: int, port: BridgePort) -> None:
         self.tries.append(port)

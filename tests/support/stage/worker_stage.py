@@ -110,7 +110,11 @@ class Stage:
             engine,
             images,
             garbage_collector,
-            BridgeNetwork(engine, self.kernel),
+            BridgeNetwork(
+                engine,
+                self.kernel,
+                engine_only="" if self.engine.connected else "the fake engine attaches nothing",
+            ),
             FakeHelper(self.engine, self.folder, refuses_sandboxes=self.refuses_sandboxes),
             folder=self.folder,
             program=program(),

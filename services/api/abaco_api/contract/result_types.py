@@ -146,8 +146,8 @@ class WorkerResult(msgspec.Struct, frozen=True, kw_only=True):
     """A worker. ``ch_name`` is the same as ``id``; ``cid`` is the id of its container.
 
     ``isolation`` is what separates its messages: ``sandbox`` or ``container``; null until it is
-    ready. If that is not what the actor or the setting of the host asks for, ``isolation_reason``
-    says why; otherwise it is empty.
+    ready. If messages do not get all that the actor or the setting of the host asks for, such as a
+    network of their own, ``isolation_reason`` says what and why; otherwise it is empty.
     """
 
     id: str

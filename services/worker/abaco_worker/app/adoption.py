@@ -48,10 +48,10 @@ async def list_containers(host: HostContext) -> Sequence[LabelledContainer]:
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """The idle sandboxes by their workers, and the workers whose container stays and is in use."""
+    """The idle sandboxes by their workers, and the containers that stay and are in use."""
 
     idle: dict[WorkerKey, SandboxDirectory]
-    busy: set[WorkerKey]
+    busy: dict[WorkerKey, SandboxDirectory]
 
 
 async def adopt_containers(host: HostContext) -> Adopted:
@@ -61,7 +61,7 @@ async def adopt_containers(host: HostContext) -> Adopted:
         return await _adopt_sandboxes(host, host.sandboxes, containers)
     for container in _collect_sandboxes(host, containers):
         await _adopt_container(host, container)
-    return Adopted({}, set())
+    return Adopted({}, {})
 
 
 async def _adopt_sandboxes(
@@ -69,7 +69,7 @@ async def _adopt_sandboxes(
 ) -> Adopted:
     found = {directory.name: directory for directory in sandboxes.found}
     idle: dict[WorkerKey, SandboxDirectory] = {}
-    busy: set[WorkerKey] = set()
+    busy: dict[WorkerKey, SandboxDirectory] = {}
     for container in containers:
         directory = found.pop(container.name, None)
         if directory is None:
@@ -81,7 +81,7 @@ async def _adopt_sandboxes(
             if kept is not directory:
                 sandboxes.remove_found(directory, "its worker has another one")
         elif _stays(directory):
-            busy.add(worker_key(container))
+            busy[worker_key(container)] = directory
     for directory in found.values():
         if await _may_be_idle(host, sandboxes, directory):
             sandboxes.remove_found(directory, "its container is gone")

@@ -117,7 +117,7 @@ async def _prepare(
 def _isolation(
     host: HostContext, definition: ev.Definition, image_id: str
 ) -> tuple[ev.Isolation, str]:
-    """Return what messages get, and why it is not what was asked for, or an empty text."""
+    """Return what messages get, and what it lacks of what was asked for, or an empty text."""
     if wanted_isolation(definition, host.config) != "sandbox":
         return ev.Isolation.CONTAINER, ""
     if host.sandboxes is None:
@@ -126,7 +126,9 @@ def _isolation(
         reason = "a privileged program can change its container"
     else:
         reason = host.sandboxes.refusal(image_id)
-    return ev.Isolation.CONTAINER if reason else ev.Isolation.SANDBOX, reason
+    if host.sandboxes is not None and not reason:
+        return ev.Isolation.SANDBOX, host.sandboxes.shared_network_reason()
+    return ev.Isolation.CONTAINER, reason
 
 
 async def _run(

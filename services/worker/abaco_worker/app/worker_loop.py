@@ -77,7 +77,7 @@ class WorkerLoop:
         if self._host.sandboxes is not None:
             self._host.sandboxes.open()
             tasks.create_task(self._check_pools())
-            tasks.create_task(self._follow_images())
+            tasks.create_task(self._follow_images(self._host.sandboxes))
             tasks.create_task(self._replace_after_changes())
         tasks.create_task(self._send_heartbeats())
         tasks.create_task(self._extend_deliveries())
@@ -169,11 +169,14 @@ class WorkerLoop:
         tasks: asyncio.TaskGroup,
     ) -> None:
         idle = adopted.idle
+        for key, found in (idle | adopted.busy).items():
+            tasks.create_task(self._learn_network(sandboxes, key, found))
         replaced = sum(map(sandboxes.has_other_launcher, idle.values()))
-        for key in workers:
-            if key not in self._seen and key not in adopted.busy:
-                directory = idle.pop(key, None)
-                await self._restore_pool(sandboxes, self._worker(key, tasks), directory)
+        needed = [key for key in workers if key not in self._seen and key not in adopted.busy]
+        pools = [(self._worker(key, tasks), idle.pop(key, None)) for key in needed]
+        await asyncio.gather(
+            *(self._restore_pool(sandboxes, worker, found) for worker, found in pools)
+        )
         for directory in idle.values():
             sandboxes.remove_found(directory, "its worker does not need it")
         if replaced:
@@ -196,19 +199,41 @@ class WorkerLoop:
                 return  # a run that was delivered meanwhile uses it
             record = directory.read_record()
             if record is not None and sandboxes.usable(directory, record):
-                sandbox = Sandbox(directory, record)
-                with suppress(Unavailable):
-                    if await sandbox.connect(RECONNECT_SECONDS):
-                        sandboxes.claim(sandbox)
-                        worker.pool.adopt(sandbox)
-                        return
-                sandbox.close()
+                sandbox = sandboxes.reopen(directory, record)
+                if await self._adopt_sandbox(sandboxes, worker, sandbox):
+                    return
+                await self._learn_network(sandboxes, worker.key, directory)
+                if sandbox.reusable and await self._adopt_sandbox(sandboxes, worker, sandbox):
+                    return
             sandboxes.remove_found(directory, "it cannot be used any more")
         key = worker.key
         newest = await self._host.run_specs.newest_definition(key.tenant, key.actor_id)
         if newest is not None:
             defined, sequence = newest
             worker.pool.prewarm(sandbox_spec(defined.definition, self._host.config), sequence)
+
+    @staticmethod
+    async def _adopt_sandbox(sandboxes: SandboxStore, worker: WorkerUnit, sandbox: Sandbox) -> bool:
+        """Keep a sandbox that is idle and attached to its network; return whether it is."""
+        try:
+            if await sandbox.connect(RECONNECT_SECONDS):
+                await sandbox.attach_network()
+                sandboxes.claim(sandbox)
+                worker.pool.adopt(sandbox)
+                return True
+        except Unavailable as error:
+            logger.debug("%s cannot be used: %s", sandbox.directory.name, error)
+        sandbox.close()
+        return False
+
+    async def _learn_network(
+        self, sandboxes: SandboxStore, key: WorkerKey, directory: SandboxDirectory
+    ) -> None:
+        """Learn how the messages of an adopted container are attached, before the next but one."""
+        record = directory.read_record()
+        if record is not None and record.connected:
+            with suppress(AbacoError, OSError):  # then the container is replaced after a message
+                await sandboxes.learn_network(self._host.host_id, key, record.spec, record.image)
 
     async def _check_pools(self) -> None:
         while True:
@@ -218,7 +243,7 @@ class WorkerLoop:
 
     # -- images whose names move
 
-    async def _follow_images(self) -> None:
+    async def _follow_images(self, sandboxes: SandboxStore) -> None:
         """Follow the changes of images and their names, also while sandboxes are being replaced."""
         while True:
             try:
@@ -227,6 +252,7 @@ class WorkerLoop:
                         self._images_changed.set()
             except (Unavailable, EngineFault) as error:
                 logger.debug("image changes are not followed now: %s", error)
+            sandboxes.forget_network()
             await asyncio.sleep(IMAGE_FOLLOW_PAUSE_SECONDS)
 
     async def _replace_after_changes(self) -> None:

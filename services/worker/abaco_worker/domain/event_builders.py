@@ -49,7 +49,7 @@ def worker_ready(  # noqa: PLR0913 - all that the event reports
 ) -> ev.WorkerReady:
     """The worker can run a message. ``container_id`` is that of its idle sandbox, if it has one.
 
-    ``isolation_reason`` is why messages do not get what was asked for; empty if they do.
+    ``isolation_reason`` is what messages do not get of what was asked for; empty if they get all.
     """
     return ev.WorkerReady(
         actor_id=request.actor_id,

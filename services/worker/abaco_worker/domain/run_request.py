@@ -10,23 +10,29 @@ from abaco_proto.errors import Malformed
 
 MAX_BYTES = 2 * 1024 * 1024
 MAX_STRINGS = 16_384
+CONNECTED_NETWORK = 4
+"""The flag of a request for the network namespace that came with ``waiting``."""
 
 
 class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one message may use, in a container that stays; 0: only the container's limit applies.
 
-    Its CPU time is limited by the container, and it has the container's network.
+    Its CPU time is limited by the container. ``hosts`` are lines for its ``/etc/hosts`` if it has
+    a network namespace of its own; None if it has the container's.
     """
 
     memory_bytes: int = 0
     processes: int = 0
     no_new_privileges: bool = False
+    hosts: str | None = None
 
     @property
     def fields(self) -> Sequence[str]:
         """The fields that follow the id of a request (``sandbox/spawn.c``)."""
-        cpu_us, flags = 0, int(self.no_new_privileges)
-        return [str(n) for n in (self.memory_bytes, self.processes, cpu_us, flags)]
+        connected = self.hosts is not None
+        cpu_us, flags = 0, self.no_new_privileges | CONNECTED_NETWORK * connected
+        numbers = [str(n) for n in (self.memory_bytes, self.processes, cpu_us, flags)]
+        return numbers if self.hosts is None else [*numbers, self.hosts]
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):

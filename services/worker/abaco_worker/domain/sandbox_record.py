@@ -15,7 +15,9 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     ``launcher`` is the file name of the launcher's program. Each version has its own name, and
     only a launcher of the same version understands this worker. ``stays`` is whether the container
-    gets one message after another, each in a new sandbox; else it is used once.
+    gets one message after another, each in a new sandbox; else it is used once. ``connected`` is
+    whether each of these messages has a network namespace of its own, which the worker attaches;
+    else they share the container's, one after another.
     """
 
     container_id: str
@@ -23,6 +25,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     image: Image
     spec: SandboxSpec = msgspec.field(name="blueprint")
     stays: bool = False
+    connected: bool = False
 
 
 class SandboxAssignment(msgspec.Struct, frozen=True, kw_only=True):

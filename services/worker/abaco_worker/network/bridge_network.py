@@ -4,7 +4,11 @@ To attach a container, an engine makes a pair of links, an address, a route and 
 kernel needs a millisecond for that. The engine starts two processes for it, which is half of all
 the CPU time of a container (docs/adr/0051). So the engine attaches one sandbox, from which the
 worker learns a bridge template. The worker attaches the next ones by the template, until the host
-network fingerprint changes. Where the worker cannot attach them, the engine does.
+network fingerprint changes, or the engine goes away. Where the worker cannot attach them, the
+engine does.
+
+In a container that stays, each message has a network namespace of its own, which the worker
+attaches in the same way.
 """
 
 import asyncio
@@ -35,11 +39,8 @@ DEFAULT_MODES = ("bridge", "default")
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """The files from which an engine makes a container's ``/etc/resolv.conf``."""
 
-MAX_TEMPLATE_AGE_SECONDS = 600.0
-"""The time after which a template is learned anew: the engine's settings may have changed."""
-
 LEARN_PAUSE_SECONDS = 30.0
-"""The pause between two attempts to learn a template."""
+"""The pause after a failure, until a template is learned again."""
 
 MAX_PREFIX_LENGTH = 24
 """A smaller network has no room for other containers than the engine's own."""
@@ -67,7 +68,6 @@ class BridgeTemplate(msgspec.Struct, frozen=True, kw_only=True):
     resolv_conf: str
     disable_ipv6: tuple[tuple[str, str], ...]
     fingerprint: HostNetworkFingerprint
-    learned_at: float
 
     @property
     def gateway(self) -> IPv4Interface:
@@ -81,6 +81,14 @@ class BridgeTemplate(msgspec.Struct, frozen=True, kw_only=True):
         for path in (directory.hosts, directory.resolv_conf):
             path.chmod(0o644)
         return NetworkFiles(hosts=str(directory.hosts), resolv_conf=str(directory.resolv_conf))
+
+    def is_of(self, directory: SandboxDirectory) -> bool:
+        """Return whether a container has the files of this template, so that it can be attached."""
+        try:
+            hosts, resolv_conf = directory.hosts.read_text(), directory.resolv_conf.read_text()
+        except OSError:
+            return False
+        return hosts == self.hosts and resolv_conf == self.resolv_conf
 
     def random_address(self) -> IPv4Interface:
         """Return an address of the upper half; the engine assigns the lowest one that is free."""
@@ -111,6 +119,7 @@ class BridgeNetwork:
         self._engine = engine
         self._kernel = kernel
         self._engine_only = engine_only
+        self._failure = ""
         self._learn_not_before = 0.0
         self._template: BridgeTemplate | None = None
         self._logged = ""
@@ -120,7 +129,7 @@ class BridgeNetwork:
     def template(self) -> BridgeTemplate | None:
         """Return how to attach the next sandbox; None if the engine must attach it."""
         template = self._template
-        if template is None or time.monotonic() > template.learned_at + MAX_TEMPLATE_AGE_SECONDS:
+        if template is None:
             return None
         try:
             current = self._fingerprint(template.bridge)
@@ -128,18 +137,27 @@ class BridgeNetwork:
             return None
         return template if current == template.fingerprint else None
 
+    @property
+    def engine_reason(self) -> str:
+        """Why the engine attaches all sandboxes; empty if the worker does or has still to learn."""
+        return self._engine_only or self._failure
+
+    def forget(self) -> None:
+        """Learn the template anew: the engine went away, and may return with other settings."""
+        self._template, self._failure, self._learn_not_before = None, "", 0.0
+
     async def learn_template(self, container_id: str, launcher: LauncherClient) -> None:
         """Learn a template from a sandbox that the engine has attached."""
         if self._engine_only or time.monotonic() < self._learn_not_before:
             return
-        self._learn_not_before = time.monotonic() + LEARN_PAUSE_SECONDS
         try:
             endpoint = await self._engine.endpoint(container_id)
             self._template = await asyncio.to_thread(self._read_template, endpoint, launcher)
         except (AbacoError, OSError, ValueError) as error:
-            self._template = None
+            self._note_failure(str(error))
             self._log_change(f"the engine, since {error}")
         else:
+            self._failure = ""
             self._log_change(f"the worker, to {self._template.bridge}")
 
     async def attach(
@@ -158,11 +176,62 @@ class BridgeNetwork:
         try:
             address = await asyncio.to_thread(self._attach, template, launcher)
         except OSError as error:
-            self._template = None
-            raise EngineFault(f"cannot attach it to {template.bridge}: {error}") from error
+            raise self._refused(template, error) from error
         with directory.hosts.open("a") as hosts:
-            hosts.write(f"{address.ip}\t{container_id[:HOSTNAME_DIGITS]}\n")
+            hosts.write(hosts_line(address, container_id))
         directory.write_address(str(address))
+
+    def can_attach(self, directory: SandboxDirectory) -> bool:
+        """Return whether the messages of a container can be attached now."""
+        template = self.template()
+        return template is not None and template.is_of(directory)
+
+    async def attach_message(
+        self, directory: SandboxDirectory, namespace: int, *, adopted: bool
+    ) -> IPv4Interface:
+        """Attach the network namespace of a message to the bridge; return its address.
+
+        ``namespace`` is a descriptor, and is closed. If it is ``adopted``, a previous process may
+        have attached it. Then it is left as it is.
+
+        Raises:
+            EngineFault: the kernel refuses; the engine attaches the next container.
+            Unavailable: the host's network is not as it was when the container was made.
+        """
+        attaching = asyncio.to_thread(self._attach_message, directory, namespace, adopted=adopted)
+        return await asyncio.shield(asyncio.ensure_future(attaching))  # it closes the descriptor
+
+    def _attach_message(
+        self, directory: SandboxDirectory, namespace: int, *, adopted: bool
+    ) -> IPv4Interface:
+        try:
+            if adopted and (found := self._attached_address(namespace)) is not None:
+                return found
+            template = self.template()
+            if template is None or not template.is_of(directory):
+                raise Unavailable("the host's network has changed, or is not known yet")
+            try:
+                return self._attach_namespace(template, namespace)
+            except OSError as error:
+                raise self._refused(template, error) from error
+        finally:
+            os.close(namespace)
+
+    def _attached_address(self, namespace: int) -> IPv4Interface | None:
+        try:
+            return self._kernel.attached_address(namespace)
+        except OSError as error:
+            raise Unavailable(f"its network cannot be seen: {error}") from error
+
+    def _refused(self, template: BridgeTemplate, error: OSError) -> EngineFault:
+        """Let the engine attach the next sandboxes, until a template is learned again."""
+        fault = EngineFault(f"cannot attach it to {template.bridge}: {error}")
+        self._note_failure(str(fault))
+        return fault
+
+    def _note_failure(self, reason: str) -> None:
+        self._template, self._failure = None, reason
+        self._learn_not_before = time.monotonic() + LEARN_PAUSE_SECONDS
 
     def _read_template(
         self, endpoint: BridgeEndpoint | None, launcher: LauncherClient
@@ -194,34 +263,43 @@ class BridgeNetwork:
         return HostNetworkFingerprint(self._kernel.address(bridge), resolv_confs)
 
     def _attach(self, template: BridgeTemplate, launcher: LauncherClient) -> IPv4Interface:
-        """Attach a container, and return its address. Call it in a thread.
-
-        The port's name contains the address. So the kernel refuses an address that is in use, and
-        frees it with the container.
-        """
+        """Attach a container, and return its address. Call it in a thread."""
         namespace = launcher.open_network_namespace()
         try:
-            for _ in range(MAX_ADDRESS_ATTEMPTS):
-                address = template.random_address()
-                port = BridgePort(
-                    name=f"veth{address.packed.hex()}",
-                    bridge=template.bridge,
-                    mtu=template.mtu,
-                    address=address,
-                    gateway=template.gateway.ip,
-                    disable_ipv6=template.disable_ipv6,
-                )
-                with suppress(FileExistsError):
-                    self._kernel.attach(namespace, port)
-                    return address
+            return self._attach_namespace(template, namespace)
         finally:
             os.close(namespace)
+
+    def _attach_namespace(self, template: BridgeTemplate, namespace: int) -> IPv4Interface:
+        """Attach a namespace, and return its address.
+
+        The port's name contains the address. So the kernel refuses an address that is in use, and
+        frees it with the namespace.
+        """
+        for _ in range(MAX_ADDRESS_ATTEMPTS):
+            address = template.random_address()
+            port = BridgePort(
+                name=f"veth{address.packed.hex()}",
+                bridge=template.bridge,
+                mtu=template.mtu,
+                address=address,
+                gateway=template.gateway.ip,
+                disable_ipv6=template.disable_ipv6,
+            )
+            with suppress(FileExistsError):
+                self._kernel.attach(namespace, port)
+                return address
         raise OSError("no address was free, or it is attached already")
 
     def _log_change(self, by: str) -> None:
         if by != self._logged:
             logger.info("sandboxes are attached to the network by %s", by)
         self._logged = by
+
+
+def hosts_line(address: IPv4Interface, container_id: str) -> str:
+    """Return the line of ``/etc/hosts`` with a container's own address and host name."""
+    return f"{address.ip}\t{container_id[:HOSTNAME_DIGITS]}\n"
 
 
 def _template(
@@ -238,7 +316,6 @@ def _template(
         resolv_conf=Path(endpoint.files.resolv_conf).read_text(),
         disable_ipv6=disable_ipv6,
         fingerprint=fingerprint,
-        learned_at=time.monotonic(),
     )
 
 

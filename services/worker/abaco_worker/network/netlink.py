@@ -56,6 +56,8 @@ REQUIRED_CAPABILITIES = 1 << 12 | 1 << 21
 """CAP_NET_ADMIN for the links, CAP_SYS_ADMIN to enter a namespace."""
 
 OWN_NAMESPACE = Path("/proc/self/ns/net")
+ROUTES = Path("/proc/thread-self/net/route")
+DEFAULT_ROUTE = "00000000"
 IPV6 = Path("/proc/sys/net/ipv6/conf")
 IPV6_DEVICES = ("all", "default", "lo", INSIDE)
 """Where IPv6 can be disabled, in the order of writing: ``all`` also changes the others."""
@@ -112,6 +114,16 @@ class Kernel(Protocol):
         """
         ...
 
+    def attached_address(self, namespace: int) -> IPv4Interface | None:
+        """Return the address of an attached namespace (a descriptor); None if it has no route yet.
+
+        Call it in a thread.
+
+        Raises:
+            OSError: it is no namespace.
+        """
+        ...
+
     def attach(self, namespace: int, port: BridgePort) -> None:
         """Attach a new namespace (a descriptor) to a bridge.
 
@@ -163,6 +175,14 @@ class LinuxKernel:
                 return ()
             return tuple((name, _disable_ipv6(name).read_text().strip()) for name in IPV6_DEVICES)
 
+    def attached_address(self, namespace: int) -> IPv4Interface | None:
+        """See :meth:`Kernel.attached_address`. The route is the last thing that is attached."""
+        with _entered(namespace):
+            routes = ROUTES.read_text().splitlines()[1:]
+            if not any(line.split()[:2] == [INSIDE, DEFAULT_ROUTE] for line in routes):
+                return None
+            return self.address(INSIDE)
+
     def attach(self, namespace: int, port: BridgePort) -> None:
         """See :meth:`Kernel.attach`."""
         bridge = socket.if_nametoindex(port.bridge)
@@ -195,8 +215,11 @@ def _disable_ipv6(name: str) -> Path:
 
 
 def _set_ipv6(values: Sequence[tuple[str, str]]) -> None:
+    """Write what differs: ``all`` changes the others, and a write takes the lock of all links."""
     for name, value in values:
-        _disable_ipv6(name).write_text(value)
+        setting = _disable_ipv6(name)
+        if setting.read_text().strip() != value:
+            setting.write_text(value)
 
 
 def _enter(namespace: int) -> None:

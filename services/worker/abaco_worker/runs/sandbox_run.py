@@ -74,7 +74,7 @@ async def execute(  # noqa: PLR0913 - a host, a worker, and its work item
                 return False
         await host.report(run_spec.recorded, finished)
         # Not before: if it is not kept, it is removed with its directory, which has the report.
-        given_back = run.sandbox.record.stays and pool.give_back(run.sandbox)
+        given_back = run.sandbox.reusable and pool.give_back(run.sandbox)
         if given_back:
             sandboxes.end_run(run.assignment.key)
     finally:
@@ -138,7 +138,7 @@ async def _resume(
     record, assignment = directory.read_record(), files.read_assignment()
     if record is None or assignment is None:
         raise RunLost("its sandbox is damaged")
-    run = SandboxRun(host, run_spec, Sandbox(directory, record), assignment, files)
+    run = SandboxRun(host, run_spec, sandboxes.reopen(directory, record), assignment, files)
     sandboxes.claim(run.sandbox)
     try:
         if files.read_report() is not None:
@@ -195,14 +195,14 @@ class SandboxRun:
             RunLost: the launcher exited; whether the program was started is unknown.
         """
         assert self.sandbox.launcher is not None
-        record = self.sandbox.record
-        request = run_request(
-            self._run_spec,
-            record.image,
-            self._host.config,
-            record.spec.message_limits if record.stays else None,
-        )
         try:
+            await self.sandbox.attach_network()  # a previous process has done so
+            request = run_request(
+                self._run_spec,
+                self.sandbox.record.image,
+                self._host.config,
+                self.sandbox.message_limits,
+            )
             with self._host.spans.span("launch"):
                 await self.sandbox.launcher.launch(request, self._files)
         except Unavailable as error:

@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from abaco_proto.errors import Unavailable
 from abaco_worker.domain.engine_errors import EngineFault
@@ -26,16 +26,20 @@ CONNECT_SECONDS = 1.0
 STARTED = re.compile(r"started ([0-9]{1,10}) ([0-9]{1,20})", re.ASCII)
 
 
+HelperCommand = Literal["start", "sandbox", "connected"]
+"""What a launcher is started for: one request; many requests, each in a new sandbox; the same, each
+with a network namespace that the worker attaches."""
+
+
 class Helper(Protocol):
     """Starts launchers."""
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool
+        self, command: HelperCommand, container_id: str, pid: int, name: str
     ) -> ProcessIdentity:
         """Start the launcher of a running container; ``pid`` is the container's process 1.
 
-        The launcher listens in the sandbox directory ``name``. If the container ``stays``, the
-        launcher makes a sandbox for each request.
+        The launcher listens in the sandbox directory ``name``.
 
         Raises:
             EngineFault: it was not started; another container may succeed.
@@ -124,10 +128,9 @@ class HelperClient:
         self._lock = asyncio.Lock()
 
     async def start(
-        self, container_id: str, pid: int, name: str, *, stays: bool
+        self, command: HelperCommand, container_id: str, pid: int, name: str
     ) -> ProcessIdentity:
         """See :meth:`Helper.start`."""
-        command = "sandbox" if stays else "start"
         async with self._lock:
             answer = await self._ask(f"{command} {pid} {container_id} {name}\n")
         started = STARTED.fullmatch(answer)

@@ -59,6 +59,8 @@ class LauncherClient:
         self._socket = connection
         self._received = bytearray()
         self._last_end = ""
+        self._network = -1
+        self._polled = -1
 
     @property
     def alive(self) -> bool:
@@ -85,6 +87,17 @@ class LauncherClient:
             os.close(opened)
             raise Unavailable("the launcher went away")
         return opened
+
+    def take_network(self) -> int:
+        """Return the descriptor of the next message's network namespace; the caller closes it.
+
+        Raises:
+            Unavailable: none came with the line of the idle launcher.
+        """
+        if self._network < 0:
+            raise Unavailable("the launcher sent no network")
+        taken, self._network = self._network, -1
+        return taken
 
     async def read_greeting(self, *, stays: bool) -> bool:
         """Read the first lines, and return whether the launcher is idle. Call it first, and once.
@@ -203,22 +216,56 @@ class LauncherClient:
 
     def close(self) -> None:
         """Close the connection; the launcher and its program continue."""
+        self._stop_polling()
+        self._keep_network(-1)
         self._socket.close()
 
     async def _line(self) -> str:
         """Return the next line without its end; empty when the connection is closed."""
-        loop = asyncio.get_running_loop()
         while (end := self._received.find(b"\n")) < 0:
-            try:
-                data = await loop.sock_recv(self._socket, REPORT_BYTES)
-            except OSError:
-                data = b""
+            data = await self._receive()
             if not data or len(self._received) > REPORT_BYTES:
                 return ""
             self._received += data
         line = self._received[:end].decode(errors="replace")
         del self._received[: end + 1]
         return line
+
+    async def _receive(self) -> bytes:
+        """Return the next bytes, empty if the connection is closed; keep a descriptor with them."""
+        while True:
+            try:
+                data, files, _, _ = socket.recv_fds(
+                    self._socket, REPORT_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                await self._readable()
+            except OSError:
+                return b""
+            else:
+                for file in files:
+                    self._keep_network(file)
+                return data
+
+    def _keep_network(self, descriptor: int) -> None:
+        if self._network >= 0:
+            os.close(self._network)
+        self._network = descriptor
+
+    async def _readable(self) -> None:
+        readable = asyncio.get_running_loop().create_future()
+        self._polled = self._socket.fileno()
+        asyncio.get_running_loop().add_reader(self._polled, _resolve, readable)
+        try:
+            await readable
+        finally:
+            self._stop_polling()
+
+    def _stop_polling(self) -> None:
+        """Stop while the descriptor is open: its number may belong to another file later."""
+        if self._polled >= 0:
+            asyncio.get_running_loop().remove_reader(self._polled)
+        self._polled = -1
 
     async def _send(self, data: bytes, files: Sequence[int]) -> None:
         loop = asyncio.get_running_loop()
@@ -291,6 +338,11 @@ def process_start_ticks(pid: int) -> int:
     """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[START_TIME_FIELD - 3])  # the first two fields are cut off
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _open(path: Path, mode: int) -> int:

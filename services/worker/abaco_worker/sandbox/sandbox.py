@@ -1,12 +1,19 @@
 """One sandbox: a container, its launcher, and the connection to the launcher.
 
-A container is used for one run, or it stays, and the launcher makes a new sandbox for each run.
+A container is used for one run, or it stays, and the launcher makes a new sandbox for each run. In
+one that stays, each run can have a network namespace of its own. The launcher makes it, and the
+worker attaches it before the run.
 """
 
 import asyncio
 
+from msgspec.structs import replace
+
 from abaco_proto.errors import Unavailable
+from abaco_worker.domain.engine_errors import EngineFault
+from abaco_worker.domain.run_request import SandboxLimits
 from abaco_worker.domain.sandbox_record import SandboxRecord
+from abaco_worker.network.bridge_network import BridgeNetwork, hosts_line
 from abaco_worker.sandbox.container_garbage_collector import UnusedContainer
 from abaco_worker.sandbox.launcher_client import LauncherClient, connect
 from abaco_worker.sandbox.sandbox_directory import SandboxDirectory
@@ -26,15 +33,40 @@ that the container is replaced, so that the next message need not wait longer.""
 class Sandbox:
     """A container with a launcher beside it. ``launcher`` is None while not connected."""
 
-    def __init__(self, directory: SandboxDirectory, record: SandboxRecord) -> None:
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        record: SandboxRecord,
+        network: BridgeNetwork,
+        *,
+        adopted: bool,
+    ) -> None:
+        """``adopted`` is whether a previous process has made it."""
         self.directory = directory
         self.record = record
         self.launcher: LauncherClient | None = None
+        self._network = network
+        self._adopted = adopted
+        self._hosts: str | None = None
 
     @property
     def alive(self) -> bool:
         """Whether the launcher's connection is open. It can be open although the launcher died."""
         return self.launcher is not None and self.launcher.alive
+
+    @property
+    def reusable(self) -> bool:
+        """Whether it can be given back after a run: the network of the next one can be attached."""
+        if self.record.connected:
+            return self._network.can_attach(self.directory)
+        return self.record.stays
+
+    @property
+    def message_limits(self) -> SandboxLimits | None:
+        """What the next message may use; None if the container is used once."""
+        if not self.record.stays:
+            return None
+        return replace(self.record.spec.message_limits, hosts=self._hosts)
 
     @property
     def unused_container(self) -> UnusedContainer:
@@ -57,18 +89,38 @@ class Sandbox:
         self.launcher = launcher
         return idle
 
+    async def attach_network(self) -> None:
+        """Attach the network of the next message, if it has one of its own. The launcher is idle.
+
+        Raises:
+            Unavailable: the launcher exited, or the network cannot be attached.
+        """
+        if not self.record.connected or self._hosts is not None:
+            return
+        assert self.launcher is not None
+        try:
+            address = await self._network.attach_message(
+                self.directory, self.launcher.take_network(), adopted=self._adopted
+            )
+        except EngineFault as error:
+            raise Unavailable(str(error)) from error
+        self._adopted = False
+        self._hosts = hosts_line(address, self.record.container_id)
+
     async def wait_idle(self) -> None:
         """Wait until the launcher accepts the next request, after the report of a run.
 
         Raises:
             Unavailable: it exited, runs something, or needs too long.
         """
+        self._hosts = None
         try:
             async with asyncio.timeout(IDLE_SECONDS):
                 if self.launcher is not None:
                     await self.launcher.wait_idle()
                 elif not await self.connect(RECONNECT_SECONDS):
                     raise Unavailable("the launcher is not idle after a run")
+                await self.attach_network()
         except TimeoutError as error:
             raise Unavailable(
                 f"the launcher did not remove a run's files in {IDLE_SECONDS:g} s"

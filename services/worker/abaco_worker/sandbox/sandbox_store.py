@@ -23,7 +23,7 @@ import msgspec
 from abaco_proto.errors import Refused, Unavailable
 from abaco_worker.domain.engine_errors import CannotStart, EngineFault
 from abaco_worker.domain.engine_values import Image, LauncherMounts
-from abaco_worker.domain.run_request import RunRequest, SandboxLimits
+from abaco_worker.domain.run_request import RunRequest
 from abaco_worker.domain.sandbox_record import SandboxAssignment, SandboxRecord
 from abaco_worker.domain.sandbox_spec import SandboxSpec, WorkerKey, sandbox_container_spec
 from abaco_worker.engine.engine_port import Engine
@@ -33,7 +33,7 @@ from abaco_worker.sandbox.container_garbage_collector import (
     ContainerGarbageCollector,
     UnusedContainer,
 )
-from abaco_worker.sandbox.helper_client import Helper
+from abaco_worker.sandbox.helper_client import Helper, HelperCommand
 from abaco_worker.sandbox.sandbox import ANSWER_SECONDS, Sandbox
 from abaco_worker.sandbox.sandbox_directory import RunDirectory, SandboxDirectory
 from abaco_worker.sandbox.start_limiter import StartLimiter
@@ -117,6 +117,7 @@ class SandboxStore:
         self._start_limiter = StartLimiter(max_starts, lambda: garbage_collector.backlog)
         self._hindrance = hindrance
         self._checks: dict[str, ImageCheck] = {}
+        self._learning = asyncio.Lock()
         self._assigned: dict[str, AssignedRun] = {}
         self._claimed: set[str] = set()
         self._remover = ThreadPoolExecutor(1, "remove-run")
@@ -153,7 +154,7 @@ class SandboxStore:
     def usable(self, directory: SandboxDirectory, record: SandboxRecord) -> bool:
         """Return whether a found sandbox is complete and has a launcher of this version."""
         attached = not directory.hosts.exists() or directory.read_address() is not None
-        return record.launcher == self.launcher and attached
+        return record.launcher == self.launcher and (record.connected or attached)
 
     def has_other_launcher(self, directory: SandboxDirectory) -> bool:
         """Return whether a found sandbox has a launcher of another version."""
@@ -174,6 +175,7 @@ class SandboxStore:
         with self._measure():
             image = await self._images.recent(spec.image)
             if spec.isolation == "sandbox" and not self.refusal(image.image_id):
+                await self.learn_network(host_id, key, spec, image)
                 try:
                     return await self._make(host_id, key, spec, image, stays=True)
                 except SandboxesRefused as error:
@@ -182,6 +184,34 @@ class SandboxStore:
                 self.note_refusal(made.record, refusal)
                 return made
             return await self._make(host_id, key, spec, image, stays=False)
+
+    async def learn_network(
+        self, host_id: str, key: WorkerKey, spec: SandboxSpec, image: Image
+    ) -> None:
+        """Learn the template from a container that no message uses, if there is none.
+
+        The messages of a container that the engine attached would share its network. Raises as
+        :meth:`make`.
+        """
+        network = self._network
+        # The next process must not take it for an idle sandbox of the worker.
+        nobody = WorkerKey(key.tenant, key.actor_id, f"{key.worker_id}-network")
+        async with self._learning:
+            if not network.engine_reason and network.template() is None:
+                self.discard(await self._make(host_id, nobody, spec, image, stays=False))
+
+    def forget_network(self) -> None:
+        """Learn anew how the engine attaches containers: it went away."""
+        self._network.forget()
+
+    def shared_network_reason(self) -> str:
+        """Return why messages in containers that stay share a network; empty if they do not."""
+        reason = self._network.engine_reason
+        return f"a worker's messages share its container's network: {reason}" if reason else ""
+
+    def reopen(self, directory: SandboxDirectory, record: SandboxRecord) -> Sandbox:
+        """Return a sandbox that a previous process has made; it is not connected to."""
+        return Sandbox(directory, record, self._network, adopted=True)
 
     def refusal(self, image_id: str) -> str:
         """Return why no container of this image stays now; empty if one does or may."""
@@ -217,7 +247,7 @@ class SandboxStore:
             record = await self._create_container(
                 host_id, key, spec, image, directory, template=template, stays=stays
             )
-            sandbox = Sandbox(directory, record)
+            sandbox = Sandbox(directory, record, self._network, adopted=False)
             directory.write_record(record)
             await self._start(sandbox, template)
         except BaseException:
@@ -270,6 +300,7 @@ class SandboxStore:
             image=image,
             spec=spec,
             stays=stays,
+            connected=stays and template is not None,
         )
 
     async def _start(self, sandbox: Sandbox, template: BridgeTemplate | None) -> None:
@@ -291,15 +322,15 @@ class SandboxStore:
             raise EngineFault(f"the launcher cannot be started: {error}") from error
 
     async def _start_launcher(self, sandbox: Sandbox) -> None:
-        container_id, directory = sandbox.record.container_id, sandbox.directory
-        container = await self._engine.inspect(container_id)
-        stays = sandbox.record.stays
+        record, directory = sandbox.record, sandbox.directory
+        container = await self._engine.inspect(record.container_id)
+        command = _helper_command(record)
         try:
             process = await self._helper.start(
-                container_id, container.pid, directory.name, stays=stays
+                command, record.container_id, container.pid, directory.name
             )
         except EngineFault as error:
-            raise (SandboxesRefused(str(error)) if stays else error) from error
+            raise (SandboxesRefused(str(error)) if record.stays else error) from error
         directory.write_launcher(process)
         try:
             await sandbox.connect(ANSWER_SECONDS)
@@ -308,10 +339,15 @@ class SandboxStore:
             raise EngineFault(f"{error} ({where})") from error
 
     async def _attach_network(self, sandbox: Sandbox, template: BridgeTemplate | None) -> None:
-        """Attach the container by the template, or learn the template from the engine."""
+        """Attach the container by the template, or learn the template from the engine.
+
+        Where each message has a network of its own, attach the next one's.
+        """
         container_id, launcher = sandbox.record.container_id, sandbox.launcher
         assert launcher is not None
-        if template is None:
+        if sandbox.record.connected:
+            await sandbox.attach_network()
+        elif template is None:
             await self._network.learn_template(container_id, launcher)
         else:
             await self._network.attach(template, container_id, launcher, sandbox.directory)
@@ -331,14 +367,13 @@ class SandboxStore:
         assert launcher is not None
         run = sandbox.directory.run(CHECK, stays=True)
         await asyncio.to_thread(run.path.mkdir, 0o700, parents=True)
-        request = RunRequest(
-            argv=(CHECK_PROGRAM,), environment={}, output_bytes=0, sandbox=SandboxLimits()
-        )
+        limits = sandbox.message_limits
+        request = RunRequest(argv=(CHECK_PROGRAM,), environment={}, output_bytes=0, sandbox=limits)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await launcher.launch(request, run)
                 await launcher.wait_for_report(run)
-                await launcher.wait_idle()
+                await sandbox.wait_idle()
         except (TimeoutError, Refused) as error:
             raise SandboxesRefused(str(error) or "the launcher did not make a sandbox") from error
         run.remove()
@@ -393,3 +428,9 @@ class SandboxStore:
             return None
         self._claimed.discard(assigned.sandbox.name)
         return UnusedContainer(assigned.sandbox.name, assigned.sandbox.path)
+
+
+def _helper_command(record: SandboxRecord) -> HelperCommand:
+    if not record.stays:
+        return "start"
+    return "connected" if record.connected else "sandbox"

@@ -53,8 +53,12 @@ bool network_set(int proc)
         size_t length = strlen(settings[i].value);
         if (!length)
             continue;
-        int file = openat(proc, settings[i].name, O_WRONLY | O_CLOEXEC);
-        bool set = file >= 0 && write(file, settings[i].value, length) == (ssize_t)length;
+        char now[sizeof settings[i].value];
+        int file = openat(proc, settings[i].name, O_RDWR | O_CLOEXEC);
+        ssize_t got = file < 0 ? -1 : read(file, now, sizeof now);
+        /* Most are so already, and a write may wait for the lock of all links. */
+        bool set = (got == (ssize_t)length && !memcmp(now, settings[i].value, length)) ||
+                   (file >= 0 && pwrite(file, settings[i].value, length, 0) == (ssize_t)length);
         if (file >= 0)
             close(file);
         if (!set && errno != ENOENT)
@@ -83,9 +87,14 @@ bool network_enter(char words[WORDS_BYTES])
         return !setns(made, CLONE_NEWNET) || sandbox_failure(words, "its network");
     if (!network_unshare(words))
         return false;
+    /* Here and not in the child: the worker changes the settings when it connects the network. */
+    int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool set = proc >= 0 && network_set(proc);
+    if (proc >= 0)
+        close(proc);
     made = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     counters = open("/proc/self/net/dev", O_RDONLY | O_CLOEXEC);
-    if (made >= 0 && counters >= 0)
+    if (set && made >= 0 && counters >= 0)
         return true;
     sandbox_failure(words, "its network");
     network_drop();

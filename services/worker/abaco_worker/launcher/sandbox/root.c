@@ -275,7 +275,7 @@ static bool make_step(struct step *step)
     if (step->kind == FRESH) {
         step->made = new_file_system(step);
         /* Before the engine's read-only cover of /proc/sys is put over it. */
-        if (sandbox.network && !strcmp(step->type, "proc") && !network_set(step->made))
+        if (sandbox.network == OWN_NETWORK && !strcmp(step->type, "proc") && !network_set(step->made))
             return false;
         for (size_t i = 0; i < step->nodes && step->made >= 0; i++)
             if (!make_node(step->made, &plan.node[step->first_node + i]))
