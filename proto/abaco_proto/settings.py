@@ -74,6 +74,7 @@ NAMES = frozenset(
         # scheduler
         "ABACO_HOST_TIMEOUT_SECONDS",
         "ABACO_MAX_ATTEMPTS",
+        "ABACO_MAX_TENANT_WORKERS",
         "ABACO_RETRY_MAX_SECONDS",
         "ABACO_RETRY_SECONDS",
         "ABACO_TURN_SECONDS",
@@ -122,7 +123,11 @@ PostgresDsn = Annotated[
 ]
 
 Tenant = Annotated[
-    str, Meta(description="The tenant that all actors belong to.", pattern=TENANT_PATTERN)
+    str,
+    Meta(
+        description="The tenant of all requests while ABACO_AUTH is off, and of the hosts.",
+        pattern=TENANT_PATTERN,
+    ),
 ]
 
 

@@ -278,12 +278,14 @@ def envelope_of(
     return draft(event, tenant=tenant, time=at, causation_id="req-1", hops=hops)
 
 
-def record(event: ev.Event, sequence: int = 1, *, at: datetime = T0) -> Recorded:
+def record(
+    event: ev.Event, sequence: int = 1, *, at: datetime = T0, tenant: str = "default"
+) -> Recorded:
     known = type(event) in ev.OWNERS
     return Recorded(
         sequence=sequence,
-        subject=event_subject("default", event) if known else "abaco.event.default.x.y.z",
-        tenant="default",
+        subject=event_subject(tenant, event) if known else f"abaco.event.{tenant}.x.y.z",
+        tenant=tenant,
         event=event,
         id=event_id(event) if known else "",
         time=at,

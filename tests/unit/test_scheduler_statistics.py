@@ -33,7 +33,13 @@ def test_everything_is_counted_once() -> None:
         b.received(0, "bar_0"),
         b.assigned(0),
     )
-    assert (found.waiting, found.longest_queues) == (4, [("foo_0", 3), ("bar_0", 1)])
+    assert (found.waiting, found.longest_queues) == (
+        4,
+        [
+            ("default", "foo_0", 3),
+            ("default", "bar_0", 1),
+        ],
+    )
     assert (found.running, found.abandoned) == (1, 0)
     assert found.actors == {"READY": 1, "SUBMITTED": 1}
     assert found.workers == {"BUSY": 1, "READY": 1, "REQUESTED": 1}

@@ -107,6 +107,7 @@ def policy_from(config: SchedulerSettings) -> Policy:
         worker_retry_seconds=config.worker_retry_seconds,
         worker_retry_max_seconds=config.worker_retry_max_seconds,
         worker_ttl_seconds=config.worker_ttl_seconds,
+        max_tenant_workers=config.max_tenant_workers,
     )
 
 

@@ -48,3 +48,11 @@ class SchedulerSettings(MetricsServiceSettings, frozen=True, kw_only=True):
     worker_ttl_seconds: Annotated[
         float, Meta(ge=0, description="An idle worker above min_workers stops after this.")
     ] = _DEFAULT.worker_ttl_seconds
+    max_tenant_workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31 - 1,
+            description="The most workers, and so slots, that one tenant has at once.",
+        ),
+    ] = _DEFAULT.max_tenant_workers

@@ -286,7 +286,7 @@ def _group(decision: Decision) -> str:
     event = decision.event
     if isinstance(event, ev.WorkerRequested):
         return _REQUESTS
-    return f"actor {getattr(event, 'actor_id', '')}"
+    return f"actor {decision.tenant} {getattr(event, 'actor_id', '')}"
 
 
 def _log_context(decision: Decision) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ class SchedulerMetrics:
             "abaco_actor_messages_waiting",
             f"Messages that no worker has, of the {MAX_NAMED_ACTORS} actors with the most; other"
             " actors have no series.",
-            "actor_id",
+            *("tenant", "actor_id"),
         )
         self.waiting_most = gauge(
             "abaco_messages_waiting_most",
@@ -46,10 +46,10 @@ class SchedulerMetrics:
     def update(self, statistics: ClusterStatistics, position: int) -> None:
         """Set all gauges; ``position`` is the sequence of the last applied event."""
         self.waiting.set(statistics.waiting)
-        self.waiting_most.set(max((count for _, count in statistics.longest_queues), default=0))
+        self.waiting_most.set(max((count for *_, count in statistics.longest_queues), default=0))
         self.waiting_by_actor.clear()
-        for actor_id, count in statistics.longest_queues:
-            self.waiting_by_actor.labels(actor_id).set(count)
+        for tenant, actor_id, count in statistics.longest_queues:
+            self.waiting_by_actor.labels(tenant, actor_id).set(count)
         self.running.set(statistics.running)
         self.abandoned.set(statistics.abandoned)
         for actor_status in ACTOR_STATUSES:

@@ -8,12 +8,10 @@ from msgspec.structs import replace
 from abaco_proto import events as ev
 from abaco_proto.actor import Actor
 from abaco_proto.envelope import EPOCH, Recorded
+from abaco_proto.state_keys import ActorKey
 from abaco_proto.worker import Worker, WorkerStatus
 from abaco_scheduler.domain import inbox_state
 from abaco_scheduler.domain.inbox_state import InboxState
-
-ActorKey = tuple[str, str]
-"""Tenant and actor id."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ rules of the aggregates are in ``abaco_proto``; this module only keeps track of 
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from abaco_proto import actor, worker
 from abaco_proto import events as ev
@@ -14,10 +15,10 @@ from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import EPOCH, Recorded
 from abaco_proto.heartbeat import Heartbeat
 from abaco_proto.names import HOST_ACTOR_PREFIX, worker_number
+from abaco_proto.state_keys import ActorKey
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain import inbox_state
 from abaco_scheduler.domain.actor_state import (
-    ActorKey,
     ActorState,
     affected_workers,
     apply_assignment,
@@ -54,8 +55,9 @@ class Cluster:
 
     ``worker_counts`` has the number of live workers of each host. ``unreconciled`` are the actors
     that may need a decision. ``with_workers`` are the actors that have live workers: never more
-    than there are slots, however many actors there are. ``worker_request_sequence`` is that of
-    the last request for a worker, ``sequence`` that of the last event.
+    than there are slots, however many actors there are. ``tenant_assigned_at`` has the time of the
+    last assignment of each tenant. ``worker_request_sequence`` is that of the last request for a
+    worker, ``sequence`` that of the last event.
     """
 
     actors: dict[ActorKey, ActorState] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Cluster:
     worker_counts: Counter[str] = field(default_factory=Counter)
     unreconciled: set[ActorKey] = field(default_factory=set)
     with_workers: set[ActorKey] = field(default_factory=set)
+    tenant_assigned_at: dict[str, datetime] = field(default_factory=dict)
     worker_request_sequence: int = 0
     sequence: int = 0
 
@@ -174,6 +177,7 @@ def _apply_to_actor(cluster: Cluster, state: ActorState, recorded: Recorded) -> 
             state.actor = without_large_fields(state.actor)
         case ev.ExecutionAssigned() as event:
             apply_assignment(state, event, recorded)
+            cluster.tenant_assigned_at[state.tenant] = recorded.time
         case _:
             inbox_state.apply_event(state.inbox, recorded, actor_exists=state.actor.exists)
     cluster.unreconciled.add(state.key)

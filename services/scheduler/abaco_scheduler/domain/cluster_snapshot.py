@@ -42,6 +42,7 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     event_digest: str
     worker_request_sequence: int
+    tenant_assigned_at: dict[str, datetime]
     actors: list[ActorState]
     hosts: list[Host]
 
@@ -62,6 +63,7 @@ def encode(cluster: Cluster, code_digest: str, event_digest: str, time: datetime
             sequence=cluster.sequence,
             event_digest=event_digest,
             worker_request_sequence=cluster.worker_request_sequence,
+            tenant_assigned_at=cluster.tenant_assigned_at,
             actors=list(cluster.actors.values()),
             hosts=[host for host in cluster.hosts.values() if host.sequence],
         )
@@ -100,6 +102,7 @@ def restore(snapshot: ClusterSnapshot) -> Cluster:
         worker_counts=Counter(hosts_of_workers),
         unreconciled=set(actors),
         with_workers={key for key, state in actors.items() if state.workers},
+        tenant_assigned_at=snapshot.tenant_assigned_at,
         worker_request_sequence=snapshot.worker_request_sequence,
         sequence=snapshot.sequence,
     )

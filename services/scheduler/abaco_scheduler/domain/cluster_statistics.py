@@ -14,14 +14,14 @@ MAX_NAMED_ACTORS = 20
 class ClusterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a cluster.
 
-    ``longest_queues`` has (actor id, waiting messages) of the actors with the most waiting
+    ``longest_queues`` has (tenant, actor id, waiting messages) of the actors with the most waiting
     messages, the longest first. ``actors`` and ``workers`` are keyed by status, ``hosts`` by
     ``joined`` or ``away``. ``capacity`` is in slots. ``unreconciled`` counts the actors that the
     next plan examines.
     """
 
     waiting: int
-    longest_queues: list[tuple[str, int]]
+    longest_queues: list[tuple[str, str, int]]
     running: int
     abandoned: int
     actors: Counter[str]
@@ -34,12 +34,12 @@ class ClusterStatistics(msgspec.Struct, frozen=True, kw_only=True):
 def cluster_statistics(cluster: Cluster) -> ClusterStatistics:
     """Count everything in the cluster. The cost is proportional to the number of actors."""
     states = cluster.actors.values()
-    queues = [(state.actor.actor_id, state.inbox.backlog) for state in states]
+    queues = [(*state.key, state.inbox.backlog) for state in states]
     hosts = cluster.hosts.values()
     return ClusterStatistics(
-        waiting=sum(count for _, count in queues),
+        waiting=sum(count for *_, count in queues),
         longest_queues=nlargest(
-            MAX_NAMED_ACTORS, (queue for queue in queues if queue[1]), key=lambda queue: queue[1]
+            MAX_NAMED_ACTORS, (queue for queue in queues if queue[2]), key=lambda queue: queue[2]
         ),
         running=sum(len(state.inbox.running) for state in states),
         abandoned=sum(len(state.inbox.abandoned) for state in states),

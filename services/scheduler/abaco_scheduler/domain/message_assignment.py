@@ -9,6 +9,7 @@ from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import Expected
 from abaco_proto.names import assignments_filter
+from abaco_proto.state_keys import WorkerKey
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain.actor_state import ActorState
 from abaco_scheduler.domain.decision import Decision, Now
@@ -19,17 +20,17 @@ from abaco_scheduler.domain.policy import Policy, idle_workers, is_retry_due
 
 
 def assignments(
-    state: ActorState, stopping: set[str], policy: Policy, now: Now
+    state: ActorState, stopping: set[WorkerKey], policy: Policy, now: Now
 ) -> Iterator[Decision]:
     """Assign the next messages, in the inbox's order, to the idle workers.
 
-    ``stopping`` are the ids of workers that another decision of the same plan stops: they get no
+    ``stopping`` are the keys of workers that another decision of the same plan stops: they get no
     message.
     """
     stateless = state.actor.definition.stateless
     if not state.actor.exists or (state.inbox.running and not stateless):
         return
-    idle = (w for w in idle_workers(state) if w.worker_id not in stopping)
+    idle = (w for w in idle_workers(state) if (state.tenant, w.worker_id) not in stopping)
     for worker, execution in zip(idle, _next_executions(state, policy, now), strict=False):
         yield _assignment(state, execution, worker)
         if not stateless:

@@ -8,11 +8,12 @@ live workers, none is lost, none overtakes another of its actor, a stateful acto
 most, and no host gets more workers than its capacity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from abaco_proto import events as ev
 from abaco_proto.envelope import Expected
 from abaco_proto.names import host_filter
+from abaco_proto.state_keys import WorkerKey
 from abaco_scheduler.domain.cluster import Cluster, Host
 from abaco_scheduler.domain.decision import Decision, Now
 from abaco_scheduler.domain.message_assignment import assignments, terminations
@@ -30,7 +31,7 @@ def plan(cluster: Cluster, policy: Policy, now: Now) -> list[Decision]:
     keys = sorted(cluster.unreconciled)
     states = [cluster.actors[key] for key in keys if key in cluster.actors]
     worker_decisions = [*requests_and_preemptions(cluster, states, policy, now)]
-    stopping = {_stopped_worker(decision) for decision in worker_decisions}
+    stopping = {*_stopped_workers(worker_decisions)}
     for state in states:
         decisions += terminations(state, policy)
         decisions += assignments(state, stopping, policy, now)
@@ -41,10 +42,11 @@ def plan(cluster: Cluster, policy: Policy, now: Now) -> list[Decision]:
     return decisions + worker_decisions
 
 
-def _stopped_worker(decision: Decision) -> str:
-    """Return the id of the worker that a decision stops, or an empty string."""
-    event = decision.event
-    return event.worker_id if isinstance(event, ev.WorkerStopRequested) else ""
+def _stopped_workers(decisions: Iterable[Decision]) -> Iterator[WorkerKey]:
+    """Return the keys of the workers that decisions stop."""
+    for decision in decisions:
+        if isinstance(decision.event, ev.WorkerStopRequested):
+            yield decision.tenant, decision.event.worker_id
 
 
 # -- hosts ---------------------------------------------------------------------------------------

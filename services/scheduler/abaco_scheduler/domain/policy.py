@@ -26,6 +26,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     worker_retry_seconds: float = 10.0
     worker_retry_max_seconds: float = 600.0
     worker_ttl_seconds: float = 300.0
+    max_tenant_workers: int = 2**31 - 1
 
 
 class DemandPriority(IntEnum):

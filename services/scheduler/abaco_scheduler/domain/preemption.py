@@ -1,21 +1,24 @@
 """Preemption: which worker stops to free a slot when there are fewer slots than demands.
 
 Theory: the workers of actors without messages are preempted first, the cheapest first. Then
-actors with messages get equal shares: an actor with fewer workers gets the slot of an actor that
-has at least two more. Such a move never reverses the order, so slots move only towards balance and
-then stay. Where more actors have messages than there are slots, each has one worker at most, and
-they alternate in time slices. No execution is interrupted: a worker is preempted when its
-execution has ended, before it gets the next message of its actor. (docs/adr/0010)
+tenants with messages get equal shares, and then the actors of each tenant: one with fewer workers
+gets the slot of one that has at least two more. Such a move never reverses the order, so slots move
+only towards balance and then stay. Where more tenants, or actors of a tenant, have messages than
+there are slots, each has one worker at most, and they alternate in time slices. No execution is
+interrupted: a worker is preempted when its execution has ended, before it gets the next message of
+its actor. (docs/adr/0010)
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import IntEnum
 
 import msgspec
 
+from abaco_proto.state_keys import ActorKey
 from abaco_proto.worker import Worker, WorkerStatus
-from abaco_scheduler.domain.actor_state import ActorKey, ActorState
+from abaco_scheduler.domain.actor_state import ActorState
 from abaco_scheduler.domain.policy import (
     DemandPriority,
     Policy,
@@ -24,26 +27,7 @@ from abaco_scheduler.domain.policy import (
     minimum_workers,
     ready_backlog,
 )
-
-
-class WorkerDemand(msgspec.Struct, frozen=True, order=True):
-    """The demand of an actor for one more worker; demands are served in ascending order.
-
-    ``worker_count`` is the number of workers that the actor has. Among equals the actor comes
-    first that was last assigned a message the longest time ago: otherwise it could get back the
-    very slot that it was preempted from, while others wait.
-    """
-
-    priority: DemandPriority
-    worker_count: int
-    last_assigned_at: datetime
-    actor_id: str
-    tenant: str
-
-    @property
-    def key(self) -> ActorKey:
-        """The key of the actor in the cluster."""
-        return self.tenant, self.actor_id
+from abaco_scheduler.domain.worker_demand import WorkerDemand
 
 
 class Preemption(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +39,33 @@ class Preemption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preemptions(
-    states: list[ActorState], unmet: list[WorkerDemand], policy: Policy, now: datetime
+    states: list[ActorState],
+    unmet: list[WorkerDemand],
+    tenant_workers: Mapping[str, int],
+    policy: Policy,
+    now: datetime,
 ) -> Iterator[Preemption]:
     """Return workers of these actors to stop for demands that found no free slot.
 
-    Demands that a worker already stopping will serve preempt nothing.
+    Demands that a worker already stopping will serve preempt nothing. ``tenant_workers`` has the
+    number of workers of each tenant, without those that stop.
     """
-    demands = unmet[_slots_about_to_be_free(states) :]
+    freed = _slots_about_to_be_free(states)
+    demands = unmet[freed:]
     if not demands:
         return
+    shares = Counter(tenant_workers)
+    shares.update(demand.tenant for demand in unmet[:freed])
     unused = _workers_without_messages(states, policy, now)
     busy = _actors_with_messages(states, policy, now)
     for demand in demands:
-        found = _preempt_unused(unused, demand) or _preempt_for_share(busy, demand, policy, now)
+        found = _preempt_unused(unused, demand)
+        if found is None:
+            fair = (actor for actor in busy if _is_fair(actor, demand, shares, policy, now))
+            found = _preempt_for_share(demand, fair, shares)
         if found is not None:
+            shares[found.state.tenant] -= 1
+            shares[demand.tenant] += 1
             yield found
 
 
@@ -133,7 +130,9 @@ def _preempt_unused(unused: list[_UnusedWorker], demand: WorkerDemand) -> Preemp
             return None
         if state.key != demand.key:
             del unused[index]
-            reason = f"actor {demand.actor_id} needs the slot"
+            reason = "another actor needs the slot"
+            if state.tenant == demand.tenant:
+                reason = f"actor {demand.actor_id} needs the slot"
             return Preemption(state=state, worker=worker, reason=reason)
     return None
 
@@ -163,33 +162,59 @@ def _actors_with_messages(
 
 
 def _preempt_for_share(
-    busy: list[_BusyActor], demand: WorkerDemand, policy: Policy, now: datetime
+    demand: WorkerDemand, fair: Iterable[_BusyActor], shares: Mapping[str, int]
 ) -> Preemption | None:
-    """Take an idle worker from the actor that has the most of them, if that is fair."""
+    """Take an idle worker from the actor of those that has the most of them in its tenant."""
     if demand.priority not in (
         DemandPriority.MESSAGES_WITHOUT_WORKER,
         DemandPriority.MORE_MESSAGES,
     ):
         return None
-    fair = [actor for actor in busy if actor.idle and _is_fair(actor, demand, policy, now)]
-    if not fair:
+    actor = max(fair, key=lambda actor: _preemption_order(actor, shares), default=None)
+    if actor is None:
         return None
-    actor = max(fair, key=_preemption_order)
     actor.worker_count -= 1
-    reason = f"fair share: messages of actor {demand.actor_id} wait"
+    reason = "fair share: messages of another actor wait"
+    if actor.state.tenant == demand.tenant:
+        reason = f"fair share: messages of actor {demand.actor_id} wait"
     return Preemption(state=actor.state, worker=actor.idle.pop(0), reason=reason)
 
 
-def _preemption_order(actor: _BusyActor) -> tuple[int, float, ActorKey]:
-    """The most workers come last, then the earliest assignment, then the key."""
-    return actor.worker_count, -actor.state.last_assigned_at.timestamp(), actor.state.key
+def _preemption_order(
+    actor: _BusyActor, shares: Mapping[str, int]
+) -> tuple[int, int, float, ActorKey]:
+    """The most workers come last: of the tenant, then of the actor; then the earliest assignment.
+
+    The key makes plans reproducible.
+    """
+    state = actor.state
+    return (
+        shares[state.tenant],
+        actor.worker_count,
+        -state.last_assigned_at.timestamp(),
+        state.key,
+    )
 
 
-def _is_fair(actor: _BusyActor, demand: WorkerDemand, policy: Policy, now: datetime) -> bool:
-    """Return whether the demand has at least two workers fewer, or a time slice is over."""
-    if actor.worker_count > demand.worker_count + 1:
+def _is_fair(
+    actor: _BusyActor,
+    demand: WorkerDemand,
+    shares: Mapping[str, int],
+    policy: Policy,
+    now: datetime,
+) -> bool:
+    """Return whether an actor has an idle worker too many, or its time slice is over.
+
+    Actors of one tenant are compared by their own workers, actors of two by those of the tenants.
+    """
+    if not actor.idle:
+        return False
+    has, wants = actor.worker_count, demand.worker_count
+    if actor.state.tenant != demand.tenant:
+        has, wants = shares[actor.state.tenant], shares[demand.tenant]
+    if has > wants + 1:
         return True
-    alternating = actor.worker_count == 1 and demand.worker_count == 0
+    alternating = has == 1 and wants == 0
     start = actor.time_slice_start
     time_slice = timedelta(seconds=policy.time_slice_seconds)
     return alternating and start is not None and now - start >= time_slice

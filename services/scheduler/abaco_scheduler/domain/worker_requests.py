@@ -1,11 +1,13 @@
 """Worker requests: which actor gets one more worker, on which host, and which workers stop."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from abaco_proto import events as ev
 from abaco_proto import names
 from abaco_proto.envelope import Expected
 from abaco_proto.names import worker_requests_filter
+from abaco_proto.state_keys import WorkerKey
 from abaco_proto.worker import Worker
 from abaco_scheduler.domain.actor_state import ActorState
 from abaco_scheduler.domain.cluster import Cluster
@@ -17,18 +19,19 @@ from abaco_scheduler.domain.policy import (
     demand_priority,
     surplus_workers,
 )
-from abaco_scheduler.domain.preemption import WorkerDemand, preemptions
+from abaco_scheduler.domain.preemption import preemptions
+from abaco_scheduler.domain.worker_demand import WorkerDemand, in_fair_order
 
 
 def surplus_stops(
-    state: ActorState, stopping: set[str], policy: Policy, now: Now
+    state: ActorState, stopping: set[WorkerKey], policy: Policy, now: Now
 ) -> Iterator[Decision]:
     """Stop the workers that the actor no longer needs.
 
-    ``stopping`` are the ids of workers that another decision of the same plan stops already.
+    ``stopping`` are the keys of workers that another decision of the same plan stops already.
     """
     for worker, reason in surplus_workers(state, policy, now.time):
-        if worker.worker_id not in stopping:
+        if (state.tenant, worker.worker_id) not in stopping:
             yield _stop(state, worker, reason)
 
 
@@ -49,26 +52,34 @@ def requests_and_preemptions(
 
     ``states`` are the actors that may demand a worker; any actor's worker may be preempted.
     """
+    demands = _demands(states, policy, now)
+    if not demands:
+        return
+    tenant_workers = _tenant_workers(cluster)
     free_slots = {
         host.host_id: host.capacity - cluster.worker_counts[host.host_id]
         for host in cluster.hosts.values()
         if host.joined
     }
     unmet: list[WorkerDemand] = []
-    for demand in _demands(states, policy, now):
+    for demand in in_fair_order(demands, tenant_workers, cluster.tenant_assigned_at):
+        if tenant_workers[demand.tenant] >= policy.max_tenant_workers:
+            continue
         host_id = _host_with_most_free_slots(free_slots)
         if host_id is None:
             unmet.append(demand)
             continue
         free_slots[host_id] -= 1
+        tenant_workers[demand.tenant] += 1
         yield _request(cluster, cluster.actors[demand.key], demand, host_id)
     if unmet:
-        for found in preemptions(cluster.actors_with_workers(), unmet, policy, now.time):
+        states = cluster.actors_with_workers()
+        for found in preemptions(states, unmet, tenant_workers, policy, now.time):
             yield _stop(found.state, found.worker, found.reason)
 
 
 def _demands(states: list[ActorState], policy: Policy, now: Now) -> list[WorkerDemand]:
-    """Return at most one demand per actor, sorted: the next event causes the next plan."""
+    """Return at most one demand per actor: the next event causes the next plan."""
     demands = []
     for state in states:
         priority = demand_priority(state, policy, now.time)
@@ -82,7 +93,16 @@ def _demands(states: list[ActorState], policy: Policy, now: Now) -> list[WorkerD
                     state.tenant,
                 )
             )
-    return sorted(demands)
+    return demands
+
+
+def _tenant_workers(cluster: Cluster) -> Counter[str]:
+    """Return how many workers each tenant has, without those that stop."""
+    workers: Counter[str] = Counter()
+    for key in cluster.with_workers:
+        state = cluster.actors[key]
+        workers[state.tenant] += len(current_workers(state))
+    return workers
 
 
 def _host_with_most_free_slots(free_slots: dict[str, int]) -> str | None:
