@@ -101,15 +101,16 @@ class CallPath:
 
 async def trace(headers: dict[str, str]) -> CallPath:
     """The path of one POST of a message, the second one to its actor."""
-    service = assemble(
+    tenants = assemble(
         ApiSettings(postgres_dsn=NO_DATABASE),
         InMemoryEventLog(),
         InMemoryOutputLog(),
     )
-    directory = asyncio.create_task(service.directory.run())
-    transport = httpx.ASGITransport(app=create_app(service))
+    loops = [asyncio.create_task(loop()) for loop in tenants.loops]
+    transport = httpx.ASGITransport(app=create_app(tenants))
     path = CallPath()
-    path.ignore(directory)
+    for loop in loops:
+        path.ignore(loop)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         answer = await client.post("/actors", data={"image": "busybox", "name": "foo"})
         answer.raise_for_status()
@@ -120,9 +121,10 @@ async def trace(headers: dict[str, str]) -> CallPath:
                     "/actors/foo_0/messages", data={"message": "hi"}, headers=headers
                 )
             answer.raise_for_status()
-    directory.cancel()
-    await asyncio.gather(directory, return_exceptions=True)
-    await service.models.close()
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+    tenants.pool.close()
     return path
 
 

@@ -150,7 +150,8 @@ async def measure(
     client = await nats.connect(server.url)
     await register(api.port, max(options.actors), OPEN)
     request = TokenRequest(name="bench", owner="bench", roles=[Role.ADMIN])
-    token = await admin_token.create(ApiSettings(nats_url=server.url), request)
+    settings = ApiSettings(nats_url=server.url)
+    token = await admin_token.create(settings, request, settings.tenant)
     await asyncio.sleep(1)  # until the process knows the token
     credential = f"Authorization: Bearer {token}\r\n"
     await register(guarded.port, max(options.actors), GUARDED, credential)

@@ -9,6 +9,7 @@ fixture                  is
 ``postgres_server``      a :class:`servers.PostgresServer` of this test's own, to stop, kill, start
 ``stack``                the whole :class:`stack.Stack`, running, shared by all tests
 ``new_stack``            the same, of this test's own
+``guarded_stack``        the same, with ``ABACO_AUTH=on``
 ``engine``               an :class:`engine_server.EngineServer` of this test's own, to kill, start
 ``engine_stack``         a stack of this test's own on ``engine``
 =======================  ==========================================================================
@@ -115,6 +116,11 @@ def stack(shared_stack: Stack) -> Stack:
 @pytest.fixture
 def new_stack(test_images: None) -> Iterator[Stack]:
     yield from running_stack()
+
+
+@pytest.fixture
+def guarded_stack(test_images: None) -> Iterator[Stack]:
+    yield from running_stack(auth="on")
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ async def admin(api: Api) -> str:
     """The token of the first administrator, made on the machine of the stack."""
     settings = ApiSettings(nats_url=api.nats_url, append_timeout_seconds=30)
     request = TokenRequest(name="first", owner="root", roles=[Role.ADMIN])
-    return await admin_token.create(settings, request)
+    return await admin_token.create(settings, request, settings.tenant)
 
 
 @pytest.fixture
@@ -171,9 +171,13 @@ async def test_a_provider_for_real(
         levels = await client.get(f"{api.url}/actors/foo_0/permissions", headers=alice)
         assert result_of(levels) == {"alice": "UPDATE"}
 
-        # The tenant is in the token, and this process serves another one.
+        # The tenant is in the token: there is no actor in this one, and then one with the same id.
         mallory = bearer(provider.token_of("mallory"))
-        error_of(await client.get(f"{api.url}/actors", headers=mallory), 401)
+        error_of(await client.get(f"{api.url}/actors/foo_0/permissions", headers=mallory), 404)
+        made = await client.post(f"{api.url}/actors", json=body, headers=mallory)
+        assert result_of(made, 201)["id"] == "foo_0"
+        levels = await client.get(f"{api.url}/actors/foo_0/permissions", headers=mallory)
+        assert result_of(levels) == {"mallory": "UPDATE"}
 
         # A new key is found with the first token that it signs, and the old one is gone.
         provider.stop()

@@ -180,7 +180,8 @@ async def test_a_time_that_leaves_the_years_of_utc(
 
 async def test_what_the_driver_refuses_is_no_outage(client: httpx.AsyncClient, api: Api) -> None:
     """A bug of ours is told as one: nobody is sent to look after Postgres."""
-    models = ReadModels(PostgresPool(api.dsn, 30), "default")
+    pool = PostgresPool(api.dsn, 30)
+    models = ReadModels(pool, "default")
     try:
         beyond = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
         for call in (
@@ -193,4 +194,4 @@ async def test_what_the_driver_refuses_is_no_outage(client: httpx.AsyncClient, a
             assert not isinstance(caught.value, Unavailable)
         assert await models.last_event_at(datetime(1, 1, 1, tzinfo=UTC)) == 0
     finally:
-        await models.close()
+        pool.close()

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from abaco_api import admin_token
 from abaco_api.access.access_control import AccessControl, check_exposure, trusted_proxies
-from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.access_directory import AccessDirectories
 from abaco_api.api_settings import ApiSettings
 from abaco_proto.errors import Malformed
 from fakes import InMemoryEventLog
@@ -47,8 +47,8 @@ def test_elsewhere_it_does_not_start(settings: dict[str, Any]) -> None:
 
 def address(proxies: str, peer: str, *forwarded: str) -> str:
     settings = ApiSettings(trusted_proxies=proxies)
-    directory = AccessDirectory(InMemoryEventLog(), "default", seconds=1)
-    control = AccessControl(settings, directory, None, lambda _: None)
+    directories = AccessDirectories(InMemoryEventLog(), seconds=1)
+    control = AccessControl(settings, directories, None, lambda _: None)
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
     return control._address(Request({"type": "http", "headers": headers, "client": (peer, 1)}))
 

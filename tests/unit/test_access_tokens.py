@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import builders as b
-from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.access_directory import AccessDirectories
 from abaco_api.access.authenticator import Authenticator
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_errors import Forbidden, TooManyFailures, Unauthenticated
@@ -149,13 +149,16 @@ async def test_expired_tokens_are_forgotten() -> None:
             event = b.token_created(f"{kind}{n:05}", owner=f"user {n}", expires_at=expires_at)
             await log.append(b.envelope_of(event))
     await log.append(b.envelope_of(ev.TokenRevoked(token_id="New00000")))
-    directory = AccessDirectory(log, "default", seconds=30)
-    run = asyncio.create_task(directory.run())
-    await directory.ready()
+    directories = AccessDirectories(log, seconds=30)
+    run = asyncio.create_task(directories.run())
+    await directories.ready()
     run.cancel()
+    assert len(directories._tenants_of_token) == 49
+    directory = directories.of("default")
     assert [token.token_id for token in directory.fold.tokens("user 1")] == ["New00001"]
     assert len(list(directory.fold.tokens())) == 49
-    directory.fold.drop_expired(now + timedelta(hours=2))
+    directories._drop_expired(now + timedelta(hours=2))
+    assert directories._tenants_of_token == {}
     assert list(directory.fold.tokens()) == []
 
 
@@ -165,14 +168,14 @@ async def test_a_token_that_another_process_has_just_made_is_known() -> None:
     sha256 = api_token.digest(TOKEN.text)
     event = b.token_created(TOKEN.token_id, sha256=sha256, expires_at=expires_at)
     await log.append(b.envelope_of(event))
-    directory = AccessDirectory(log, "default", seconds=30)
-    directory.caught_up.set()  # at the end of the log as it was, before the token
+    directories = AccessDirectories(log, seconds=30)
+    directories._caught_up.set()  # at the end of the log as it was, before the token
     failures = FailureLimit(burst=1, per_minute=1)
-    authenticator = Authenticator(directory, JwtVerifier([]), failures)
+    authenticator = Authenticator(directories, JwtVerifier([]), failures)
 
     asked = asyncio.create_task(authenticator.principal([f"Bearer {TOKEN.text}"], "::1"))
     await asyncio.sleep(0)
-    run = asyncio.create_task(directory.run())
+    run = asyncio.create_task(directories.run())
     principal = await asked
     assert principal is not None
     assert principal.id == TOKEN.token_id

@@ -75,13 +75,13 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ASGIApp]:
     ]
     monkeypatch.setattr(app_module, "OPERATIONS", tuple(operations))
     nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
-    service = assemble(
+    tenants = assemble(
         ApiSettings(postgres_dsn=nobody, max_requests=1),
         InMemoryEventLog(),
         InMemoryOutputLog(),
     )
-    yield create_app(service)
-    await service.models.close()
+    yield create_app(tenants)
+    tenants.pool.close()
 
 
 class Told(msgspec.Struct):

@@ -8,7 +8,7 @@ import pytest
 import builders as b
 from abaco_api.api_errors import InboxFull
 from abaco_api.commands import execution_control
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
 from abaco_api.commands.idempotency import KeyIndex
@@ -43,8 +43,9 @@ class Away:
 
 async def test_nothing_is_kept_of_actors_that_were_deleted() -> None:
     log = InMemoryEventLog()
-    directory = ActorDirectory(log, "default")
-    folding = asyncio.create_task(directory.run())
+    directories = ActorDirectories(log)
+    directory = directories.of("default")
+    folding = asyncio.create_task(directories.run())
     for n in range(50):
         actor_id = f"foo_{n}"
         await appended(log, b.registered(actor_id), ev.ActorDeleted(actor_id=actor_id))
@@ -67,8 +68,9 @@ async def test_orders_are_remembered_up_to_a_bound_and_right_beyond_it(
 ) -> None:
     monkeypatch.setattr(execution_control, "MAX_EXECUTIONS", 4)
     log, models = InMemoryEventLog(), Away()
-    directory = ActorDirectory(log, "default")
-    folding = asyncio.create_task(directory.run())
+    directories = ActorDirectories(log)
+    directory = directories.of("default")
+    folding = asyncio.create_task(directories.run())
     reads: Any = models
     handler = CommandHandler(log, "default", KeyIndex(log, 60), seconds=5)
     control = ExecutionControl(handler, log, directory, reads, "default")

@@ -8,7 +8,7 @@ import pytest
 
 import builders as b
 from abaco_api.api_settings import ApiSettings
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
 from abaco_api.commands.idempotency import KeyIndex
@@ -51,14 +51,16 @@ class Stage:
     def __init__(self, log: InMemoryEventLog) -> None:
         self.log = log
         self.models = Models(log)
-        self.directory = ActorDirectory(log, "default")
+        self.directories = ActorDirectories(log)
         self.control = self.process()
 
     def process(self) -> ExecutionControl:
         keys = KeyIndex(self.log, CONFIG.idempotency_seconds)
         handler = CommandHandler(self.log, "default", keys, CONFIG.append_timeout_seconds)
         models: Any = self.models
-        return ExecutionControl(handler, self.log, self.directory, models, "default")
+        return ExecutionControl(
+            handler, self.log, self.directories.of("default"), models, "default"
+        )
 
     async def append(self, *events: ev.Event) -> None:
         for event in events:
@@ -71,7 +73,7 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncGenerator[Stage, None]:
     stage = Stage(InMemoryEventLog())
-    fold = asyncio.create_task(stage.directory.run())
+    fold = asyncio.create_task(stage.directories.run())
     await stage.append(b.registered(), b.received(0))
     yield stage
     fold.cancel()

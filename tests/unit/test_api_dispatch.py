@@ -38,11 +38,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def process(log: InMemoryEventLog) -> AsyncGenerator[Service, None]:
     """A process until the end of the block, where it is killed."""
-    service = assemble(CONFIG, log, InMemoryOutputLog())
-    parts = (service.directory.run, service.feed.run, service.dispatcher.run)
-    tasks = [asyncio.ensure_future(run()) for run in parts]
+    tenants = assemble(CONFIG, log, InMemoryOutputLog())
+    tasks = [asyncio.ensure_future(run()) for run in tenants.loops]
     try:
-        yield service
+        yield tenants.service("default")
         for task in tasks:
             if task.done():
                 task.result()

@@ -12,7 +12,7 @@ from abaco_api.streams.domain.encoded_event import EncodedEvent, encode_event
 from abaco_api.streams.domain.event_result import data_of
 from abaco_api.streams.domain.event_ring import SLACK, EventRing
 from abaco_api.streams.domain.selection import Selection, type_matches
-from abaco_api.streams.events.event_feed import EventFeed
+from abaco_api.streams.events.event_feed import EventFeed, EventFeeds
 from deadlines import LIMIT_SECONDS
 from fakes import InMemoryEventLog
 
@@ -63,13 +63,13 @@ def test_a_ring_lets_go_of_what_it_let_go() -> None:
 async def following(
     log: InMemoryEventLog, max_events: int = 1000
 ) -> AsyncGenerator[EventFeed, None]:
-    feed = EventFeed(log, "default", max_events=max_events, max_bytes=10**9)
-    task = asyncio.create_task(feed.run())
-    feed.start()
-    while feed.ring is None:
-        await asyncio.sleep(0)
+    feeds = EventFeeds(log, max_events=max_events, max_bytes=10**9)
+    feed, task = feeds.of("default"), asyncio.create_task(feeds.run())
     try:
-        yield feed
+        with feed.use():
+            while feed.ring is None:
+                await asyncio.sleep(0)
+            yield feed
     finally:
         task.cancel()
 
@@ -108,8 +108,8 @@ async def test_items_come_once_and_in_order_from_log_and_ring() -> None:
 
 async def test_nobody_listens_nothing_is_read() -> None:
     log = InMemoryEventLog()
-    feed = EventFeed(log, "default", max_events=10, max_bytes=10**9)
-    task = asyncio.create_task(feed.run())
+    feeds = EventFeeds(log, max_events=10, max_bytes=10**9)
+    feed, task = feeds.of("default"), asyncio.create_task(feeds.run())
     await append(log, 3)
     await asyncio.sleep(0.01)
     assert feed.ring is None

@@ -187,8 +187,8 @@ async def test_one_question_asks_for_all_and_nobody_asks_for_none() -> None:
 
 
 async def serve(stage: Stage, connection: Connection, found: Row, *, events: bool) -> None:
-    answer = LiveOutput(stage.sources, 1).follow(
-        found, OutputOffset(found["attempt"]), events=events
+    answer = LiveOutput(1).follow(
+        stage.sources, found, OutputOffset(found["attempt"]), events=events
     )
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer({"type": "http"}, connection.receive, connection.send)
@@ -226,17 +226,17 @@ async def test_who_goes_away_is_not_read_for_any_more(stage: Stage) -> None:
 
 
 async def test_there_is_a_most_of_readers(stage: Stage) -> None:
-    live = LiveOutput(stage.sources, 1)
+    live = LiveOutput(1)
     connection = Connection()
-    answer = live.follow(row(), OutputOffset(1), events=False)
+    answer = live.follow(stage.sources, row(), OutputOffset(1), events=False)
     serving = asyncio.create_task(answer({"type": "http"}, connection.receive, connection.send))
     while not live.readers:
         await asyncio.sleep(0)
     with pytest.raises(TooMany):
-        live.follow(row(), OutputOffset(1), events=False)
+        live.follow(stage.sources, row(), OutputOffset(1), events=False)
     connection.left.set()
     await serving
-    live.follow(row(), OutputOffset(1), events=False)
+    live.follow(stage.sources, row(), OutputOffset(1), events=False)
 
 
 async def test_a_slow_reader_holds_the_stream_back(stage: Stage) -> None:
@@ -286,8 +286,10 @@ async def test_a_stalled_reader_is_disconnected_without_an_error(
 ) -> None:
     stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
     connection = Stalled(3)
-    live = LiveOutput(stage.sources, 1, 0.05)
-    answer = live.follow(row("COMPLETE", log_bytes=100), OutputOffset(1), events=events)
+    live = LiveOutput(1, 0.05)
+    answer = live.follow(
+        stage.sources, row("COMPLETE", log_bytes=100), OutputOffset(1), events=events
+    )
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer(connection.scope, connection.receive, connection.send)
     assert connection.left.is_set()
@@ -305,8 +307,10 @@ async def test_a_slow_reader_is_told_where_to_go_on(stage: Stage) -> None:
 
     stage.models.stored = [chunk(b"a" * 10, 10 * n) for n in range(10)]
     connection = Slow(2)
-    live = LiveOutput(stage.sources, 1, 0.05)
-    answer = live.follow(row("COMPLETE", log_bytes=100), OutputOffset(1), events=True)
+    live = LiveOutput(1, 0.05)
+    answer = live.follow(
+        stage.sources, row("COMPLETE", log_bytes=100), OutputOffset(1), events=True
+    )
     async with asyncio.timeout(LIMIT_SECONDS):
         await answer(connection.scope, connection.receive, connection.send)
     last = connection.sent[-1]["body"].decode()

@@ -8,7 +8,7 @@ import pytest
 
 import readings
 from abaco_api.api_settings import ApiSettings
-from abaco_api.dependencies import Service, assemble
+from abaco_api.dependencies import Tenants, assemble
 from abaco_api.http.application import create_app
 from fakes import InMemoryEventLog, InMemoryOutputLog
 from servers import LOOPBACK, free_port
@@ -17,19 +17,20 @@ COUNT = "abaco_http_request_seconds_count"
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
+async def tenants() -> AsyncIterator[Tenants]:
     nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
     config = ApiSettings(postgres_dsn=nobody, read_wait_seconds=0.05)
-    service = assemble(config, InMemoryEventLog(), InMemoryOutputLog())
-    folding = asyncio.create_task(service.directory.run())
-    yield service
-    folding.cancel()
-    await service.models.close()
+    tenants = assemble(config, InMemoryEventLog(), InMemoryOutputLog())
+    folding = [asyncio.create_task(loop()) for loop in tenants.loops]
+    yield tenants
+    for fold in folding:
+        fold.cancel()
+    tenants.pool.close()
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+async def client(tenants: Tenants) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(tenants), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         yield client
 
@@ -67,14 +68,14 @@ async def test_queries_and_those_without_an_answer_are_counted(client: httpx.Asy
 
 
 async def test_a_traceparent_goes_into_the_event_even_where_nobody_looks(
-    client: httpx.AsyncClient, service: Service
+    client: httpx.AsyncClient, tenants: Tenants
 ) -> None:
     came = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     body = {"image": "abaco/x", "name": "foo"}
     await client.post("/actors", data=body, headers={"traceparent": came})
     await client.post("/actors", data=body, headers={"traceparent": "nonsense"})
     await client.post("/actors", data=body)
-    first, *rest = [await service.log.at(n) for n in (1, 2, 3)]
+    first, *rest = [await tenants.service("default").log.at(n) for n in (1, 2, 3)]
     assert first is not None
     assert first.traceparent == came
     assert [r.traceparent for r in rest if r is not None] == [None, None]

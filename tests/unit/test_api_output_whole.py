@@ -74,7 +74,7 @@ def followed(chunks: list[Output], data: bytes, *, events: bool, stored: bool) -
         )
         connection = Connection()
         first = ended if stored else row()
-        answer = LiveOutput(sources, 1).follow(first, OutputOffset(1), events=events)
+        answer = LiveOutput(1).follow(sources, first, OutputOffset(1), events=events)
         async with asyncio.timeout(LIMIT_SECONDS):
             await answer({"type": "http"}, connection.receive, connection.send)
         return connection.body

@@ -15,7 +15,7 @@ from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.full_fold import FullFold
 from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.http.http_errors import answer_of
-from abaco_api.queries.freshness import Freshness
+from abaco_api.queries.freshness import CheckpointPoller
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
 from deadlines import LIMIT_SECONDS
@@ -116,7 +116,7 @@ async def test_a_time_behind_the_read_models_has_the_same_bounds(log: Held) -> N
 
     models: Any = Models()
     slots = FoldSlots(1, wait_seconds=0.05)
-    stores = Stores(models, rows=models, freshness=Freshness(models.checkpoint, 0.01))
+    stores = Stores(models, rows=models, checkpoint=CheckpointPoller(models.checkpoint, 0.01))
     finder = PastFinder(log, stores, "default", seconds=0.2, slots=slots)
     moment = (b.T0 + timedelta(days=1)).isoformat()
     first = asyncio.create_task(finder.at(moment))

@@ -14,7 +14,7 @@ from abaco_api.commands.inbox import Accepted
 from abaco_api.dependencies import Service, assemble
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.messages import decide_send
-from abaco_api.queries.freshness import Freshness
+from abaco_api.queries.freshness import CheckpointPoller, Freshness
 from abaco_proto import events as ev
 from abaco_proto.envelope import Draft
 from abaco_proto.errors import Refused, Unavailable, Unknown
@@ -27,10 +27,10 @@ HASTY = ApiSettings(append_timeout_seconds=0.3)
 
 @asynccontextmanager
 async def processes(log: InMemoryEventLog, count: int = 1) -> AsyncGenerator[list[Service], None]:
-    services = [assemble(CONFIG, log, InMemoryOutputLog()) for _ in range(count)]
-    folds = [asyncio.create_task(s.directory.run()) for s in services]
+    processes = [assemble(CONFIG, log, InMemoryOutputLog()) for _ in range(count)]
+    folds = [asyncio.create_task(loop()) for process in processes for loop in process.loops]
     try:
-        yield services
+        yield [process.service("default") for process in processes]
     finally:
         for fold in folds:
             fold.cancel()
@@ -203,15 +203,17 @@ async def test_a_log_that_hangs_costs_everybody_one_timeout() -> None:
     async with processes(log) as (one,):
         await one.actors.register(register())
         hanging = HangingAppends(log)
-        stuck = assemble(HASTY, hanging, InMemoryOutputLog())
-        fold = asyncio.create_task(stuck.directory.run())
+        process = assemble(HASTY, hanging, InMemoryOutputLog())
+        stuck = process.service("default")
+        folds = [asyncio.create_task(loop()) for loop in process.loops]
         async with asyncio.timeout(20 * HASTY.append_timeout_seconds):
             answers = await asyncio.gather(
                 *[sent(stuck) for _ in range(20)], return_exceptions=True
             )
         assert all(isinstance(a, Unavailable) for a in answers)
         assert hanging.tries == 1
-        fold.cancel()
+        for fold in folds:
+            fold.cancel()
 
 
 class HangingAppends(InMemoryEventLog):
@@ -242,7 +244,7 @@ async def test_a_queue_forgets_a_failure() -> None:
 
 
 async def test_before_the_history_is_folded_commands_wait_and_then_say_so() -> None:
-    service = assemble(HASTY, InMemoryEventLog(), InMemoryOutputLog())
+    service = assemble(HASTY, InMemoryEventLog(), InMemoryOutputLog()).service("default")
     with pytest.raises(Unavailable):
         await service.actors.register(register())
 
@@ -267,13 +269,13 @@ class Checkpoint:
 
 async def test_who_wrote_nothing_does_not_wait() -> None:
     checkpoint = Checkpoint()
-    await Freshness(checkpoint, 1).reach("foo_0")
+    await Freshness(CheckpointPoller(checkpoint, 1)).reach("foo_0")
     assert checkpoint.asked == 0
 
 
 async def test_a_query_waits_for_what_was_written() -> None:
     checkpoint = Checkpoint()
-    freshness = Freshness(checkpoint, 5)
+    freshness = Freshness(CheckpointPoller(checkpoint, 5))
     freshness.wrote(7, "foo_0")
     waiting = [asyncio.create_task(freshness.reach("foo_0")) for _ in range(100)]
     await freshness.reach("bar_0")
@@ -283,7 +285,7 @@ async def test_a_query_waits_for_what_was_written() -> None:
 
 
 async def test_a_query_that_waited_in_vain_says_where_the_read_models_are() -> None:
-    freshness = Freshness(Checkpoint(), 0.05)
+    freshness = Freshness(CheckpointPoller(Checkpoint(), 0.05))
     with pytest.raises(Behind, match="at 0, need 7"):
         await freshness.reach("foo_0", 7)
 
@@ -291,7 +293,7 @@ async def test_a_query_that_waited_in_vain_says_where_the_read_models_are() -> N
 async def test_without_read_models_nobody_waits() -> None:
     checkpoint = Checkpoint()
     checkpoint.available = False
-    freshness = Freshness(checkpoint, 60)
+    freshness = Freshness(CheckpointPoller(checkpoint, 60))
     async with asyncio.timeout(30):
         with pytest.raises(Unavailable, match="away"):
             await freshness.reach("foo_0", 7)

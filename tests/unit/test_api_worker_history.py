@@ -11,7 +11,7 @@ import pytest
 
 import builders as b
 from abaco_api.commands import worker_history
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.commands.worker_commands import WorkerCommands
@@ -70,18 +70,18 @@ class Stage:
     def __init__(self) -> None:
         self.log = CountingEventLog()
         self.models = Models(self.log)
-        self.directory = ActorDirectory(self.log, "default")
+        self.directories = ActorDirectories(self.log)
         self.commands = self.process()
 
     def process(self) -> WorkerCommands:
         """The command as one process has it."""
         models: Any = self.models
         handler = CommandHandler(self.log, "default", KeyIndex(self.log, 60), seconds=0.5)
-        return WorkerCommands(handler, self.log, self.directory, models, "default")
+        return WorkerCommands(handler, self.log, self.directories.of("default"), models, "default")
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Stage", None]:
-        folding = asyncio.create_task(self.directory.run())
+        folding = asyncio.create_task(self.directories.run())
         await self.add(b.registered())
         try:
             yield self

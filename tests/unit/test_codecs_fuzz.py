@@ -20,7 +20,7 @@ import pytest
 import builders as b
 from abaco_api.as_of import as_of_parameter
 from abaco_api.commands import parse
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories
 from abaco_api.domain import event_pattern, messages
 from abaco_api.domain.actor_definition import Defaults
 from abaco_api.domain.byte_size import parse_size
@@ -105,7 +105,7 @@ def read_message(mutator: Mutator, raw: bytes) -> None:
 
 def in_api(recorded: envelope.Recorded) -> None:
     if matches(names.actors_filter("default"), recorded.subject):
-        ActorDirectory(InMemoryEventLog(), "default").apply(recorded)
+        ActorDirectories(InMemoryEventLog()).of("default").apply(recorded)
     found = encode_event(recorded)
     json.loads(found.json)
     assert found.frame.count(b"\n\n") == 1

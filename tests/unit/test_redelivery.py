@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import projections as p
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories
 from abaco_api.domain.control_state import INITIAL as NO_ORDER
 from abaco_api.domain.control_state import evolve as evolve_order
 from abaco_proto import actor, execution, worker
@@ -66,7 +66,7 @@ def test_the_scheduler_knows_no_more_by_hearing_it_again(
 def test_the_directory_knows_no_more_by_hearing_it_again(
     histories: tuple[list[Recorded], list[Recorded]],
 ) -> None:
-    once, again = (ActorDirectory(InMemoryEventLog(), "default") for _ in histories)
+    once, again = (ActorDirectories(InMemoryEventLog()).of("default") for _ in histories)
     for directory, history in zip((once, again), histories, strict=True):
         for recorded in history:
             if isinstance(recorded.event, ev.Unrecognized) or ".actor." in recorded.subject:

@@ -52,7 +52,8 @@ class System:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        works = [self._api.directory.run(), self._scheduler().run(), self._projector()]
+        loops = [loop() for loop in self._api.loops]
+        works = [*loops, self._scheduler().run(), self._projector()]
         tasks = [asyncio.create_task(work) for work in works]
         try:
             async with self._stage.service(), self._http:

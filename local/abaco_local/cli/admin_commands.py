@@ -22,9 +22,10 @@ def admin() -> None:
 
 @admin.command(epilog=example("abaco admin token", "abaco admin token --owner alice --days 30"))
 @click.option("--owner", default="admin", show_default=True, help="The user that it acts for.")
+@click.option("--tenant", default="", help="Its tenant; by default that of the stack.")
 @click.option("--name", default="first administrator", show_default=True, help="What it is for.")
 @click.option("--days", default=90.0, show_default=True, help="After how many days it expires.")
-def token(owner: str, name: str, days: float) -> int:
+def token(owner: str, tenant: str, name: str, days: float) -> int:
     """Make an API token with the role admin, and print it. It is shown only once."""
     config, folder = read_settings()
     identity = stack_identity.load(folder)
@@ -32,6 +33,8 @@ def token(owner: str, name: str, days: float) -> int:
         raise Unavailable("there is no stack here: `abaco up` starts one")
     command = process_commands.commands(folder, config, identity, os.environ)[API]
     arguments = ["--owner", owner, "--name", name, "--days", str(days)]
+    if tenant:
+        arguments += ["--tenant", tenant]
     argv = [sys.executable, "-P", "-m", "abaco_api.admin_token", *arguments]
     return subprocess.run(argv, env=command.env, check=False).returncode
 

@@ -1,21 +1,29 @@
-"""The parts of an api process, and how they are assembled."""
+"""The parts of an api process, and how they are assembled.
+
+A process serves all tenants. What one tenant is served with is in its :class:`Service`: every fold,
+cache and query in it is of that tenant alone, and there is no way from it to another. What tenants
+share is in :class:`Tenants`: the log, the pool of connections, the limits of the process, and one
+consumer for each kind of fold, whatever the number of tenants.
+"""
 
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 
 from abaco_api.access.access_commands import AccessCommands
 from abaco_api.access.access_control import AccessControl, create_access_control
-from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.access_directory import AccessDirectories, AccessDirectory
 from abaco_api.api_errors import BadParameter
 from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
 from abaco_api.as_of.fold_slots import FoldSlots
 from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.commands.actor_commands import ActorCommands
-from abaco_api.commands.actor_directory import ActorDirectory
+from abaco_api.commands.actor_directory import ActorDirectories, ActorDirectory
 from abaco_api.commands.command_handler import CommandHandler
 from abaco_api.commands.execution_control import ExecutionControl
 from abaco_api.commands.idempotency import KeyIndex
@@ -25,12 +33,12 @@ from abaco_api.domain.actor_definition import Defaults
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResponses
 from abaco_api.http.parameters import query_parameters, whole_number
-from abaco_api.queries.freshness import ALL_ACTORS, Freshness
+from abaco_api.queries.freshness import ALL_ACTORS, CheckpointPoller, Freshness
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.postgres_pool import PostgresPool
 from abaco_api.queries.read_models import ReadModels
 from abaco_api.queries.why_query import WhyQuery
-from abaco_api.streams.events.event_feed import EventFeed
+from abaco_api.streams.events.event_feed import EventFeed, EventFeeds
 from abaco_api.streams.events.event_stream import EventStreams
 from abaco_api.streams.output.end_poller import EndPoller
 from abaco_api.streams.output.live_output import LiveOutput
@@ -45,7 +53,7 @@ AFTER = "Abaco-After"
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of one api process."""
+    """What one tenant is served with."""
 
     settings: ApiSettings
     defaults: Defaults
@@ -56,6 +64,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     workers: WorkerCommands
     control: ExecutionControl
     models: ReadModels
+    outputs: OutputSources
     live: LiveOutput
     long_responses: LongResponses
     long_outputs: LongResponses
@@ -65,9 +74,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     past: PastFinder
     why: WhyQuery
-    metrics: ApiMetrics
-    spans: Spans
     access: AccessControl
+    access_directory: AccessDirectory
     access_commands: AccessCommands
 
     async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | PastReadModels:
@@ -80,11 +88,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         past = await self.past.at(text)
         request.state.as_of = past.sequence
         return past
-
-    def close(self) -> None:
-        """End all streams before the process stops."""
-        self.live.close()
-        self.feed.close()
 
     async def check_registered(self, actor_id: str) -> None:
         """Check that an actor was registered, deleted or not, without the read models."""
@@ -119,6 +122,139 @@ def after_header(request: Request) -> int:
     return whole_number(AFTER, request.headers.get(AFTER, "0"), least=0, most=10**18 - 1)
 
 
+class Tenants:
+    """The services of all tenants of one api process, and what they share."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        log: EventLog,
+        outputs: OutputLog,
+        metrics: ApiMetrics,
+        spans: Spans,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.spans = spans
+        self.pool = PostgresPool(
+            settings.postgres_dsn, settings.query_timeout_seconds, metrics.query
+        )
+        seconds = settings.append_timeout_seconds
+        access_directories = AccessDirectories(log, seconds=seconds)
+        self.access = create_access_control(
+            settings, access_directories, lambda reason: metrics.refusals.labels(reason).inc()
+        )
+        self.live = LiveOutput(settings.max_followers, settings.stream_write_seconds)
+        self.streams = EventStreams(
+            most=settings.max_subscribers,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
+            write_seconds=settings.stream_write_seconds,
+        )
+        self._log = log
+        self._outputs = outputs
+        self._directories = ActorDirectories(log)
+        self._access_directories = access_directories
+        self._feeds = EventFeeds(
+            log, max_events=settings.ring_events, max_bytes=settings.ring_bytes
+        )
+        self._keys = KeyIndex(log, settings.idempotency_seconds)
+        checkpoint = ReadModels(self.pool, settings.tenant).checkpoint
+        self._checkpoint = CheckpointPoller(checkpoint, settings.read_wait_seconds)
+        self._slots = FoldSlots(settings.max_replays, settings.max_replay_seconds / 3)
+        self._long_responses = _long(LONG_RESPONSES, settings)
+        self._long_outputs = _long(LONG_OUTPUTS, settings)
+        self._services: dict[str, Service] = {}
+
+    @property
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs as long as the process, once the log is connected."""
+        return (
+            self._directories.run,
+            self._access_directories.run,
+            self._feeds.run,
+            self._dispatch,
+        )
+
+    @property
+    def dropped_chains(self) -> int:
+        """How many events were not delivered because their chains are too long."""
+        return sum(service.dispatcher.dropped_chains for service in self._services.values())
+
+    def service(self, tenant: str) -> Service:
+        """What a tenant is served with."""
+        service = self._services.get(tenant)
+        if service is None:
+            service = self._services[tenant] = self._assemble(tenant)
+        return service
+
+    def close(self) -> None:
+        """End all streams before the process stops."""
+        self.live.close()
+        self._feeds.close()
+
+    async def _dispatch(self) -> None:
+        """Deliver the events of each tenant from its first subscription on, without end."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                tenant = await self._directories.subscribed.get()
+                tasks.create_task(self.service(tenant).dispatcher.run())
+
+    def _assemble(self, tenant: str) -> Service:
+        settings, log = self.settings, self._log
+        access_directory = self._access_directories.of(tenant)
+        directory = self._directories.of(tenant)
+        handler = CommandHandler(log, tenant, self._keys, settings.append_timeout_seconds)
+        models = ReadModels(self.pool, tenant)
+        past_rows = PastRows(self.pool, tenant, settings.max_replay_seconds)
+        past = PastFinder(
+            log,
+            Stores(models, past_rows, self._checkpoint),
+            tenant,
+            seconds=settings.max_replay_seconds,
+            slots=self._slots,
+        )
+        capacity = InboxCapacity(log, models, tenant, settings.max_inbox_messages)
+        inbox = Inboxes(handler, log, directory, tenant, capacity)
+        feed = self._feeds.of(tenant)
+        return Service(
+            settings=settings,
+            defaults=Defaults(
+                init_count=settings.init_count,
+                max_workers=settings.max_workers,
+                allow_privileged=settings.allow_privileged,
+                allow_new_privileges=settings.allow_new_privileges,
+            ),
+            log=log,
+            directory=directory,
+            actors=ActorCommands(handler, log, directory, tenant, self.access.check_definition),
+            inbox=inbox,
+            workers=WorkerCommands(handler, log, directory, models, tenant),
+            control=ExecutionControl(handler, log, directory, models, tenant),
+            models=models,
+            outputs=OutputSources(
+                outputs=self._outputs,
+                models=models,
+                watch=EndPoller(models.ended),
+                tenant=tenant,
+                output_timeout=settings.read_wait_seconds,
+            ),
+            live=self.live,
+            long_responses=self._long_responses,
+            long_outputs=self._long_outputs,
+            freshness=Freshness(self._checkpoint),
+            feed=feed,
+            streams=self.streams,
+            past=past,
+            why=WhyQuery(past, past_rows, models, tenant),
+            dispatcher=Dispatcher(
+                log, feed, inbox, directory, tenant=tenant, max_hops=settings.max_hops
+            ),
+            access=self.access,
+            access_directory=access_directory,
+            access_commands=AccessCommands(handler, directory, access_directory, tenant),
+        )
+
+
 def assemble(
     settings: ApiSettings,
     log: EventLog,
@@ -126,74 +262,9 @@ def assemble(
     *,
     metrics: ApiMetrics | None = None,
     spans: Spans = NO_SPANS,
-) -> Service:
-    """The service over a log and the output stream; nothing is opened or started."""
-    metrics = metrics or ApiMetrics()
-    tenant = settings.tenant
-    directory = ActorDirectory(log, tenant)
-    keys = KeyIndex(log, settings.idempotency_seconds)
-    access_directory = AccessDirectory(log, tenant, seconds=settings.append_timeout_seconds)
-    access = create_access_control(
-        settings, access_directory, lambda reason: metrics.refusals.labels(reason).inc()
-    )
-    handler = CommandHandler(log, tenant, keys, settings.append_timeout_seconds)
-    pool = PostgresPool(settings.postgres_dsn, settings.query_timeout_seconds, metrics.query)
-    models = ReadModels(pool, tenant)
-    past_rows = PastRows(pool, tenant, settings.max_replay_seconds)
-    freshness = Freshness(models.checkpoint, settings.read_wait_seconds)
-    past = PastFinder(
-        log,
-        Stores(models, past_rows, freshness),
-        tenant,
-        seconds=settings.max_replay_seconds,
-        slots=FoldSlots(settings.max_replays, settings.max_replay_seconds / 3),
-    )
-    sources = OutputSources(
-        outputs=outputs,
-        models=models,
-        watch=EndPoller(models.ended),
-        tenant=tenant,
-        output_timeout=settings.read_wait_seconds,
-    )
-    capacity = InboxCapacity(log, models, tenant, settings.max_inbox_messages)
-    inbox = Inboxes(handler, log, directory, tenant, capacity)
-    feed = EventFeed(log, tenant, max_events=settings.ring_events, max_bytes=settings.ring_bytes)
-    return Service(
-        settings=settings,
-        defaults=Defaults(
-            init_count=settings.init_count,
-            max_workers=settings.max_workers,
-            allow_privileged=settings.allow_privileged,
-            allow_new_privileges=settings.allow_new_privileges,
-        ),
-        log=log,
-        directory=directory,
-        actors=ActorCommands(handler, log, directory, tenant, access.check_definition),
-        inbox=inbox,
-        workers=WorkerCommands(handler, log, directory, models, tenant),
-        control=ExecutionControl(handler, log, directory, models, tenant),
-        models=models,
-        live=LiveOutput(sources, settings.max_followers, settings.stream_write_seconds),
-        long_responses=_long(LONG_RESPONSES, settings),
-        long_outputs=_long(LONG_OUTPUTS, settings),
-        freshness=freshness,
-        feed=feed,
-        streams=EventStreams(
-            feed,
-            most=settings.max_subscribers,
-            heartbeat_seconds=settings.stream_heartbeat_seconds,
-            write_seconds=settings.stream_write_seconds,
-        ),
-        past=past,
-        why=WhyQuery(past, past_rows, models, tenant),
-        dispatcher=Dispatcher(
-            log, feed, inbox, directory, tenant=tenant, max_hops=settings.max_hops
-        ),
-        metrics=metrics,
-        spans=spans,
-        access=access,
-        access_commands=AccessCommands(handler, directory, access_directory, tenant),
-    )
+) -> Tenants:
+    """The services over a log and the output stream; nothing is opened or started."""
+    return Tenants(settings, log, outputs, metrics or ApiMetrics(), spans)
 
 
 def _long(most: int, settings: ApiSettings) -> LongResponses:

@@ -92,8 +92,8 @@ class Process:
 
     def __init__(self, log: InMemoryEventLog, config: ApiSettings) -> None:
         self.gate = Gate()
-        self.service = assemble(config, GatedLog(log, self.gate), InMemoryOutputLog())
-        transport = httpx.ASGITransport(create_app(self.service))
+        self.tenants = assemble(config, GatedLog(log, self.gate), InMemoryOutputLog())
+        transport = httpx.ASGITransport(create_app(self.tenants))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://api", timeout=30)
 
     async def post(self, path: str, key: str | None, **form: str) -> httpx.Response:
@@ -114,9 +114,7 @@ async def world(count: int = 2, config: ApiSettings = CONFIG) -> AsyncGenerator[
     """Processes that fold what is in the log, from here to the end of the block."""
     made = World(count, config)
     folds = [
-        asyncio.create_task(run())
-        for p in made.processes
-        for run in (p.service.directory.run, p.service.access.directory.run)
+        asyncio.create_task(run()) for process in made.processes for run in process.tenants.loops
     ]
     try:
         yield made

@@ -15,7 +15,7 @@ from time import monotonic
 import msgspec
 from starlette.requests import Request
 
-from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.access_directory import AccessDirectories
 from abaco_api.access.authenticator import Authenticator
 from abaco_api.access.domain.access_errors import (
     CredentialTooLarge,
@@ -25,6 +25,7 @@ from abaco_api.access.domain.access_errors import (
 )
 from abaco_api.access.domain.decide_access import (
     Decision,
+    Permissions,
     decide,
     forbidden_parameter,
     level_on,
@@ -71,12 +72,12 @@ class AccessControl:
     def __init__(
         self,
         settings: ApiSettings,
-        directory: AccessDirectory,
+        directories: AccessDirectories,
         authenticator: Authenticator | None,
         refused: Callable[[str], None],
     ) -> None:
         """Without an authenticator, everybody may do everything; ``refused`` counts by reason."""
-        self.directory = directory
+        self._directories = directories
         self._authenticator = authenticator
         self._local = local_principal(settings.tenant)
         self.everybody = self._local if authenticator is None else None
@@ -116,11 +117,14 @@ class AccessControl:
 
     async def _check(self, principal: Principal, operation: Operated, text: str | None) -> None:
         rule, level = operation.rule, PermissionLevel.NONE
+        if rule.installation and principal.tenant != self._local.tenant:
+            raise Forbidden(f"{principal.name} may not do this: it needs {needs(rule)}")
         actor_id = checked_actor_id(text) if text is not None else ""
         if actor_id:
-            level = level_on(principal, actor_id, await self.directory.permissions(actor_id))
+            directory = self._directories.of(principal.tenant)
+            level = level_on(principal, actor_id, await directory.permissions(actor_id))
             if not at_least(level, PermissionLevel.READ):
-                latest = await self.directory.latest_permissions(actor_id)
+                latest = await directory.latest_permissions(actor_id)
                 level = level_on(principal, actor_id, latest)
         match decide(principal, rule, writes=operation.writes, level=level):
             case Decision.NOT_FOUND:
@@ -142,8 +146,7 @@ class AccessControl:
             return  # these are not limited, so a line for each would fill the log
         logger.info(
             "refused %s %s to %s at %s: %s",
-            *(operation.method, operation.path),
-            *("nobody" if principal is None else principal.name, address, error),
+            *(operation.method, operation.path, _named(principal), address, error),
         )
 
     def _address(self, request: Request) -> str:
@@ -161,7 +164,8 @@ class AccessControl:
         if not self.is_on or reads_all_actors(principal):
             return None
         if principal.actors is None:
-            return sorted(self.directory.fold.readable(principal.user))
+            directory = self._directories.of(principal.tenant)
+            return sorted(directory.fold.readable(principal.user))
         return [
             actor_id
             for actor_id in sorted(principal.actors)
@@ -172,7 +176,9 @@ class AccessControl:
         """Whether a principal may read the events of an actor, host or token, as of now."""
         if not self.is_on:
             return True
-        permissions = await self.directory.permissions(source) if names.is_actor_id(source) else {}
+        permissions: Permissions = {}
+        if names.is_actor_id(source):
+            permissions = await self._directories.of(principal.tenant).permissions(source)
         return may_read_source(principal, source, permissions)
 
     def reads_everything(self, principal: Principal) -> bool:
@@ -201,8 +207,9 @@ class AccessControl:
     async def until_revoked(self, principal: Principal, actor_id: str | None) -> None:
         """Return once a principal may no longer read, because of its credential or its level."""
         assert self._authenticator is not None
+        directory = self._directories.of(principal.tenant)
         while True:
-            reduced = self.directory.reduced
+            reduced = directory.reduced
             if not self._authenticator.is_valid(principal):
                 return
             seconds = None
@@ -234,6 +241,10 @@ class AccessControl:
             raise Forbidden(f"{name}: {principal.name} may not set this: docs/reference/access.md")
 
 
+def _named(principal: Principal | None) -> str:
+    return "nobody" if principal is None else f"{principal.name} of tenant {principal.tenant}"
+
+
 REASONS: dict[type[AbacoError], str] = {
     TooManyFailures: "too_many",
     CredentialTooLarge: "too_large",
@@ -245,7 +256,7 @@ REASONS: dict[type[AbacoError], str] = {
 
 
 def create_access_control(
-    settings: ApiSettings, directory: AccessDirectory, refused: Callable[[str], None]
+    settings: ApiSettings, directories: AccessDirectories, refused: Callable[[str], None]
 ) -> AccessControl:
     """Access control as the settings say.
 
@@ -258,8 +269,8 @@ def create_access_control(
         verifier = JwtVerifier((i, IssuerKeys(i, key_source(i), monotonic)) for i in issuers)
         burst = settings.auth_failures_per_minute
         failures = FailureLimit(burst=burst, per_minute=burst)
-        authenticator = Authenticator(directory, verifier, failures)
-    return AccessControl(settings, directory, authenticator, refused)
+        authenticator = Authenticator(directories, verifier, failures)
+    return AccessControl(settings, directories, authenticator, refused)
 
 
 def check_exposure(settings: ApiSettings) -> None:

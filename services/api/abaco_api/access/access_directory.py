@@ -1,79 +1,110 @@
-"""The access directory: permissions and API tokens, folded from the log in memory.
+"""The access directories: permissions and API tokens, folded from the log in memory, by tenant.
 
-Every process has one, so that a revocation takes effect everywhere as soon as its event is
-delivered, and no request waits for Postgres.
+Every process has them, so that a revocation takes effect everywhere as soon as its event is
+delivered, and no request waits for Postgres. One consumer reads the events of all tenants, so a new
+tenant is known with its first event.
 """
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from abaco_api.access.domain.access_fold import AccessFold, permissions_of_history
+from abaco_api.access.domain.access_fold import AccessFold, Token, permissions_of_history
 from abaco_api.access.domain.decide_access import Permissions
+from abaco_api.api_errors import TooMany
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.names import tokens_filter, type_filter
+from abaco_proto.names import token_filter, tokens_filter, type_filter
 
 MAX_DELETED = 1000
-"""Deleted actors whose permissions are kept in memory; those of others are read again."""
+"""Deleted actors of a tenant whose permissions are kept in memory; others are read again."""
+
+MAX_TENANTS = 10_000
+"""Beyond so many tenants, credentials of one that the log does not know yet are refused."""
+
+KINDS = (ev.ActorRegistered, ev.ActorDeleted, ev.PermissionSet)
 
 
-class AccessDirectory:
-    """A fold that keeps itself up to date while :meth:`run` runs."""
+class AccessDirectories:
+    """Folds that keep themselves up to date while :meth:`run` runs, one for each tenant."""
 
-    def __init__(self, log: EventLog, tenant: str, *, seconds: float) -> None:
-        """``seconds`` is how long a request waits for the fold, or for the log."""
-        self._log = log
-        self.tenant = tenant
+    def __init__(self, log: EventLog, *, seconds: float) -> None:
+        """``seconds`` is how long a request waits for the folds, or for the log."""
+        self.log = log
         self._seconds = seconds
         self._position = 0
         self._moved = asyncio.Event()
-        self._deleted: OrderedDict[str, Permissions] = OrderedDict()
-        self.fold = AccessFold()
-        self.caught_up = asyncio.Event()
-        self.reduced = asyncio.Event()
-        """Set, and replaced, whenever somebody may do less than before."""
+        self._directories: dict[str, AccessDirectory] = {}
+        self._tenants_of_token: dict[str, frozenset[str]] = {}
+        self._caught_up = asyncio.Event()
+
+    def check_tenant(self, tenant: str) -> None:
+        """Check that the tenant of a credential can be served.
+
+        Raises:
+            TooMany: the log has no event of it, and there are ``MAX_TENANTS`` others.
+        """
+        if tenant not in self._directories and len(self._directories) >= MAX_TENANTS:
+            raise TooMany(f"there are {MAX_TENANTS} tenants already, the most of this process")
+
+    def of(self, tenant: str) -> "AccessDirectory":
+        """The directory of a tenant, which is empty if the log has no event of it."""
+        if tenant not in self._directories:
+            self._directories[tenant] = AccessDirectory(self, tenant)
+        return self._directories[tenant]
 
     async def run(self) -> None:
         """Fold the log to its end, then each event as it is appended, without end."""
-        filters = [
-            tokens_filter(self.tenant),
-            *(
-                self._filter("*", kind)
-                for kind in (ev.ActorRegistered, ev.ActorDeleted, ev.PermissionSet)
-            ),
-        ]
-        async with aclosing(self._log.follow(filters)) as batches:
+        filters = [tokens_filter("*"), *(type_filter("*", "*", kind) for kind in KINDS)]
+        async with aclosing(self.log.follow(filters)) as batches:
             async for batch in batches:
                 for recorded in batch.events:
                     self.apply(recorded)
                     self._position = recorded.sequence
-                self.fold.drop_expired(datetime.now(UTC))
+                self._drop_expired(datetime.now(UTC))
                 if batch.caught_up:
-                    self.caught_up.set()
+                    self._caught_up.set()
                 self._moved.set()
                 self._moved = asyncio.Event()
 
     def apply(self, recorded: Recorded) -> None:
         """Apply an event, also one that this process appended and has not read yet."""
-        if self.fold.apply(recorded):
-            self.reduced.set()
-            self.reduced = asyncio.Event()
+        directory = self.of(recorded.tenant)
+        if directory.fold.apply(recorded):
+            directory.wake()
+        match recorded.event:
+            case ev.TokenCreated(token_id=token_id):
+                known = self._tenants_of_token.get(token_id, frozenset())
+                self._tenants_of_token[token_id] = known | {recorded.tenant}
+            case ev.TokenRevoked(token_id=token_id):
+                self._forget(recorded.tenant, token_id)
+
+    def tokens(self, token_id: str) -> Iterator[tuple[str, Token]]:
+        """The tokens with an id, and their tenants. Ids are unique within a tenant only."""
+        for tenant in self._tenants_of_token.get(token_id, ()):
+            token = self.of(tenant).fold.token(token_id)
+            if token is not None:
+                yield tenant, token
+
+    async def refresh_token(self, token_id: str) -> None:
+        """Wait until the events that the log has now of an id, of any tenant, are folded."""
+        await self.refresh(token_filter("*", token_id))
 
     async def ready(self) -> None:
-        """Wait until the fold has reached the end of the log once.
+        """Wait until the folds have reached the end of the log once.
 
         Raises:
             Unavailable: it takes too long: nobody can be let in.
         """
-        if self.caught_up.is_set():
+        if self._caught_up.is_set():
             return
         try:
             async with asyncio.timeout(self._seconds):
-                await self.caught_up.wait()
+                await self._caught_up.wait()
         except TimeoutError:
             raise Unavailable("the permissions are still being read") from None
 
@@ -85,7 +116,7 @@ class AccessDirectory:
         Raises:
             Unavailable: the log does not answer in time.
         """
-        last = await self._log.last(filter_)
+        last = await self.log.last(filter_)
         if last is None:
             return 0
         try:
@@ -95,6 +126,38 @@ class AccessDirectory:
         except TimeoutError:
             raise Unavailable("the permissions are behind the log") from None
         return last.sequence
+
+    def _drop_expired(self, now: datetime) -> None:
+        for tenant, directory in self._directories.items():
+            for token_id in directory.fold.drop_expired(now):
+                self._forget(tenant, token_id)
+
+    def _forget(self, tenant: str, token_id: str) -> None:
+        kept = self._tenants_of_token.get(token_id, frozenset()) - {tenant}
+        if kept:
+            self._tenants_of_token[token_id] = kept
+        else:
+            self._tenants_of_token.pop(token_id, None)
+
+
+class AccessDirectory:
+    """The permissions and API tokens of one tenant."""
+
+    def __init__(self, directories: AccessDirectories, tenant: str) -> None:
+        self._directories = directories
+        self._tenant = tenant
+        self._deleted: OrderedDict[str, Permissions] = OrderedDict()
+        self.fold = AccessFold()
+        self.apply = directories.apply
+        self.ready = directories.ready
+        self.refresh = directories.refresh
+        self.reduced = asyncio.Event()
+        """Set, and replaced, whenever somebody may do less than before."""
+
+    def wake(self) -> None:
+        """Wake all that wait for ``reduced``."""
+        self.reduced.set()
+        self.reduced = asyncio.Event()
 
     async def permissions(self, actor_id: str) -> Permissions:
         """The permissions of an actor, also of one that was deleted or has just been registered.
@@ -125,14 +188,14 @@ class AccessDirectory:
         return await self._permissions_of_deleted(actor_id)
 
     def _filter(self, actor_id: str, kind: type[ev.Event]) -> str:
-        return type_filter(self.tenant, actor_id, kind)
+        return type_filter(self._tenant, actor_id, kind)
 
     async def _permissions_of_deleted(self, actor_id: str) -> Permissions:
         if actor_id not in self._deleted:
             kinds = (ev.ActorRegistered, ev.PermissionSet)
             filters = [self._filter(actor_id, kind) for kind in kinds]
             history: list[Recorded] = []
-            async with aclosing(self._log.read(filters)) as batches:
+            async with aclosing(self._directories.log.read(filters)) as batches:
                 async for batch in batches:
                     history += batch
             self._deleted[actor_id] = permissions_of_history(history)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 
-from abaco_api.access.access_directory import AccessDirectory
+from abaco_api.access.access_directory import AccessDirectories
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_errors import (
     CredentialTooLarge,
@@ -12,10 +12,9 @@ from abaco_api.access.domain.access_errors import (
     Unauthenticated,
 )
 from abaco_api.access.domain.failure_limit import FailureLimit
-from abaco_api.access.domain.principal import Principal
+from abaco_api.access.domain.principal import Principal, PrincipalKind
 from abaco_api.access.jwt_verifier import JwtVerifier
 from abaco_proto.errors import AbacoError
-from abaco_proto.names import token_filter
 
 MAX_CREDENTIAL = 8 * 1024
 """The longest credential, in bytes; nginx passes no longer header by default."""
@@ -36,15 +35,14 @@ class Authenticator:
 
     def __init__(
         self,
-        directory: AccessDirectory,
+        directories: AccessDirectories,
         verifier: JwtVerifier,
         failures: FailureLimit,
         *,
         now: Callable[[], datetime] = _now,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Credentials of another tenant than the directory's are refused like unknown ones."""
-        self._directory = directory
+        self._directories = directories
         self._verifier = verifier
         self._failures = failures
         self._now = now
@@ -76,11 +74,12 @@ class Authenticator:
         """Whether the credential that a principal came with is still valid."""
         if principal.expires_at is not None and principal.expires_at <= self._now():
             return False
-        token_id = principal.id if principal.kind == "token" else None
-        return token_id is None or self._directory.fold.token(token_id) is not None
+        if principal.kind is not PrincipalKind.TOKEN:
+            return True
+        return self._directories.of(principal.tenant).fold.token(principal.id) is not None
 
     async def _verified(self, text: str, address: str) -> Principal:
-        await self._directory.ready()
+        await self._directories.ready()
         is_api_token = text.startswith(api_token.PREFIX)
         principal = self._of_api_token(text) if is_api_token else await self._verifier.known(text)
         if principal is None:
@@ -88,8 +87,7 @@ class Authenticator:
                 raise _too_many()
             verify = self._of_new_api_token if is_api_token else self._verifier.verify
             principal = await verify(text)
-        if principal.tenant != self._directory.tenant:
-            raise Unauthenticated("the credential is not known here")
+        self._directories.check_tenant(principal.tenant)
         return principal
 
     def _of_api_token(self, text: str) -> Principal | None:
@@ -97,20 +95,22 @@ class Authenticator:
         token_id = api_token.token_id_of(text)
         if token_id is None:
             raise Unauthenticated("the API token is mistyped")
-        token = self._directory.fold.token(token_id)
-        if token is None:
-            return None
-        if not api_token.matches(text, token.sha256):
+        is_known = False
+        for tenant, token in self._directories.tokens(token_id):
+            is_known = True
+            if api_token.matches(text, token.sha256):
+                if token.expires_at <= self._now():
+                    raise Unauthenticated("the API token has expired")
+                return token.principal(tenant)
+        if is_known:
             raise Unauthenticated("the API token is not known here")
-        if token.expires_at <= self._now():
-            raise Unauthenticated("the API token has expired")
-        return token.principal(self._directory.tenant)
+        return None
 
     async def _of_new_api_token(self, text: str) -> Principal:
         """The principal of an API token that another process may just have made."""
         token_id = api_token.token_id_of(text)
         assert token_id is not None
-        await self._directory.refresh(token_filter(self._directory.tenant, token_id))
+        await self._directories.refresh_token(token_id)
         principal = self._of_api_token(text)
         if principal is None:
             raise Unauthenticated("the API token is not known here")

@@ -17,7 +17,7 @@ from abaco_api.as_of.full_fold import FullFold
 from abaco_api.as_of.indexed_answers import IndexedAnswers
 from abaco_api.as_of.past_read_models import PastReadModels
 from abaco_api.http.parameters import whole_number
-from abaco_api.queries.freshness import Freshness
+from abaco_api.queries.freshness import CheckpointPoller
 from abaco_api.queries.past_rows import PastRows
 from abaco_api.queries.read_models import ReadModels
 from abaco_api.streams.events.event_query import MAX_SEQUENCE, moment
@@ -33,7 +33,7 @@ class Stores(msgspec.Struct, frozen=True):
 
     models: ReadModels
     rows: PastRows
-    freshness: Freshness
+    checkpoint: CheckpointPoller
 
 
 class PastFinder:
@@ -46,7 +46,7 @@ class PastFinder:
         self._log = log
         self._models = stores.models
         self._rows = stores.rows
-        self._freshness = stores.freshness
+        self._checkpoint = stores.checkpoint
         self._tenant = tenant
         self._seconds = seconds
         self.slots = slots
@@ -79,7 +79,7 @@ class PastFinder:
     async def indexed(self, sequence: int) -> IndexedAnswers | None:
         """Answers from Postgres; None when it does not answer, or has not projected so much."""
         try:
-            await self._freshness.reach_sequence(sequence)
+            await self._checkpoint.reach(sequence)
         except (Behind, Unavailable):
             return None
         return IndexedAnswers(self._rows, self._tenant, sequence)

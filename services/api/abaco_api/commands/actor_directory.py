@@ -1,7 +1,7 @@
-"""The directory: all actors' definitions, folded from the log in memory.
+"""The actor directories: all actors' definitions, folded from the log in memory, by tenant.
 
-Commands are decided on it, so they do not wait for Postgres. It follows ``actor.*`` events only: it
-has no reports of workers and no actors' states.
+Commands are decided on them, so they do not wait for Postgres. They follow ``actor.*`` events only,
+of all tenants with one consumer: they have no reports of workers and no actors' states.
 """
 
 import asyncio
@@ -35,32 +35,35 @@ class DirectoryEntry(msgspec.Struct, frozen=True):
 UNKNOWN_ACTOR = DirectoryEntry(INITIAL, 0)
 
 
-class ActorDirectory:
-    """A fold that keeps itself up to date while :meth:`run` runs.
+class ActorDirectories:
+    """Folds that keep themselves up to date while :meth:`run` runs, one for each tenant."""
 
-    ``subscribed`` is set once any actor has a subscription.
-    """
-
-    def __init__(self, log: EventLog, tenant: str) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._tenant = tenant
-        self._entries: dict[str, DirectoryEntry] = {}
-        self._numbers: dict[str, int] = {}
-        self._position = 0
+        self._directories: dict[str, ActorDirectory] = {}
         self._moved = asyncio.Event()
+        self.position = 0
         self.caught_up = asyncio.Event()
-        self.subscribed = asyncio.Event()
+        self.subscribed: asyncio.Queue[str] = asyncio.Queue()
+        """Each tenant, once, as soon as one of its actors has a subscription."""
+
+    def of(self, tenant: str) -> "ActorDirectory":
+        """The directory of a tenant, which is empty if the log has no actor of it."""
+        if tenant not in self._directories:
+            self._directories[tenant] = ActorDirectory(self._log, tenant, self)
+        return self._directories[tenant]
 
     async def run(self) -> None:
         """Fold the log to its end, then each event as it is appended, without end."""
-        async with aclosing(self._log.follow([actors_filter(self._tenant)])) as batches:
+        async with aclosing(self._log.follow([actors_filter("*")])) as batches:
             async for batch in batches:
                 for recorded in batch.events:
                     if (warning := unrecognized_warning(recorded)) is not None:
                         logger.warning("%s", warning)
-                    self.apply(recorded)
-                    self._position = recorded.sequence
-                    self._drop_deleted(recorded)
+                    directory = self.of(recorded.tenant)
+                    directory.apply(recorded)
+                    self.position = recorded.sequence
+                    directory.drop_deleted(recorded)
                 if batch.caught_up:
                     self.caught_up.set()
                 self._moved.set()
@@ -68,8 +71,21 @@ class ActorDirectory:
 
     async def reach(self, sequence: int) -> None:
         """Wait until the event with this sequence, of any actor, is folded."""
-        while self._position < sequence:
+        while self.position < sequence:
             await self._moved.wait()
+
+
+class ActorDirectory:
+    """The actors of one tenant."""
+
+    def __init__(self, log: EventLog, tenant: str, directories: ActorDirectories) -> None:
+        self._log = log
+        self._tenant = tenant
+        self._directories = directories
+        self._entries: dict[str, DirectoryEntry] = {}
+        self._numbers: dict[str, int] = {}
+        self._is_subscribed = False
+        self.caught_up = directories.caught_up
 
     async def next_number(self, name: str) -> int:
         """The first number never used with a name, by the events folded so far."""
@@ -114,7 +130,7 @@ class ActorDirectory:
         """Wait until all events that the log has of an actor now are folded."""
         last = await self._log.last(actor_filter(self._tenant, actor_id))
         if last is not None:
-            await self.reach(last.sequence)
+            await self._directories.reach(last.sequence)
 
     def apply(self, recorded: Recorded) -> None:
         """Fold an event, also one that this process appended and has not read from the log yet.
@@ -123,22 +139,23 @@ class ActorDirectory:
         """
         actor_id = recorded.subject.split(".")[3]
         known = self._entries.get(actor_id, UNKNOWN_ACTOR)
-        if recorded.sequence <= max(known.head, self._position):
+        if recorded.sequence <= max(known.head, self._directories.position):
             return
         actor = evolve(known.actor, recorded)
         if not actor.actor_id:
             return
         self._entries[actor_id] = DirectoryEntry(replace(actor, state=""), recorded.sequence)
-        if actor.subscriptions:
-            self.subscribed.set()
+        if actor.subscriptions and not self._is_subscribed:
+            self._is_subscribed = True
+            self._directories.subscribed.put_nowait(self._tenant)
         if names.is_actor_id(actor_id):
             self.take_number(names.actor_name(actor_id), names.actor_number(actor_id))
 
-    def _drop_deleted(self, recorded: Recorded) -> None:
+    def drop_deleted(self, recorded: Recorded) -> None:
         """Drop the entry of a deleted actor once its history was read to the end."""
         actor_id = recorded.subject.split(".")[3]
         entry = self._entries.get(actor_id, UNKNOWN_ACTOR)
-        if entry.actor.status is ActorStatus.DELETED and entry.head <= self._position:
+        if entry.actor.status is ActorStatus.DELETED and entry.head <= self._directories.position:
             del self._entries[actor_id]
 
     def take_number(self, name: str, number: int) -> None:

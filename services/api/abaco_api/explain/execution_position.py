@@ -15,6 +15,7 @@ from abaco_proto import events as ev
 from abaco_proto.actor import Actor, ActorStatus
 from abaco_proto.envelope import Recorded, format_time
 from abaco_proto.execution import Execution, ExecutionStatus
+from abaco_proto.state_keys import WorkerKey
 from abaco_proto.worker import Worker, WorkerStatus
 
 
@@ -32,11 +33,11 @@ class HostCapacity(msgspec.Struct, frozen=True):
 
 
 class HostFold:
-    """A fold of the events of hosts, and of all workers."""
+    """A fold of the events of hosts, and of the workers of all tenants, which share them."""
 
     def __init__(self) -> None:
         self._capacity: dict[str, int] = {}
-        self._hosts: dict[str, str] = {}
+        self._hosts: dict[WorkerKey, str] = {}
 
     def take(self, recorded: Recorded) -> None:
         """Take in one more event."""
@@ -47,9 +48,9 @@ class HostFold:
             case ev.HostLost():
                 self._capacity.pop(event.host_id, None)
             case ev.WorkerRequested():
-                self._hosts[event.worker_id] = event.host_id
+                self._hosts[recorded.tenant, event.worker_id] = event.host_id
             case ev.WorkerFailed() | ev.WorkerStopped() | ev.WorkerLost():
-                self._hosts.pop(event.worker_id, None)
+                self._hosts.pop((recorded.tenant, event.worker_id), None)
 
     def result(self, workers: Mapping[str, int] | None = None) -> HostCapacity:
         """The capacity after these events, with ``workers`` by host if that is known otherwise."""

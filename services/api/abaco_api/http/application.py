@@ -14,7 +14,7 @@ from abaco_api.access.access_control import Operated
 from abaco_api.access.domain.rules import RULES, check_rules
 from abaco_api.contract import asyncapi, openapi
 from abaco_api.contract.operation import Operation
-from abaco_api.dependencies import Service
+from abaco_api.dependencies import Tenants
 from abaco_api.http.operation_endpoint import PathEndpoint, path_endpoint
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_api.http.response_envelope import MEDIA_TYPE, failure, failure_of
@@ -40,17 +40,17 @@ def check_operations() -> None:
     check_rules([*operations, *(("GET", path) for path in DOCUMENTS)])
 
 
-def create_app(service: Service) -> RequestMiddleware:
-    """The application over a service that is open, or will be opened."""
+def create_app(tenants: Tenants) -> RequestMiddleware:
+    """The application over services that are open, or will be opened."""
     routes = [
-        *_routes(OPERATIONS, service),
+        *_routes(OPERATIONS, tenants),
         Route(
             "/openapi.json",
-            _document(openapi.encoded(OPERATIONS, auth=service.access.is_on)),
+            _document(openapi.encoded(OPERATIONS, auth=tenants.access.is_on)),
             methods=["GET"],
         ),
         Route("/asyncapi.json", _document(asyncapi.encoded()), methods=["GET"]),
-        Route(METRICS, _metrics(service), methods=["GET"]),
+        Route(METRICS, _metrics(tenants), methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,
@@ -62,7 +62,7 @@ def create_app(service: Service) -> RequestMiddleware:
         },
     )
     app.router.redirect_slashes = False
-    settings = service.settings
+    settings = tenants.settings
     return RequestMiddleware(
         app,
         routes,
@@ -74,18 +74,18 @@ def create_app(service: Service) -> RequestMiddleware:
             most_bytes=settings.max_upload_bytes,
         ),
         max_requests=settings.max_requests,
-        metrics=service.metrics,
-        spans=service.spans,
+        metrics=tenants.metrics,
+        spans=tenants.spans,
     )
 
 
-def _routes(operations: Sequence[Operation], service: Service) -> list[Route]:
+def _routes(operations: Sequence[Operation], tenants: Tenants) -> list[Route]:
     """One route per path, so that the answer to a wrong method names all right ones."""
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     return [
-        Route(path, path_endpoint(by_method, service), methods=list(by_method))
+        Route(path, path_endpoint(by_method, tenants), methods=list(by_method))
         for path, by_method in by_path.items()
     ]
 
@@ -97,16 +97,16 @@ def _document(body: bytes) -> PathEndpoint:
     return document
 
 
-def _metrics(api: Service) -> PathEndpoint:
+def _metrics(tenants: Tenants) -> PathEndpoint:
     """The metrics in the Prometheus text format, without the envelope."""
     operated = Operated("GET", METRICS, RULES["GET", METRICS])
 
     async def metrics(request: Request) -> Response:
-        await api.access.admit(request, operated)
-        api.metrics.readers.set(api.live.readers)
-        api.metrics.subscribers.set(api.streams.count)
-        api.metrics.chains_cut = api.dispatcher.dropped_chains
-        return Response(api.metrics.registry.text(), media_type=CONTENT_TYPE)
+        await tenants.access.admit(request, operated)
+        tenants.metrics.readers.set(tenants.live.readers)
+        tenants.metrics.subscribers.set(tenants.streams.count)
+        tenants.metrics.chains_cut = tenants.dropped_chains
+        return Response(tenants.metrics.registry.text(), media_type=CONTENT_TYPE)
 
     return metrics
 

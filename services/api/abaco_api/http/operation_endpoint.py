@@ -22,7 +22,7 @@ from abaco_api.api_errors import BadParameter
 from abaco_api.commands.command_handler import Cause
 from abaco_api.commands.idempotency import AlreadyExecuted, idempotency_key
 from abaco_api.contract.operation import KEY, MAX_KEY, Operation
-from abaco_api.dependencies import Service, after_header
+from abaco_api.dependencies import Service, Tenants, after_header
 from abaco_api.http.parameters import read_parameters
 from abaco_api.http.response_envelope import SEQUENCE
 from abaco_api.queries.freshness import ALL_ACTORS
@@ -39,7 +39,7 @@ _PRINTABLE = re.compile(rf"[ -~]{{1,{MAX_KEY}}}")
 PathEndpoint = Callable[[Request], Awaitable[Response]]
 
 
-def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndpoint:
+def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> PathEndpoint:
     """The endpoint of a path, with its operations by method."""
     guards = {
         method: Operated(method, operation.path, rule_of(method, operation.path))
@@ -49,11 +49,12 @@ def path_endpoint(operations: Mapping[str, Operation], api: Service) -> PathEndp
     async def serve(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         names = request.path_params
-        principal = api.access.everybody
+        principal = tenants.access.everybody
         if principal is None:
-            principal = await api.access.admit(request, guards[operation.method])
-            if principal.kind is PrincipalKind.TOKEN:
-                api.access_commands.note_use(principal)
+            principal = await tenants.access.admit(request, guards[operation.method])
+        api = tenants.service(principal.tenant)
+        if principal.kind is PrincipalKind.TOKEN:
+            api.access_commands.note_use(principal)
         request.state.principal = principal
         with log_context(
             actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
@@ -102,7 +103,7 @@ async def _cause(
         parameters = [decoded.form, values]
     key = idempotency_key(
         text,
-        tenant=api.settings.tenant,
+        tenant=principal.tenant,
         user=principal.user,
         method=request.method,
         path=request.scope["path"],

@@ -14,7 +14,7 @@ import uvicorn
 
 from abaco_api.access.access_control import check_exposure
 from abaco_api.api_settings import ApiSettings
-from abaco_api.dependencies import Service, assemble
+from abaco_api.dependencies import Tenants, assemble
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.application import check_operations, create_app
 from abaco_api.http.wire_protocol import protocol
@@ -67,7 +67,7 @@ async def run(settings: ApiSettings, spans: Spans = NO_SPANS) -> None:
     )
     metrics = ApiMetrics()
     metrics.log.watch(connection)
-    service = assemble(
+    tenants = assemble(
         settings,
         InstrumentedEventLog(JetStreamEventLog(connection), metrics.log),
         JetStreamOutputLog(connection),
@@ -75,9 +75,9 @@ async def run(settings: ApiSettings, spans: Spans = NO_SPANS) -> None:
         spans=spans,
     )
     try:
-        await main_loop(service, connection, listener)
+        await main_loop(tenants, connection, listener)
     finally:
-        await shutdown(service, connection)
+        await shutdown(tenants, connection)
 
 
 def listen(settings: ApiSettings) -> socket.socket:
@@ -91,15 +91,12 @@ def listen(settings: ApiSettings) -> socket.socket:
         raise Malformed(f"ABACO_API_PORT: cannot listen on {where}: {error.strerror}") from None
 
 
-async def main_loop(service: Service, connection: Connection, listener: socket.socket) -> None:
+async def main_loop(tenants: Tenants, connection: Connection, listener: socket.socket) -> None:
     """Serve, connect and fold concurrently, until one of these ends."""
     opening = asyncio.ensure_future(connection.open())
     work = {
-        asyncio.ensure_future(_server(service).serve(sockets=[listener])),
-        asyncio.ensure_future(_when_open(opening, service.directory.run)),
-        asyncio.ensure_future(_when_open(opening, service.access.directory.run)),
-        asyncio.ensure_future(_when_open(opening, service.feed.run)),
-        asyncio.ensure_future(_when_open(opening, service.dispatcher.run)),
+        asyncio.ensure_future(_server(tenants).serve(sockets=[listener])),
+        *(asyncio.ensure_future(_when_open(opening, run)) for run in tenants.loops),
     }
     done, rest = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
     for task in (*rest, opening):
@@ -109,9 +106,9 @@ async def main_loop(service: Service, connection: Connection, listener: socket.s
         task.result()
 
 
-async def shutdown(service: Service, connection: Connection) -> None:
+async def shutdown(tenants: Tenants, connection: Connection) -> None:
     """Close all connections, without waiting for a server that does not answer."""
-    await service.models.close()
+    tenants.pool.close()
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(connection.close(), CLOSE_SECONDS)
 
@@ -121,11 +118,11 @@ async def _when_open(opening: "asyncio.Future[None]", run: Callable[[], Awaitabl
     await run()
 
 
-def _server(service: Service) -> Server:
+def _server(tenants: Tenants) -> Server:
     return Server(
         uvicorn.Config(
-            create_app(service),
-            http=protocol(service.settings.head_seconds),
+            create_app(tenants),
+            http=protocol(tenants.settings.head_seconds),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -135,5 +132,5 @@ def _server(service: Service) -> Server:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
-        at_stop=service.close,
+        at_stop=tenants.close,
     )

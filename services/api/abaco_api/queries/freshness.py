@@ -1,4 +1,4 @@
-"""Freshness: a query shows at least what its process has written, or is refused.
+"""Freshness: a query shows at least what its process has written for its tenant, or is refused.
 
 One poller reads the checkpoint of the read models for all queries that wait, and only then.
 """
@@ -17,35 +17,23 @@ EVERYTHING = "*"
 """The topic of every event, whatever it is about."""
 
 
-class Freshness:
-    """Keeps the sequences that were written, and waits until the read models hold them."""
+class CheckpointPoller:
+    """Waits until the read models hold an event, for all tenants of a process."""
 
     def __init__(self, checkpoint: Callable[[], Awaitable[int]], wait_seconds: float) -> None:
         self._checkpoint = checkpoint
         self._wait_seconds = wait_seconds
-        self._written: OrderedDict[str, int] = OrderedDict()
-        self.position = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._poller: asyncio.Task[None] | None = None
+        self.position = 0
 
-    def wrote(self, sequence: int, *topics: str) -> None:
-        """Remember an event about each topic: an actor id, or ``ALL_ACTORS``."""
-        for topic in (*topics, EVERYTHING):
-            self._written[topic] = max(sequence, self._written.pop(topic, 0))
-        while len(self._written) > MAX_CACHED:
-            self._written.popitem(last=False)
-
-    async def reach(self, topic: str, after: int = 0) -> None:
-        """Wait until the read models hold all that is known to be written about a topic.
+    async def reach(self, need: int) -> None:
+        """Wait until the read models hold an event.
 
         Raises:
             Behind: they do not hold it in time.
             Unavailable: Postgres does not answer.
         """
-        await self.reach_sequence(max(after, self._written.get(topic, 0)))
-
-    async def reach_sequence(self, need: int) -> None:
-        """Wait until the read models hold an event; raises as :meth:`reach`."""
         if self.position >= need:
             return
         waiter = (need, asyncio.get_running_loop().create_future())
@@ -76,3 +64,31 @@ class Freshness:
         for _, waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(error)
+
+
+class Freshness:
+    """Keeps the sequences that were written for one tenant, and waits for the read models."""
+
+    def __init__(self, poller: CheckpointPoller) -> None:
+        self._poller = poller
+        self._written: OrderedDict[str, int] = OrderedDict()
+
+    @property
+    def position(self) -> int:
+        """The last sequence that the read models are known to hold."""
+        return self._poller.position
+
+    def wrote(self, sequence: int, *topics: str) -> None:
+        """Remember an event about each topic: an actor id, or ``ALL_ACTORS``."""
+        for topic in (*topics, EVERYTHING):
+            self._written[topic] = max(sequence, self._written.pop(topic, 0))
+        while len(self._written) > MAX_CACHED:
+            self._written.popitem(last=False)
+
+    async def reach(self, topic: str, after: int = 0) -> None:
+        """Wait until the read models hold all that is known to be written about a topic.
+
+        Raises:
+            Behind, Unavailable: as ``CheckpointPoller.reach``.
+        """
+        await self._poller.reach(max(after, self._written.get(topic, 0)))

@@ -142,17 +142,18 @@ SELECT (SELECT count(*)
          LIMIT 1) AS running;
 
 -- name: host_events
--- The last event of each host.
+-- The last event of each host, whatever its tenant: hosts serve all tenants.
 SELECT DISTINCT ON (actor_id)
        seq, time, tenant, id, causation_id, correlation_id, hops, principal, subject, data, body
   FROM events
- WHERE tenant = $1 AND type IN ('host.joined', 'host.lost')
+ WHERE type IN ('host.joined', 'host.lost')
  ORDER BY actor_id, seq DESC;
 
 -- name: live_workers_by_host
+-- The workers of all tenants: they share the hosts.
 SELECT host_id, count(*) AS workers
   FROM workers
- WHERE tenant = $1 AND ended_sequence = 0
+ WHERE ended_sequence = 0
  GROUP BY host_id;
 
 -- name: reruns

@@ -112,12 +112,14 @@ class PastRows:
         return row
 
     async def host_events(self) -> list[Recorded]:
-        """The last event of each host."""
-        return await self._events("host_events")
+        """The last event of each host. Hosts serve all tenants."""
+        async with self._pool.session(self._seconds) as session:
+            return [_recorded(row) for row in await session.fetch(SQL["host_events"])]
 
     async def live_workers_by_host(self) -> dict[str, int]:
-        """How many workers of all actors each host has."""
-        rows = await self._rows("live_workers_by_host")
+        """How many workers of all actors of all tenants each host has."""
+        async with self._pool.session(self._seconds) as session:
+            rows = await session.fetch(SQL["live_workers_by_host"])
         return {row["host_id"]: row["workers"] for row in rows}
 
     async def reruns(self, actor_id: str, execution_id: str, limit: int) -> Sequence[Row]:

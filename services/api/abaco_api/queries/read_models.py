@@ -39,10 +39,6 @@ class ReadModels:
         self._pool = pool
         self._tenant = tenant
 
-    async def close(self) -> None:
-        """Drop all connections."""
-        self._pool.close()
-
     async def checkpoint(self) -> int:
         """The sequence of the last event that is in the rows."""
         async with self._pool.session() as session:

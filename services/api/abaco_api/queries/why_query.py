@@ -89,7 +89,7 @@ class WhyQuery:
 
     async def _folded_capacity(self, fold: FullFold) -> HostCapacity:
         hosts = HostFold()
-        filters = [hosts_filter(self._tenant), all_workers_filter(self._tenant)]
+        filters = [hosts_filter("*"), all_workers_filter("*")]
         async with aclosing(fold.events(filters)) as events:
             async for recorded in events:
                 hosts.take(recorded)

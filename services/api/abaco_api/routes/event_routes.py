@@ -50,6 +50,7 @@ async def _events(api: Service, request: Request, actor_id: str | None = None) -
         if actor_id is not None:
             await api.check_registered(actor_id)
         return api.streams.open(
+            api.feed,
             asked.selection,
             after=asked.after,
             before=asked.before,

@@ -84,7 +84,7 @@ async def logs(api: Service, request: Request) -> Response:
         begin = resumed(request.headers.get("last-event-id"), row["attempt"])
         if hidden:
             return api.live.empty(row, events=events)
-        return api.live.follow(row, begin, events=events)
+        return api.live.follow(api.outputs, row, begin, events=events)
     if hidden:
         return success("", f"Logs expired {row['log_ex']} seconds after the end of the execution.")
     return await _logs_so_far(api, row)

@@ -25,7 +25,7 @@ async def list_permissions(api: Service, request: Request) -> Response:
     nothing_else(query_parameters(request))
     actor_id = checked_actor_id(request.path_params["actor_id"])
     await api.directory.find(actor_id)
-    levels = dict(await api.access.directory.permissions(actor_id))
+    levels = dict(await api.access_directory.permissions(actor_id))
     return success(levels, "Permissions retrieved successfully.")
 
 
@@ -36,13 +36,13 @@ async def set_permission(api: Service, request: Request, cause: Cause) -> Respon
     parameters = await read_parameters(request, api.settings.max_body_bytes)
     body = parse.permission(parameters)
     sequence = await api.access_commands.set_permission(actor_id, body.user, body.level, cause)
-    levels = dict(await api.access.directory.permissions(actor_id))
+    levels = dict(await api.access_directory.permissions(actor_id))
     return _set(levels, sequence)
 
 
 async def repeated_set(api: Service, request: Request, recorded: Recorded) -> Response:
     """The response to a repeated request: the levels as they are now."""
-    levels = await api.access.directory.permissions(request.path_params["actor_id"])
+    levels = await api.access_directory.permissions(request.path_params["actor_id"])
     return _set(dict(levels), recorded.sequence)
 
 

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class Dispatcher:
-    """Delivers events to subscribers; each api process has one."""
+    """Delivers the events of a tenant to its subscribers; each api process has one."""
 
     def __init__(  # noqa: PLR0913 - what it reads, and where it writes
         self,
@@ -78,8 +78,7 @@ class Dispatcher:
         self.dropped_chains = 0
 
     async def run(self) -> None:
-        """Deliver from the first subscription on, without end."""
-        await self._directory.subscribed.wait()
+        """Deliver without end. There is a subscription."""
         await self._when_available(self._read_subscriptions)
         after = await self._when_available(self._first_undelivered)
         logger.info(

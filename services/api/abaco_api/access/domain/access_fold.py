@@ -174,10 +174,12 @@ class AccessFold:
         heappush(self._expiring, (token.expires_at, token.token_id))
         return False
 
-    def drop_expired(self, now: datetime) -> None:
-        """Forget the tokens that have expired."""
+    def drop_expired(self, now: datetime) -> Iterator[str]:
+        """Forget the tokens that have expired; their ids."""
         while self._expiring and self._expiring[0][0] <= now:
-            self._revoked(heappop(self._expiring)[1])
+            token_id = heappop(self._expiring)[1]
+            self._revoked(token_id)
+            yield token_id
 
     def _revoked(self, token_id: str) -> bool:
         token = self._tokens.pop(token_id, None)

@@ -39,13 +39,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """What one operation needs.
 
     ``public``: nothing, not even a credential. ``filtered``: the answer shows only what the
-    principal may read, so that a token for some actors may ask.
+    principal may read, so that a token for some actors may ask. ``installation``: it is about all
+    tenants, and only for principals of the tenant ``ABACO_TENANT``.
     """
 
     level: PermissionLevel | None = None
     roles: frozenset[Role] = frozenset()
     public: bool = False
     filtered: bool = False
+    installation: bool = False
 
 
 def _roles(*roles: Role) -> frozenset[Role]:
@@ -67,7 +69,9 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/readyz"): _PUBLIC,
     ("GET", "/openapi.json"): _PUBLIC,
     ("GET", "/asyncapi.json"): _PUBLIC,
-    ("GET", "/metrics"): Rule(roles=_roles(Role.ADMIN, Role.OPERATOR, Role.READER, Role.AUDITOR)),
+    ("GET", "/metrics"): Rule(
+        roles=_roles(Role.ADMIN, Role.OPERATOR, Role.READER, Role.AUDITOR), installation=True
+    ),
     ("POST", "/actors"): Rule(roles=_roles(Role.ADMIN, Role.DEVELOPER)),
     ("GET", "/actors"): Rule(filtered=True),
     ("GET", _ACTOR): _READ,
@@ -159,7 +163,7 @@ def needs(rule: Rule) -> str:
     if rule.level is not None:
         return f"{rule.level} on the actor" + (f", or role {roles}" if roles else "")
     if roles:
-        return f"role {roles}"
+        return f"role {roles}" + (" in the tenant ABACO_TENANT" if rule.installation else "")
     return "a credential" + ("; shows what it may read" if rule.filtered else "")
 
 

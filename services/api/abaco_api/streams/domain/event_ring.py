@@ -52,6 +52,9 @@ class EventRing:
         self._sequences.append(item.sequence)
         self.position = item.sequence
         self.size += item.size
+        self._trim()
+
+    def _trim(self) -> None:
         while len(self) > self._max_events or (self.size > self._max_bytes and len(self) > 1):
             oldest = self._items[self._begin]
             self.floor, self.size = oldest.sequence, self.size - oldest.size
@@ -61,6 +64,11 @@ class EventRing:
             del self._items[: self._begin]
             del self._sequences[: self._begin]
             self._begin = 0
+
+    def limit(self, max_events: int, max_bytes: int) -> None:
+        """Replace the limits, and remove the oldest events beyond them."""
+        self._max_events, self._max_bytes = max_events, max_bytes
+        self._trim()
 
     def after(self, cursor: int, limit: int) -> Sequence[EncodedEvent]:
         """At most ``limit`` events after a cursor that is not below the floor."""

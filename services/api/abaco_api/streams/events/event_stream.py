@@ -55,11 +55,8 @@ MayRead = Callable[[str], Awaitable[bool]]
 class EventStreams:
     """All streams of events of a process."""
 
-    def __init__(
-        self, feed: EventFeed, *, most: int, heartbeat_seconds: float, write_seconds: float
-    ) -> None:
+    def __init__(self, *, most: int, heartbeat_seconds: float, write_seconds: float) -> None:
         """At most ``most`` at once; a write may take ``write_seconds``."""
-        self.feed = feed
         self.heartbeat_seconds = heartbeat_seconds
         self.write_seconds = write_seconds
         self.readers = asyncio.Semaphore(MAX_LOG_READERS)
@@ -68,28 +65,30 @@ class EventStreams:
 
     def open(
         self,
+        feed: EventFeed,
         selection: Selection,
         *,
         after: int | None,
         before: int | None,
         may_read: MayRead | None = None,
     ) -> "EventStream":
-        """A stream for one more client, of the events whose source it may read at that moment.
+        """A stream of a tenant's events for one more client, of those whose source it may read.
 
         Raises:
             TooMany: the process serves as many as it may.
         """
         if self.count >= self._most:
             raise TooMany(f"there are {self.count} subscribers already, the most of this process")
-        return EventStream(self, selection, after=after, before=before, may_read=may_read)
+        return EventStream(self, feed, selection, after=after, before=before, may_read=may_read)
 
 
 class EventStream(Response):
     """The answer to one client, after ``after`` (None: from now on) up to ``before``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what to send, and of what
         self,
         streams: EventStreams,
+        feed: EventFeed,
         selection: Selection,
         *,
         after: int | None,
@@ -99,7 +98,7 @@ class EventStream(Response):
         self._may_read = may_read
         super().__init__(None, media_type=MEDIA_TYPE)
         self._streams = streams
-        self._feed = streams.feed
+        self._feed = feed
         self._selection = selection
         self._cursor = after
         self._before = before
@@ -113,10 +112,10 @@ class EventStream(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        self._feed.start()
         self._streams.count += 1
         try:
-            await send_until_disconnected(scope, receive, self._serve())
+            with self._feed.use():
+                await send_until_disconnected(scope, receive, self._serve())
         finally:
             self._streams.count -= 1
 

@@ -13,9 +13,8 @@ from abaco_api.streams.output.output_response import LiveResponse
 class LiveOutput:
     """Every reader has its own consumer on the output stream, so their number is limited."""
 
-    def __init__(self, sources: OutputSources, most: int, write_seconds: float = 10.0) -> None:
+    def __init__(self, most: int, write_seconds: float = 10.0) -> None:
         """At most ``most`` readers at once; a write to one may take ``write_seconds``."""
-        self._sources = sources
         self._write_seconds = write_seconds
         self._most = most
         self._closing = asyncio.Event()
@@ -25,8 +24,10 @@ class LiveOutput:
         """End all streams: the process stops."""
         self._closing.set()
 
-    def follow(self, row: Row, begin: OutputOffset, *, events: bool) -> LiveResponse:
-        """The output of an execution from an offset on, up to its end.
+    def follow(
+        self, sources: OutputSources, row: Row, begin: OutputOffset, *, events: bool
+    ) -> LiveResponse:
+        """The output of a tenant's execution from an offset on, up to its end.
 
         Raises:
             TooMany: the process serves as many readers as it may.
@@ -37,7 +38,7 @@ class LiveOutput:
         async def read(emit: Emit) -> Row:
             self.readers += 1
             try:
-                return await OutputReader(self._sources, row, begin, emit).read()
+                return await OutputReader(sources, row, begin, emit).read()
             finally:
                 self.readers -= 1
 
