@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 import builders as b
@@ -15,11 +16,12 @@ from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_errors import Unauthenticated
 from abaco_api.access.domain.failure_limit import FailureLimit
 from abaco_api.access.jwt_verifier import JwtVerifier
-from abaco_api.api_errors import TooMany
+from abaco_api.api_errors import QuotaExceeded, TooMany
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import Service, Tenants, assemble
 from abaco_api.domain import commands as cmd
 from abaco_api.domain.messages import decide_send
+from abaco_api.domain.quotas import RequestRate
 from abaco_api.explain.execution_position import HostFold
 from abaco_api.streams.events.event_feed import EventFeeds
 from abaco_proto import events as ev
@@ -35,8 +37,10 @@ CONFIG = ApiSettings(append_timeout_seconds=30)
 
 
 @asynccontextmanager
-async def running(log: InMemoryEventLog) -> AsyncGenerator[Tenants, None]:
-    tenants = assemble(CONFIG, log, InMemoryOutputLog())
+async def running(
+    log: InMemoryEventLog, config: ApiSettings = CONFIG
+) -> AsyncGenerator[Tenants, None]:
+    tenants = assemble(config, log, InMemoryOutputLog())
     loops = [asyncio.create_task(run()) for run in tenants.loops]
     try:
         yield tenants
@@ -128,6 +132,38 @@ async def test_a_key_of_one_tenant_is_unknown_to_another() -> None:
         red, blue = [dict(await each.latest_permissions("foo_0")) for each in directories]
         assert red["alice"] is PermissionLevel.UPDATE
         assert "alice" not in blue
+
+
+# -- quotas -------------------------------------------------------------------------------------
+
+
+def test_a_tenant_sends_so_many_requests_at_once_and_then_so_many_a_second() -> None:
+    rate = RequestRate(10)
+    for _ in range(10):
+        rate.take(100.0)
+    with pytest.raises(TooMany, match="max_tenant_requests_per_second"):
+        rate.take(100.0)
+    for _ in range(2):
+        rate.take(100.25)
+    with pytest.raises(TooMany):
+        rate.take(100.25)
+    for _ in range(10):
+        rate.take(200.0)
+
+
+async def test_a_quota_is_of_one_tenant() -> None:
+    log = InMemoryEventLog()
+    async with running(log, msgspec.structs.replace(CONFIG, max_tenant_actors=2)) as tenants:
+        red, blue = map(tenants.service, TENANTS)
+        for _ in range(2):
+            await register(red)
+        with pytest.raises(QuotaExceeded, match="max_tenant_actors: the tenant has 2 actors"):
+            await register(red)
+        await register(blue)
+        await red.actors.change(cmd.DeleteActor(actor_id="foo_0"))
+        await append(log, BLUE, b.updated())  # read after the deletion
+        await blue.directory.refresh("foo_0")
+        assert await register(red) == "foo_2"
 
 
 # -- tokens --------------------------------------------------------------------------------------

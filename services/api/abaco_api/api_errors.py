@@ -42,5 +42,9 @@ class InboxFull(TooMany):
     """An inbox with as many waiting messages as it may have."""
 
 
+class QuotaExceeded(AbacoError):
+    """A tenant that has as much of something as it may have."""
+
+
 class Behind(Unavailable):
     """The read models do not yet include what this query asks for."""

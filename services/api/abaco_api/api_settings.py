@@ -138,6 +138,22 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
         int,
         Meta(description="Maximum waiting messages per inbox.", ge=1, le=1_000_000_000),
     ] = 1_000_000
+    max_tenant_actors: Annotated[
+        int,
+        Meta(
+            description="Maximum actors of a tenant; beyond it, registration gets 403.",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 1_000_000
+    max_tenant_requests_per_second: Annotated[
+        int,
+        Meta(
+            description="Maximum requests per second of a tenant to one process; others get 429.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 100_000
     append_timeout_seconds: Annotated[
         float, Meta(description="Seconds that a command may wait for the log.", gt=0, le=60)
     ] = 1.5

@@ -30,6 +30,7 @@ from abaco_api.commands.idempotency import KeyIndex
 from abaco_api.commands.inbox import InboxCapacity, Inboxes
 from abaco_api.commands.worker_commands import WorkerCommands
 from abaco_api.domain.actor_definition import Defaults
+from abaco_api.domain.quotas import RequestRate
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.paged_response import LONG_OUTPUTS, LONG_RESPONSES, LongResponses
 from abaco_api.http.parameters import query_parameters, whole_number
@@ -77,6 +78,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     access: AccessControl
     access_directory: AccessDirectory
     access_commands: AccessCommands
+    requests: RequestRate
 
     async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | PastReadModels:
         """What a query reads: the read models, or the moment of the past in ``as_of``."""
@@ -226,7 +228,14 @@ class Tenants:
             ),
             log=log,
             directory=directory,
-            actors=ActorCommands(handler, log, directory, tenant, self.access.check_definition),
+            actors=ActorCommands(
+                handler,
+                log,
+                directory,
+                tenant,
+                most=settings.max_tenant_actors,
+                check=self.access.check_definition,
+            ),
             inbox=inbox,
             workers=WorkerCommands(handler, log, directory, models, tenant),
             control=ExecutionControl(handler, log, directory, models, tenant),
@@ -252,6 +261,7 @@ class Tenants:
             access=self.access,
             access_directory=access_directory,
             access_commands=AccessCommands(handler, directory, access_directory, tenant),
+            requests=RequestRate(settings.max_tenant_requests_per_second),
         )
 
 

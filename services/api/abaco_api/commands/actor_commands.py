@@ -9,6 +9,7 @@ from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
 from abaco_api.domain.commands import RegisterActor, ScaleWorkers, UpdateActor
 from abaco_api.domain.decide import ActorCommand, decide, decide_register
+from abaco_api.domain.quotas import check_actors
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto import names
@@ -33,14 +34,18 @@ DefinitionCheck = Callable[[Principal, Definition | None, Definition], None]
 class ActorCommands:
     """Registers actors, and changes those that exist."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where it reads and writes, and what it checks
         self,
         handler: CommandHandler,
         log: EventLog,
         directory: ActorDirectory,
         tenant: str,
-        check: DefinitionCheck = lambda *_: None,
+        *,
+        most: int,
+        check: DefinitionCheck,
     ) -> None:
+        """A tenant has at most about ``most`` actors: processes count the others' a little late."""
+        self._most = most
         self._check = check
         self._handler = handler
         self._log = log
@@ -48,7 +53,11 @@ class ActorCommands:
         self._tenant = tenant
 
     async def register(self, command: RegisterActor, cause: Cause | None = None) -> Outcome:
-        """Register an actor under the next number of its name."""
+        """Register an actor under the next number of its name.
+
+        Raises:
+            QuotaExceeded: the tenant has as many as it may have.
+        """
         name = command.definition.name
         history = NameHistory(self._log, self._directory, self._tenant, name)
 
@@ -58,6 +67,7 @@ class ActorCommands:
             self._check(principal, None, command.definition)
 
         def register(number: int) -> Sequence[ev.Event]:
+            check_actors(self._directory.count, self._most)
             return decide_register(names.actor_id(name, number), command, owner)
 
         executed = await self._handler.execute(history, register, cause)

@@ -87,6 +87,11 @@ class ActorDirectory:
         self._is_subscribed = False
         self.caught_up = directories.caught_up
 
+    @property
+    def count(self) -> int:
+        """How many actors there are, by the events folded so far."""
+        return len(self._entries)
+
     async def next_number(self, name: str) -> int:
         """The first number never used with a name, by the events folded so far."""
         await self.caught_up.wait()

@@ -30,13 +30,13 @@ PATH_IDS = {
 ERRORS = {
     400: "A parameter is missing, unknown, or malformed.",
     401: "No credential, or one that is not valid.",
-    403: "What may be read, but not changed in this way.",
+    403: "What may be read, but not changed in this way, or is beyond a quota of the tenant.",
     404: "There is no such resource, or it may not be read.",
     408: "The body did not arrive in time.",
     409: "The state of the resource does not allow it, or the key was sent with another request.",
     413: "Larger than the limit.",
     415: "An unknown content type or coding.",
-    429: "The process or the inbox is full. Try again later.",
+    429: "The process or the inbox is full, or the tenant sends too much. Try again later.",
     503: "A service that this needs is unavailable. Try again.",
 }
 ERRORS_BY_KIND = {"command": (400, 404, 429, 503), "query": (400, 404, 429, 503), "probe": ()}

@@ -9,6 +9,7 @@ from abaco_api.api_errors import (
     Behind,
     InboxFull,
     KeyReused,
+    QuotaExceeded,
     TimedOut,
     TooLarge,
     TooMany,
@@ -19,6 +20,7 @@ from abaco_proto.errors import AbacoError, Conflict, Malformed, Refused, Unavail
 ANSWERS: dict[type[AbacoError], tuple[int, str]] = {
     Unauthenticated: (401, "unauthenticated"),
     Forbidden: (403, "forbidden"),
+    QuotaExceeded: (403, "quota_exceeded"),
     CredentialTooLarge: (431, "too_large"),
     TooLarge: (413, "too_large"),
     TimedOut: (408, "timeout"),

@@ -9,6 +9,7 @@ again.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import token_hex
+from time import monotonic
 
 import msgspec
 from starlette.requests import Request
@@ -53,6 +54,8 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
         if principal is None:
             principal = await tenants.access.admit(request, guards[operation.method])
         api = tenants.service(principal.tenant)
+        if operation.kind != "probe":
+            api.requests.take(monotonic())
         if principal.kind is PrincipalKind.TOKEN:
             api.access_commands.note_use(principal)
         request.state.principal = principal

@@ -114,6 +114,7 @@ OPERATIONS = (
         summary="Register an actor",
         result=ActorResult,
         status=201,
+        errors=(403,),
         body=request_schemas.Registration,
         repeated=Repeated(event=ev.ActorRegistered, response=registered),
     ),
