@@ -32,8 +32,12 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-
 
 
 class LogContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Ids; empty if there is none. The correlation id is that of the chain of events."""
+    """Ids; empty if there is none. The correlation id is that of the chain of events.
 
+    The other ids are unique within the tenant.
+    """
+
+    tenant: str = ""
     correlation_id: str = ""
     actor_id: str = ""
     execution_id: str = ""
@@ -51,11 +55,14 @@ def current_log_context() -> LogContext:
 
 @contextmanager
 def log_context(
-    *, correlation_id: str = "", actor_id: str = "", execution_id: str = ""
+    *, tenant: str = "", correlation_id: str = "", actor_id: str = "", execution_id: str = ""
 ) -> Generator[None, None, None]:
     """Set the context inside the block, and in tasks that start there."""
     context = LogContext(
-        correlation_id=correlation_id, actor_id=actor_id, execution_id=execution_id
+        tenant=tenant,
+        correlation_id=correlation_id,
+        actor_id=actor_id,
+        execution_id=execution_id,
     )
     token = _log_context.set(context)
     try:
@@ -67,6 +74,7 @@ def log_context(
 def event_context(recorded: Recorded) -> AbstractContextManager[None]:
     """Set the context to the ids of an event."""
     return log_context(
+        tenant=recorded.tenant,
         correlation_id=recorded.correlation_id,
         actor_id=getattr(recorded.event, "actor_id", ""),
         execution_id=getattr(recorded.event, "execution_id", ""),

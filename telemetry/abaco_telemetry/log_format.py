@@ -26,6 +26,7 @@ class JsonLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     service: str
     logger: str
     message: str
+    tenant: str = ""
     correlation_id: str = ""
     actor_id: str = ""
     execution_id: str = ""
@@ -65,6 +66,7 @@ class JsonFormatter(logging.Formatter):
             service=self._service,
             logger=record.name,
             message=mask_passwords(record.getMessage()),
+            tenant=context.tenant,
             correlation_id=context.correlation_id,
             actor_id=context.actor_id,
             execution_id=context.execution_id,

@@ -32,7 +32,10 @@ def test_json_lines_are_one_object_with_the_log_context() -> None:
     }
     with (
         log_context(
-            correlation_id="foo_0_exc_0.received", actor_id="foo_0", execution_id="foo_0_exc_0"
+            tenant="blue",
+            correlation_id="foo_0_exc_0.received",
+            actor_id="foo_0",
+            execution_id="foo_0_exc_0",
         ),
         use_traceparent(TRACEPARENT),
     ):
@@ -45,6 +48,7 @@ def test_json_lines_are_one_object_with_the_log_context() -> None:
         "service": "worker",
         "logger": "abaco_x.y",
         "message": "a\nb",
+        "tenant": "blue",
         "correlation_id": "foo_0_exc_0.received",
         "actor_id": "foo_0",
         "execution_id": "foo_0_exc_0",

@@ -136,9 +136,11 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     number = uuid4().hex
-    names = request.path_params
+    names, principal = request.path_params, getattr(request.state, "principal", None)
     with log_context(
-        actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
+        tenant="" if principal is None else principal.tenant,
+        actor_id=names.get("actor_id", ""),
+        execution_id=names.get("execution_id", ""),
     ):
         logger.error(
             "internal error %s: %s; this is a bug: report it with the traceback that follows",

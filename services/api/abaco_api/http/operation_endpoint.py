@@ -60,7 +60,9 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
             api.access_commands.note_use(principal)
         request.state.principal = principal
         with log_context(
-            actor_id=names.get("actor_id", ""), execution_id=names.get("execution_id", "")
+            tenant=principal.tenant,
+            actor_id=names.get("actor_id", ""),
+            execution_id=names.get("execution_id", ""),
         ):
             if operation.kind == "command":
                 cause = await _cause(operation, api, request, principal)

@@ -292,6 +292,7 @@ def _group(decision: Decision) -> str:
 def _log_context(decision: Decision) -> AbstractContextManager[None]:
     event = decision.event
     return log_context(
+        tenant=decision.tenant,
         correlation_id=decision.correlation_id or "",
         actor_id=getattr(event, "actor_id", ""),
         execution_id=getattr(event, "execution_id", ""),
