@@ -103,7 +103,7 @@ class Executed(msgspec.Struct, Generic[S], frozen=True):
 
 
 class CommandHandler:
-    """Executes all commands of a process."""
+    """Executes all commands of a tenant in one process."""
 
     def __init__(self, log: EventLog, tenant: str, keys: KeyIndex, seconds: float) -> None:
         """``seconds`` is the longest time that one command may take at the front of its queue."""

@@ -178,7 +178,7 @@ class _Window:
 
 
 class KeyIndex:
-    """The index over all histories of a tenant. A history is named by its subject filter."""
+    """The index over all histories of all tenants. A history is named by its subject filter."""
 
     def __init__(self, log: EventLog, seconds: float, max_bytes: int = MAX_BYTES) -> None:
         """Empty: nothing is read before a request with a key needs it."""

@@ -17,7 +17,7 @@ PAUSE_SECONDS = 0.5
 
 
 class EndPoller:
-    """Queries only while a reader waits."""
+    """Queries for the readers of one tenant, only while one waits."""
 
     def __init__(self, ended: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Row]]]) -> None:
         """``ended`` gives the rows of those executions that have ended."""
