@@ -16,7 +16,9 @@ import logging
 import os
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -123,6 +125,8 @@ class BridgeNetwork:
         self._learn_not_before = 0.0
         self._template: BridgeTemplate | None = None
         self._logged = ""
+        # One thread: the kernel changes one link at a time, and who waits for that uses CPU time.
+        self._thread = ThreadPoolExecutor(1, "attach")
         if engine_only:
             self._log_change(f"the engine, since {engine_only}")
 
@@ -174,7 +178,8 @@ class BridgeNetwork:
             Unavailable: the launcher exited.
         """
         try:
-            address = await asyncio.to_thread(self._attach, template, launcher)
+            loop = asyncio.get_running_loop()
+            address = await loop.run_in_executor(self._thread, self._attach, template, launcher)
         except OSError as error:
             raise self._refused(template, error) from error
         with directory.hosts.open("a") as hosts:
@@ -198,8 +203,9 @@ class BridgeNetwork:
             EngineFault: the kernel refuses; the engine attaches the next container.
             Unavailable: the host's network is not as it was when the container was made.
         """
-        attaching = asyncio.to_thread(self._attach_message, directory, namespace, adopted=adopted)
-        return await asyncio.shield(asyncio.ensure_future(attaching))  # it closes the descriptor
+        attach = partial(self._attach_message, directory, namespace, adopted=adopted)
+        attaching = asyncio.get_running_loop().run_in_executor(self._thread, attach)
+        return await asyncio.shield(attaching)  # it closes the descriptor
 
     def _attach_message(
         self, directory: SandboxDirectory, namespace: int, *, adopted: bool
