@@ -54,6 +54,7 @@ def test_no_request_makes_it_fail(
             f"{api.url}/openapi.json",
             *("--checks", ",".join(CHECKS)),
             *("--seed", str(SEED), "--request-timeout", str(LIMIT_SECONDS)),
+            *("--suppress-health-check", "too_slow"),  # the machine may be busy
         ]
         done = subprocess.run(
             argv,
