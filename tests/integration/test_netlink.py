@@ -73,7 +73,9 @@ def seen(pid: int, name: str) -> str:
 
 def test_a_connected_namespace_has_a_link_an_address_and_a_route(port: BridgePort) -> None:
     with another_namespace() as pid, opened(pid) as namespace:
+        assert LinuxKernel().attached_address(namespace) is None
         LinuxKernel().attach(namespace, port)
+        assert LinuxKernel().attached_address(namespace) == port.address
         assert "eth0:" in seen(pid, "dev")
         assert str(port.address.ip) in seen(pid, "fib_trie")
         routes = [line.split()[:4] for line in seen(pid, "route").splitlines()[1:]]
