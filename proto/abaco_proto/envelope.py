@@ -22,6 +22,7 @@ principal                  who
 =========================  =======================================================================
 ``user:<user>``            a user with a login
 ``token:<id>:<owner>``     an API token, and the user whom it acts for
+``nonce:<id>``             a nonce
 ``service:<name>``         a client with a login of its own, or a service of Abaco: ``service:api``,
                            ``service:scheduler``, ``service:worker``
 =========================  =======================================================================
@@ -42,7 +43,7 @@ from urllib.parse import quote
 import msgspec
 
 from abaco_proto import events as ev
-from abaco_proto.names import TOKEN_ACTOR_PREFIX, event_subject, tenant_of
+from abaco_proto.names import NONCE_ACTOR_PREFIX, TOKEN_ACTOR_PREFIX, event_subject, tenant_of
 
 ID = "Nats-Msg-Id"
 TIME = "Abaco-Time"
@@ -212,6 +213,10 @@ def event_id(event: ev.Event, *, position: int = 0) -> str:  # noqa: C901, PLR09
             return f"{TOKEN_ACTOR_PREFIX}{event.token_id}.{verb}"
         case ev.TokenUsed():
             return f"{TOKEN_ACTOR_PREFIX}{event.token_id}.{verb}.{event.date}"
+        case ev.NonceCreated() | ev.NonceDeleted():
+            return f"{NONCE_ACTOR_PREFIX}{event.nonce_id}.{verb}"
+        case ev.NonceRedeemed():
+            return f"{NONCE_ACTOR_PREFIX}{event.nonce_id}.{verb}.{event.use}"
         case ev.HostJoined() | ev.HostLost():
             return f"{event.host_id}.{verb}.{position}"
     raise AssertionError(f"no id rule for {ev.type_of(event)}")

@@ -480,6 +480,37 @@ class TokenUsed(Event, frozen=True, kw_only=True, tag="token.used"):
     date: str
 
 
+class NonceCreated(Event, frozen=True, kw_only=True, tag="nonce.created"):
+    """A nonce was made: a credential for one actor, with one level on it.
+
+    ``sha256`` is the digest of its whole text in hexadecimal; the text is not in the event. It may
+    be used ``max_uses`` times; -1 is any number. ``owner`` is the user who made it, and empty if
+    nobody was logged in.
+    """
+
+    nonce_id: str
+    actor_id: str
+    sha256: str
+    level: PermissionLevel
+    max_uses: int
+    description: str
+    owner: str
+
+
+class NonceRedeemed(Event, frozen=True, kw_only=True, tag="nonce.redeemed"):
+    """A nonce was used for one request. ``use`` counts its uses from 1."""
+
+    nonce_id: str
+    use: int
+
+
+class NonceDeleted(Event, frozen=True, kw_only=True, tag="nonce.deleted"):
+    """A nonce was deleted, for good. ``uses`` is how often it was used."""
+
+    nonce_id: str
+    uses: int
+
+
 # -- not in the log ------------------------------------------------------------------------------
 
 
@@ -508,6 +539,9 @@ OWNERS: dict[type[Event], Owner] = {
     TokenCreated: Owner.API,
     TokenRevoked: Owner.API,
     TokenUsed: Owner.API,
+    NonceCreated: Owner.API,
+    NonceRedeemed: Owner.API,
+    NonceDeleted: Owner.API,
     WorkerRequested: Owner.SCHEDULER,
     WorkerStopRequested: Owner.SCHEDULER,
     WorkerLost: Owner.SCHEDULER,

@@ -24,6 +24,9 @@ from abaco_proto.events import (
     ExecutionAssigned,
     HostJoined,
     HostLost,
+    NonceCreated,
+    NonceDeleted,
+    NonceRedeemed,
     TokenCreated,
     TokenRevoked,
     TokenUsed,
@@ -111,6 +114,10 @@ def _number(text: str, prefix: str) -> int | None:
 
 HOST_ACTOR_PREFIX = "_host-"
 TOKEN_ACTOR_PREFIX = "_token-"  # noqa: S105 - a part of a subject
+NONCE_ACTOR_PREFIX = "_nonce-"
+CREDENTIAL_ACTOR_PREFIXES = (TOKEN_ACTOR_PREFIX, NONCE_ACTOR_PREFIX)
+CREDENTIAL_TYPE_PREFIXES = ("token.", "nonce.")
+"""Events about credentials, which are for auditors only."""
 
 ADDRESSED = (WorkerRequested, WorkerStopRequested, ExecutionAssigned)
 """Events for one host: their subjects end in its id."""
@@ -123,6 +130,8 @@ def event_subject(tenant: str, event: Event) -> str:
         actor_token = HOST_ACTOR_PREFIX + event.host_id
     elif isinstance(event, TokenCreated | TokenRevoked | TokenUsed):
         actor_token = TOKEN_ACTOR_PREFIX + event.token_id
+    elif isinstance(event, NonceCreated | NonceRedeemed | NonceDeleted):
+        actor_token = NONCE_ACTOR_PREFIX + event.nonce_id
     else:
         actor_token = event.actor_id  # type: ignore[attr-defined]
     subject = f"abaco.event.{tenant}.{actor_token}.{TAGS[type(event)]}"
@@ -250,6 +259,12 @@ def token_filter(tenant: str, token_id: str) -> str:
 def tokens_filter(tenant: str) -> str:
     """The events of all API tokens of a tenant."""
     return f"abaco.event.{tenant}.*.token.*"
+
+
+# abaco.event.<tenant>._nonce-<nonce_id>.nonce.*
+def nonce_filter(tenant: str, nonce_id: str) -> str:
+    """The events of one nonce, on which its uses are conditional."""
+    return f"abaco.event.{tenant}.{NONCE_ACTOR_PREFIX}{nonce_id}.nonce.*"
 
 
 # abaco.event.<tenant>.*.worker.>

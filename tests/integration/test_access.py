@@ -211,7 +211,8 @@ async def test_lists_and_events_show_what_may_be_read(
         client.base_url = httpx.URL(api.url)
         await becomes_ready(client)
         root = await admin(api)
-        alice = bearer((await token_for(client, api, root, "alice"))["token"])
+        made = await token_for(client, api, root, "alice")
+        alice = bearer(made["token"])
         bob = bearer((await token_for(client, api, root, "bob"))["token"])
         for owner, name in ((alice, "foo"), (bob, "bar"), (alice, "baz")):
             body = {"image": "a/b", "name": name}
@@ -233,6 +234,17 @@ async def test_lists_and_events_show_what_may_be_read(
         assert {"token.created", "actor.registered"} <= types
         error_of(await client.get("/events?actor=bar_0", headers=alice), 404)
         error_of(await client.get("/actors/bar_0/events", headers=alice), 404)
+
+        by_alice = "/events?principal=*:alice"
+        assert await listed(by_alice, alice, "actor_id") == ["foo_0", "baz_0"]
+        whose = await listed(by_alice, bearer(root), "principal")
+        assert set(whose) == {f"token:{made['id']}:alice"}
+        assert await listed(by_alice, bob, "actor_id") == []
+        creators = await listed("/events?type=token.created", bearer(root), "principal")
+        assert creators[0] == "service:admin-token"
+        assert set(creators[1:]) == {f"token:{root[10:18]}:root"}
+        of_api = await listed("/events?principal=service:api", bearer(root), "type")
+        assert set(of_api) <= {"token.used"}
 
         everything = result_of(await client.get("/events", headers=bearer(root)))
         [seq] = [item["seq"] for item in everything if item["actor_id"] == "bar_0"]
@@ -341,7 +353,13 @@ async def test_secrets_are_in_no_log_event_or_metric(
         root = await admin(api)
         made = (await token_for(client, api, root, "alice"))["token"]
         jwt = provider.token_of("alice")
-        planted = [root, made, jwt, "planted-and-invalid", made[:-3] + "zzz"]
+        body = {"image": "a/b", "name": "foo"}
+        result_of(await client.post("/actors", json=body, headers=bearer(made)), 201)
+        answer = await client.post("/actors/foo_0/nonces", headers=bearer(made))
+        nonce = result_of(answer, 201)["nonce"]
+        for path in ("/actors/foo_0", "/tokens"):
+            await client.get(path, headers={"x-nonce": nonce})
+        planted = [root, made, nonce, jwt, "planted-and-invalid", made[:-3] + "zzz"]
         for text in planted:
             for method, path in (("GET", "/actors"), ("DELETE", "/audit/head"), ("GET", "/tokens")):
                 await client.request(method, path, headers=bearer(text))
@@ -352,7 +370,7 @@ async def test_secrets_are_in_no_log_event_or_metric(
         written = f"{api.log}{metrics.text}{events.text}{tokens.text}"
         assert "refused GET /actors to nobody" in api.log
         for text in planted:
-            secret = text.removeprefix("abaco_pat_")[8:]
+            secret = text.removeprefix("abaco_pat_").removeprefix("abaco_nonce_")[8:]
             assert secret not in written
 
 

@@ -135,6 +135,7 @@ def test_a_bad_form(api: Api, raw: bytes, kind: str) -> None:
         ("/actors/good_0/nothing", "nothing"),
         ("/actors/nobody_0/permissions", "nobody_0"),
         ("/tokens/none", "none"),
+        ("/actors/good_0/nonces/none", "none"),
     ],
 )
 def test_what_is_not_there(api: Api, path: str, named: str) -> None:

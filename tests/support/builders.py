@@ -217,6 +217,19 @@ def token_created(token_id: str = "AbCd1234", **changes: Any) -> ev.TokenCreated
     return ev.TokenCreated(token_id=token_id, **values)
 
 
+def nonce_created(nonce_id: str = "AbCd1234", **changes: Any) -> ev.NonceCreated:
+    values: dict[str, Any] = {
+        "actor_id": "foo_0",
+        "sha256": "ab" * 32,
+        "level": ev.PermissionLevel.EXECUTE,
+        "max_uses": 100,
+        "description": "for the form on the web page",
+        "owner": "alice",
+        **changes,
+    }
+    return ev.NonceCreated(nonce_id=nonce_id, **values)
+
+
 EXAMPLES: tuple[ev.Event, ...] = (
     registered(description="says hello", default_environment={"A": "1"}),
     updated(),
@@ -257,6 +270,9 @@ EXAMPLES: tuple[ev.Event, ...] = (
     token_created(),
     ev.TokenRevoked(token_id="AbCd1234"),
     ev.TokenUsed(token_id="AbCd1234", date="2026-01-02"),
+    nonce_created(),
+    ev.NonceRedeemed(nonce_id="AbCd1234", use=7),
+    ev.NonceDeleted(nonce_id="AbCd1234", uses=7),
 )
 """One event of each type."""
 

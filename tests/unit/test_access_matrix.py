@@ -12,7 +12,7 @@ import pytest
 import builders as b
 from abaco_api.access.domain import api_token
 from abaco_api.access.domain.principal import LEVELS, WORLD, Role
-from abaco_api.access.domain.rules import ROLE_LEVELS, RULES
+from abaco_api.access.domain.rules import ROLE_LEVELS, RULES, Rule
 from abaco_api.api_settings import ApiSettings
 from abaco_api.dependencies import assemble
 from abaco_api.http.application import DOCUMENTS, create_app
@@ -36,6 +36,7 @@ BODIES: dict[str, Any] = {
     "/actors/{actor_id}/workers": {"num": 1},
     "/actors/{actor_id}/subscriptions": {"event_pattern": "foo_0.execution.finished"},
     "/actors/{actor_id}/permissions": {"user": "carol", "level": "READ"},
+    "/actors/{actor_id}/nonces": {"max_uses": 3},
     "/tokens": {"name": "laptop"},
 }
 IDS = {
@@ -44,12 +45,15 @@ IDS = {
     "worker_id": "foo_0_wkr_0",
     "subscription_id": "foo_0_sub_1",
     "token_id": "AbCd1234",
+    "nonce_id": "AbCd1234",
     "sequence": "1",
 }
 
 
 class Caller:
-    """A credential: a token of ``alice`` with these rights, or a text that is no valid one."""
+    """A credential: a token of ``alice`` with these rights, a nonce that she made, or a text that
+    is no valid one.
+    """
 
     def __init__(
         self,
@@ -58,19 +62,32 @@ class Caller:
         world: PermissionLevel = NONE,
         sent: str | None = None,
         tenant: str = "default",
+        nonce: dict[str, Any] | None = None,
         **token: Any,
     ) -> None:
         self.roles, self.level, self.world = roles, level, world
-        self.sent, self.tenant, self.token = sent, tenant, token
+        self.sent, self.tenant, self.token, self.nonce = sent, tenant, token, nonce
 
     @property
     def authenticated(self) -> bool:
+        if self.nonce is not None:
+            return not {"deleted", "text"} & self.nonce.keys()
         return self.sent is None and not {"expires_at", "revoked"} & self.token.keys()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.nonce is not None:
+            return {"x-nonce": self.nonce.get("text", NONCE.text)}
+        sent = f"Bearer {SECRET.text}" if self.sent is None else self.sent
+        return {"authorization": sent} if sent else {}
 
 
 SECRET = api_token.generate(bytes(range(32)))
 FORGED = api_token.generate(bytes(range(31)) + b"x")
 """With the id of the other, which everybody may see, and a secret of its own."""
+
+NONCE = api_token.generate(bytes(range(1, 33)), api_token.NONCE_PREFIX)
+FORGED_NONCE = api_token.generate(bytes(range(1, 32)) + b"x", api_token.NONCE_PREFIX)
 
 LIMITS = ("read_only", "actors")
 EXPIRED: dict[str, Any] = {"expires_at": format_time(NOW - timedelta(seconds=1))}
@@ -92,6 +109,20 @@ CALLERS = {
     "the developer who owns it": Caller(Role.DEVELOPER, level=UPDATE),
     "another tenant": Caller(level=UPDATE, world=UPDATE, tenant="another"),
     "the admin of another tenant": Caller(Role.ADMIN, level=UPDATE, tenant="another"),
+    # The one who made the nonce is an admin, and everybody may change the actor.
+    **{
+        f"a nonce with the level {level}": Caller(
+            Role.ADMIN, level=UPDATE, world=UPDATE, nonce={"level": level}
+        )
+        for level in LEVELS
+    },
+    "a nonce for another actor": Caller(nonce={"level": UPDATE, "actor_id": "foo_1"}),
+    "a nonce that is used up": Caller(nonce={"level": UPDATE, "used_up": True}),
+    "a deleted nonce": Caller(nonce={"level": UPDATE, "deleted": True}),
+    "a forged nonce": Caller(nonce={"level": UPDATE, "text": FORGED_NONCE.text}),
+    "a mistyped nonce": Caller(nonce={"level": UPDATE, "text": NONCE.text[:-1] + "!"}),
+    "a token as a nonce": Caller(Role.ADMIN, nonce={"level": UPDATE, "text": SECRET.text}),
+    "a nonce as a token": Caller(level=UPDATE, sent=f"Bearer {NONCE.text}"),
 }
 
 
@@ -102,6 +133,8 @@ def expected(method: str, path: str, caller: Caller) -> int | None:
         return None
     if not caller.authenticated:
         return 401
+    if caller.nonce is not None:
+        return expected_of_nonce(rule, caller.nonce)
     actors = caller.token.get("actors")
     read_only = caller.token.get("read_only", False)
     has_role = bool(rule.roles & set(caller.roles))
@@ -122,6 +155,16 @@ def expected(method: str, path: str, caller: Caller) -> int | None:
     return None if level >= LEVELS.index(rule.level) or has_role else 403
 
 
+def expected_of_nonce(rule: Rule, nonce: dict[str, Any]) -> int | None:
+    allowed = 401 if "used_up" in nonce else None
+    if rule.level is None:
+        return allowed if rule.filtered else 403
+    if nonce["level"] is NONE or "actor_id" in nonce:
+        return 404
+    levels = LEVELS.index(nonce["level"]), LEVELS.index(rule.level)
+    return 403 if rule.shares or levels[0] < levels[1] else allowed
+
+
 def log_of(caller: Caller) -> InMemoryEventLog:
     log = InMemoryEventLog()
 
@@ -130,6 +173,7 @@ def log_of(caller: Caller) -> InMemoryEventLog:
         log.put_raw(drafted.subject, envelope.to_headers(drafted), envelope.encode(event))
 
     put(b.registered())
+    put(b.registered("foo_1"))
     put(b.received())
     put(b.updated(revision=1, image="jstubbs/abaco_test"))  # an event that is not folded
     for user, level in (("alice", caller.level), (WORLD, caller.world)):
@@ -148,6 +192,20 @@ def log_of(caller: Caller) -> InMemoryEventLog:
         ),
         caller.tenant,
     )
+    nonce = caller.nonce or {}
+    put(
+        b.nonce_created(
+            NONCE.token_id,
+            sha256=api_token.digest(NONCE.text),
+            actor_id=nonce.get("actor_id", "foo_0"),
+            level=nonce.get("level", UPDATE),
+            max_uses=1 if "used_up" in nonce else -1,
+        )
+    )
+    if "used_up" in nonce:
+        put(ev.NonceRedeemed(nonce_id=NONCE.token_id, use=1))
+    if "deleted" in nonce:
+        put(ev.NonceDeleted(nonce_id=NONCE.token_id, uses=0))
     if "revoked" in caller.token:
         put(ev.TokenRevoked(token_id=SECRET.token_id))
     return log
@@ -166,13 +224,12 @@ async def served(caller: Caller) -> AsyncGenerator[httpx.AsyncClient, None]:
     )
     tenants = assemble(settings, log_of(caller), InMemoryOutputLog())
     folds = [asyncio.create_task(run()) for run in tenants.loops]
-    headers = {"authorization": f"Bearer {SECRET.text}" if caller.sent is None else caller.sent}
     transport = httpx.ASGITransport(create_app(tenants))
     try:
         async with httpx.AsyncClient(
             transport=transport,
             base_url="http://test",
-            headers={name: value for name, value in headers.items() if value},
+            headers=caller.headers,
         ) as client:
             yield client
     finally:

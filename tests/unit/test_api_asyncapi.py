@@ -40,6 +40,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_an_event_is_where_and_as_it_is_described(event: ev.Event) -> None:
     channel = DOCUMENT["channels"][ev.type_of(event)]
     places = {"tenant": "default", "actor_id": "foo_0", "host_id": "h1", "token_id": "AbCd1234"}
+    places["nonce_id"] = "AbCd1234"
     assert channel["address"].format(**places) == event_subject("default", event)
     assert all(f"{{{place}}}" in channel["address"] for place in channel["parameters"])
     [message] = channel["messages"].values()

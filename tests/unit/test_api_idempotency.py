@@ -59,15 +59,16 @@ POSTS: dict[str, tuple[str, dict[str, str], type[Event]]] = {
         ev.PermissionSet,
     ),
     "token": ("/tokens", {"name": "ci", "owner": "bob"}, ev.TokenCreated),
+    "nonce": ("/actors/foo_0/nonces", {"max_uses": "3"}, ev.NonceCreated),
 }
 NOTHING_TO_DO = ("workers", "permission")
 """Requests that change nothing the second time, with whatever key."""
-TOKEN_TEXT = re.compile(rb'"token":("abaco_pat_[0-9A-Za-z]+"|null)')
+SECRET_TEXT = re.compile(rb'"(token|nonce)":("abaco_[a-z]+_[0-9A-Za-z]+"|null)')
 
 
 def told(answer: httpx.Response) -> tuple[int, bytes, str | None]:
-    """What must be the same each time: all but the text of a token, which is shown only once."""
-    content = TOKEN_TEXT.sub(b"", answer.content)
+    """What must be the same each time: all but the text of a credential, which is shown once."""
+    content = SECRET_TEXT.sub(b"", answer.content)
     return answer.status_code, content, answer.headers.get("Abaco-Sequence")
 
 
@@ -93,7 +94,7 @@ async def send(process: Process, name: str, key: str = KEY) -> httpx.Response:
 def test_every_post_takes_a_key() -> None:
     posts = {o.path for o in OPERATIONS if o.kind == "command" and o.method == "POST"}
     assert posts == {o.path for o in OPERATIONS if o.repeated is not None}
-    assert len(posts) == 9
+    assert len(posts) == 10
 
 
 # -- the same key again --------------------------------------------------------------------------

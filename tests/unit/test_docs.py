@@ -235,8 +235,8 @@ Generated from `services/api/abaco_api/access/domain/rules.py` and `issuers.py`.
 there.
 
 A request has a credential in `Authorization: Bearer …`: a JWT of one of the issuers, or an API
-token. Without a valid one the answer is 401; what the principal may not read is 404; what it
-may read but not change is 403.
+token; or a nonce in `x-nonce`. Without a valid one the answer is 401; what the principal may
+not read is 404; what it may read but not change is 403.
 
 ## Levels
 
@@ -244,6 +244,17 @@ Each user has a level on each actor: `NONE`, `READ`, `EXECUTE` or `UPDATE`, and 
 those before it. What is set for `ABACO_WORLD` holds for everybody in the tenant, at the level
 that is set. Of all that apply, the highest counts. Who registers an actor has `UPDATE`. An API
 token acts for its owner, with at most the roles that it was made with.
+
+## Nonces
+
+A nonce has its own level on one actor, and nothing else: no role, nor what its maker or everybody
+has. `POST /actors/{id}/nonces` makes one, with `level` (`EXECUTE`), `max_uses` (-1, any number)
+and `description`. Its text is shown once; only its digest is stored.
+
+Each request that it is let in with is one use, which is an event before the request is executed.
+So no more than `max_uses` requests are executed, in whichever processes; if a process ends between
+the two, a use is lost. A request that is repeated with its `Idempotency-Key` is one use. When none
+is left, the answer is 401. An actor has at most 100 nonces; they end with it.
 """
 
 

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from abaco_api.access.access_commands import AccessCommands
 from abaco_api.access.access_control import AccessControl, create_access_control
 from abaco_api.access.access_directory import AccessDirectories, AccessDirectory
+from abaco_api.access.nonce_commands import NonceCommands
 from abaco_api.api_errors import BadParameter
 from abaco_api.api_settings import ApiSettings
 from abaco_api.as_of.as_of_parameter import AS_OF, PastFinder, Stores
@@ -78,6 +79,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     access: AccessControl
     access_directory: AccessDirectory
     access_commands: AccessCommands
+    nonces: NonceCommands
     requests: RequestRate
 
     async def as_of(self, request: Request, topic: str = ALL_ACTORS) -> ReadModels | PastReadModels:
@@ -261,6 +263,7 @@ class Tenants:
             access=self.access,
             access_directory=access_directory,
             access_commands=AccessCommands(handler, directory, access_directory, tenant),
+            nonces=NonceCommands(handler, log, directory, access_directory, tenant),
             requests=RequestRate(settings.max_tenant_requests_per_second),
         )
 

@@ -13,7 +13,7 @@ from abaco_api.access.domain import api_token
 from abaco_api.access.domain.access_fold import Token
 from abaco_api.access.domain.api_token import ApiToken
 from abaco_api.access.domain.permission_requests import decide_set
-from abaco_api.access.domain.principal import Principal
+from abaco_api.access.domain.principal import Principal, PrincipalKind
 from abaco_api.access.domain.token_requests import TokenRequest, decide_create, may_see
 from abaco_api.commands.actor_directory import ActorDirectory
 from abaco_api.commands.command_handler import Cause, CommandHandler
@@ -77,7 +77,8 @@ class AccessCommands:
         """
         await self._access.ready()
         token = api_token.generate(token_bytes(api_token.RANDOM_BYTES))
-        history = CreationHistory(self._access, self._tenant, token.token_id)
+        own = token_filter(self._tenant, token.token_id)
+        history = CreationHistory(self._access, self._tenant, own, ev.TokenCreated)
         owner = request.owner or principal.user
 
         def decide(_: int) -> Sequence[ev.Event]:
@@ -123,9 +124,9 @@ class AccessCommands:
     def note_use(self, principal: Principal) -> None:
         """Note that a token is used, at most once a day, without keeping the request waiting.
 
-        ``principal`` came with that token.
+        Nothing, if the principal did not come with one.
         """
-        if principal.id in self._notes:
+        if principal.kind is not PrincipalKind.TOKEN or principal.id in self._notes:
             return
         token, today = self._access.fold.token(principal.id), datetime.now(UTC).date()
         if token is None or (token.last_used is not None and token.last_used >= today):
@@ -193,25 +194,26 @@ class PermissionHistory:
 
 
 class CreationHistory:
-    """The creations of all tokens. The state is the sequence of the last one.
+    """The creations of all tokens, or of all nonces. The state is the sequence of the last one.
 
-    The id of a new token is random, so a condition on its own history would always hold. This one
+    The id of a new one is random, so a condition on its own history would always hold. This one
     makes one token of a request that is sent twice at the same time, and lets nobody have more
     tokens than one may have.
     """
 
-    queue_key = "new tokens"
-
-    def __init__(self, access: AccessDirectory, tenant: str, token_id: str) -> None:
-        """``token_id`` is that of the token which is about to be created."""
+    def __init__(
+        self, access: AccessDirectory, tenant: str, own_filter: str, kind: type[ev.Event]
+    ) -> None:
+        """``own_filter`` is that of the one that is about to be created, by an event ``kind``."""
         self._access = access
-        self._own_filter = token_filter(tenant, token_id)
-        self.key_filter = type_filter(tenant, "*", ev.TokenCreated)
+        self._own_filter = own_filter
+        self.queue_key = f"new {ev.type_of(kind)}"
+        self.key_filter = type_filter(tenant, "*", kind)
 
     async def load(self) -> int:
         """See ``History``. Raises ``Unavailable`` if the id is taken."""
         if await self._access.refresh(self._own_filter):
-            raise Unavailable("the id of the new token is taken: try again")
+            raise Unavailable("the id of the new credential is taken: try again")
         return await self._access.refresh(self.key_filter)
 
     async def reload(self, _: int) -> int:

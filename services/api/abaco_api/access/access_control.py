@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from abaco_api.access.access_directory import AccessDirectories
-from abaco_api.access.authenticator import Authenticator
+from abaco_api.access.authenticator import NONCE_HEADER, Authenticator
 from abaco_api.access.domain.access_errors import (
     CredentialTooLarge,
     Forbidden,
@@ -106,7 +106,8 @@ class AccessControl:
         principal = None
         try:
             authorization = request.headers.getlist("authorization")
-            principal = await self._authenticator.principal(authorization, address)
+            nonces = request.headers.getlist(NONCE_HEADER)
+            principal = await self._authenticator.principal(authorization, nonces, address)
             if principal is None:
                 raise Unauthenticated("this needs a credential", invalid=False)
             await self._check(principal, operation, request.path_params.get(ACTOR))
@@ -133,6 +134,12 @@ class AccessControl:
                 raise Forbidden(f"{principal.name} may not do this: it needs {needs(rule)}")
             case Decision.UNAUTHENTICATED:
                 raise Unauthenticated("this needs a credential", invalid=False)
+
+    def report(
+        self, error: AbacoError, operation: Operated, principal: Principal, request: Request
+    ) -> None:
+        """Report the refusal of a request that was admitted."""
+        self._report(error, operation, principal, self._address(request))
 
     def _report(
         self, error: AbacoError, operation: Operated, principal: Principal | None, address: str
@@ -173,7 +180,7 @@ class AccessControl:
         ]
 
     async def may_read(self, principal: Principal, source: str) -> bool:
-        """Whether a principal may read the events of an actor, host or token, as of now."""
+        """Whether a principal may read the events of an actor, host or credential, as of now."""
         if not self.is_on:
             return True
         permissions: Permissions = {}
@@ -182,8 +189,8 @@ class AccessControl:
         return may_read_source(principal, source, permissions)
 
     def reads_everything(self, principal: Principal) -> bool:
-        """Whether a principal may read every event of its tenant, those of tokens included."""
-        return not self.is_on or may_read_source(principal, "_token-", {})
+        """Whether a principal may read every event of its tenant, those of credentials included."""
+        return not self.is_on or may_read_source(principal, names.TOKEN_ACTOR_PREFIX, {})
 
     def reads_all_actors(self, principal: Principal) -> bool:
         """Whether a principal may read every actor of its tenant."""

@@ -1,4 +1,4 @@
-"""The access directories: permissions and API tokens, folded from the log in memory, by tenant.
+"""The access directories: permissions, API tokens and nonces, folded from the log, by tenant.
 
 Every process has them, so that a revocation takes effect everywhere as soon as its event is
 delivered, and no request waits for Postgres. One consumer reads the events of all tenants, so a new
@@ -11,14 +11,25 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from abaco_api.access.domain.access_fold import AccessFold, Token, permissions_of_history
+from abaco_api.access.domain.access_fold import (
+    AccessFold,
+    Nonce,
+    Token,
+    permissions_of_history,
+)
 from abaco_api.access.domain.decide_access import Permissions
 from abaco_api.api_errors import TooMany
 from abaco_jetstream.ports import EventLog
 from abaco_proto import events as ev
 from abaco_proto.envelope import Recorded
 from abaco_proto.errors import Unavailable
-from abaco_proto.names import token_filter, tokens_filter, type_filter
+from abaco_proto.names import (
+    NONCE_ACTOR_PREFIX,
+    TOKEN_ACTOR_PREFIX,
+    token_filter,
+    tokens_filter,
+    type_filter,
+)
 
 MAX_DELETED = 1000
 """Deleted actors of a tenant whose permissions are kept in memory; others are read again."""
@@ -26,7 +37,10 @@ MAX_DELETED = 1000
 MAX_TENANTS = 10_000
 """Beyond so many tenants, credentials of one that the log does not know yet are refused."""
 
-KINDS = (ev.ActorRegistered, ev.ActorDeleted, ev.PermissionSet)
+KINDS = (
+    *(ev.ActorRegistered, ev.ActorDeleted, ev.PermissionSet),
+    *(ev.NonceCreated, ev.NonceDeleted),
+)
 
 
 class AccessDirectories:
@@ -39,7 +53,8 @@ class AccessDirectories:
         self._position = 0
         self._moved = asyncio.Event()
         self._directories: dict[str, AccessDirectory] = {}
-        self._tenants_of_token: dict[str, frozenset[str]] = {}
+        self._tenants_of: dict[str, frozenset[str]] = {}
+        """By the source of a credential's events: ``_token-<id>``, ``_nonce-<id>``."""
         self._caught_up = asyncio.Event()
 
     def check_tenant(self, tenant: str) -> None:
@@ -73,26 +88,43 @@ class AccessDirectories:
 
     def apply(self, recorded: Recorded) -> None:
         """Apply an event, also one that this process appended and has not read yet."""
-        directory = self.of(recorded.tenant)
+        directory, tenant, event = self.of(recorded.tenant), recorded.tenant, recorded.event
+        if isinstance(event, ev.ActorDeleted):
+            for nonce in directory.fold.nonces(event.actor_id):
+                self._forget(tenant, NONCE_ACTOR_PREFIX + nonce.nonce_id)
         if directory.fold.apply(recorded):
             directory.wake()
-        match recorded.event:
+        match event:
             case ev.TokenCreated(token_id=token_id):
-                known = self._tenants_of_token.get(token_id, frozenset())
-                self._tenants_of_token[token_id] = known | {recorded.tenant}
+                self._add(tenant, TOKEN_ACTOR_PREFIX + token_id)
             case ev.TokenRevoked(token_id=token_id):
-                self._forget(recorded.tenant, token_id)
+                self._forget(tenant, TOKEN_ACTOR_PREFIX + token_id)
+            case ev.NonceCreated(nonce_id=nonce_id) if directory.fold.nonce(nonce_id) is not None:
+                self._add(tenant, NONCE_ACTOR_PREFIX + nonce_id)
+            case ev.NonceDeleted(nonce_id=nonce_id):
+                self._forget(tenant, NONCE_ACTOR_PREFIX + nonce_id)
 
     def tokens(self, token_id: str) -> Iterator[tuple[str, Token]]:
         """The tokens with an id, and their tenants. Ids are unique within a tenant only."""
-        for tenant in self._tenants_of_token.get(token_id, ()):
+        for tenant in self._tenants_of.get(TOKEN_ACTOR_PREFIX + token_id, ()):
             token = self.of(tenant).fold.token(token_id)
             if token is not None:
                 yield tenant, token
 
+    def nonces(self, nonce_id: str) -> Iterator[tuple[str, Nonce]]:
+        """The nonces with an id, and their tenants."""
+        for tenant in self._tenants_of.get(NONCE_ACTOR_PREFIX + nonce_id, ()):
+            nonce = self.of(tenant).fold.nonce(nonce_id)
+            if nonce is not None:
+                yield tenant, nonce
+
     async def refresh_token(self, token_id: str) -> None:
         """Wait until the events that the log has now of an id, of any tenant, are folded."""
         await self.refresh(token_filter("*", token_id))
+
+    async def refresh_nonce(self, nonce_id: str) -> None:
+        """The same of the creations of a nonce."""
+        await self.refresh(type_filter("*", NONCE_ACTOR_PREFIX + nonce_id, ev.NonceCreated))
 
     async def ready(self) -> None:
         """Wait until the folds have reached the end of the log once.
@@ -130,18 +162,21 @@ class AccessDirectories:
     def _drop_expired(self, now: datetime) -> None:
         for tenant, directory in self._directories.items():
             for token_id in directory.fold.drop_expired(now):
-                self._forget(tenant, token_id)
+                self._forget(tenant, TOKEN_ACTOR_PREFIX + token_id)
 
-    def _forget(self, tenant: str, token_id: str) -> None:
-        kept = self._tenants_of_token.get(token_id, frozenset()) - {tenant}
+    def _add(self, tenant: str, source: str) -> None:
+        self._tenants_of[source] = self._tenants_of.get(source, frozenset()) | {tenant}
+
+    def _forget(self, tenant: str, source: str) -> None:
+        kept = self._tenants_of.get(source, frozenset()) - {tenant}
         if kept:
-            self._tenants_of_token[token_id] = kept
+            self._tenants_of[source] = kept
         else:
-            self._tenants_of_token.pop(token_id, None)
+            self._tenants_of.pop(source, None)
 
 
 class AccessDirectory:
-    """The permissions and API tokens of one tenant."""
+    """The permissions, API tokens and nonces of one tenant."""
 
     def __init__(self, directories: AccessDirectories, tenant: str) -> None:
         self._directories = directories

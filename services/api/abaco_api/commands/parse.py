@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from abaco_api.access.domain.nonce_requests import NonceRequest
 from abaco_api.access.domain.principal import WORLD, is_user_name
 from abaco_api.access.domain.token_requests import TokenRequest
 from abaco_api.api_errors import BadParameter
@@ -117,6 +118,12 @@ def token(parameters: Parameters) -> TokenRequest:
             values[name] = [part.strip() for part in text.split(",") if part.strip()]
     body = convert(Parameters(values, form=parameters.form), request_schemas.TokenParameters)
     return TokenRequest(**msgspec.structs.asdict(body))
+
+
+def nonce(parameters: Parameters) -> NonceRequest:
+    """``POST /actors/{actor_id}/nonces``."""
+    body = convert(parameters, request_schemas.NonceParameters)
+    return NonceRequest(**msgspec.structs.asdict(body))
 
 
 # -- the rules -----------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from abaco_api.contract.json_schemas import schema_components
 from abaco_proto import envelope as env
 from abaco_proto import events as ev
 from abaco_proto import streams
-from abaco_proto.names import ADDRESSED, HOST_ACTOR_PREFIX, TOKEN_ACTOR_PREFIX
+from abaco_proto.names import ADDRESSED, HOST_ACTOR_PREFIX, NONCE_ACTOR_PREFIX, TOKEN_ACTOR_PREFIX
 
 Json = dict[str, Any]
 
 SCHEMA = "#/components/schemas/{name}"
 OF_A_HOST = (ev.HostJoined, ev.HostLost)
 OF_A_TOKEN = (ev.TokenCreated, ev.TokenRevoked, ev.TokenUsed)
+OF_A_NONCE = (ev.NonceCreated, ev.NonceRedeemed, ev.NonceDeleted)
 PARAMETERS: dict[str, Json] = {
     "tenant": {"description": "The tenant of the events.", "default": "default"},
     "actor_id": {"description": "The actor.", "examples": ["foo_0"]},
@@ -28,6 +29,7 @@ PARAMETERS: dict[str, Json] = {
         "examples": ["h1"],
     },
     "token_id": {"description": "The API token, by its visible prefix.", "examples": ["AbCd1234"]},
+    "nonce_id": {"description": "The nonce, by its visible prefix.", "examples": ["AbCd1234"]},
 }
 HEADERS: dict[str, Json] = {
     env.ID: {
@@ -52,7 +54,7 @@ HEADERS: dict[str, Json] = {
     },
     env.PRINCIPAL: {
         "type": "string",
-        "description": "Who did it: user:<user>, token:<id>:<owner>, service:<name>.",
+        "description": "Who did it: user:<user>, token:<id>:<owner>, nonce:<id>, service:<name>.",
     },
     env.TRACEPARENT: {"type": "string", "description": "W3C trace context."},
 }
@@ -97,6 +99,8 @@ def address(kind: type[ev.Event]) -> str:
         source = f"{HOST_ACTOR_PREFIX}{{host_id}}"
     elif kind in OF_A_TOKEN:
         source = f"{TOKEN_ACTOR_PREFIX}{{token_id}}"
+    elif kind in OF_A_NONCE:
+        source = f"{NONCE_ACTOR_PREFIX}{{nonce_id}}"
     subject = f"abaco.event.{{tenant}}.{source}.{ev.type_of(kind)}"
     return f"{subject}.{{host_id}}" if kind in ADDRESSED else subject
 

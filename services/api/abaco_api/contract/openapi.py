@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from abaco_api import VERSION
-from abaco_api.access.domain.rules import SCHEME, needs, rule_of, security_of
+from abaco_api.access.authenticator import NONCE_HEADER
+from abaco_api.access.domain.rules import NONCE_SCHEME, SCHEME, needs, rule_of, security_of
 from abaco_api.contract import request_schemas
 from abaco_api.contract.json_schemas import schema_components
 from abaco_api.contract.operation import KEY, KEY_PATTERN, MAX_KEY, Operation
@@ -25,6 +26,7 @@ PATH_IDS = {
     "worker_id": ("A worker's id.", "foo_0_wkr_0"),
     "subscription_id": ("A subscription's id.", "foo_0_sub_1"),
     "sequence": ("An event's sequence in the log.", "1"),
+    "nonce_id": ("A nonce's id, the beginning of its random part.", "AbCd1234"),
     "token_id": ("An API token's id, the beginning of its random part.", "AbCd1234"),
 }
 ERRORS = {
@@ -46,6 +48,12 @@ SECURITY = {
     "scheme": "bearer",
     "description": "A JWT of an issuer in ABACO_AUTH_ISSUERS, or an API token (abaco_pat_…). With "
     "ABACO_AUTH=off no request needs one.",
+}
+NONCE_SECURITY = {
+    "type": "apiKey",
+    "in": "header",
+    "name": NONCE_HEADER,
+    "description": "A nonce (abaco_nonce_…): its own level on its one actor, one use a request.",
 }
 ENVELOPE = {"status", "msg", "result", "version"}
 
@@ -75,7 +83,7 @@ def describe(operations: Sequence[Operation], *, auth: bool = True) -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {SCHEME: SECURITY},
+            "securitySchemes": {SCHEME: SECURITY, NONCE_SCHEME: NONCE_SECURITY},
         },
     }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from abaco_api.access.domain.nonce_requests import MAX_DESCRIPTION, MAX_USES, UNLIMITED
 from abaco_api.access.domain.principal import MAX_USER, Role
 from abaco_api.access.domain.token_requests import DEFAULT_DAYS, MAX_DAYS, MAX_NAME
 from abaco_api.domain.byte_size import MEBIBYTE, PATTERN
@@ -281,4 +282,28 @@ class TokenParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = DEFAULT_DAYS
 
 
-BODIES = (Registration, Update, Message, State, Scale, Subscription, Permission, TokenParameters)
+class NonceParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of ``POST /actors/{actor_id}/nonces``."""
+
+    level: Annotated[PermissionLevel, Meta(description="Its level on the actor.")] = (
+        PermissionLevel.EXECUTE
+    )
+    max_uses: Annotated[
+        int,
+        Meta(
+            description="How often it may be used; -1 is any number.",
+            ge=UNLIMITED,
+            le=MAX_USES,
+            extra_json_schema={"not": {"const": 0}},
+        ),
+    ] = UNLIMITED
+    description: Annotated[
+        str,
+        Meta(description="What it is for.", extra_json_schema={"maxLength": MAX_DESCRIPTION}),
+    ] = ""
+
+
+BODIES = (
+    *(Registration, Update, Message, State, Scale, Subscription, Permission),
+    *(TokenParameters, NonceParameters),
+)

@@ -202,6 +202,32 @@ class NewTokenResult(TokenResult, frozen=True, kw_only=True):
     token: str | None
 
 
+class NonceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A nonce, without its text: ``prefix`` is how its text begins.
+
+    ``max_uses`` and ``remaining_uses`` are -1 if there is no limit. ``owner`` is the user who made
+    it; null if nobody was logged in.
+    """
+
+    id: str
+    prefix: str
+    actor_id: str
+    owner: str | None
+    level: str
+    max_uses: int
+    current_uses: int
+    remaining_uses: int
+    description: str
+    create_time: str
+    last_use_time: str | None
+
+
+class NewNonceResult(NonceResult, frozen=True, kw_only=True):
+    """A new nonce. ``nonce`` is its text, which cannot be shown again."""
+
+    nonce: str | None
+
+
 class ReadinessResult(msgspec.Struct, frozen=True, kw_only=True):
     """For each part ``ok``, or the reason why it does not work."""
 

@@ -2,8 +2,8 @@
 
 ``*`` stands for any characters within its part, or none: ``foo_*.execution.*``. ``>`` as the last
 part stands for all the rest: ``foo_0.>`` is every event of that actor, ``>`` every event there
-is, except those about API tokens, which no actor gets. The source of a fact about a host is
-``_host-<host_id>``. Upper and lower case differ.
+is, except those about API tokens and nonces, which no actor gets. The source of a fact about a host
+is ``_host-<host_id>``. Upper and lower case differ.
 
 A pattern that no event can match is refused, with the reason.
 """
@@ -14,12 +14,10 @@ from functools import lru_cache
 from abaco_api.domain.wildcard import ANY, wildcard_matches
 from abaco_proto import events as ev
 from abaco_proto import names
-from abaco_proto.names import HOST_ACTOR_PREFIX
+from abaco_proto.names import CREDENTIAL_TYPE_PREFIXES, HOST_ACTOR_PREFIX
 
 REST = ">"
 PARTS = 3
-TOKENS = "token."
-"""Events of API tokens, which are for auditors only."""
 
 _PART = re.compile(r"[A-Za-z0-9_*-]+", re.ASCII)
 _BEGIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*)?", re.ASCII)
@@ -30,7 +28,7 @@ _HOST_PART = re.compile(r"[A-Za-z0-9-]*", re.ASCII)
 @lru_cache(maxsize=10_000)
 def matches(pattern: str, actor_id: str, kind: str) -> bool:
     """Whether an event of this source and type matches. An invalid pattern matches nothing."""
-    if kind.startswith(TOKENS):
+    if kind.startswith(CREDENTIAL_TYPE_PREFIXES):
         return False
     parts = _whole(pattern)
     subject = (actor_id, *kind.split("."))
@@ -48,7 +46,7 @@ def why_unmatchable(pattern: str) -> str | None:
         return "expected <actor_id>.<entity>.<verb>, with * for any characters and > for the rest"
     source, entity, verb = parts
     kinds = [k for k in ev.TYPES if _part_matches(f"{entity}.{verb}", k)]
-    kinds = [k for k in kinds if not k.startswith(TOKENS)]
+    kinds = [k for k in kinds if not k.startswith(CREDENTIAL_TYPE_PREFIXES)]
     if not kinds:
         return f"there is no event {entity}.{verb}"
     of_hosts = [k for k in kinds if k.startswith("host.")]

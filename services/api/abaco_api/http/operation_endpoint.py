@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from abaco_api.access.access_control import Operated
+from abaco_api.access.domain.access_errors import Unauthenticated
 from abaco_api.access.domain.principal import Principal, PrincipalKind
 from abaco_api.access.domain.rules import rule_of
 from abaco_api.access.guarded_response import GuardedResponse
@@ -56,8 +57,7 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
         api = tenants.service(principal.tenant)
         if operation.kind != "probe":
             api.requests.take(monotonic())
-        if principal.kind is PrincipalKind.TOKEN:
-            api.access_commands.note_use(principal)
+        api.access_commands.note_use(principal)
         request.state.principal = principal
         with log_context(
             tenant=principal.tenant,
@@ -66,10 +66,13 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
         ):
             if operation.kind == "command":
                 cause = await _cause(operation, api, request, principal)
+                await _redeem(api, request, guards[operation.method], cause)
                 try:
                     return await operation.endpoint(api, request, cause)
                 except AlreadyExecuted as executed:
                     return await _repeated(operation, api, request, executed.recorded)
+            if principal.kind is PrincipalKind.NONCE:
+                await _redeem(api, request, guards[operation.method], Cause(principal=principal))
             if operation.kind == "query":
                 after_header(request)  # a malformed header is refused by every query
             response = await operation.endpoint(api, request)
@@ -81,6 +84,22 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
         return response
 
     return serve
+
+
+async def _redeem(api: Service, request: Request, operation: Operated, cause: Cause) -> None:
+    """Use the nonce of a request that is about to be executed, if it came with one.
+
+    Raises:
+        Unauthenticated: it has no uses left, or was deleted.
+    """
+    principal = cause.principal
+    if principal is None or principal.kind is not PrincipalKind.NONCE:
+        return
+    try:
+        await api.nonces.redeem(principal, cause)
+    except Unauthenticated as error:
+        api.access.report(error, operation, principal, request)
+        raise
 
 
 async def _cause(
@@ -109,7 +128,7 @@ async def _cause(
     key = idempotency_key(
         text,
         tenant=principal.tenant,
-        user=principal.user,
+        user=principal.name if principal.kind is PrincipalKind.NONCE else principal.user,
         method=request.method,
         path=request.scope["path"],
         query=request.scope["query_string"].decode("latin-1"),

@@ -157,21 +157,22 @@ class ReadModels:
         after_row: Row | None = None,
         most_bytes: int = MOST_BYTES,
         only: Sequence[str] | None = None,
-        tokens: bool = True,
+        credentials: bool = True,
     ) -> Sequence[Row]:
         """At most ``limit`` events of those asked for, after one of them.
 
-        With ``only``, those of these actors; without ``tokens``, none about API tokens.
+        With ``only``, those of these actors; without ``credentials``, none about API tokens and
+        nonces.
         They end with the one that reaches ``most_bytes``; ``found`` is how many there were to give.
         """
         selection, principal = asked.selection, asked.selection.principal
         name, kind = "events", like(selection.type)
         by = None if principal is None else like(principal)
-        rest: tuple[Any, ...] = (most_bytes, only, tokens, by)
+        rest: tuple[Any, ...] = (most_bytes, only, credentials, by)
         if selection.actor_id is not None:
             name, rest = "events_of_actor", (selection.actor_id, most_bytes, by)
         elif principal is not None and ANY not in principal and principal not in SERVICES:
-            name, rest = "events_of_principal", (most_bytes, only, tokens, principal)
+            name, rest = "events_of_principal", (most_bytes, only, credentials, principal)
         elif ANY not in selection.type:
             name, kind = "events_of_type", selection.type
         after = (asked.after or 0) if after_row is None else after_row["seq"]

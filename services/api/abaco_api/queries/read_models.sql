@@ -123,7 +123,7 @@ SELECT *
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
              AND ($9::text[] IS NULL OR actor_id = ANY ($9))
-             AND ($10 OR type NOT LIKE 'token.%')
+             AND ($10 OR type NOT LIKE ALL ('{token.%,nonce.%}'::text[]))
              AND ($11::text IS NULL OR principal LIKE $11)
            ORDER BY seq
            LIMIT $7) AS page) AS measured
@@ -143,7 +143,7 @@ SELECT *
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type = $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
              AND ($9::text[] IS NULL OR actor_id = ANY ($9))
-             AND ($10 OR type NOT LIKE 'token.%')
+             AND ($10 OR type NOT LIKE ALL ('{token.%,nonce.%}'::text[]))
              AND ($11::text IS NULL OR principal LIKE $11)
            ORDER BY seq
            LIMIT $7) AS page) AS measured
@@ -164,7 +164,7 @@ SELECT *
            WHERE tenant = $1 AND seq > $2 AND seq < $3 AND type LIKE $4
              AND ($5::timestamptz IS NULL OR time >= $5) AND ($6::timestamptz IS NULL OR time < $6)
              AND ($9::text[] IS NULL OR actor_id = ANY ($9))
-             AND ($10 OR type NOT LIKE 'token.%')
+             AND ($10 OR type NOT LIKE ALL ('{token.%,nonce.%}'::text[]))
              AND left(principal, 255) = left($11, 255) AND principal = $11
              AND principal NOT IN ('service:api', 'service:scheduler', 'service:worker')
            ORDER BY left(principal, 255), seq

@@ -60,10 +60,12 @@ async def _events(api: Service, request: Request, actor_id: str | None = None) -
         )
     await api.fresh(request, EVERYTHING)
     only = await access.readable(principal) if source is None else None
-    tokens = access.reads_everything(principal)
+    credentials = access.reads_everything(principal)
 
     async def fetch(after_row: Row | None, limit: int) -> Sequence[Row]:
-        return await api.models.events(asked, limit, after_row=after_row, only=only, tokens=tokens)
+        return await api.models.events(
+            asked, limit, after_row=after_row, only=only, credentials=credentials
+        )
 
     answer, read = await page(fetch, views.event, asked.limit, long=api.long_responses)
     if actor_id is not None and not read.count:

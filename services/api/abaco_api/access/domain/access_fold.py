@@ -1,6 +1,6 @@
-"""The fold of permissions and API tokens, for one tenant. Pure."""
+"""The fold of permissions, API tokens and nonces, for one tenant. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from heapq import heappop, heappush
 
@@ -44,6 +44,33 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Nonce(msgspec.Struct, frozen=True, kw_only=True):
+    """A nonce that is not deleted, used up or not. ``max_uses`` -1 is any number.
+
+    Its uses are not folded: its last event has their number.
+    """
+
+    nonce_id: str
+    actor_id: str
+    sha256: str
+    level: PermissionLevel
+    max_uses: int
+    description: str
+    owner: str
+    created_at: datetime
+
+    def principal(self, tenant: str) -> Principal:
+        """Who sends a request with it: nobody but the nonce itself, with its own level only."""
+        return Principal(
+            kind=PrincipalKind.NONCE,
+            id=self.nonce_id,
+            user="",
+            tenant=tenant,
+            actors=frozenset({self.actor_id}),
+            level=self.level,
+        )
+
+
 class ActorPermissions(msgspec.Struct, frozen=True):
     """The levels on one actor, by user, and the sequence of the last event with one.
 
@@ -58,7 +85,10 @@ NOBODY = ActorPermissions({})
 
 
 class AccessFold:
-    """The permissions of all actors, and all tokens. Applying an event again changes nothing."""
+    """The permissions of all actors, all tokens, and the nonces of actors that are not deleted.
+
+    Applying an event again changes nothing.
+    """
 
     def __init__(self) -> None:
         self._actors: dict[str, ActorPermissions] = {}
@@ -66,6 +96,8 @@ class AccessFold:
         self._tokens: dict[str, Token] = {}
         self._of_owner: dict[str, set[str]] = {}
         self._expiring: list[tuple[datetime, str]] = []
+        self._nonces: dict[str, Nonce] = {}
+        self._of_actor: dict[str, set[str]] = {}
 
     def __contains__(self, actor_id: str) -> bool:
         """Whether the actor is known and not deleted."""
@@ -90,6 +122,15 @@ class AccessFold:
             (self._tokens[token_id] for token_id in found), key=lambda token: token.created_at
         )
 
+    def nonce(self, nonce_id: str) -> Nonce | None:
+        """A nonce; None if it is unknown or deleted, or its actor is."""
+        return self._nonces.get(nonce_id)
+
+    def nonces(self, actor_id: str) -> Sequence[Nonce]:
+        """The nonces of an actor, the oldest first."""
+        found = self._of_actor.get(actor_id, set())
+        return sorted((self._nonces[n] for n in found), key=lambda nonce: nonce.created_at)
+
     def apply(self, recorded: Recorded) -> bool:
         """Apply an event; return whether somebody may do less than before."""
         event = recorded.event
@@ -106,6 +147,10 @@ class AccessFold:
                 return self._revoked(event.token_id)
             case ev.TokenUsed():
                 self._used(event, recorded.sequence)
+            case ev.NonceCreated():
+                self._nonce_created(event, recorded.time)
+            case ev.NonceDeleted():
+                return self._nonce_deleted(event.nonce_id)
         return False
 
     # -- permissions -----------------------------------------------------------------------------
@@ -133,6 +178,8 @@ class AccessFold:
             return False
         self._replace(actor_id, NOBODY)
         del self._actors[actor_id]
+        for nonce_id in self._of_actor.pop(actor_id, set()):
+            del self._nonces[nonce_id]
         return True
 
     def _replace(self, actor_id: str, permissions: ActorPermissions) -> None:
@@ -201,6 +248,37 @@ class AccessFold:
         self._tokens[event.token_id] = replace(
             token, last_used=max(used, token.last_used or used), head=max(sequence, token.head)
         )
+
+    # -- nonces ----------------------------------------------------------------------------------
+
+    def _nonce_created(self, event: ev.NonceCreated, time: datetime) -> None:
+        if event.actor_id not in self._actors or event.nonce_id in self._nonces:
+            return
+        self._nonces[event.nonce_id] = nonce_of(event, time)
+        self._of_actor.setdefault(event.actor_id, set()).add(event.nonce_id)
+
+    def _nonce_deleted(self, nonce_id: str) -> bool:
+        nonce = self._nonces.pop(nonce_id, None)
+        if nonce is None:
+            return False
+        self._of_actor[nonce.actor_id].discard(nonce_id)
+        if not self._of_actor[nonce.actor_id]:
+            del self._of_actor[nonce.actor_id]
+        return True
+
+
+def nonce_of(event: ev.NonceCreated, time: datetime) -> Nonce:
+    """The nonce that an event of this time made."""
+    return Nonce(
+        nonce_id=event.nonce_id,
+        actor_id=event.actor_id,
+        sha256=event.sha256,
+        level=event.level,
+        max_uses=event.max_uses,
+        description=event.description,
+        owner=event.owner,
+        created_at=time,
+    )
 
 
 def permissions_of_history(history: Iterable[Recorded]) -> Permissions:

@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from abaco_api.access.domain.principal import WORLD, Principal, Role, at_least, highest
+from abaco_api.access.domain.principal import (
+    WORLD,
+    Principal,
+    PrincipalKind,
+    Role,
+    at_least,
+    highest,
+)
 from abaco_api.access.domain.rules import GIVE_PRIVILEGES, PRIVILEGED_PARAMETERS, ROLE_LEVELS, Rule
 from abaco_proto.events import Definition, PermissionLevel
-from abaco_proto.names import TOKEN_ACTOR_PREFIX
+from abaco_proto.names import CREDENTIAL_ACTOR_PREFIXES
 
 NONE, READ = PermissionLevel.NONE, PermissionLevel.READ
 
@@ -31,6 +38,8 @@ def level_on(principal: Principal, actor_id: str, permissions: Permissions) -> P
     """The level of a principal on an actor, by its user, its roles, and the level of everybody."""
     if principal.actors is not None and actor_id not in principal.actors:
         return NONE
+    if principal.level is not None:
+        return principal.level
     level = highest(
         permissions.get(principal.user, NONE),
         permissions.get(WORLD, NONE),
@@ -55,6 +64,8 @@ def decide(
         return Decision.ALLOW
     if principal is None:
         return Decision.UNAUTHENTICATED
+    if principal.kind is PrincipalKind.NONCE and rule.shares:
+        return Decision.FORBIDDEN if at_least(level, READ) else Decision.NOT_FOUND
     has_role = not principal.roles.isdisjoint(rule.roles)
     if rule.level is not None:
         if not at_least(level, READ):
@@ -74,11 +85,11 @@ def reads_all_actors(principal: Principal) -> bool:
 
 
 def may_read_source(principal: Principal, source: str, permissions: Permissions) -> bool:
-    """Whether a principal may read the events of an actor, a host or a token.
+    """Whether a principal may read the events of an actor, a host or a credential.
 
     ``source`` is the actor token of their subject.
     """
-    if source.startswith(TOKEN_ACTOR_PREFIX):
+    if source.startswith(CREDENTIAL_ACTOR_PREFIXES):
         return principal.actors is None and not principal.roles.isdisjoint(
             {Role.ADMIN, Role.AUDITOR}
         )

@@ -33,14 +33,16 @@ class PrincipalKind(StrEnum):
     USER = "user"
     SERVICE = "service"
     TOKEN = "token"  # noqa: S105 - a kind, no secret
+    NONCE = "nonce"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who sends a request.
 
-    ``user`` is whose permissions apply: of an API token its owner. ``id`` is the token's id, or the
-    same as ``user``. ``actors`` limits a token to some actors; None does not. ``expires_at`` is
-    when the credential ends; None if it does not.
+    ``user`` is whose permissions apply: of an API token its owner; empty if there is nobody, as
+    with a nonce. ``id`` is the id of the token or nonce, or the same as ``user``. ``actors`` limits
+    it to some actors; None does not. ``level`` is what a nonce has on its one actor, whatever the
+    permissions say. ``expires_at`` is when the credential ends; None if it does not.
     """
 
     kind: PrincipalKind
@@ -50,6 +52,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     roles: frozenset[Role] = frozenset()
     read_only: bool = False
     actors: frozenset[str] | None = None
+    level: PermissionLevel | None = None
     expires_at: datetime | None = None
 
     @property
@@ -59,8 +62,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str | None:
-        """The principal in the envelope of events; None if nobody is logged in."""
-        if not self.user:
+        """The principal in the envelope of events; None if access control is off."""
+        if self.kind is PrincipalKind.SERVICE and not self.user:
             return None
         owner = (self.user,) if self.kind is PrincipalKind.TOKEN else ()
         return principal_text(self.kind, self.id, *owner)

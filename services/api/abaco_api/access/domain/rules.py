@@ -40,7 +40,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     ``public``: nothing, not even a credential. ``filtered``: the answer shows only what the
     principal may read, so that a token for some actors may ask. ``installation``: it is about all
-    tenants, and only for principals of the tenant ``ABACO_TENANT``.
+    tenants, and only for principals of the tenant ``ABACO_TENANT``. ``shares``: it gives others
+    access, or shows how they have it, which no nonce may.
     """
 
     level: PermissionLevel | None = None
@@ -48,6 +49,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     public: bool = False
     filtered: bool = False
     installation: bool = False
+    shares: bool = False
 
 
 def _roles(*roles: Role) -> frozenset[Role]:
@@ -60,6 +62,8 @@ _PUBLIC = Rule(public=True)
 _READ = Rule(level=READ)
 _EXECUTE = Rule(level=EXECUTE)
 _UPDATE = Rule(level=UPDATE)
+_SHARE = Rule(level=UPDATE, shares=True)
+_READ_SHARED = Rule(level=READ, shares=True)
 _OPERATE = Rule(level=UPDATE, roles=_roles(Role.OPERATOR))
 _ANYONE = Rule()
 _AUDIT = Rule(roles=_roles(Role.ADMIN, Role.AUDITOR))
@@ -97,8 +101,12 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", f"{_ACTOR}/subscriptions"): _READ,
     ("POST", f"{_ACTOR}/subscriptions"): _UPDATE,
     ("DELETE", f"{_ACTOR}/subscriptions/{{subscription_id}}"): _UPDATE,
-    ("GET", f"{_ACTOR}/permissions"): _READ,
-    ("POST", f"{_ACTOR}/permissions"): _UPDATE,
+    ("GET", f"{_ACTOR}/permissions"): _READ_SHARED,
+    ("POST", f"{_ACTOR}/permissions"): _SHARE,
+    ("GET", f"{_ACTOR}/nonces"): _READ_SHARED,
+    ("POST", f"{_ACTOR}/nonces"): _SHARE,
+    ("GET", f"{_ACTOR}/nonces/{{nonce_id}}"): _READ_SHARED,
+    ("DELETE", f"{_ACTOR}/nonces/{{nonce_id}}"): _SHARE,
     ("GET", f"{_ACTOR}/events"): _READ,
     ("GET", "/events"): Rule(filtered=True),
     ("GET", "/events/{sequence}"): Rule(filtered=True),
@@ -161,18 +169,27 @@ def needs(rule: Rule) -> str:
     if rule.public:
         return "nothing"
     if rule.level is not None:
-        return f"{rule.level} on the actor" + (f", or role {roles}" if roles else "")
+        needed = f"{rule.level} on the actor" + (f", or role {roles}" if roles else "")
+        return needed + ("; not with a nonce" if rule.shares else "")
     if roles:
         return f"role {roles}" + (" in the tenant ABACO_TENANT" if rule.installation else "")
     return "a credential" + ("; shows what it may read" if rule.filtered else "")
 
 
 def security_of(rule: Rule) -> list[dict[str, Collection[str]]]:
-    """The OpenAPI ``security`` of an operation: none, or a bearer token with one of some roles."""
+    """The OpenAPI ``security`` of an operation: none, or a bearer token with one of some roles.
+
+    Where a nonce is enough, it is the alternative.
+    """
     if rule.public:
         return []
-    return [{SCHEME: [role.value for role in Role if role in rule.roles]}]
+    bearer: dict[str, Collection[str]] = {
+        SCHEME: [role.value for role in Role if role in rule.roles]
+    }
+    accepts_nonce = (rule.level is not None and not rule.shares) or rule.filtered
+    return [bearer, {NONCE_SCHEME: []}] if accepts_nonce else [bearer]
 
 
 SCHEME: Literal["bearer"] = "bearer"
-"""The name of the security scheme in the OpenAPI description."""
+NONCE_SCHEME: Literal["nonce"] = "nonce"
+"""The names of the security schemes in the OpenAPI description."""
