@@ -44,6 +44,7 @@ class Tenant(msgspec.Struct, frozen=True):
     name: str
     headers: dict[str, str]
     token_id: str
+    nonce_id: str = ""
     sequence: int = 0
 
     def url(self, path: str) -> str:
@@ -54,6 +55,7 @@ class Tenant(msgspec.Struct, frozen=True):
             worker_id="foo_0_wkr_0",
             subscription_id="foo_0_sub_1",
             token_id=self.token_id,
+            nonce_id=self.nonce_id,
             sequence=self.sequence,
         )
 
@@ -82,10 +84,10 @@ async def prepare(api: Api) -> dict[str, Tenant]:
         await becomes_ready(client)
         found = {name: await administrator(api, name) for name in (RED, BLUE, GREEN)}
         for name in MARKS:
-            await fill(api, client, found[name])
+            nonce_id = await fill(api, client, found[name])
             events = await client.get("/actors/foo_0/events", headers=found[name].headers)
             first = result_of(events)[0]["seq"]
-            found[name] = msgspec.structs.replace(found[name], sequence=first)
+            found[name] = msgspec.structs.replace(found[name], nonce_id=nonce_id, sequence=first)
         return found
 
 
@@ -98,8 +100,8 @@ async def administrator(api: Api, tenant: str) -> Tenant:
     return Tenant(name=tenant, headers={"authorization": f"Bearer {text}"}, token_id=token_id)
 
 
-async def fill(api: Api, client: httpx.AsyncClient, tenant: Tenant) -> None:
-    """An actor with all that an actor can have, each with the mark of its tenant."""
+async def fill(api: Api, client: httpx.AsyncClient, tenant: Tenant) -> str:
+    """An actor with all that an actor can have, with the mark of its tenant; its nonce's id."""
     mark, headers = MARKS[tenant.name], tenant.headers
     body = {"image": f"{mark}/image", "name": "foo", "description": mark}
     answer = await client.post("/actors", json=body, headers=headers)
@@ -112,6 +114,9 @@ async def fill(api: Api, client: httpx.AsyncClient, tenant: Tenant) -> None:
     for path, posted in posts:
         answer = await client.post(f"{ACTOR}/{path}", json=posted, headers=headers)
         assert answer.is_success, answer.text
+    posted = {"level": "READ", "description": mark}
+    answer = await client.post(f"{ACTOR}/nonces", json=posted, headers=headers)
+    nonce_id: str = result_of(answer, 201)["id"]
     sent = await client.post(f"{ACTOR}/messages", json={"message": mark}, headers=headers)
     message = int(sent.headers["Abaco-Sequence"])
     connection = Connection(api.nats_url, name="test")
@@ -139,6 +144,7 @@ async def fill(api: Api, client: httpx.AsyncClient, tenant: Tenant) -> None:
         await connection.close()
     headers = {**headers, "Abaco-After": str(sequences[-1])}
     result_of(await client.get(ACTOR, headers=headers))
+    return nonce_id
 
 
 def variants(path: str, operation: Operation | None) -> list[str]:
@@ -163,7 +169,7 @@ async def test_a_get_shows_nothing_of_another_tenant(
                 assert answer.status_code == 404, answer.text
             if RULES["GET", path].installation:
                 assert answer.status_code == 403, answer.text
-            if "{token_id}" in path or "{sequence}" in path:
+            if any(name in path for name in ("{token_id}", "{nonce_id}", "{sequence}")):
                 assert answer.status_code == 404, answer.text
     if operation is not None and operation.kind == "query" and not path.endswith("/diff"):
         result_of(await client.get(red.url(path), headers=red.headers))
