@@ -188,16 +188,14 @@ async def test_two_tokens_with_one_id_are_of_two_tenants() -> None:
     run = asyncio.create_task(directories.run())
     failures = FailureLimit(burst=9, per_minute=9)
     authenticator = Authenticator(directories, JwtVerifier([]), failures)
-    found = [
-        await authenticator.principal([f"Bearer {t.text}"], [], [], "::1") for t in (ONE, OTHER)
-    ]
+    found = [await authenticator.principal([f"Bearer {t.text}"], [], "::1") for t in (ONE, OTHER)]
     assert [(p.user, p.tenant) for p in found if p] == [("alice", RED), ("bob", BLUE)]
 
     await append(log, RED, ev.TokenRevoked(token_id=ONE.token_id))
     await directories.refresh_token(ONE.token_id)
     with pytest.raises(Unauthenticated):
-        await authenticator.principal([f"Bearer {ONE.text}"], [], [], "::1")
-    assert await authenticator.principal([f"Bearer {OTHER.text}"], [], [], "::1") == found[1]
+        await authenticator.principal([f"Bearer {ONE.text}"], [], "::1")
+    assert await authenticator.principal([f"Bearer {OTHER.text}"], [], "::1") == found[1]
     assert [authenticator.is_valid(p) for p in found if p] == [False, True]
     run.cancel()
 
