@@ -37,6 +37,7 @@ class LogContext(msgspec.Struct, frozen=True, kw_only=True):
     The other ids are unique within the tenant.
     """
 
+    request_id: str = ""
     tenant: str = ""
     correlation_id: str = ""
     actor_id: str = ""
@@ -55,10 +56,19 @@ def current_log_context() -> LogContext:
 
 @contextmanager
 def log_context(
-    *, tenant: str = "", correlation_id: str = "", actor_id: str = "", execution_id: str = ""
+    *,
+    request_id: str | None = None,
+    tenant: str = "",
+    correlation_id: str = "",
+    actor_id: str = "",
+    execution_id: str = "",
 ) -> Generator[None, None, None]:
-    """Set the context inside the block, and in tasks that start there."""
+    """Set the context inside the block, and in tasks that start there.
+
+    Without a ``request_id`` that of the context outside stays.
+    """
     context = LogContext(
+        request_id=_log_context.get().request_id if request_id is None else request_id,
         tenant=tenant,
         correlation_id=correlation_id,
         actor_id=actor_id,

@@ -26,6 +26,7 @@ class JsonLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     service: str
     logger: str
     message: str
+    request_id: str = ""
     tenant: str = ""
     correlation_id: str = ""
     actor_id: str = ""
@@ -41,9 +42,10 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line with the correlation id."""
-        correlation_id = current_log_context().correlation_id
-        return super().formatMessage(record) + (f" [{correlation_id}]" if correlation_id else "")
+        """Return the line with the correlation id and the id of the request."""
+        context = current_log_context()
+        known = (context.correlation_id, context.request_id and f"request {context.request_id}")
+        return super().formatMessage(record) + "".join(f" [{text}]" for text in known if text)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, followed by a traceback if there is one."""
@@ -66,6 +68,7 @@ class JsonFormatter(logging.Formatter):
             service=self._service,
             logger=record.name,
             message=mask_passwords(record.getMessage()),
+            request_id=context.request_id,
             tenant=context.tenant,
             correlation_id=context.correlation_id,
             actor_id=context.actor_id,

@@ -114,6 +114,7 @@ def _traceparent(span: OpenTelemetrySpan) -> str:
 def _context_attributes() -> dict[str, str]:
     context = current_log_context()
     known = {
+        "abaco.request_id": context.request_id,
         "abaco.tenant": context.tenant,
         "abaco.correlation_id": context.correlation_id,
         "abaco.actor_id": context.actor_id,

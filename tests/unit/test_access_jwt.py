@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,6 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, RSAKey
 
-import builders as b
 from abaco_api.access.domain.access_errors import Unauthenticated
 from abaco_api.access.domain.issuers import Issuer
 from abaco_api.access.domain.key_set import MAX_BYTES, parse_key_set
@@ -26,9 +25,10 @@ from abaco_api.access.issuer_keys import IssuerKeys
 from abaco_api.access.jwt_verifier import JwtVerifier
 from abaco_api.access.key_source import key_source
 from abaco_proto.errors import Malformed, Unavailable
+from access_stage import served
 from deadlines import LIMIT_SECONDS
 
-NOW = b.T0
+NOW = datetime.now(UTC)
 ISSUER = Issuer(
     issuer="https://sso.example",
     audience="abaco",
@@ -120,8 +120,8 @@ REFUSED: dict[str, Callable[[], str]] = {
     "another issuer": lambda: signed(iss="https://evil.example"),
     "expired": lambda: signed(exp=SECONDS - 31),
     "no expiry": lambda: signed(exp=None),
-    "not valid yet": lambda: signed(nbf=SECONDS + 60),
-    "issued in the future": lambda: signed(iat=SECONDS + 60),
+    "not valid yet": lambda: signed(nbf=SECONDS + 3600),
+    "issued in the future": lambda: signed(iat=SECONDS + 3600),
     "another key with a known id": lambda: signed(OTHER),
     "an unknown key": lambda: signed(OTHER, kid="two"),
     "an algorithm that is not allowed": lambda: signed(alg="RS512"),
@@ -156,6 +156,30 @@ async def test_an_invalid_token_is_refused(case: str) -> None:
     with pytest.raises(Unauthenticated):
         await provider.verifier.verify(REFUSED[case]())
     assert await provider.verifier.known(signed()) is None
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+async def test_over_http_an_invalid_token_is_401_whatever_is_wrong(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(key_set(KEY, CURVE))
+    issuer = {
+        "issuer": ISSUER.issuer,
+        "audience": ISSUER.audience,
+        "jwks_file": str(keys),
+        "tenant": "default",
+        "algorithms": ISSUER.algorithms,
+    }
+    settings = {"auth_issuers": json.dumps([issuer]), "auth_failures_per_minute": 1000}
+    async with served(auth="on", **settings) as client:
+
+        async def status(token: str) -> int:
+            headers = {"authorization": f"Bearer {token}"}
+            return (await client.get("/tokens", headers=headers)).status_code
+
+        assert await status(signed()) == 200
+        found = {case: await status(make()) for case, make in REFUSED.items()}
+        assert found == {**dict.fromkeys(REFUSED, 401), "deep JSON": 431}  # 10 kB
+        assert await status(signed(padding="x" * 16 * 1024)) == 431
 
 
 async def test_without_a_kid_the_only_fitting_key_is_used() -> None:

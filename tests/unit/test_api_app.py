@@ -68,7 +68,7 @@ ENDPOINTS = {
 async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ASGIApp]:
     operations = [
         Operation(
-            method=method, path=path, endpoint=endpoint, kind="probe", summary="", result=None
+            method=method, path=path, endpoint=endpoint, kind="query", summary="", result=None
         )
         for path, endpoint in ENDPOINTS.items()
         for method in ("GET", "PUT")

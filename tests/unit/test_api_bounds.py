@@ -101,7 +101,7 @@ def test_who_gets_an_event_is_remembered_by_how_many_they_are(
     known = Subscriptions()
     for n in range(30):
         event = ev.ActorSubscribed(actor_id="foo_0", subscription_id=f"s{n}", event_pattern="*.>")
-        known.observe(n + 1, event)
+        known.observe(n + 1, event, None)
     for n in range(50):
         assert len(known.matching(100, f"bar_{n}", "execution.finished")) == 30
         assert sum(1 + len(found) for found in known._found.values()) <= 100 + 31

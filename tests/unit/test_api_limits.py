@@ -7,14 +7,19 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 import builders as b
-from abaco_api.api_errors import InboxFull
+from abaco_api.api_errors import InboxFull, TooMany
+from abaco_api.api_settings import ApiSettings
 from abaco_api.commands.inbox import InboxCapacity
+from abaco_api.dependencies import assemble
 from abaco_api.http.api_metrics import ApiMetrics
-from abaco_api.http.request_middleware import RequestMiddleware, Uploads
+from abaco_api.http.application import create_app
+from abaco_api.http.request_middleware import ADMISSION, RequestMiddleware, Uploads
+from abaco_api.http.response_envelope import failure_of
 from abaco_proto import events as ev
 from abaco_proto.errors import Unavailable
 from abaco_telemetry.context import NO_SPANS
-from fakes import InMemoryEventLog
+from fakes import InMemoryEventLog, InMemoryOutputLog
+from servers import LOOPBACK, free_port
 
 
 class Models:
@@ -117,6 +122,11 @@ class App:
         self.serving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope[ADMISSION].enter()
+        except TooMany as error:
+            await failure_of(error)(scope, receive, send)
+            return
         self.serving += 1
         await self.begin.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -128,7 +138,13 @@ class App:
 def admission_of(app: Any, most: int) -> RequestMiddleware:
     uploads = Uploads(limit=1000, seconds=1, rate=0, most=10, most_bytes=1000)
     return RequestMiddleware(
-        app, [], uploads=uploads, max_requests=most, metrics=ApiMetrics(), spans=NO_SPANS
+        app,
+        [],
+        uploads=uploads,
+        max_requests=most,
+        headers=(),
+        metrics=ApiMetrics(),
+        spans=NO_SPANS,
     )
 
 
@@ -141,7 +157,8 @@ async def status(app: Any, path: str = "/actors") -> int:
     async def receive() -> Message:
         raise AssertionError
 
-    await app({"type": "http", "path": path, "method": "GET", "headers": []}, receive, send)
+    scope = {"type": "http", "path": path, "method": "GET", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
     code: int = sent[0]["status"]
     return code
 
@@ -163,18 +180,44 @@ async def test_a_request_counts_until_its_answer_begins() -> None:
 
 
 async def test_probes_are_always_answered() -> None:
-    app = App()
-    app.begin.set()
-    app.end.set()
+    nobody = f"postgresql://abaco@{LOOPBACK}:{free_port()}/abaco"
+    settings = ApiSettings(postgres_dsn=nobody, max_requests=1)
+    tenants = assemble(settings, InMemoryEventLog(), InMemoryOutputLog())
+    app = create_app(tenants)
+    app.unanswered = 1
+    assert await status(app) == 429
+    assert await status(app, "/healthz") == 200
+    assert await status(app, "/readyz") == 503  # there is no Postgres
+    tenants.pool.close()
+
+
+async def test_a_request_whose_body_is_read_does_not_count() -> None:
+    counted: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ADMISSION].enter()
+        counted.append(admission.unanswered)
+        await scope[ADMISSION].read_body()
+        counted.append(admission.unanswered)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Message:
+        counted.append(admission.unanswered)
+        return {"type": "http.request", "body": b"x"}
+
+    async def send(_: Message) -> None:
+        counted.append(admission.unanswered)
+
     admission = admission_of(app, 1)
-    admission.unanswered = 1
-    assert await status(admission) == 429
-    assert await status(admission, "/healthz") == 200
-    assert await status(admission, "/readyz") == 200
+    headers = [(b"content-length", b"1")]
+    scope = {"type": "http", "path": "/", "method": "PUT", "headers": headers, "query_string": b""}
+    await admission(scope, receive, send)
+    assert counted == [1, 0, 1, 0]
 
 
 async def test_a_request_that_fails_counts_no_more() -> None:
-    async def broken(_: Scope, __: Receive, ___: Send) -> None:
+    async def broken(scope: Scope, _: Receive, __: Send) -> None:
+        scope[ADMISSION].enter()
         raise RuntimeError
 
     admission = admission_of(broken, 1)

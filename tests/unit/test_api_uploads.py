@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.parameters import BODY
-from abaco_api.http.request_middleware import RequestMiddleware, Uploads
+from abaco_api.http.request_middleware import ADMISSION, RequestMiddleware, Uploads
+from abaco_api.http.response_envelope import failure_of
+from abaco_proto.errors import AbacoError
 from abaco_telemetry.context import NO_SPANS
 
 WINDOW = 0.05
@@ -55,8 +58,15 @@ class Client:
         self._sent.append(message)
 
 
-async def echo(scope: Scope, _: Receive, send: Send) -> None:
-    """Answers with the length of the body."""
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body, or what is wrong with it."""
+    try:
+        await scope[ADMISSION].read_body()
+    except ClientDisconnect:
+        return
+    except AbacoError as error:
+        await failure_of(error)(scope, receive, send)
+        return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"%d" % len(scope[BODY])})
 
@@ -67,7 +77,13 @@ class Stage(Uploads):
     def __init__(self, app: Any, **limits: Any) -> None:
         super().__init__(**limits)
         self._middleware = RequestMiddleware(
-            app, [], uploads=self, max_requests=100, metrics=ApiMetrics(), spans=NO_SPANS
+            app,
+            [],
+            uploads=self,
+            max_requests=100,
+            headers=(),
+            metrics=ApiMetrics(),
+            spans=NO_SPANS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,8 +99,8 @@ async def test_a_request_goes_on_when_its_body_is_there() -> None:
     served = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        served.set()
         await echo(scope, receive, send)
+        served.set()
 
     stage = uploads(app)
     client = Client(stage)

@@ -112,11 +112,13 @@ def in_api(recorded: envelope.Recorded) -> None:
     assert len(found.frame.splitlines()) == 4, "one field a line"
     subscriptions = Subscriptions()
     subscriptions.observe(
-        1, ev.ActorSubscribed(actor_id="a_0", subscription_id="s", event_pattern=">")
+        1, ev.ActorSubscribed(actor_id="a_0", subscription_id="s", event_pattern=">"), None
     )
-    subscriptions.observe(recorded.sequence, recorded.event)
+    subscriptions.observe(recorded.sequence, recorded.event, recorded.principal)
     subscriptions.matching(recorded.sequence, found.actor_id, found.type)
-    mine = Subscription(actor_id="a_0", subscription_id="s", event_pattern=">", sequence=1)
+    mine = Subscription(
+        actor_id="a_0", subscription_id="s", event_pattern=">", sequence=1, principal=None
+    )
     envelope.encode(message(mine, found, 0))
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from abaco_api.access.domain.rules import Published
 from abaco_proto.settings import (
     AllowNewPrivileges,
     AllowPrivileged,
@@ -67,6 +68,39 @@ class ApiSettings(ServiceSettings, frozen=True, kw_only=True):
             " the last address in X-Forwarded-For is the client's."
         ),
     ] = ""
+    cors_origins: Annotated[
+        str,
+        Meta(
+            description="Origins whose pages may call the api from a browser, separated by commas:"
+            " https://abaco.example.org. There is no wildcard."
+        ),
+    ] = ""
+    hsts_seconds: Annotated[
+        int,
+        Meta(
+            description="Seconds in the header Strict-Transport-Security; 0 is none. Set it only if"
+            " all clients reach the api over TLS.",
+            ge=0,
+            le=10 * 365 * 24 * 60 * 60,
+        ),
+    ] = 0
+    publish_metrics: Annotated[
+        Published,
+        Meta(
+            description="Who may read /metrics: everybody, who has a credential with one of its"
+            " roles, or nobody."
+        ),
+    ] = "authenticated"
+    publish_readiness: Annotated[
+        Published,
+        Meta(
+            description="Who may read in the answer of /readyz which part does not work; its status"
+            " is for everybody."
+        ),
+    ] = "authenticated"
+    publish_descriptions: Annotated[
+        Published, Meta(description="Who may read /openapi.json and /asyncapi.json.")
+    ] = "public"
     init_count: Annotated[
         int, Meta(description="min_workers of a new actor that sets none.", ge=0, le=1000)
     ] = 2

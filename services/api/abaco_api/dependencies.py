@@ -258,7 +258,13 @@ class Tenants:
             past=past,
             why=WhyQuery(past, past_rows, models, tenant),
             dispatcher=Dispatcher(
-                log, feed, inbox, directory, tenant=tenant, max_hops=settings.max_hops
+                log,
+                feed,
+                inbox,
+                directory,
+                self.access.may_receive,
+                tenant=tenant,
+                max_hops=settings.max_hops,
             ),
             access=self.access,
             access_directory=access_directory,

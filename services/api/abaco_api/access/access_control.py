@@ -35,7 +35,8 @@ from abaco_api.access.domain.decide_access import (
 from abaco_api.access.domain.failure_limit import FailureLimit
 from abaco_api.access.domain.issuers import parse_issuers
 from abaco_api.access.domain.principal import Principal, at_least, local_principal
-from abaco_api.access.domain.rules import Rule, needs
+from abaco_api.access.domain.rules import Published, Rule, needs
+from abaco_api.access.domain.subscriber import lasting, subscriber_of
 from abaco_api.access.issuer_keys import IssuerKeys
 from abaco_api.access.jwt_verifier import JwtVerifier
 from abaco_api.access.key_source import key_source
@@ -115,6 +116,23 @@ class AccessControl:
             self._report(error, operation, principal, address)
             raise
         return principal
+
+    async def may_see(self, request: Request, published: Published) -> bool:
+        """Whether the answer of a public operation may have details that a setting publishes.
+
+        A credential that is not valid is like none: the answer itself is for everybody.
+        """
+        if published == "off" or self._authenticator is None:
+            return published != "off"
+        if published == "public":
+            return True
+        authorization = request.headers.getlist("authorization")
+        try:
+            address = self._address(request)
+            principal = await self._authenticator.principal(authorization, (), address)
+        except AbacoError:
+            return False
+        return principal is not None and principal.tenant == self._local.tenant
 
     async def _check(self, principal: Principal, operation: Operated, text: str | None) -> None:
         rule, level = operation.rule, PermissionLevel.NONE
@@ -196,28 +214,49 @@ class AccessControl:
         """Whether a principal may read every actor of its tenant."""
         return not self.is_on or reads_all_actors(principal)
 
+    async def may_receive(self, tenant: str, subscriber: str | None, source: str) -> bool:
+        """Whether who made a subscription may read the events of a source, as of now.
+
+        ``subscriber`` is a principal as in the envelope of an event: None if access control was
+        off, when everybody might read everything.
+
+        Raises:
+            Unavailable: as ``AccessDirectory.permissions``.
+        """
+        if not self.is_on or subscriber is None:
+            return True
+        directory = self._directories.of(tenant)
+        await directory.ready()
+        principal = subscriber_of(subscriber, directory.fold, tenant)
+        if principal is None or not self._is_valid(principal):
+            return False
+        return await self.may_read(principal, source)
+
     async def check_subscription(self, principal: Principal, event_pattern: str) -> None:
-        """Check that a principal may read all sources of a subscription.
+        """Check that a principal may read all sources of a subscription, also after it logs out.
 
         Raises:
             Forbidden: the pattern has a wildcard in its source, and it may not read every actor.
             Unknown: it may not read the one source.
         """
         source = event_pattern.partition(".")[0]
+        principal = lasting(principal)
         if self.reads_all_actors(principal):
             return
         if not names.is_actor_id(source):
-            raise Forbidden("event_pattern: name one actor: you may not read those of others")
+            raise Forbidden(
+                "event_pattern: name one actor: you may not read those of others, or not after you"
+                " have logged out; an API token keeps its roles"
+            )
         if not await self.may_read(principal, source):
             raise Unknown(f"event_pattern: there is no actor {source!r}")
 
     async def until_revoked(self, principal: Principal, actor_id: str | None) -> None:
         """Return once a principal may no longer read, because of its credential or its level."""
-        assert self._authenticator is not None
         directory = self._directories.of(principal.tenant)
         while True:
             reduced = directory.reduced
-            if not self._authenticator.is_valid(principal):
+            if not self._is_valid(principal):
                 return
             seconds = None
             if principal.expires_at is not None:
@@ -230,6 +269,10 @@ class AccessControl:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await reduced.wait()
+
+    def _is_valid(self, principal: Principal) -> bool:
+        assert self._authenticator is not None
+        return self._authenticator.is_valid(principal)
 
     # -- what may be changed -----------------------------------------------------------------------
 

@@ -10,12 +10,16 @@ MAX_CACHED = 100_000
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription of an actor. Only events after ``sequence``, where it began, match it."""
+    """A subscription of an actor. Only events after ``sequence``, where it began, match it.
+
+    ``principal`` is who made it, as in the envelope of its event.
+    """
 
     actor_id: str
     subscription_id: str
     event_pattern: str
     sequence: int
+    principal: str | None
 
 
 class Subscriptions:
@@ -27,7 +31,7 @@ class Subscriptions:
         self._found: dict[tuple[str, str], list[Subscription]] = {}
         self._size = 0
 
-    def observe(self, sequence: int, event: ev.Event) -> None:
+    def observe(self, sequence: int, event: ev.Event, principal: str | None) -> None:
         """Apply the next event; one that was applied before changes nothing."""
         if sequence <= self.sequence:
             return
@@ -39,6 +43,7 @@ class Subscriptions:
                     subscription_id=event.subscription_id,
                     event_pattern=event.event_pattern,
                     sequence=sequence,
+                    principal=principal,
                 )
             case ev.ActorUnsubscribed():
                 self.active.pop(event.subscription_id, None)

@@ -1,8 +1,7 @@
 """The ASGI application: the routes, and the response to each kind of error."""
 
 import logging
-from collections.abc import Sequence
-from uuid import uuid4
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,22 +10,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from abaco_api.access.access_control import Operated
-from abaco_api.access.domain.rules import RULES, check_rules
+from abaco_api.access.domain.rules import Published, Rule, check_rules, published_rule
+from abaco_api.api_settings import ApiSettings
 from abaco_api.contract import asyncapi, openapi
 from abaco_api.contract.operation import Operation
 from abaco_api.dependencies import Tenants
+from abaco_api.http.cors import parse_origins, with_cors
 from abaco_api.http.operation_endpoint import PathEndpoint, path_endpoint
 from abaco_api.http.request_middleware import RequestMiddleware, Uploads
 from abaco_api.http.response_envelope import MEDIA_TYPE, failure, failure_of
+from abaco_api.http.response_headers import response_headers
 from abaco_api.routes import OPERATIONS
 from abaco_proto.errors import AbacoError
-from abaco_telemetry.context import log_context
+from abaco_telemetry.context import current_log_context, log_context
 from abaco_telemetry.metric_registry import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
 METRICS = "/metrics"
-DOCUMENTS = ("/openapi.json", "/asyncapi.json", METRICS)
+DESCRIPTIONS = ("/openapi.json", "/asyncapi.json")
+DOCUMENTS = (*DESCRIPTIONS, METRICS)
 """What is served besides the operations."""
 
 
@@ -41,16 +44,24 @@ def check_operations() -> None:
 
 
 def create_app(tenants: Tenants) -> RequestMiddleware:
-    """The application over services that are open, or will be opened."""
+    """The application over services that are open, or will be opened.
+
+    Raises:
+        Malformed: a setting cannot be used.
+    """
+    settings = tenants.settings
+    documents = {
+        "/openapi.json": _document(openapi.encoded(OPERATIONS, auth=tenants.access.is_on)),
+        "/asyncapi.json": _document(asyncapi.encoded()),
+        METRICS: _metrics(tenants),
+    }
     routes = [
         *_routes(OPERATIONS, tenants),
-        Route(
-            "/openapi.json",
-            _document(openapi.encoded(OPERATIONS, auth=tenants.access.is_on)),
-            methods=["GET"],
+        *(
+            Route(path, _guarded(tenants, path, rule, answer), methods=["GET"])
+            for path, answer in documents.items()
+            if (rule := published_rule(path, _published(settings, path))) is not None
         ),
-        Route("/asyncapi.json", _document(asyncapi.encoded()), methods=["GET"]),
-        Route(METRICS, _metrics(tenants), methods=["GET"]),
     ]
     app = Starlette(
         routes=routes,
@@ -62,9 +73,8 @@ def create_app(tenants: Tenants) -> RequestMiddleware:
         },
     )
     app.router.redirect_slashes = False
-    settings = tenants.settings
     return RequestMiddleware(
-        app,
+        with_cors(app, parse_origins(settings.cors_origins)),
         routes,
         uploads=Uploads(
             limit=settings.max_body_bytes,
@@ -74,6 +84,7 @@ def create_app(tenants: Tenants) -> RequestMiddleware:
             most_bytes=settings.max_upload_bytes,
         ),
         max_requests=settings.max_requests,
+        headers=response_headers(settings.hsts_seconds),
         metrics=tenants.metrics,
         spans=tenants.spans,
     )
@@ -90,19 +101,30 @@ def _routes(operations: Sequence[Operation], tenants: Tenants) -> list[Route]:
     ]
 
 
-def _document(body: bytes) -> PathEndpoint:
-    async def document(_: Request) -> Response:
-        return Response(body, media_type=MEDIA_TYPE)
+def _published(settings: ApiSettings, path: str) -> Published:
+    return settings.publish_metrics if path == METRICS else settings.publish_descriptions
+
+
+def _guarded(
+    tenants: Tenants, path: str, rule: Rule, answer: Callable[[], Response]
+) -> PathEndpoint:
+    operated = Operated("GET", path, rule)
+
+    async def document(request: Request) -> Response:
+        await tenants.access.admit(request, operated)
+        return answer()
 
     return document
 
 
-def _metrics(tenants: Tenants) -> PathEndpoint:
-    """The metrics in the Prometheus text format, without the envelope."""
-    operated = Operated("GET", METRICS, RULES["GET", METRICS])
+def _document(body: bytes) -> Callable[[], Response]:
+    return lambda: Response(body, media_type=MEDIA_TYPE)
 
-    async def metrics(request: Request) -> Response:
-        await tenants.access.admit(request, operated)
+
+def _metrics(tenants: Tenants) -> Callable[[], Response]:
+    """The metrics in the Prometheus text format, without the envelope."""
+
+    def metrics() -> Response:
         tenants.metrics.readers.set(tenants.live.readers)
         tenants.metrics.subscribers.set(tenants.streams.count)
         tenants.metrics.chains_cut = tenants.dropped_chains
@@ -135,7 +157,7 @@ async def _on_disconnect(_: Request, __: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    number = uuid4().hex
+    number = current_log_context().request_id
     names, principal = request.path_params, getattr(request.state, "principal", None)
     with log_context(
         tenant="" if principal is None else principal.tenant,

@@ -26,6 +26,7 @@ from abaco_api.commands.idempotency import AlreadyExecuted, idempotency_key
 from abaco_api.contract.operation import KEY, MAX_KEY, Operation
 from abaco_api.dependencies import Service, Tenants, after_header
 from abaco_api.http.parameters import read_parameters
+from abaco_api.http.request_middleware import ADMISSION, Admission
 from abaco_api.http.response_envelope import SEQUENCE
 from abaco_api.queries.freshness import ALL_ACTORS
 from abaco_api.streams.events.event_stream import EventStream
@@ -51,14 +52,7 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
     async def serve(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         names = request.path_params
-        principal = tenants.access.everybody
-        if principal is None:
-            principal = await tenants.access.admit(request, guards[operation.method])
-        api = tenants.service(principal.tenant)
-        if operation.kind != "probe":
-            api.requests.take(monotonic())
-        api.access_commands.note_use(principal)
-        request.state.principal = principal
+        principal, api = await _admitted(tenants, operation, guards[operation.method], request)
         with log_context(
             tenant=principal.tenant,
             actor_id=names.get("actor_id", ""),
@@ -84,6 +78,30 @@ def path_endpoint(operations: Mapping[str, Operation], tenants: Tenants) -> Path
         return response
 
     return serve
+
+
+async def _admitted(
+    tenants: Tenants, operation: Operation, guard: Operated, request: Request
+) -> tuple[Principal, Service]:
+    """Who sends a request, and what its tenant is served with; the body is read.
+
+    Raises:
+        AbacoError: the request may not be executed, or not now; its body is read only if it may.
+    """
+    admission: Admission = request.scope[ADMISSION]
+    is_limited = operation.kind != "probe"  # a probe is cheap, and about the state of the process
+    if is_limited:
+        admission.enter()
+    principal = tenants.access.everybody
+    if principal is None:
+        principal = await tenants.access.admit(request, guard)
+    api = tenants.service(principal.tenant)
+    if is_limited:
+        api.requests.take(monotonic())
+    api.access_commands.note_use(principal)
+    request.state.principal = principal
+    await admission.read_body()
+    return principal, api
 
 
 async def _redeem(api: Service, request: Request, operation: Operated, cause: Cause) -> None:

@@ -1,35 +1,33 @@
-"""The middleware around every request: path, body, admission, metrics and the root span.
+"""The middleware around every request: path, id, admission, body, metrics and the root span.
 
-The body is read before the application is called, so a slow client occupies no handler. It is
-passed on in the scope (``BODY``). Bodies that are not complete yet are bounded in number, in bytes,
-in time and in rate. Requests that wait for their response are bounded in number.
+An endpoint reads the body (``Admission.read_body``) once it has checked the credential, and before
+its handler is called. So nobody without a credential makes the process hold a body, and a slow
+client occupies no handler. Bodies that are not complete yet are bounded in number, in bytes, in
+time and in rate. Requests that wait for their response are bounded in number.
 """
 
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from abaco_api.api_errors import BodyTooLarge, TimedOut, TooMany
 from abaco_api.http.api_metrics import ApiMetrics
 from abaco_api.http.parameters import BODY
-from abaco_api.http.response_envelope import failure_of
-from abaco_proto.errors import AbacoError
-from abaco_telemetry.context import Spans, valid_traceparent
+from abaco_api.http.response_headers import REQUEST_ID, request_id
+from abaco_telemetry.context import Spans, log_context, valid_traceparent
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 OTHER = "other"
 
-PROBES = ("/healthz", "/readyz")
-"""Admitted always: they report the state of the process, and are cheap."""
-
-UNTRACED = {*PROBES, "/metrics"}
+UNTRACED = {"/healthz", "/readyz", "/metrics"}
 """Requested at short intervals; they begin no trace."""
 
 WINDOW_SECONDS = 5.0
@@ -37,6 +35,9 @@ WINDOW_SECONDS = 5.0
 
 DISCARD_BYTES = 16 * 1024 * 1024
 DISCARD_SECONDS = 1.0
+
+ADMISSION = "abaco.admission"
+"""The key of the :class:`Admission` in the scope of a request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +48,6 @@ class _Upload:
     size: int = 0
     evicted: bool = False
     waiting: asyncio.Timeout | None = None
-
-
-class _Disconnected(Exception):
-    """The client closed the connection."""
 
 
 class Uploads:
@@ -91,7 +88,7 @@ class Uploads:
         Raises:
             BodyTooLarge: it has more than ``limit`` bytes.
             TimedOut: it is too slow, or others are faster and there are too many.
-            _Disconnected: the client closed the connection.
+            ClientDisconnect: the client closed the connection.
         """
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
@@ -136,7 +133,7 @@ class Uploads:
 
     def _take(self, upload: _Upload, message: Message) -> int:
         if message["type"] == "http.disconnect":
-            raise _Disconnected
+            raise ClientDisconnect
         body: bytes = message.get("body", b"")
         if not upload.evicted:
             upload.parts.append(body)
@@ -175,12 +172,55 @@ async def _discard(receive: Receive, *, more: bool) -> None:
                 more = message.get("more_body", False)
 
 
-class RequestMiddleware:
-    """Serves a request with ``app`` once its body is complete and there is capacity for it.
+class Admission:
+    """One request, as the limits see it.
 
-    At most ``max_requests`` requests wait for the beginning of their response; others get 429. A
-    stream counts until its response begins; streams have their own limits.
+    From ``enter`` on it counts as unanswered until its response begins, except while its body is
+    read. A stream counts until its response begins; streams have their own limits.
     """
+
+    __slots__ = ("_entered", "_middleware", "_receive", "_scope")
+
+    def __init__(self, middleware: "RequestMiddleware", scope: Scope, receive: Receive) -> None:
+        self._middleware = middleware
+        self._scope = scope
+        self._receive = receive
+        self._entered = False
+
+    def enter(self) -> None:
+        """Count the request.
+
+        Raises:
+            TooMany: as many as the process serves wait for their response already.
+        """
+        unanswered = self._middleware.unanswered
+        if unanswered >= self._middleware.max_requests:
+            count = f"{unanswered} requests wait for an answer already"
+            raise TooMany(f"{count}, the most of this process")
+        self._middleware.unanswered += 1
+        self._entered = True
+
+    def leave(self) -> None:
+        """Count the request no more."""
+        self._middleware.unanswered -= self._entered
+        self._entered = False
+
+    async def read_body(self) -> None:
+        """Read the body into the scope (``BODY``).
+
+        Raises:
+            AbacoError: as ``Uploads.read`` and ``enter``.
+            ClientDisconnect: the client closed the connection.
+        """
+        is_counted = self._entered
+        self.leave()
+        self._scope[BODY] = await self._middleware.uploads.read(self._scope, self._receive)
+        if is_counted:
+            self.enter()
+
+
+class RequestMiddleware:
+    """Passes each request to ``app``, with its :class:`Admission` and its id, and measures it."""
 
     def __init__(  # noqa: PLR0913 - the parts of what happens around a request
         self,
@@ -189,16 +229,21 @@ class RequestMiddleware:
         *,
         uploads: Uploads,
         max_requests: int,
+        headers: Sequence[tuple[bytes, bytes]],
         metrics: ApiMetrics,
         spans: Spans,
     ) -> None:
-        """Label values come from ``routes``, never from a client's path."""
+        """Label values come from ``routes``, never from a client's path.
+
+        ``headers`` are those of every response.
+        """
         self._app = app
         self._paths = {route.endpoint: route.path for route in routes}
-        self._uploads = uploads
-        self._max_requests = max_requests
+        self._headers = headers
         self._metrics = metrics
         self._spans = spans
+        self.uploads = uploads
+        self.max_requests = max_requests
         self.unanswered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,12 +256,12 @@ class RequestMiddleware:
         if "//" in path or path.endswith("/"):
             path = re.sub("/+", "/", path).rstrip("/") or "/"
             scope = {**scope, "path": path}
-        unanswered = False
+        admission = scope[ADMISSION] = Admission(self, scope, receive)
+        headers = dict(scope["headers"])
+        own_id = request_id(headers.get(REQUEST_ID))
 
         async def send_response(message: Message) -> None:
-            nonlocal unanswered
-            self.unanswered -= unanswered
-            unanswered = False
+            admission.leave()
             if message["type"] == "http.response.start":
                 method = scope["method"] if scope["method"] in METHODS else OTHER
                 route = self._paths[scope["endpoint"]] if "endpoint" in scope else OTHER
@@ -224,28 +269,17 @@ class RequestMiddleware:
                 span.annotate({"http.response.status_code": status}, name=f"{method} {route}")
                 seconds = perf_counter() - began
                 self._metrics.requests.labels(method, route, status).observe(seconds)
+                message["headers"] = [*message["headers"], *self._headers, (REQUEST_ID, own_id)]
             await send(message)
 
-        traceparent = dict(scope["headers"]).get(b"traceparent")
+        traceparent = headers.get(b"traceparent")
         parent = None if traceparent is None else valid_traceparent(traceparent.decode("latin-1"))
         with (
             self._metrics.in_flight.track_inprogress(),
+            log_context(request_id=own_id.decode()),
             self._spans.span("request", parent=parent, root=path not in UNTRACED) as span,
         ):
             try:
-                scope[BODY] = await self._uploads.read(scope, receive)
-                if path not in PROBES:
-                    if self.unanswered >= self._max_requests:
-                        count = f"{self.unanswered} requests wait for an answer already"
-                        raise TooMany(f"{count}, the most of this process")
-                    self.unanswered += 1
-                    unanswered = True
-            except _Disconnected:
-                return
-            except AbacoError as error:
-                await failure_of(error)(scope, receive, send_response)
-                return
-            try:
                 await self._app(scope, receive, send_response)
             finally:
-                self.unanswered -= unanswered
+                admission.leave()

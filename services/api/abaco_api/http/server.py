@@ -93,9 +93,10 @@ def listen(settings: ApiSettings) -> socket.socket:
 
 async def main_loop(tenants: Tenants, connection: Connection, listener: socket.socket) -> None:
     """Serve, connect and fold concurrently, until one of these ends."""
+    server = _server(tenants)
     opening = asyncio.ensure_future(connection.open())
     work = {
-        asyncio.ensure_future(_server(tenants).serve(sockets=[listener])),
+        asyncio.ensure_future(server.serve(sockets=[listener])),
         *(asyncio.ensure_future(_when_open(opening, run)) for run in tenants.loops),
     }
     done, rest = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)

@@ -8,6 +8,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from abaco_api.http.response_envelope import MEDIA_TYPE, failure_body
+from abaco_api.http.response_headers import HEADERS, REQUEST_ID, request_id
 
 ABORT = "abaco.abort"
 """An extension of the scope: abort the connection, with all that is not sent yet."""
@@ -206,13 +207,20 @@ class EnvelopeProtocol(HttpToolsProtocol):
         """Expect another head."""
         self._in_head = True
         self._unfinished = 0
+        self._cancel_head_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Limit how long the client may take to read the response, if the connection closes."""
+        """Limit how long the client may take to read the response, if the connection closes.
+
+        If the response came before the end of the body, the rest is dropped, and has as much time
+        as the next head.
+        """
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_soon()
+        elif not self._in_head and self.cycle.response_complete:
+            self._expect_head()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
@@ -254,13 +262,18 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._refused = True
         self._cancel_head_timer()
         body = failure_body(error, msg)
-        head = (
-            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-            f"content-type: {MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
+        headers = (
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *HEADERS,
+            (REQUEST_ID, request_id(None)),
         )
-        self.transport.write(head.encode() + body)
+        lines = [
+            b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode()),
+            *(b"%s: %s" % header for header in headers),
+        ]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
         self._abort_soon()
 
@@ -287,8 +300,9 @@ class EnvelopeProtocol(HttpToolsProtocol):
         current = self._current
         if current is not None and not current.response_complete:
             self._expect_head()  # reading is paused until the response before it is sent
-        elif self._nothing_received:
+        elif self._nothing_received or not self._in_head:
             self.transport.close()
+            self._abort_soon()
         else:
             seconds = self.head_seconds
             self._refuse(408, "timeout", f"the head of the request: not whole after {seconds} s")

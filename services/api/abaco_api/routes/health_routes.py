@@ -24,8 +24,11 @@ async def healthz(_: Service, __: Request) -> Response:
     return success(None, "alive")
 
 
-async def readyz(api: Service, _: Request) -> Response:
-    """Answers 200 if every part works, or 503 with the parts that do not."""
+async def readyz(api: Service, request: Request) -> Response:
+    """Answers 200 if every part works, or 503.
+
+    Which part does not work is in the answer to those to whom ABACO_PUBLISH_READINESS shows it.
+    """
     head, checkpoint = await asyncio.gather(_head(api.log), _checkpoint(api.models))
     result = ReadinessResult(
         nats=head if isinstance(head, str) else OK,
@@ -35,10 +38,12 @@ async def readyz(api: Service, _: Request) -> Response:
     )
     parts = msgspec.structs.asdict(result)
     failing = [f"{name}: {state}" for name, state in parts.items() if state != OK]
+    is_shown = await api.access.may_see(request, api.settings.publish_readiness)
+    shown = result if is_shown else None
     if not failing:
-        return success(result, "ready")
-    msg = f"not ready: {', '.join(failing)}"
-    return failure(503, "not_ready", msg, result=result, headers={"Retry-After": "1"})
+        return success(shown, "ready")
+    msg = f"not ready: {', '.join(failing)}" if is_shown else "not ready"
+    return failure(503, "not_ready", msg, result=shown, headers={"Retry-After": "1"})
 
 
 def _lag(head: int | str, checkpoint: int | str, max_lag: int) -> str:
@@ -79,7 +84,7 @@ OPERATIONS = (
         endpoint=readyz,
         kind="probe",
         summary="Check that everything it depends on works",
-        result=ReadinessResult,
+        result=ReadinessResult | None,
         unready=ReadinessResult,
     ),
 )

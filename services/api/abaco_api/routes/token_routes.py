@@ -56,9 +56,7 @@ async def repeated_create(_: Service, __: Request, recorded: Recorded) -> Respon
 def _created(token: Token, text: str | None, sequence: int) -> Response:
     result = NewTokenResult(token=text, **_fields(token))
     msg = "Token created successfully. Its text is shown only once."
-    response = success(result, msg, status=201, sequence=sequence)
-    response.headers["cache-control"] = "no-store"
-    return response
+    return success(result, msg, status=201, sequence=sequence)
 
 
 async def list_tokens(api: Service, request: Request) -> Response:

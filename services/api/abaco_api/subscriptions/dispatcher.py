@@ -44,6 +44,11 @@ MAX_CACHED = 100_000
 ACTORS_AT_ONCE = 32
 
 Work = tuple[Subscription, EncodedEvent]
+
+MayRead = Callable[[str, str | None, str], Awaitable[bool]]
+"""Whether, in a tenant, a principal as in an envelope may read the events of a source, as of now.
+Raises ``Unavailable``."""
+
 T = TypeVar("T")
 
 
@@ -56,15 +61,20 @@ class Dispatcher:
         feed: EventFeed,
         inbox: Inboxes,
         directory: ActorDirectory,
+        may_read: MayRead,
         *,
         tenant: str,
         max_hops: int,
     ) -> None:
-        """Nothing runs yet; an event with ``max_hops`` hops makes no message."""
+        """Nothing runs yet; an event with ``max_hops`` hops makes no message.
+
+        ``may_read`` is asked before each delivery.
+        """
         self._log = log
         self._feed = feed
         self._inbox = inbox
         self._directory = directory
+        self._may_read = may_read
         self._tenant = tenant
         self._max_hops = max_hops
         self._arrived: asyncio.Queue[tuple[float, Sequence[EncodedEvent]]] = asyncio.Queue(
@@ -73,6 +83,7 @@ class Dispatcher:
         self._subscriptions = Subscriptions()
         self._delivered: dict[str, int] = {}
         self._own: dict[tuple[str, int], datetime] = {}
+        self._refused: dict[str, None] = {}
         self._standby_until = float("-inf")
         self._actors = asyncio.Semaphore(ACTORS_AT_ONCE)
         self.dropped_chains = 0
@@ -98,7 +109,9 @@ class Dispatcher:
         async with aclosing(self._log.read(filters)) as batches:
             async for batch in batches:
                 for recorded in batch:
-                    self._subscriptions.observe(recorded.sequence, recorded.event)
+                    self._subscriptions.observe(
+                        recorded.sequence, recorded.event, recorded.principal
+                    )
 
     async def _first_undelivered(self) -> int:
         """The progress of the slowest subscription."""
@@ -150,7 +163,7 @@ class Dispatcher:
                 await asyncio.sleep(arrived_at + STANDBY_SECONDS - _now())
             work: dict[str, list[Work]] = {}
             for item in items:
-                subscriptions.observe(item.sequence, item.event)
+                subscriptions.observe(item.sequence, item.event, item.principal)
                 for found in subscriptions.matching(item.sequence, item.actor_id, item.type):
                     if self._is_within_max_hops(found, item):
                         work.setdefault(found.actor_id, []).append((found, item))
@@ -181,6 +194,8 @@ class Dispatcher:
             if not self._directory.is_subscribed(subscription.actor_id, key):
                 return
             try:
+                if not await self._is_readable(subscription, item):
+                    return
                 await self._append(subscription, item)
             except Unknown:
                 return
@@ -189,6 +204,22 @@ class Dispatcher:
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 return
+
+    async def _is_readable(self, subscription: Subscription, item: EncodedEvent) -> bool:
+        """Whether who made a subscription may read an event now; if not, report it once."""
+        key = subscription.subscription_id
+        if await self._may_read(self._tenant, subscription.principal, item.actor_id):
+            self._refused.pop(key, None)
+            return True
+        if key not in self._refused:
+            logger.warning(
+                "events of %s are not delivered to %s any more: %s, who made the subscription %s,"
+                " may not read them; give it the right again, or end the subscription",
+                *(item.actor_id, subscription.actor_id, subscription.principal, key),
+            )
+        self._refused[key] = None
+        _shrink(self._refused)
+        return False
 
     async def _append(self, subscription: Subscription, item: EncodedEvent) -> None:
         actor_id, key = subscription.actor_id, subscription.subscription_id

@@ -35,6 +35,10 @@ ROLE_MEANINGS: Mapping[Role, str] = {
 }
 
 
+Published = Literal["public", "authenticated", "off"]
+"""Who may read something about the process: everybody, who has a credential, or nobody."""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """What one operation needs.
 
@@ -147,6 +151,17 @@ NOBODY = Rule(level=UPDATE)
 def rule_of(method: str, path: str) -> Rule:
     """The rule of an operation. The process does not start if one has none (``check_rules``)."""
     return RULES.get((method, path), NOBODY)
+
+
+def published_rule(path: str, published: Published) -> Rule | None:
+    """The rule of a document that a setting publishes; None if it is not served."""
+    rule = RULES["GET", path]
+    match published:
+        case "public":
+            return _PUBLIC
+        case "authenticated":
+            return _ANYONE if rule.public else rule
+    return None
 
 
 def check_rules(operations: Iterable[tuple[str, str]]) -> None:

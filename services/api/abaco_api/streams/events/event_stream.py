@@ -41,7 +41,6 @@ PAUSE_SECONDS = 1.0
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
     (b"connection", b"close"),
 ]

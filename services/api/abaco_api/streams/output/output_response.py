@@ -46,7 +46,6 @@ class LiveResponse(Response):
         self._write_seconds = write_seconds
         self._events = events
         del self.headers["content-length"]
-        self.headers["cache-control"] = "no-store"
         self.headers["x-accel-buffering"] = "no"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
