@@ -20,6 +20,9 @@ from sandbox_stage import docker_run
 from servers import NatsServer
 
 ADDRESS = "busybox ip -o -4 addr show eth0"
+USED = f"busybox ping -q -c 1 127.0.0.1; {ADDRESS}"
+"""It sends something, so the next message gets another network."""
+
 USE = (
     "busybox nc -l -p 5000 & busybox nc -l -p 5001 -e busybox echo heard & busybox sleep 0.3; "
     "busybox nc 127.0.0.1 5001; busybox cat /proc/net/tcp /proc/net/tcp6"
@@ -95,6 +98,24 @@ async def test_nothing_of_a_network_is_left_for_the_next_message(world: World) -
     await until_gone(world, port_of(first))
 
 
+async def test_a_network_in_which_nothing_was_sent_is_used_again(world: World) -> None:
+    """A packet over loopback is something; a socket that only listened is not, and is gone."""
+    world.start(ABACO_NETWORK_MODE="bridge")
+    await world.worker()
+    listen = f"busybox nc -l -p 5000 & busybox sleep 0.3; busybox cat /proc/net/tcp6; {ADDRESS}"
+    look = f"busybox cat /proc/net/tcp /proc/net/tcp6; {ADDRESS}"
+    scripts = [listen, look, USED, look, look]
+    for ordinal, script in enumerate(scripts):
+        await world.send(script, ordinal)
+    outputs = await said(world, len(scripts))
+    assert ":1388" in outputs[0]
+    assert not re.search(r"(?m)^ +\d+: ", outputs[1])
+    addresses = [address_in(output).ip for output in outputs]
+    assert addresses[0] == addresses[1] == addresses[2]
+    assert addresses[2] != addresses[3]
+    assert addresses[3] == addresses[4]
+
+
 async def test_a_message_sees_the_network_of_docker_run(world: World) -> None:
     world.start(ABACO_NETWORK_MODE="bridge")
     await world.worker()
@@ -124,14 +145,14 @@ async def test_a_restarted_worker_attaches_the_messages_of_the_same_container(
     """It is killed between two messages, and during one."""
     worker = world.start(ABACO_NETWORK_MODE="bridge")
     await world.worker()
-    await world.send(ADDRESS)
+    await world.send(USED)
     await world.seen(ev.ExecutionFinished)
     for ordinal in (1, 3):
         await until_attached(world)
         worker.kill()
         worker = world.start(ABACO_NETWORK_MODE="bridge")
         await until_learned(world, 1 + (ordinal + 1) // 2)
-        await world.send(f"{ADDRESS}; {UNTIL_HALTED[ordinal]}", ordinal)
+        await world.send(f"{USED}; {UNTIL_HALTED[ordinal]}", ordinal)
         await world.until_recorded(b"inet", ordinal)
         if ordinal == 3:
             worker.kill()
@@ -140,7 +161,7 @@ async def test_a_restarted_worker_attaches_the_messages_of_the_same_container(
             halt = ev.ExecutionHaltRequested(actor_id="foo_0", execution_id="foo_0_exc_3")
             await world.append(halt)
         await world.seen(ev.ExecutionFinished, ordinal + 1)
-        await world.send(ADDRESS, ordinal + 1)
+        await world.send(USED, ordinal + 1)
         await world.seen(ev.ExecutionFinished, ordinal + 2)
     outputs = await said(world, 5)
     assert len({address_in(output) for output in outputs}) == 5

@@ -145,6 +145,8 @@ struct usage {
     uint64_t cpu_ns;
     uint64_t io_bytes;      /* to and from disks */
     uint64_t network_bytes; /* without loopback */
+    uint64_t packets_sent;  /* over all links, loopback too */
+    bool network_known;
     uint64_t oom_kills;
     uint64_t peak_bytes; /* memory of the control group, page cache included; 0 is unknown */
 };

@@ -69,6 +69,7 @@ static struct {
     int output_pipe, failure_pipe; /* -1 when closed */
     int output_file, report_file;
     int network; /* of the program, for its counters; -1: the launcher's */
+    bool network_unused; /* no packet was sent in it */
     uint64_t output_limit, grace_ms;
     uint64_t kept, dropped; /* bytes of output */
     uint64_t started;       /* wall clock, ns since 1970 */
@@ -432,6 +433,8 @@ static void compose_report(void)
         return;
     }
     usage_read(run.network, &after);
+    run.network_unused = run.network >= 0 && run.before.network_known && after.network_known &&
+                         after.packets_sent == run.before.packets_sent;
     /* A group that only the message was in is exact. */
     if (sandbox.on && sandbox_measure(&after))
         run.before.cpu_ns = run.before.oom_kills = run.processes.cpu_ns = 0;
@@ -460,9 +463,11 @@ static void wait_again(void)
     memcpy(last_line, status_line, sizeof last_line);
     close(run.output_file);
     close(run.report_file);
+    bool network_unused = run.network_unused;
     memset(&run, 0, sizeof run);
     run.output_pipe = run.failure_pipe = run.network = -1;
-    network_drop();
+    if (!network_unused || !network_is_fixed())
+        network_drop();
     if (sandbox.on)
         prepare_next();
     state = WAITING;

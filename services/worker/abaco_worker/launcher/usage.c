@@ -122,17 +122,18 @@ static void read_version_2(struct usage *usage)
 static void read_network(int counters, struct usage *usage)
 {
     int file = counters >= 0 ? counters : open("/proc/net/dev", O_RDONLY | O_CLOEXEC);
-    bool known = file >= 0 && read_whole(file);
+    usage->network_known = file >= 0 && read_whole(file);
     if (file >= 0 && file != counters)
         close(file);
-    char *rest = known ? text : NULL;
+    char *rest = usage->network_known ? text : NULL;
     for (char *line; (line = strsep(&rest, "\n"));) {
         char *colon = strrchr(line, ':'); /* the last one: an alias is "eth0:1" */
-        unsigned long long received, sent;
-        if (!colon || sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &received,
-                             &sent) != 2)
+        unsigned long long received, sent, packets;
+        if (!colon || sscanf(colon + 1, "%llu %*u %*u %*u %*u %*u %*u %*u %llu %llu", &received,
+                             &sent, &packets) != 3)
             continue;
         *colon = '\0';
+        usage->packets_sent += packets;
         if (strcmp(line + strspn(line, " "), "lo"))
             usage->network_bytes += received + sent;
     }

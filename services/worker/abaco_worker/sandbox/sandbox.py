@@ -6,6 +6,8 @@ worker attaches it before the run.
 """
 
 import asyncio
+import os
+from ipaddress import IPv4Interface
 
 from msgspec.structs import replace
 
@@ -41,13 +43,15 @@ class Sandbox:
         *,
         adopted: bool,
     ) -> None:
-        """``adopted`` is whether a previous process has made it."""
+        """``adopted`` is whether a previous process or connection may have attached its network."""
         self.directory = directory
         self.record = record
         self.launcher: LauncherClient | None = None
         self._network = network
         self._adopted = adopted
         self._hosts: str | None = None
+        self._namespace = -1
+        self._address: IPv4Interface | None = None
 
     @property
     def alive(self) -> bool:
@@ -98,14 +102,33 @@ class Sandbox:
         if not self.record.connected or self._hosts is not None:
             return
         assert self.launcher is not None
-        try:
-            address = await self._network.attach_message(
-                self.directory, self.launcher.take_network(), adopted=self._adopted
-            )
-        except EngineFault as error:
-            raise Unavailable(str(error)) from error
+        namespace = self.launcher.take_network()
+        if self._address is None or not self._is_attached(namespace):
+            self._forget_namespace()
+            try:
+                self._address = await self._network.attach_message(
+                    self.directory, os.dup(namespace), adopted=self._adopted
+                )
+            except EngineFault as error:
+                raise Unavailable(str(error)) from error
+            finally:
+                self._namespace = namespace
+        else:
+            os.close(namespace)
         self._adopted = False
-        self._hosts = hosts_line(address, self.record.container_id)
+        self._hosts = hosts_line(self._address, self.record.container_id)
+
+    def _is_attached(self, namespace: int) -> bool:
+        """Return whether it is that of the message before, in which nothing was sent.
+
+        The descriptor of that one is open, so its number cannot belong to another.
+        """
+        return self._namespace >= 0 and os.path.sameopenfile(self._namespace, namespace)
+
+    def _forget_namespace(self) -> None:
+        if self._namespace >= 0:
+            os.close(self._namespace)
+        self._namespace, self._address = -1, None
 
     async def wait_idle(self) -> None:
         """Wait until the launcher accepts the next request, after the report of a run.
@@ -128,6 +151,9 @@ class Sandbox:
 
     def close(self) -> None:
         """Close the connection; the launcher and its program continue."""
+        if self._namespace >= 0:
+            self._adopted = True  # the launcher may send the same namespace again
+        self._forget_namespace()
         if self.launcher is not None:
             self.launcher.close()
             self.launcher = None

@@ -185,6 +185,9 @@ bool network_enter(char words[WORDS_BYTES]);
 void network_return(void);
 void network_drop(void);
 
+/* Whether no program of the container may change links, addresses or routes. */
+bool network_is_fixed(void);
+
 /* Its descriptor, and that of /proc/net/dev in it; -1 is none. */
 int network_descriptor(void);
 int network_counters(void);
