@@ -38,6 +38,29 @@ class CreatedNonce(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class NewNonceHistory(CreationHistory):
+    """The creations of all nonces, for one of an actor that exists."""
+
+    def __init__(
+        self,
+        actors: ActorDirectory,
+        access: AccessDirectory,
+        tenant: str,
+        actor_id: str,
+        own_filter: str,
+    ) -> None:
+        """``own_filter`` is that of the nonce that is about to be created."""
+        super().__init__(access, tenant, own_filter, ev.NonceCreated)
+        self._actors = actors
+        self._actor_id = actor_id
+
+    async def load(self) -> int:
+        """See ``History``. Raises ``Unknown`` if there is no such actor, too."""
+        await self._actors.find(self._actor_id)
+        await self._access.permissions(self._actor_id)
+        return await super().load()
+
+
 class NonceCommands:
     """Creates, redeems and deletes the nonces of a tenant."""
 
@@ -65,10 +88,9 @@ class NonceCommands:
             Unknown: there is no such actor.
             BadParameter, Refused: as ``decide_create``.
         """
-        await self._of_actor(actor_id)
         text = api_token.generate(token_bytes(api_token.RANDOM_BYTES), api_token.NONCE_PREFIX)
         own = nonce_filter(self._tenant, text.token_id)
-        history = CreationHistory(self._access, self._tenant, own, ev.NonceCreated)
+        history = NewNonceHistory(self._actors, self._access, self._tenant, actor_id, own)
 
         def decide(_: int) -> Sequence[ev.Event]:
             present = self._access.fold.nonces(actor_id)
