@@ -11,7 +11,7 @@ import quickstart
 from abaco_proto.errors import Unavailable
 from abaco_proto.events import ActorDeleted
 from compose_stack import SERVICES, ComposeStack, need_images
-from servers import scratch_folder
+from servers import LOOPBACK, scratch_folder
 from stack import eventually, read_log, try_append
 
 TOO_LONG = 1024 * 1024 + 1
@@ -122,6 +122,30 @@ def test_down_and_up(stack: ComposeStack) -> None:
     assert read_log(stack.reader_url)[: len(events)] == events
     assert (stack.call("GET", execution), stack.logs("composed_0_exc_0")) == before
     stack.wait_complete([stack.send("composed_0", "again")])
+
+
+def test_an_api_that_others_reach_needs_authentication(stack: ComposeStack) -> None:
+    """Its processes listen inside: what counts is the address at which nginx publishes them."""
+    stack.change(api_host="0.0.0.0")
+    try:
+        done = stack.compose("run", "--rm", "--no-deps", "-T", "api-1")
+    finally:
+        stack.change(api_host=LOOPBACK)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("abaco-api:")]
+    assert "ABACO_AUTH is off" in line
+    assert "0.0.0.0" in line
+
+
+def test_with_authentication_the_quickstart_needs_a_token(stack: ComposeStack) -> None:
+    stack.change(auth="on")
+    stack.up()
+    eventually(stack.ready, what="the API is ready")
+    assert stack.http.get("/actors").status_code == 401
+    made = stack.compose("exec", "-T", "api-1", "python", "-m", "abaco_api.admin_token")
+    assert made.returncode == 0, made.stderr
+    stack.log_in(made.stdout.strip())
+    quickstart.walk(stack, "guarded")
 
 
 def without_the_reader(log: str) -> str:

@@ -58,6 +58,16 @@ class Stack:
             **{f"ABACO_{name.upper()}": value for name, value in settings.items()},
         }
         self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.token = ""
+
+    def log_in(self, token: str) -> None:
+        """Send this API token with every request from now on."""
+        self.token = token
+        self.http.headers["authorization"] = f"Bearer {token}"
+
+    def change(self, **settings: str) -> None:
+        """Set variables for the next ``up``, as at the beginning."""
+        self._environ |= {f"ABACO_{name.upper()}": value for name, value in settings.items()}
 
     # -- the command --
 

@@ -10,7 +10,7 @@ VERSION = "0.1.0"
 
 def ask(stack: Stack, path: str, data: str = "") -> dict[str, Any]:
     """The whole answer, by ``curl`` where there is one."""
-    answer: dict[str, Any] = Request(f"{stack.url}{path}", data).send()
+    answer: dict[str, Any] = Request(f"{stack.url}{path}", data, stack.token).send()
     return answer
 
 
