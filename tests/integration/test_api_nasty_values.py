@@ -57,6 +57,7 @@ PATHS = {
     "subscription_id": "foo_0_sub_1",
     "sequence": "1",
     "token_id": "aaaaaaaa",
+    "nonce_id": "aaaaaaaa",
 }
 
 
