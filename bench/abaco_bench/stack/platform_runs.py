@@ -43,8 +43,8 @@ class PoolRuns:
         self._settle()
         self._stage.warm(self._actor_id)
         sent = self._stage.post(self._actor_id, "x")
-        visible = self._stage.visible(self._actor_id, sent)
         record = self._stage.finished(sent)
+        visible = self._stage.visible(self._actor_id, sent)  # not before: it takes time of the api
         self._settle()
         self.kinds[kind(record)] += 1
         if kind(record) not in READY_KINDS:
