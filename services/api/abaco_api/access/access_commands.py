@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from secrets import token_bytes
@@ -156,23 +157,17 @@ class AccessCommands:
         return CreatedToken(token.text, found, sequence)
 
 
-class PermissionHistory:
-    """The permissions that were set on one actor. The state is the sequence of the last one."""
+class FoldedHistory(ABC):
+    """A history that the access directory folds. The state is the sequence of its last event."""
 
-    def __init__(
-        self, actors: ActorDirectory, access: AccessDirectory, tenant: str, actor_id: str
-    ) -> None:
-        self._actors = actors
+    def __init__(self, access: AccessDirectory, queue_key: str, key_filter: str) -> None:
         self._access = access
-        self._actor_id = actor_id
-        self.queue_key = f"permissions of {actor_id}"
-        self.key_filter = type_filter(tenant, actor_id, ev.PermissionSet)
+        self.queue_key = queue_key
+        self.key_filter = key_filter
 
+    @abstractmethod
     async def load(self) -> int:
         """See ``History``."""
-        await self._actors.find(self._actor_id)
-        await self._access.permissions(self._actor_id)
-        return self._access.fold.permissions(self._actor_id).head
 
     async def reload(self, _: int) -> int:
         """See ``History``."""
@@ -193,8 +188,26 @@ class PermissionHistory:
         return recorded.sequence
 
 
-class CreationHistory:
-    """The creations of all tokens, or of all nonces. The state is the sequence of the last one.
+class PermissionHistory(FoldedHistory):
+    """The permissions that were set on one actor."""
+
+    def __init__(
+        self, actors: ActorDirectory, access: AccessDirectory, tenant: str, actor_id: str
+    ) -> None:
+        key_filter = type_filter(tenant, actor_id, ev.PermissionSet)
+        super().__init__(access, f"permissions of {actor_id}", key_filter)
+        self._actors = actors
+        self._actor_id = actor_id
+
+    async def load(self) -> int:
+        """See ``History``."""
+        await self._actors.find(self._actor_id)
+        await self._access.permissions(self._actor_id)
+        return self._access.fold.permissions(self._actor_id).head
+
+
+class CreationHistory(FoldedHistory):
+    """The creations of all tokens, or of all nonces.
 
     The id of a new one is random, so a condition on its own history would always hold. This one
     makes one token of a request that is sent twice at the same time, and lets nobody have more
@@ -205,10 +218,8 @@ class CreationHistory:
         self, access: AccessDirectory, tenant: str, own_filter: str, kind: type[ev.Event]
     ) -> None:
         """``own_filter`` is that of the one that is about to be created, by an event ``kind``."""
-        self._access = access
+        super().__init__(access, f"new {ev.type_of(kind)}", type_filter(tenant, "*", kind))
         self._own_filter = own_filter
-        self.queue_key = f"new {ev.type_of(kind)}"
-        self.key_filter = type_filter(tenant, "*", kind)
 
     async def load(self) -> int:
         """See ``History``. Raises ``Unavailable`` if the id is taken."""
@@ -220,48 +231,15 @@ class CreationHistory:
         """See ``History``."""
         return await self.load()
 
-    async def head(self, state: int) -> int:
-        """See ``History``."""
-        return state
 
-    def expected(self, state: int, _: ev.Event) -> Expected:
-        """See ``History``."""
-        return Expected(filter=self.key_filter, sequence=state)
-
-    def evolve(self, _: int, recorded: Recorded) -> int:
-        """See ``History``."""
-        self._access.apply(recorded)
-        return recorded.sequence
-
-
-class TokenHistory:
-    """The events of one token that exists. The state is the sequence of the last one."""
+class TokenHistory(FoldedHistory):
+    """The events of one token that exists."""
 
     def __init__(self, access: AccessDirectory, tenant: str, token_id: str) -> None:
-        self._access = access
+        super().__init__(access, f"token {token_id}", token_filter(tenant, token_id))
         self._token_id = token_id
-        self.queue_key = f"token {token_id}"
-        self.key_filter = token_filter(tenant, token_id)
 
     async def load(self) -> int:
         """See ``History``."""
         token = self._access.fold.token(self._token_id)
         return 0 if token is None else token.head
-
-    async def reload(self, _: int) -> int:
-        """See ``History``."""
-        await self._access.refresh(self.key_filter)
-        return await self.load()
-
-    async def head(self, state: int) -> int:
-        """See ``History``."""
-        return state
-
-    def expected(self, state: int, _: ev.Event) -> Expected:
-        """See ``History``."""
-        return Expected(filter=self.key_filter, sequence=state)
-
-    def evolve(self, _: int, recorded: Recorded) -> int:
-        """See ``History``."""
-        self._access.apply(recorded)
-        return recorded.sequence
